@@ -56,3 +56,22 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
         count = count / world
     kept = torch.where(valid, per_sample, torch.zeros_like(per_sample))
     return kept.sum() / count.clamp(min=1.0 / world)
+
+
+def masked_batch_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the samples that count, of every element by itself.
+
+    Unlike :func:`masked_mean` the result is the mean over all processes on each of them (as by
+    :func:`across_processes`), because it is meant to enter something that is not linear in it.
+
+    Args:
+        values: (B, ...).
+        valid: (B,) bool, the samples that count.
+
+    Returns:
+        (1, ...); zero if no sample counts.
+    """
+    mask = valid.view(-1, *(1,) * (values.ndim - 1))
+    count = across_processes(valid.sum().to(values.dtype))
+    kept = across_processes(torch.where(mask, values, torch.zeros_like(values)).sum(dim=0, keepdim=True))
+    return kept / count.clamp(min=1.0 / processes())

@@ -1,0 +1,173 @@
+"""Against a discriminator that tells true transmissions from predicted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.losses.base import LossTerm
+from reflectzoo.losses.layers import Layer, check_choice, check_same_shape, full_precision, predicted
+from reflectzoo.losses.reduce import across_processes, masked_batch_mean, masked_mean
+
+GANKind = Literal["sgan", "rsgan", "rasgan"]
+_KINDS = ("sgan", "rsgan", "rasgan")
+
+
+def generator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The generator's part of a GAN loss on logits.
+
+    With bce(x, y) the mean binary cross entropy of logits x against y:
+    ``sgan``: bce(fake, 1); ``rsgan``: bce(fake - real, 1); ``rasgan`` (Jolicoeur-Martineau, ICLR 2019):
+    [bce(real - mean fake, 0) + bce(fake - mean real, 1)] / 2, the means over the batch alone, so that it is ``rsgan``
+    at batch size 1.
+
+    Args:
+        kind: see above.
+        fake: logits of predictions, (B, 1, h, w).
+        real: logits of true images, same shape.
+        valid: (B,) bool, the samples that count; all when None.
+
+    Returns:
+        Scalar >= 0; zero if no sample is valid.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> same = torch.zeros(2, 1, 1, 1)
+        >>> generator_loss("rasgan", same, same)
+        tensor(0.6931)
+    """
+    fake, real, valid = _prepared(kind, fake, real, valid)
+    if kind == "sgan":
+        return _bce(fake, 1, valid)
+    if kind == "rsgan":
+        return _bce(fake - real, 1, valid)
+    mean_fake, mean_real = masked_batch_mean(fake, valid), masked_batch_mean(real, valid)
+    return (_bce(real - mean_fake, 0, valid) + _bce(fake - mean_real, 1, valid)) / 2
+
+
+def discriminator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The discriminator's part of a GAN loss on logits.
+
+    ``sgan``: [bce(fake, 0) + bce(real, 1)] / 2; ``rsgan``: bce(real - fake, 1); ``rasgan``:
+    [bce(real - mean fake, 1) + bce(fake - mean real, 0)] / 2.
+
+    Arguments, result and errors as for :func:`generator_loss`.
+    """
+    fake, real, valid = _prepared(kind, fake, real, valid)
+    if kind == "sgan":
+        return (_bce(fake, 0, valid) + _bce(real, 1, valid)) / 2
+    if kind == "rsgan":
+        return _bce(real - fake, 1, valid)
+    mean_fake, mean_real = masked_batch_mean(fake, valid), masked_batch_mean(real, valid)
+    return (_bce(real - mean_fake, 1, valid) + _bce(fake - mean_real, 0, valid)) / 2
+
+
+def _prepared(kind: str, fake: Tensor, real: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    check_choice("kind of the adversarial loss", kind, _KINDS)
+    check_same_shape(fake=fake, real=real)
+    if valid is None:
+        valid = fake.new_ones(len(fake), dtype=torch.bool)
+    return full_precision(fake), full_precision(real), valid
+
+
+def _bce(logits: Tensor, truth: int, valid: Tensor) -> Tensor:
+    wanted = torch.full_like(logits, truth)
+    return masked_mean(F.binary_cross_entropy_with_logits(logits, wanted, reduction="none"), valid)
+
+
+class AdversarialLoss(LossTerm):
+    """The generator's loss on the predicted transmission, and the discriminator's, for whoever trains it.
+
+    The discriminator is a submodule and so belongs to the checkpoint, but ``forward`` leaves its parameters without a
+    gradient. Samples without a true transmission are left out of both losses.
+
+    In the released program the discriminator's loss, too, is multiplied by the term's weight (lambda_gan = 0.01) before
+    its backward pass; here that is up to the caller of :meth:`discriminator_loss`, as with every weight.
+
+    Args:
+        discriminator: (B, 3, H, W) -> logits (B, 1, h, w).
+        kind: ``sgan``, ``rsgan`` or ``rasgan``, see :func:`generator_loss`.
+        candidates: the predicted layers that the discriminator is shown as fakes, one list for each training phase (the
+            last one holds for all later phases). With two of them its loss is the smaller one, each against the true
+            transmission: what YTMT's program does in its second stage.
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+
+    Raises:
+        UserError: for an unknown ``kind`` or candidate, or a phase without any.
+    """
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        kind: GANKind = "rasgan",
+        candidates: Sequence[Sequence[Layer]] = (("transmission",),),
+        weight: float | Sequence[float] = 1.0,
+        start_epoch: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        check_choice("kind of the adversarial loss", kind, _KINDS)
+        if not candidates or not all(candidates):
+            raise UserError("candidates of the adversarial loss must name at least one layer for each training phase.")
+        for of_phase in candidates:
+            if isinstance(of_phase, str):
+                raise UserError(
+                    "candidates of the adversarial loss is one list for each training phase, e.g. [[transmission]]."
+                )
+            for layer in of_phase:
+                check_choice("a candidate of the adversarial loss", layer, ("transmission", "reflection"))
+        self.discriminator = discriminator
+        self.kind = kind
+        self.candidates = tuple(tuple(of_phase) for of_phase in candidates)
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """The generator's part, an unweighted scalar >= 0, without a gradient for the discriminator's parameters."""
+        fake, real = predicted(outputs, "transmission"), batch["transmission"]
+        check_same_shape(prediction=fake, target=real)
+        # Detached views instead of requires_grad_(False) and back: nothing to restore when something raises.
+        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        # No detach needed: with the parameters frozen, no gradient goes through the prediction for the true images.
+        logits_fake, logits_real = (
+            cast(Tensor, functional_call(self.discriminator, frozen, (image,))) for image in (fake, real)
+        )
+        return generator_loss(self.kind, logits_fake, logits_real, batch["has_transmission"])
+
+    def discriminator_loss(self, outputs: Outputs, batch: Batch, phase: int = 0) -> Tensor:
+        """The discriminator's part; no gradient reaches the outputs.
+
+        Args:
+            outputs: of the network.
+            batch: with the truth.
+            phase: training phase (0-based), which chooses the candidates.
+
+        Returns:
+            Unweighted scalar >= 0; zero if no transmission is known.
+
+        Raises:
+            UserError: if a candidate is not among the outputs.
+            ValueError: if the shapes of prediction and truth differ.
+        """
+        candidates = self.candidates[min(phase, len(self.candidates) - 1)]
+        logits_real = self.discriminator(batch["transmission"])
+        smallest: Tensor | None = None
+        for layer in candidates:
+            fake = predicted(outputs, layer).detach()
+            check_same_shape(prediction=fake, target=batch["transmission"])
+            loss = discriminator_loss(self.kind, self.discriminator(fake), logits_real, batch["has_transmission"])
+            if smallest is None:
+                smallest = loss
+                continue
+            # Every process must choose alike, hence by the value over the whole batch.
+            chosen = across_processes(smallest.detach()) <= across_processes(loss.detach())
+            smallest = torch.where(chosen, smallest, loss)
+        assert smallest is not None
+        return smallest

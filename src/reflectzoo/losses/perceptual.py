@@ -1,0 +1,144 @@
+"""Images that look alike have like VGG features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.losses.base import LossTerm
+from reflectzoo.losses.layers import Layer, check_choice, check_same_shape, full_precision, layer_pair
+from reflectzoo.losses.pixel import l1_loss
+from reflectzoo.nets.shared_vgg import UsesVGG
+
+if TYPE_CHECKING:
+    from reflectzoo.nets.vgg import VGG19
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PROGRAM_LAYERS: Mapping[str, float] = {
+    "relu1_1": 1 / 2.6,
+    "relu2_1": 1 / 4.8,
+    "relu3_1": 1 / 3.7,
+    "relu4_1": 1 / 5.6,
+    "relu5_1": 10 / 1.5,
+}
+"""Layers and weights of the programs of YTMT, ERRNet and DSRNet."""
+
+PAPER_LAYERS: Mapping[str, float] = {
+    "relu1_2": 0.38,
+    "relu2_2": 0.21,
+    "relu3_2": 0.27,
+    "relu4_2": 0.18,
+    "relu5_2": 6.67,
+}
+"""YTMT, NeurIPS 2021, below Eq. (4), our reading.
+
+The text names four layers (conv2_2 to conv5_2) but gives five weights. They are the rounded weights of Chen and
+Koltun, ICCV 2017, and of Zhang et al., CVPR 2018, who use conv1_2 to conv5_2 after the rectifier; so conv1_2 is
+taken to have been forgotten.
+"""
+
+
+def imagenet_normalised(image: Tensor) -> Tensor:
+    """Subtract ImageNet's mean and divide by its standard deviation.
+
+    Args:
+        image: (B, 3, H, W), RGB in [0, 1].
+
+    Returns:
+        Same shape.
+    """
+    mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image - mean) / std
+
+
+def perceptual_loss(
+    vgg: VGG19,
+    prediction: Tensor,
+    target: Tensor,
+    layers: Mapping[str, float] = PROGRAM_LAYERS,
+    valid: Tensor | None = None,
+    normalise: bool = True,
+) -> Tensor:
+    """Weighted sum of the mean absolute differences of VGG-19 features.
+
+    YTMT, NeurIPS 2021, Eq. (4), for one layer of the mixture.
+
+    Args:
+        vgg: frozen.
+        prediction: (B, 3, H, W), RGB, about [0, 1].
+        target: same shape; no gradient flows to it.
+        layers: name -> weight, e.g. ``{"relu1_1": 0.4}``.
+        valid: (B,) bool, the samples that count; all when None.
+        normalise: whether VGG sees ImageNet-normalised images.
+
+    Returns:
+        Scalar >= 0; zero if no sample is valid.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(prediction=prediction, target=target)
+    images = full_precision(prediction), full_precision(target)
+    if normalise:
+        images = imagenet_normalised(images[0]), imagenet_normalised(images[1])
+    names = list(layers)
+    found = vgg(images[0], names)
+    with torch.no_grad():
+        wanted = vgg(images[1], names)
+    total = images[0].new_zeros(())
+    for weight, a, b in zip(layers.values(), found, wanted, strict=True):
+        total = total + weight * l1_loss(a, b, valid)
+    return total
+
+
+class PerceptualLoss(UsesVGG, LossTerm):
+    """:func:`perceptual_loss` of one or both layers; samples without the truth of a layer are left out.
+
+    The released program looks at the transmission only, at the first convolution of each block; the paper (Eq. (4))
+    at both layers, at the second one: ``applied_to=[transmission, reflection]``, ``layers=`` :data:`PAPER_LAYERS`.
+
+    Args:
+        applied_to: ``transmission`` and/or ``reflection``; their losses are added.
+        layers: VGG layer -> weight, or ``program`` or ``paper`` for :data:`PROGRAM_LAYERS` or :data:`PAPER_LAYERS`.
+        normalise: whether VGG sees ImageNet-normalised images.
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+
+    Raises:
+        UserError: for an unknown name in ``applied_to`` or ``layers``, or if one of them is empty.
+    """
+
+    def __init__(
+        self,
+        applied_to: Sequence[Layer] = ("transmission",),
+        layers: Mapping[str, float] | str = "program",
+        normalise: bool = True,
+        weight: float | Sequence[float] = 1.0,
+        start_epoch: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        for layer in applied_to:
+            check_choice("applied_to of the perceptual loss", layer, ("transmission", "reflection"))
+        if isinstance(layers, str):
+            check_choice("layers of the perceptual loss", layers, ("program", "paper"))
+            layers = PROGRAM_LAYERS if layers == "program" else PAPER_LAYERS
+        if not layers or not applied_to:
+            raise UserError("The perceptual loss needs at least one VGG layer and one image layer (applied_to).")
+        self.applied_to = tuple(applied_to)
+        self.layers = dict(layers)
+        self.normalise = normalise
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the unweighted scalar >= 0."""
+        total = outputs["transmission"].new_zeros((), dtype=torch.float32)
+        for layer in self.applied_to:
+            prediction, target, valid = layer_pair(outputs, batch, layer)
+            total = total + perceptual_loss(self.vgg, prediction, target, self.layers, valid, self.normalise)
+        return total

@@ -1,0 +1,142 @@
+"""Distances between images: of the values and of their forward differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.losses.base import LossTerm
+from reflectzoo.losses.layers import (
+    Layer,
+    UnknownReflection,
+    check_choice,
+    check_same_shape,
+    full_precision,
+    layer_pair,
+)
+from reflectzoo.losses.reduce import masked_mean
+
+
+def forward_differences(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of neighbouring rows and of neighbouring columns.
+
+    Args:
+        image: (..., H, W), both at least 2.
+
+    Returns:
+        (..., H-1, W) and (..., H, W-1); nothing is padded.
+
+    Raises:
+        ValueError: if a side is shorter than 2.
+
+    Example:
+        >>> rows, columns = forward_differences(torch.tensor([[0.0, 1.0], [4.0, 9.0]]))
+        >>> rows.tolist(), columns.tolist()
+        ([[4.0, 8.0]], [[1.0], [5.0]])
+    """
+    if min(image.shape[-2:]) < 2:
+        raise ValueError(f"an image needs at least 2x2 pixels to have gradients, got {tuple(image.shape)}")
+    return image[..., 1:, :] - image[..., :-1, :], image[..., :, 1:] - image[..., :, :-1]
+
+
+def mse_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean squared error over the valid samples.
+
+    Args:
+        prediction: (B, C, H, W).
+        target: same shape.
+        valid: (B,) bool, the samples that count; all when None.
+
+    Returns:
+        Scalar >= 0; zero if no sample is valid.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(prediction=prediction, target=target)
+    return masked_mean((full_precision(prediction) - full_precision(target)).square(), _or_all(valid, prediction))
+
+
+def l1_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean absolute error over the valid samples; arguments and errors as for :func:`mse_loss`."""
+    check_same_shape(prediction=prediction, target=target)
+    return masked_mean((full_precision(prediction) - full_precision(target)).abs(), _or_all(valid, prediction))
+
+
+def gradient_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean absolute error of the row differences plus that of the column differences.
+
+    YTMT, NeurIPS 2021, Eq. (3), third summand, as its released program computes it.
+
+    Arguments and errors as for :func:`mse_loss`; images of at least 2x2 pixels.
+
+    Example:
+        >>> target = torch.zeros(1, 1, 2, 2)
+        >>> gradient_loss(torch.tensor([[[[0.0, 1.0], [4.0, 9.0]]]]), target)  # (4 + 8) / 2 + (1 + 5) / 2
+        tensor(9.)
+    """
+    check_same_shape(prediction=prediction, target=target)
+    valid = _or_all(valid, prediction)
+    # Difference of the differences, in the program's order: on 8-bit data many of them tie, and a sign decided by
+    # rounding moves the gradient.
+    wanted = forward_differences(full_precision(target))
+    found = forward_differences(full_precision(prediction))
+    rows, columns = ((a - b).abs() for a, b in zip(found, wanted, strict=True))
+    return masked_mean(rows, valid) + masked_mean(columns, valid)
+
+
+class PixelLoss(LossTerm):
+    """``mse * MSE + gradient * (L1 of row + L1 of column differences) + l1 * L1`` of one layer.
+
+    YTMT, NeurIPS 2021, Eq. (3) without its last summand. Paper: 0.3 MSE + 0.6 gradient for the transmission, 0.9 MSE
+    alone for the reflection. Released program: 0.3 MSE + 0.6 gradient for both (it builds the 0.9 MSE and overwrites
+    it), hence the defaults.
+
+    Args:
+        layer: ``transmission`` or ``reflection``.
+        mse: weight of the mean squared error.
+        gradient: weight of the gradient loss.
+        l1: weight of the mean absolute error.
+        unknown_reflection: for real pairs, whose reflection nobody saw. ``residual``, as the program does it:
+            the target is mixture - transmission, which may be negative; ``skip``: leave such samples out.
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+
+    Raises:
+        UserError: for an unknown ``layer`` or ``unknown_reflection``.
+    """
+
+    def __init__(
+        self,
+        layer: Layer = "transmission",
+        mse: float = 0.3,
+        gradient: float = 0.6,
+        l1: float = 0.0,
+        unknown_reflection: UnknownReflection = "residual",
+        weight: float | Sequence[float] = 1.0,
+        start_epoch: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        check_choice("layer of a pixel loss", layer, ("transmission", "reflection"))
+        check_choice("unknown_reflection of a pixel loss", unknown_reflection, ("residual", "skip"))
+        self.layer = layer
+        self.mse = mse
+        self.gradient = gradient
+        self.l1 = l1
+        self.unknown_reflection = unknown_reflection
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the unweighted scalar >= 0."""
+        prediction, target, valid = layer_pair(outputs, batch, self.layer, self.unknown_reflection)
+        total = full_precision(prediction).new_zeros(())
+        for weight, distance in ((self.mse, mse_loss), (self.gradient, gradient_loss), (self.l1, l1_loss)):
+            if weight != 0:
+                total = total + weight * distance(prediction, target, valid)
+        return total
+
+
+def _or_all(valid: Tensor | None, images: Tensor) -> Tensor:
+    return images.new_ones(len(images), dtype=torch.bool) if valid is None else valid
