@@ -1,0 +1,202 @@
+"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+
+Files of the released program are dictionaries. Training, two stages: ``icnn``, ``icnn2``, ``opt_g``, ``opt_g2``,
+``epoch``, ``iterations``, and ``opt_d``, ``netD`` when the adversarial term is on. One stage: the same without
+``icnn2`` and ``opt_g2``. Exported for evaluation: ``icnn``, (``icnn2``), ``epoch``, ``iterations``. Module names are
+ours already, so conversion is only a matter of finding the networks inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from reflectzoo.errors import UserError
+from reflectzoo.nets.hypercolumn import CHANNELS
+
+State = dict[str, Tensor]
+
+_STAGES = ("icnn", "icnn2")
+
+
+def remap(checkpoint: Mapping[str, Any], stages: int | None = None) -> State:
+    """Find the network in a checkpoint and name its weights as this zoo does.
+
+    Takes the authors' dictionaries, a bare state dict, one of ours (returned unchanged), and the checkpoints that
+    training writes here (``state_dict`` with the network under ``net.``). A ``module.`` prefix, left by parallel
+    training, is dropped. Nothing is modified; tensors are not copied.
+
+    Args:
+        checkpoint: what ``torch.load`` returned.
+        stages: how many stages the receiving network has. 2 with a single-stage file fills both stages from it, as the
+            program does; 1 with a two-stage file takes its first stage. None keeps what the file has.
+
+    Returns:
+        A state dict: bare names for one stage, ``icnn.*`` and ``icnn2.*`` for two.
+
+    Raises:
+        UserError: if there is no YTMT network in it.
+        ValueError: if ``stages`` is none of the above.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.zeros(64, 3, 3, 3)
+        >>> file = {"icnn": {"module.inc.conv_l.model.0.weight": weight}, "epoch": 68, "iterations": 595364}
+        >>> list(remap(file))
+        ['inc.conv_l.model.0.weight']
+        >>> list(remap(file, stages=2))
+        ['icnn.inc.conv_l.model.0.weight', 'icnn2.inc.conv_l.model.0.weight']
+    """
+    if stages not in (None, 1, 2):
+        raise ValueError(f"remap: stages must be 1, 2 or None, got {stages!r}")
+    parts = _find_stages(checkpoint)
+    first, second = parts[0], parts[-1]
+    for part in parts:
+        _family(part)
+    if (stages or len(parts)) == 1:
+        return dict(first)
+    return {
+        f"{name}.{key}": value
+        for name, part in zip(_STAGES, (first, second), strict=True)
+        for key, value in part.items()
+    }
+
+
+def _find_stages(checkpoint: Mapping[str, Any]) -> list[State]:
+    """One state dict per stage, without any prefix."""
+    if isinstance(checkpoint.get("icnn"), Mapping):
+        return [_tensors(checkpoint[name]) for name in _STAGES if isinstance(checkpoint.get(name), Mapping)]
+    if isinstance(checkpoint.get("state_dict"), Mapping):
+        whole = checkpoint["state_dict"]
+        state = _under(whole, "net.") or _tensors(whole)
+    else:
+        state = _tensors(checkpoint)
+    return [part for name in _STAGES if (part := _under(state, f"{name}."))] or [state]
+
+
+def _tensors(entries: Mapping[str, Any]) -> State:
+    return {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
+
+
+def _under(entries: Mapping[str, Any], prefix: str) -> State:
+    return {key.removeprefix(prefix): value for key, value in _tensors(entries).items() if key.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which network a state dict belongs to, as far as names and shapes can tell.
+
+    Attributes:
+        family: "unet", "plain", or "released" (the layout of the published checkpoint, ytmt_ucs_old).
+        fused: the heads have 1x1 convolutions: patterns C and P, which share names and shapes. Without them it is A or
+            none, likewise. Always true of "released".
+        in_channels: channels that the first convolution sees; 1475 with the hypercolumn.
+        out_channels: channels of each layer returned.
+        width: channels at full resolution.
+        layers: convolutions per stream of a plain network, 0 for the others.
+        stages: 1 or 2.
+    """
+
+    family: Literal["unet", "plain", "released"]
+    fused: bool
+    in_channels: int
+    out_channels: int
+    width: int
+    layers: int
+    stages: int
+
+    @property
+    def hypercolumn(self) -> bool:
+        """Whether the input is augmented by VGG features."""
+        return self.in_channels == CHANNELS
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The exchange patterns that these weights fit."""
+        if self.family == "released":
+            return ("C",)
+        return ("C", "P") if self.fused else ("A", "none")
+
+    def __str__(self) -> str:
+        kind = {"unet": "U-net", "plain": "plain network", "released": "U-net in the released layout (ytmt_ucs_old)"}
+        text = f"{'one' if self.stages == 1 else 'two'}-stage {kind[self.family]}"
+        if self.family != "released":
+            text += f" of pattern {' or '.join(self.patterns)}"
+        text += f", {self.in_channels} input channels ({'with' if self.hypercolumn else 'no'} hypercolumn)"
+        text += f", {self.out_channels} output channels, width {self.width}"
+        return text + (f", {self.layers} layers" if self.family == "plain" else "")
+
+
+_ENTRANCE = {
+    "unet": "inc.conv_l.model.0.weight",
+    "plain": "conv1.conv_l.model.0.weight",
+    "released": "inc_1.model.0.weight",
+}
+_EXIT = {"unet": "outc.conv_l.0.weight", "plain": "out.conv_l.0.weight", "released": "outc_1.conv.weight"}
+
+
+def _family(state: Mapping[str, Tensor]) -> Literal["unet", "plain", "released"]:
+    for family, key in _ENTRANCE.items():
+        if key in state:
+            return family  # type: ignore[return-value]
+    found = f"its first weight is '{next(iter(state))}'" if state else "it holds no weights"
+    raise UserError(
+        f"This checkpoint is not a YTMT network ({found}): give a file of the authors' program, with an entry 'icnn', or "
+        "a checkpoint of model=ytmt_*."
+    )
+
+
+def layout_of(state: Mapping[str, Tensor]) -> Layout:
+    """Tell which network a state dict (as :func:`remap` returns it) belongs to.
+
+    Raises:
+        UserError: if it is no YTMT network.
+    """
+    parts = _find_stages(state)
+    first = parts[0]
+    family = _family(first)
+    width, in_channels = first[_ENTRANCE[family]].shape[:2]
+    last = first.get(_EXIT[family])
+    blocks = {key.split(".")[1] for key in first if key.startswith("convs.")}
+    return Layout(
+        family=family,
+        fused=family == "released" or any(".ytmt_head." in key for key in first),
+        in_channels=in_channels,
+        out_channels=0 if last is None else last.shape[0],
+        width=width,
+        layers=len(blocks) + 2 if family == "plain" else 0,
+        stages=len(parts),
+    )
+
+
+def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
+    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+
+    Args:
+        state: weights, as :func:`remap` returns them.
+        net: one of the networks of :mod:`reflectzoo.methods.ytmt.net`.
+        source: where the weights came from, the subject of the sentence.
+
+    Raises:
+        UserError: one sentence that says what the weights are and what was expected.
+    """
+    found, wanted = layout_of(state), layout_of(net.state_dict())
+    if found != wanted:
+        raise UserError(f"{source} is a {found}, but the model is a {wanted}: choose the model that fits the weights.")
+    ours = net.state_dict()
+    missing = sorted(key for key in ours if key not in state)
+    left_over = sorted(key for key in state if key not in ours)
+    misshapen = sorted(key for key, value in ours.items() if key in state and state[key].shape != value.shape)
+    faults = [
+        f"{len(keys)} {what} (the first is '{keys[0]}')"
+        for keys, what in ((missing, "missing"), (left_over, "unknown"), (misshapen, "of another shape"))
+        if keys
+    ]
+    if faults:
+        raise UserError(
+            f"{source} looks like the {wanted} of the model, but of its {len(state)} weights some do not fit: "
+            f"{', '.join(faults)}; the file may be damaged or from another version."
+        )
