@@ -140,7 +140,7 @@ def joint_hypercolumn_conv2d(features: HyperFeatures, convs: Sequence[nn.Conv2d]
     if len(biases) not in (0, len(convs)):
         raise ValueError("convolutions that share one pass must all have a bias, or none of them")
     joint = hypercolumn_conv2d(features, weight, torch.cat(biases) if biases else None)
-    return list(joint.split([conv.out_channels for conv in convs], dim=1))
+    return list(torch.split(joint, [conv.out_channels for conv in convs], dim=1))
 
 
 def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -188,7 +188,7 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
     if whole == len(levels):
         return result
     coarse = [level.to(dtype) for level in levels[whole:]]
-    out: Tensor = _AddUpsampledTaps.apply(result, weight[:, split:], *coarse)
+    out: Tensor = _AddUpsampledTaps.apply(result, weight[:, split:], *coarse)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -303,7 +303,7 @@ class _AddUpsampledTaps(torch.autograd.Function):
 
 def _tap_kernels(weight: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
     """Cut (O, sum C, 3, 3) into one (ky, C, kx * O) per level, the right-hand sides of the projections."""
-    parts = weight.split([level.shape[1] for level in levels], dim=1)
+    parts = torch.split(weight, [level.shape[1] for level in levels], dim=1)
     return [part.permute(2, 1, 3, 0).flatten(2) for part in parts]
 
 

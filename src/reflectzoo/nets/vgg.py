@@ -1,0 +1,187 @@
+"""The frozen VGG-19 that hypercolumns and perceptual losses look through."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from reflectzoo.errors import UserError
+from reflectzoo.weights import DownloadError, cache_path, fetch_state_dict, read_state_dict
+
+#: ImageNet weights as torchvision publishes them (BSD-3-Clause); the name carries the head of the file's sha256.
+IMAGENET_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+
+# Channels of the convolutions of each block (Simonyan and Zisserman, ICLR 2015, table 1, configuration E).
+_BLOCKS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
+
+
+class VGG19(nn.Module):
+    """The convolutional part of VGG-19, frozen; keys ``features.N.weight`` and ``features.N.bias``.
+
+    The parameters never require a gradient; one flows to the image all the same. Copying a network that looks through
+    a VGG does not copy the VGG: ``deepcopy`` returns it itself.
+
+    Args:
+        state: its 32 tensors; seeded random ones if none are given. They are taken over, not copied.
+        source: where they come from: "imagenet", "random" or a path.
+
+    Attributes:
+        source: as given.
+        fingerprint: the first 12 hex digits of the sha256 over all weights in float32, in order of their keys.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor] | None = None, source: str = "random") -> None:
+        super().__init__()
+        # Without memory first: torch's own initialisation would cost time and move the global random state.
+        with torch.device("meta"):
+            self.features = _features()
+        self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
+        self.load_state_dict(random_state() if state is None else state, assign=True)
+        self.requires_grad_(False)
+        self.source = source
+
+    source: str
+    fingerprint: str
+
+    def forward(self, image: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """The named maps, in the order of the names; nothing behind the deepest one is computed.
+
+        Args:
+            image: (B, 3, H, W), each side at least 1 where the first block, 2, 4, 8, 16 where the second to fifth is
+                asked for.
+            layers: names ``relu1_1`` to ``relu5_4`` and, before the rectifier, ``conv1_1`` to ``conv5_4``.
+
+        Returns:
+            One (B, C, H / 2^k, W / 2^k) per name, sizes rounded down.
+
+        Raises:
+            ValueError: for a name that VGG-19 does not have.
+        """
+        unknown = sorted(set(layers) - set(_POSITIONS))
+        if unknown:
+            raise ValueError(f"VGG-19 has no layer {unknown[0]!r}: it has conv1_1 to conv5_4 and relu1_1 to relu5_4")
+        wanted = {_POSITIONS[name] for name in layers}
+        found: dict[int, Tensor] = {}
+        x = image
+        for position in range(max(wanted, default=-1) + 1):
+            layer = self.features[position]
+            # In place saves a map, but one that was asked for before its rectifier must stay as it is.
+            x = F.relu(x, inplace=position - 1 not in wanted) if isinstance(layer, nn.ReLU) else layer(x)
+            if position in wanted:
+                found[position] = x
+        return [found[_POSITIONS[name]] for name in layers]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VGG19:
+        return self
+
+
+def load_vgg19(weights: str = "auto") -> VGG19:
+    """Make the frozen VGG-19.
+
+    Args:
+        weights: "imagenet" takes torchvision's weights from torch.hub's cache or downloads them there (548 MB, hash
+            checked); "random" takes seeded He-normal ones, the same on every machine; a path takes a file with the
+            whole VGG-19 or only its ``features``; "auto" is "imagenet" if they are cached or can be had, otherwise
+            "random", said in one warning. Without a network the answer comes within some eight seconds.
+
+    Raises:
+        UserError: if "imagenet" cannot be had, or the file is missing, damaged or not that of a VGG-19.
+    """
+    if weights == "random":
+        return VGG19()
+    if weights == "imagenet":
+        return VGG19(_pick_features(fetch_state_dict(IMAGENET_URL), str(cache_path(IMAGENET_URL))), "imagenet")
+    if weights == "auto":
+        try:
+            return load_vgg19("imagenet")
+        except DownloadError as error:
+            rank_zero_warn(
+                "NO IMAGENET VGG-19: its weights are neither cached nor reachable, so seeded RANDOM ones are used and "
+                f"results will not be those of the paper; to get them: {error}",
+                category=UserWarning,
+                stacklevel=4,
+            )
+            return load_vgg19("random")
+    return VGG19(_pick_features(read_state_dict(weights), weights), weights)
+
+
+def random_state() -> dict[str, Tensor]:
+    """He-normal kernels and zero biases, from numpy generators seeded by the key: no torch random state involved."""
+    state = {}
+    for key, shape in _SHAPES.items():
+        if key.endswith("bias"):
+            state[key] = torch.zeros(shape)
+            continue
+        generator = np.random.default_rng(zlib.crc32(f"reflectzoo vgg19 {key}".encode()))
+        values = generator.standard_normal(shape, dtype=np.float32)
+        values *= np.float32(np.sqrt(2.0 / np.prod(shape[1:])))
+        state[key] = torch.from_numpy(values)
+    return state
+
+
+def _pick_features(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The 32 tensors out of a file of the whole network, of its ``features``, or of ``features.state_dict()``."""
+    if "0.weight" in state:
+        state = {f"features.{key}": value for key, value in state.items()}
+    extra = [key for key in state if key not in _SHAPES and not key.startswith("classifier.")]
+    for key, shape in _SHAPES.items():
+        if key not in state:
+            raise UserError(f"{name} holds no VGG-19: {key} is missing; give torchvision's vgg19 file or its features.")
+        if tuple(state[key].shape) != shape:
+            raise UserError(
+                f"{name} holds no VGG-19: {key} is {tuple(state[key].shape)} instead of {shape}; give torchvision's "
+                "vgg19 file or its features."
+            )
+    if extra:
+        raise UserError(
+            f"{name} holds no plain VGG-19: it also has {extra[0]}; give torchvision's vgg19 file (not vgg19_bn) or "
+            "its features."
+        )
+    # Cloned, so that the classifier's 500 MB are let go.
+    return {key: state[key].detach().to(torch.float32, copy=True) for key in _SHAPES}
+
+
+def _features() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    before = 3
+    for block in _BLOCKS:
+        for channels in block:
+            layers += [nn.Conv2d(before, channels, 3, padding=1), nn.ReLU()]
+            before = channels
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def _refresh(vgg: VGG19, _: object) -> None:
+    digest = hashlib.sha256()
+    for _key, value in sorted(vgg.state_dict().items()):
+        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    vgg.fingerprint = digest.hexdigest()[:12]
+    vgg.source = "state dict"
+
+
+def _layout() -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    positions: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    position, before = 0, 3
+    for number, block in enumerate(_BLOCKS, start=1):
+        for index, channels in enumerate(block, start=1):
+            positions[f"conv{number}_{index}"] = position
+            positions[f"relu{number}_{index}"] = position + 1
+            shapes[f"features.{position}.weight"] = (channels, before, 3, 3)
+            shapes[f"features.{position}.bias"] = (channels,)
+            before = channels
+            position += 2
+        position += 1
+    return positions, shapes
+
+
+_POSITIONS, _SHAPES = _layout()
