@@ -13,3 +13,7 @@ class UserError(Exception):
 
 class TrainingError(Exception):
     """Training cannot go on (a loss became NaN, a disk is full). Same manners as :class:`UserError`, status 1."""
+
+
+class Interrupted(Exception):
+    """The user pressed Ctrl-C; the message says what is saved. The command line exits with status 130."""

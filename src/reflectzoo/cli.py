@@ -1,0 +1,207 @@
+"""From exceptions to one clear sentence and an exit status, for every command of the zoo."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from reflectzoo.errors import Interrupted, TrainingError, UserError
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would grow beyond the allowed size",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
+}
+
+
+def run(command: Callable[[], Any]) -> NoReturn:
+    """Run a Hydra command and exit: 0, 1 (it failed), 2 (a mistake in what was given) or 130 (Ctrl-C).
+
+    A user's mistake is told in one sentence on stderr. Anything else is a bug and keeps its traceback; with
+    ``HYDRA_FULL_ERROR=1`` everything does.
+    """
+    verbose = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    # Otherwise Hydra prints tracebacks of its own and exits before we can say it better.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        command()
+    except BaseException as error:
+        told = sentence(error)
+        if verbose or told is None:
+            raise
+        text, status = told
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stderr.write(f"reflectzoo: {text}\n")
+        # Not sys.exit in a half torn down state: other processes and threads must not keep us.
+        sys.exit(status)
+    sys.exit(0)
+
+
+def sentence(error: BaseException) -> tuple[str, int] | None:
+    """What to tell the user about an exception, and the exit status; None for a bug or a plain exit."""
+    from hydra.errors import (
+        ConfigCompositionException,
+        HydraException,
+        InstantiationException,
+        MissingConfigException,
+        OverrideParseException,
+    )
+    from omegaconf.errors import OmegaConfBaseException
+
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            return _plain(str(cause)), 2
+        if isinstance(cause, TrainingError):
+            return _plain(str(cause)), 1
+        if isinstance(cause, Interrupted):
+            return str(cause), 130
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted.", 130
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and (cause.errno in _DISK or _made_folder(cause)):
+            reason = _DISK.get(cause.errno or 0, "the folder cannot be made there")
+            where = f" {cause.filename}" if cause.filename else ""
+            return (
+                f"Cannot write{where}: {reason}; what was already saved is untouched, choose another place "
+                "with paths.output_dir=FOLDER."
+            ), 1
+    if isinstance(error, MissingConfigException):
+        return _unknown_choice(error), 2
+    if isinstance(error, ConfigCompositionException):
+        return _bad_composition(error), 2
+    if isinstance(error, OverrideParseException):
+        return f"The override '{error.override}' cannot be read ({_first_line(error)}): write key=value.", 2
+    if isinstance(error, InstantiationException):
+        return _bad_value(error), 2
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _first_line(error), 2
+    if type(error).__name__ == "MisconfigurationException":
+        return _first_line(error), 2
+    return None
+
+
+def _chain(error: BaseException) -> Iterable[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _made_folder(error: OSError) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name in ("mkdir", "makedirs")
+
+
+def _plain(text: str) -> str:
+    """A worker process wraps what it raises in its own traceback; keep the sentence."""
+    if text.startswith("Caught "):
+        text = text.strip().splitlines()[-1]
+        text = re.sub(r"^[\w.]*(Error|Image): ", "", text)
+    return text
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    return (lines[0] if lines else type(error).__name__) + (f" (at {key})" if key else "")
+
+
+def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """The known words most like a misspelt one."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=limit, cutoff=0.6)
+    return close or [each for each in known if each.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:limit]
+
+
+def _did_you_mean(close: list[str]) -> str:
+    return f"; did you mean {' or '.join(close)}?" if close else "."
+
+
+def _unknown_choice(error: Any) -> str:
+    missing = str(error.missing_cfg_file or "")
+    group, _, choice = missing.rpartition("/")
+    options = list(error.options or [])
+    if not group:
+        return _first_line(error)
+    group = group.rsplit("/", 1)[-1] if group not in ("model", "data") else group
+    offered = ", ".join(each for each in options if not each.startswith("_"))
+    return f"There is no {group}={choice}{_did_you_mean(nearest(choice, options))} Choose from: {offered}."
+
+
+def _bad_composition(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if "must specify" in text:
+        found = re.search(r"must specify '([\w/]+)'", text)
+        group = found.group(1) if found else "model"
+        misspelt = [word.split("=")[0] for word in sys.argv[1:] if nearest(word.split("=")[0], [group])]
+        if misspelt and misspelt[0] != group:
+            return f"There is no setting '{misspelt[0]}'; did you mean {group}?"
+        return f"Say which {group}: {group}=<name>, one of {', '.join(_choices(group))}."
+    found = re.search(r"Could not (?:override|delete) '([^']+)'|Could not delete from config\.? ?'?([^' ]+)", text)
+    if found:
+        key = (found.group(1) or found.group(2)).split("@")[0]
+        return f"There is no setting '{key}'{_did_you_mean(nearest(key, _known_keys()))}"
+    return _first_line(error)
+
+
+def _choices(group: str) -> list[str]:
+    from pathlib import Path
+
+    from reflectzoo.config import config_dir
+
+    return sorted(file.stem for file in (Path(config_dir()) / group).glob("*.yaml") if not file.stem.startswith("_"))
+
+
+def _known_keys() -> list[str]:
+    """Every dotted key of the configuration that the rest of this command line gives, and the groups."""
+    from pathlib import Path
+
+    from omegaconf import DictConfig, OmegaConf
+
+    from reflectzoo.config import compose_config, config_dir
+
+    groups = [folder.name for folder in Path(config_dir()).iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    chosen = [word for word in sys.argv[1:] if word.split("=")[0] in groups and "," not in word and "=" in word]
+    if not any(word.startswith("model=") for word in chosen):
+        chosen.append(f"model={_choices('model')[0]}")
+    keys = list(groups)
+    try:
+        config = compose_config(chosen)
+    except Exception:  # a choice from the user's own --config-dir, perhaps; the suggestion is only a courtesy
+        return keys
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for name in node:
+            key = f"{prefix}{name}"
+            keys.append(key)
+            child = node._get_node(name)
+            if isinstance(child, DictConfig) and OmegaConf.is_dict(child) and not child._is_interpolation():
+                if not child._is_none() and not child._is_missing():
+                    walk(child, f"{key}.")
+
+    walk(config, "")
+    return keys
+
+
+def _bad_value(error: BaseException) -> str:
+    """An object that could not be made: say which setting, and what its maker said."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = str(error).splitlines()
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")), "")
+    reason = _first_line(cause) if cause is not error else _first_line(error)
+    return f"The setting '{key}' cannot be used: {reason}" if key else reason

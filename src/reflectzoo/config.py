@@ -1,0 +1,95 @@
+"""Where the configuration lies and how it becomes objects. The only module that instantiates from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+
+def config_dir() -> str:
+    """Absolute path of ``conf/``: inside the package when installed from a wheel, else at the top of the repository."""
+    package = Path(__file__).resolve().parent
+    repository = package.parents[1] / "conf"
+    # An editable install leaves a copy in site-packages that goes stale; only what stands beside this file counts.
+    return str(repository if (repository / "train.yaml").is_file() else package / "conf")
+
+
+def register_resolvers() -> None:
+    """Make ``${reflectzoo.run_dir:...}`` known to OmegaConf; harmless when done twice."""
+    OmegaConf.register_new_resolver("reflectzoo.run_dir", _run_dir, replace=True)
+
+
+def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str | None, now: str) -> str:
+    """A new folder for a new run; the newest run's own folder when it is to be resumed."""
+    from reflectzoo.core.checkpoints import newest_run
+
+    choice = str(experiment or model)
+    if ckpt_path == "last":
+        earlier = newest_run(Path(output_dir), choice)
+        if earlier is not None:
+            return str(earlier)
+    return str(Path(output_dir) / choice / now)
+
+
+def model_names() -> list[str]:
+    """The methods, which are the file names in ``conf/model/``."""
+    return sorted(file.stem for file in (Path(config_dir()) / "model").glob("*.yaml") if not file.stem.startswith("_"))
+
+
+def compose_config(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The configuration that these command-line overrides give, for use outside the command line."""
+    register_resolvers()
+    previous = GlobalHydra.instance()
+    saved = previous.hydra
+    previous.clear()
+    try:
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            return compose(config_name, overrides=list(overrides))
+    finally:
+        previous.hydra = saved
+
+
+def build(config: DictConfig, **extra: Any) -> Any:
+    """Instantiate one part of the configuration, with further ready-made arguments."""
+    return instantiate(config, **extra)
+
+
+def build_all(config: DictConfig | None) -> list[Any]:
+    """Instantiate every entry of a dictionary of parts (callbacks, loggers); null entries are left out."""
+    return [instantiate(part) for part in (config or {}).values() if part]
+
+
+def plain(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """The configuration as plain, resolved dictionaries and lists, fit for a checkpoint or a logger."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
+
+
+def build_from_record(record: dict[str, Any]) -> Any:
+    """Instantiate a module from the configuration that a checkpoint carries.
+
+    Raises:
+        ValueError: if it names a target outside the libraries that the zoo's own configurations use.
+    """
+    _check_targets(record)
+    return instantiate(OmegaConf.create(record))
+
+
+_TRUSTED = ("reflectzoo.", "torch.", "pytorch_lightning.", "torchmetrics.")
+
+
+def _check_targets(node: Any) -> None:
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith(_TRUSTED):
+            raise ValueError(f"its configuration wants to call '{target}'")
+        for child in node.values():
+            _check_targets(child)
+    elif isinstance(node, list):
+        for child in node:
+            _check_targets(child)

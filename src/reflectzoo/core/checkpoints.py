@@ -1,0 +1,47 @@
+"""Reading checkpoints without running what is in them, and finding the one to go on from."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reflectzoo.errors import UserError
+
+
+def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
+    """Load a checkpoint's dictionary on the CPU with ``weights_only=True``.
+
+    Args:
+        path: the file.
+        key: the configuration key it came from, for the message.
+
+    Raises:
+        UserError: if it is missing, unreadable, needs arbitrary code, or is no dictionary.
+    """
+    if not path.is_file():
+        raise UserError(f"{key}={path} does not exist: give the path of a .ckpt file.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{key}={path} cannot be read: it is not a PyTorch checkpoint, or one that would run code when loaded."
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{key}={path} cannot be read as a checkpoint, it is damaged or incomplete ({error}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{key}={path} holds a {type(content).__name__}, not a checkpoint.")
+    return content
+
+
+def newest_run(output_dir: Path, choice: str) -> Path | None:
+    """The folder of the newest run of a model (or experiment) that left a ``checkpoints/last.ckpt``.
+
+    Args:
+        output_dir: where runs are kept (``paths.output_dir``).
+        choice: name of the model or experiment, the folder that its runs stand in.
+    """
+    found = sorted(output_dir.glob(f"{choice}/*/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
+    return found[-1].parent.parent if found else None

@@ -1,0 +1,127 @@
+"""YTMT's training: one stage like any other method, or two stages in one fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+from torch import nn
+
+from reflectzoo.core.adversarial import AdversarialModule
+from reflectzoo.core.checkpoints import read_checkpoint
+from reflectzoo.core.module import SchedulerFactory
+from reflectzoo.errors import UserError
+from reflectzoo.methods.ytmt.convert import remap
+from reflectzoo.methods.ytmt.net import TwoStage, YTMTReleasedUNet, YTMTUNet
+
+
+class YTMT(AdversarialModule):
+    """Your Trash is My Treasure (Hu and Guo, NeurIPS 2021), Sec. 3.2.
+
+    With a :class:`~reflectzoo.methods.ytmt.net.TwoStage` network the first stage trains for ``stage1_epochs`` epochs,
+    is then frozen and copied into the second, and the second trains on, all in one ``fit``. Training phase 0 is the
+    first stage, phase 1 the second; loss terms may have one weight for each.
+
+    Args:
+        stage1_epochs: epochs of the first stage; the counter goes on in the second, as in the released program, whose
+            published file left stage 1 at epoch 68. Ignored by a one-stage network.
+        stage1_ckpt: a finished first stage (a checkpoint of this zoo or the authors' file): training starts in the
+            second stage.
+        stage2_scheduler: learning-rate schedule of the second stage; None is the program's constant rate.
+        **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        stage1_epochs: int = 68,
+        stage1_ckpt: str | None = None,
+        stage2_scheduler: SchedulerFactory | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.save_hyperparameters("stage1_epochs")
+        self.stage1_epochs = stage1_epochs
+        self.make_stage2_scheduler = stage2_scheduler
+        self._phase = 0
+        if stage1_ckpt is not None:
+            self._start_from(stage1_ckpt)
+
+    @property
+    def two_stage(self) -> TwoStage | None:
+        """The network, if it has two stages."""
+        return self.net if isinstance(self.net, TwoStage) else None
+
+    @property
+    def phase(self) -> int:
+        """0 while the first stage trains, 1 while the second does."""
+        return self._phase
+
+    def phase_modules(self) -> list[nn.Module]:
+        """First and second stage, or the whole network."""
+        return [self.two_stage.icnn, self.two_stage.icnn2] if self.two_stage else [self.net]
+
+    def phase_schedulers(self) -> list[SchedulerFactory | None]:
+        """The first stage follows the schedule, the second has its own."""
+        return [self.make_scheduler, self.make_stage2_scheduler] if self.two_stage else [self.make_scheduler]
+
+    def on_train_epoch_start(self) -> None:
+        """Go over to the second stage when the first has had its epochs."""
+        if self.two_stage and self._phase == 0 and self.current_epoch >= self.stage1_epochs:
+            self.two_stage.start_stage2()
+            self._phase = 1
+            rank_zero_info(f"YTMT: stage 1 is frozen and copied into stage 2, which trains from epoch {self.current_epoch}")
+
+    def _start_from(self, path: str) -> None:
+        if self.two_stage is None:
+            raise UserError(f"model.stage1_ckpt is for the two-stage models, model={self.name} has one stage.")
+        checkpoint = read_checkpoint(Path(path), "model.stage1_ckpt")
+        state = _stage1_state(checkpoint)
+        if not state:
+            raise UserError(f"model.stage1_ckpt={path} holds no YTMT network: give a checkpoint of model=ytmt_*.")
+        wanted = self.two_stage.icnn.state_dict()
+        wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
+        if wrong or len(state) != len(wanted):
+            raise UserError(
+                f"model.stage1_ckpt={path} is another network than the stages of model={self.name} "
+                f"({len(wrong)} of {len(wanted)} weights differ in name or shape, the first is "
+                f"'{(wrong or sorted(set(state) - set(wanted)))[0]}'): give one of the same variant, width and hypercolumn."
+            )
+        self.two_stage.icnn.load_state_dict(state)
+        self.two_stage.start_stage2()
+        self._phase = 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also write down the phase."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reflectzoo"]["phase"] = self._phase
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on in the phase that the checkpoint was written in."""
+        super().on_load_checkpoint(checkpoint)
+        self._phase = int((checkpoint.get("reflectzoo") or {}).get("phase", 0))
+        if self.two_stage:
+            self.two_stage.set_active_stage(self._phase + 1)
+
+
+def _stage1_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The weights of a first stage, whoever wrote the file and whether it has one stage or two."""
+    state = checkpoint.get("state_dict")
+    if state is None:
+        state = remap(checkpoint)
+    for prefix in ("net.icnn.", "icnn.", "net."):
+        found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if found:
+            return found
+    return dict(state)
+
+
+def two_stage_unet(**kwargs: Any) -> TwoStage:
+    """Two :class:`~reflectzoo.methods.ytmt.net.YTMTUNet` in a row; arguments as for one."""
+    return TwoStage(YTMTUNet(**kwargs))
+
+
+def two_stage_released(**kwargs: Any) -> TwoStage:
+    """Two :class:`~reflectzoo.methods.ytmt.net.YTMTReleasedUNet` in a row; arguments as for one."""
+    return TwoStage(YTMTReleasedUNet(**kwargs))

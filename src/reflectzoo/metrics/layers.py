@@ -1,0 +1,77 @@
+"""Validation metrics of a separation: how close each layer comes to its truth, and how close the input was."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+from reflectzoo.core.batch import Batch, Outputs
+
+SSIM_WINDOW = 11
+"""Side of the Gaussian window of SSIM; smaller images cannot be scored."""
+
+
+def _psnr_and_ssim(prefix: str) -> MetricCollection:
+    # The field scores PSNR per colour channel of each image and then averages; the library's default pools the error
+    # of the whole data set and differs by decibels. SSIM is the 11x11 Gaussian form.
+    return MetricCollection(
+        {
+            "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(2, 3), reduction="elementwise_mean"),
+            "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+        },
+        prefix=prefix,
+        compute_groups=False,
+    )
+
+
+class LayerMetrics(nn.Module):
+    """PSNR and SSIM of the transmission, of the reflection and of the untouched input, over one data set.
+
+    ``psnr``/``ssim`` score the predicted transmission, ``input_psnr``/``input_ssim`` the mixture taken for a
+    transmission (what doing nothing scores), ``reflection_psnr``/``reflection_ssim`` the predicted reflection. Predictions
+    are clamped to [0, 1] first. Samples whose truth is unknown do not count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transmission = _psnr_and_ssim("")
+        self.input = _psnr_and_ssim("input_")
+        self.reflection = _psnr_and_ssim("reflection_")
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Add a batch.
+
+        Raises:
+            ValueError: if the images are smaller than SSIM's window.
+        """
+        mixture = batch["mixture"]
+        if min(mixture.shape[-2:]) < SSIM_WINDOW:
+            raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} pixels a side, got {tuple(mixture.shape)}")
+        known = batch["has_transmission"]
+        if known.any():
+            truth = batch["transmission"][known]
+            self.transmission.update(_displayed(outputs["transmission"])[known], truth)
+            self.input.update(_displayed(mixture)[known], truth)
+        known = batch["has_reflection"]
+        if "reflection" in outputs and known.any():
+            truth = batch["reflection"][known].clamp(0, 1)
+            self.reflection.update(_displayed(outputs["reflection"])[known], truth)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values of all that was updated; a metric without any sample is left out."""
+        values: dict[str, Tensor] = {}
+        for collection in (self.transmission, self.input, self.reflection):
+            if all(metric.update_called for metric in collection.values()):
+                values.update(collection.compute())
+        return values
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for collection in (self.transmission, self.input, self.reflection):
+            collection.reset()
+
+
+def _displayed(image: Tensor) -> Tensor:
+    return image.detach().to(torch.float32).clamp(0, 1)

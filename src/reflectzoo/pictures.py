@@ -1,0 +1,78 @@
+"""Drawing separations side by side, for loggers and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+_GAP = 8
+_HEADER = 34
+_CAPTION = 26
+
+
+@dataclass(frozen=True)
+class Separation:
+    """One separated photograph: images by column title, in drawing order, and a line to stand beneath them.
+
+    Attributes:
+        images: title -> (3, H, W) in [0, 1] (clamped when drawn), all of one size.
+        caption: one line, e.g. the scores.
+    """
+
+    images: dict[str, Tensor]
+    caption: str = ""
+
+
+def to_uint8(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped and rounded."""
+    clamped = image.detach().to("cpu", torch.float32).clamp(0, 1)
+    array: NDArray[np.uint8] = (clamped * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return array
+
+
+def draw_separations(rows: Sequence[Separation], cell: int = 224) -> Image.Image:
+    """Draw separations as a table with one row for each photograph.
+
+    Args:
+        rows: at least one; column titles are those of the first row that has each of them.
+        cell: width of a column in pixels.
+
+    Returns:
+        An RGB picture with a white ground.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not rows:
+        raise ValueError("nothing to draw: give at least one separation")
+    titles = list(dict.fromkeys(title for row in rows for title in row.images))
+    heights = [_cell_height(row, cell) for row in rows]
+    width = len(titles) * (cell + _GAP) + _GAP
+    height = _HEADER + sum(h + _CAPTION + _GAP for h in heights)
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    title_font, caption_font = ImageFont.load_default(17), ImageFont.load_default(15)
+    for column, title in enumerate(titles):
+        middle = _GAP + column * (cell + _GAP) + cell // 2
+        draw.text((middle, _HEADER // 2), title, fill="black", font=title_font, anchor="mm")
+    top = _HEADER
+    for row, row_height in zip(rows, heights, strict=True):
+        for column, title in enumerate(titles):
+            left = _GAP + column * (cell + _GAP)
+            if title in row.images:
+                picture = Image.fromarray(to_uint8(row.images[title]))
+                canvas.paste(picture.resize((cell, row_height), Image.Resampling.LANCZOS), (left, top))
+        draw.text((_GAP, top + row_height + 4), row.caption, fill=(70, 70, 70), font=caption_font)
+        top += row_height + _CAPTION + _GAP
+    return canvas
+
+
+def _cell_height(row: Separation, cell: int) -> int:
+    height, width = next(iter(row.images.values())).shape[-2:]
+    return max(1, round(cell * height / width))
