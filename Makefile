@@ -1,0 +1,46 @@
+# Everything runs inside $(VENV), which is made once and again only when the pins or the package change.
+# On a machine whose package index offers only CUDA builds of torch:
+#   make quickstart PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+VENV ?= .venv
+PYTHON ?= python3
+PIP_FLAGS ?=
+RUN = "$(VENV)/bin/python" -m
+READY = $(VENV)/.ready
+
+export NO_ALBUMENTATIONS_UPDATE = 1
+
+.PHONY: quickstart test test-gpu lint bench parity clean help
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reflectzoo needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x "$(VENV)/bin/python" || $(PYTHON) -m venv "$(VENV)"
+	$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt torch
+	$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	touch "$(READY)"
+
+quickstart: $(READY) ## train a small YTMT on real photographs for a few minutes and show what it learnt
+	$(RUN) reflectzoo.train experiment=quickstart
+
+test: $(READY) lint ## the whole suite on the CPU, with lint
+	$(RUN) pytest -m "not gpu"
+
+test-gpu: $(READY) ## the tests that need a CUDA device
+	$(RUN) pytest -m gpu
+
+lint: $(READY) ## ruff and mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: $(READY) ## speed and memory against the plain forms, measured here and now
+	$(RUN) reflectzoo.bench
+
+parity: $(READY) ## every recorded case of the authors' programs in FOLDER=...
+	$(RUN) reflectzoo.parity "$(FOLDER)"
+
+clean: ## forget the environment and caches, not the outputs
+	rm -rf "$(VENV)" build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
