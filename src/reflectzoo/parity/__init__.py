@@ -1,0 +1,41 @@
+"""Comparison with inputs and outputs recorded from the authors' programs: ``python -m reflectzoo.parity FOLDER``.
+
+A folder holds pairs ``<name>.json`` and ``<name>.npz`` in the form "sirr-parity/1". A package that implements something
+recorded there has a module ``parity`` with a list ``RUNNERS`` (see :class:`reflectzoo.parity.registry.Runner`); it is
+found by its place, no list of methods is kept anywhere.
+"""
+
+from reflectzoo.parity.compare import Comparison, compare_outputs, compare_scalar, compare_tensor, network_tolerance
+from reflectzoo.parity.fixture import Case, Fixture, ParityError, load_fixture, recorded_input
+from reflectzoo.parity.network import (
+    check_parameter_count,
+    compare_intermediates,
+    load_recorded_weights,
+    rule_vgg,
+    watched,
+)
+from reflectzoo.parity.registry import CaseResult, Runner, find_runners
+from reflectzoo.parity.rule import build_state_dict, rule_state_dict
+
+__all__ = [
+    "Case",
+    "CaseResult",
+    "Comparison",
+    "Fixture",
+    "ParityError",
+    "Runner",
+    "build_state_dict",
+    "check_parameter_count",
+    "compare_intermediates",
+    "compare_outputs",
+    "compare_scalar",
+    "compare_tensor",
+    "find_runners",
+    "load_fixture",
+    "load_recorded_weights",
+    "network_tolerance",
+    "recorded_input",
+    "rule_state_dict",
+    "rule_vgg",
+    "watched",
+]

@@ -1,0 +1,107 @@
+"""Differences between what was recorded and what this zoo computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reflectzoo.parity.fixture import Case, Fixture, ParityError
+
+NETWORK_LIMIT = 1e-4
+"""No network output may differ by more, whatever its recording would allow."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One recorded tensor or number against ours.
+
+    Args:
+        what: its name.
+        difference: largest difference, absolute or relative as the tolerance is.
+        tolerance: the largest that passes.
+    """
+
+    what: str
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the tolerance; NaN is not."""
+        return self.difference <= self.tolerance
+
+    @property
+    def severity(self) -> float:
+        """Difference in units of the tolerance; NaN counts as infinite."""
+        ratio = self.difference / self.tolerance
+        return ratio if ratio == ratio else float("inf")
+
+
+def network_tolerance(case: Case) -> float:
+    """The recording's recommendation, max(1e-5, 20 times its own float32 error), but never above 1e-4."""
+    noise = case.get("float32_vs_float64_max_abs")
+    return NETWORK_LIMIT if noise is None else min(NETWORK_LIMIT, max(1e-5, 20 * float(noise)))
+
+
+def compare_scalar(what: str, found: float, recorded: float, tolerance: float) -> Comparison:
+    """Relative difference of two numbers; absolute where zero is recorded."""
+    return Comparison(what, abs(found - recorded) / (abs(recorded) or 1.0), tolerance)
+
+
+def compare_tensor(what: str, found: Tensor, recorded: Tensor, tolerance: float) -> Comparison:
+    """Largest absolute difference of two tensors.
+
+    Raises:
+        ParityError: if the shapes differ.
+    """
+    if found.shape != recorded.shape:
+        raise ParityError(f"'{what}' is {tuple(found.shape)}, but {tuple(recorded.shape)} is recorded")
+    difference = (found.detach().double() - recorded.double()).abs()
+    return Comparison(what, float(difference.max()) if difference.numel() else 0.0, tolerance)
+
+
+def compare_outputs(
+    fixture: Fixture, specs: Sequence[Mapping[str, Any]], found: Mapping[str, Tensor], tolerance: float
+) -> list[Comparison]:
+    """All recorded outputs of one case, and their statistics.
+
+    Args:
+        fixture: that holds the arrays.
+        specs: entries of ``outputs``; with ``spatial_stride`` and ``channel_stride`` only every n-th row and column
+            (channel) was stored, ``stats`` describe the whole tensor all the same.
+        found: our tensors by the names in ``specs``.
+        tolerance: absolute.
+
+    Raises:
+        ParityError: if an output is not among ours, or a shape differs.
+    """
+    comparisons: list[Comparison] = []
+    for spec in specs:
+        name = str(spec["name"])
+        if name not in found:
+            raise ParityError(f"output '{name}' is recorded, but this method returns only {', '.join(found)}")
+        comparisons += compare_recorded(fixture, spec, name, found[name], tolerance)
+    return comparisons
+
+
+def compare_recorded(
+    fixture: Fixture, spec: Mapping[str, Any], name: str, found: Tensor, tolerance: float
+) -> list[Comparison]:
+    """One output or intermediate tensor and its statistics; arguments and errors as for :func:`compare_outputs`."""
+    if "shape" in spec and list(found.shape) != list(spec["shape"]):
+        raise ParityError(f"'{name}' is {tuple(found.shape)}, but {tuple(spec['shape'])} is recorded")
+    stored = found[:, :: int(spec.get("channel_stride", 1))] if found.ndim == 4 else found
+    if (step := int(spec.get("spatial_stride", 1))) > 1:
+        stored = stored[..., ::step, ::step]
+    comparisons = [compare_tensor(name, stored, fixture.tensor(spec["npz"]), tolerance)]
+    whole = found.detach().double()
+    measures = {"min": whole.min, "max": whole.max, "mean": whole.mean, "std": lambda: torch.std(whole, correction=0)}
+    for key, recorded in (spec.get("stats") or {}).items():
+        if key in measures:
+            difference = abs(float(measures[key]()) - float(recorded))
+            comparisons.append(Comparison(f"{key} of {name}", difference, tolerance))
+    return comparisons

@@ -1,0 +1,166 @@
+"""Running a folder of recordings and telling what came of it."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from reflectzoo.errors import UserError
+from reflectzoo.parity.fixture import Case, Fixture, ParityError, load_fixture
+from reflectzoo.parity.registry import CaseResult, Runner, find_runners
+
+Verdict = Literal["pass", "FAIL", "no such method yet"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the report.
+
+    Args:
+        name: ``recording/case``, or the recording alone if it could not be read.
+        verdict: what came of it.
+        difference: of the tensor or number that came closest to its tolerance, or exceeded it most.
+        tolerance: of the same.
+        remark: why it failed, or what was left out.
+    """
+
+    name: str
+    verdict: Verdict
+    difference: float | None = None
+    tolerance: float | None = None
+    remark: str = ""
+
+    def __str__(self) -> str:
+        numbers = (f"{'-' if value is None else f'{value:.2e}':>9}" for value in (self.difference, self.tolerance))
+        remark = f"  ({self.remark})" if self.remark else ""
+        return f"{self.name:<44} {'  '.join(numbers)}  {self.verdict}{remark}"
+
+
+def run_folder(
+    folder: Path, only: Sequence[str] = (), report: Callable[[str], None] = lambda _line: None
+) -> list[Line]:
+    """Run every recorded case of a folder.
+
+    Args:
+        folder: with pairs of ``.json`` and ``.npz``.
+        only: names of recordings, or ``recording/case``, with wildcards; everything when empty.
+        report: gets every line as soon as it is known, and the summary at the end.
+
+    Returns:
+        The lines.
+
+    Raises:
+        UserError: if the folder is missing or holds no readable recording, or ``only`` names something not there.
+    """
+    started = time.monotonic()
+    runners = find_runners()
+    lines: list[Line] = []
+    for fixture in _chosen(_load_all(folder), only):
+        cases = _run_broken(fixture) if isinstance(fixture, _Broken) else _run(fixture, runners, only)
+        for line in cases:
+            lines.append(line)
+            report(str(line))
+    verdicts = Counter(line.verdict for line in lines)
+    report(
+        f"{len(lines)} cases: {verdicts['pass']} pass, {verdicts['FAIL']} FAIL, "
+        f"{verdicts['no such method yet']} no such method yet ({time.monotonic() - started:.0f} s)"
+    )
+    return lines
+
+
+@dataclass(frozen=True)
+class _Broken:
+    stem: str
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return self.stem
+
+
+def _load_all(folder: Path) -> list[Fixture | _Broken]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give one with recorded cases (pairs of .json and .npz).")
+    stems = sorted({path.stem for path in folder.iterdir() if path.suffix in (".json", ".npz")})
+    if not stems:
+        raise UserError(f"{folder} holds no recorded cases: it should have pairs of .json and .npz files.")
+    loaded: list[Fixture | _Broken] = []
+    for stem in stems:
+        path = folder / f"{stem}.json"
+        try:
+            loaded.append(load_fixture(path))
+        except ParityError as error:
+            loaded.append(_Broken(stem, str(error)))
+    broken = [entry for entry in loaded if isinstance(entry, _Broken)]
+    if len(broken) == len(loaded):
+        raise UserError(f"No recorded case in {folder} can be read: {broken[0].reason}.")
+    return loaded
+
+
+def _chosen(loaded: list[Fixture | _Broken], only: Sequence[str]) -> Iterator[Fixture | _Broken]:
+    names = {label for entry in loaded for label in _labels(entry)}
+    for pattern in only:
+        if not any(fnmatchcase(label, pattern) for label in names):
+            near = difflib.get_close_matches(pattern, sorted(names), n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(f"--only {pattern} fits no recording in the folder{hint}.")
+    for entry in loaded:
+        if not only or any(fnmatchcase(label, pattern) for label in _labels(entry) for pattern in only):
+            yield entry
+
+
+def _labels(entry: Fixture | _Broken) -> list[str]:
+    names = sorted({entry.stem, entry.name})
+    cases = [case["name"] for case in entry.cases] if isinstance(entry, Fixture) else []
+    return names + [f"{name}/{case}" for name in names for case in cases]
+
+
+def _run_broken(entry: _Broken) -> Iterator[Line]:
+    yield Line(entry.stem, "FAIL", remark=entry.reason)
+
+
+def _run(fixture: Fixture, runners: Sequence[Runner], only: Sequence[str]) -> Iterator[Line]:
+    cases = [case for case in fixture.cases if _case_wanted(fixture, case, only)]
+    runner = next((runner for runner in runners if runner.matches(fixture)), None)
+    if runner is None:
+        yield from (Line(f"{fixture.name}/{case['name']}", "no such method yet") for case in cases)
+        return
+    try:
+        run_case = runner.open(fixture)
+    except Exception as error:
+        yield from (Line(f"{fixture.name}/{case['name']}", "FAIL", remark=_reason(error)) for case in cases)
+        return
+    for case in cases:
+        yield _run_case(f"{fixture.name}/{case['name']}", case, run_case)
+
+
+def _case_wanted(fixture: Fixture, case: Case, only: Sequence[str]) -> bool:
+    labels = [label for name in (fixture.stem, fixture.name) for label in (name, f"{name}/{case['name']}")]
+    return not only or any(fnmatchcase(label, pattern) for label in labels for pattern in only)
+
+
+def _run_case(name: str, case: Case, run_case: Callable[[Case], CaseResult]) -> Line:
+    # Whatever goes wrong in one case is that case's result, and the others still run.
+    try:
+        result = run_case(case)
+    except Exception as error:
+        return Line(name, "FAIL", remark=_reason(error))
+    if not result.comparisons:
+        return Line(name, "FAIL", remark="nothing was compared")
+    worst = max(result.comparisons, key=lambda comparison: comparison.severity)
+    if worst.passed:
+        return Line(name, "pass", worst.difference, worst.tolerance, result.note)
+    failed = sum(not comparison.passed for comparison in result.comparisons)
+    remark = f"{worst.what}; {failed} of {len(result.comparisons)} comparisons fail"
+    return Line(name, "FAIL", worst.difference, worst.tolerance, remark)
+
+
+def _reason(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, ParityError) else f"{type(error).__name__}: {text}"
