@@ -7,6 +7,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from reflectzoo.errors import UserError
+
 
 def _group_norm(channels: int) -> nn.GroupNorm:
     # 32 groups as published; a narrow test network has fewer, but never groups of a single channel, which
@@ -29,13 +31,13 @@ class DiscriminatorVGG(nn.Module):
         (B, in_channels, H, W) -> (B, 1, 1, 1). Any size from 1x1 on, since every convolution is padded.
 
     Raises:
-        ValueError: if ``width`` is odd or below 2.
+        UserError: if ``width`` is odd or below 2.
     """
 
     def __init__(self, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
         if width < 2 or width % 2:
-            raise ValueError(f"DiscriminatorVGG: width must be even and at least 2, got {width}")
+            raise UserError(f"DiscriminatorVGG: width must be even and at least 2, got {width}.")
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         before = width
         for factor, stride in ((1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2), (8, 1), (8, 2)):

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
 from reflectzoo.nets.hypercolumn import CHANNELS
 
-State = dict[str, Tensor]
+State: TypeAlias = dict[str, Tensor]
+Family: TypeAlias = Literal["unet", "plain", "released"]
 
 _STAGES = ("icnn", "icnn2")
 
@@ -100,7 +101,7 @@ class Layout:
         stages: 1 or 2.
     """
 
-    family: Literal["unet", "plain", "released"]
+    family: Family
     fused: bool
     in_channels: int
     out_channels: int
@@ -130,22 +131,26 @@ class Layout:
         return text + (f", {self.layers} layers" if self.family == "plain" else "")
 
 
-_ENTRANCE = {
+_ENTRANCE: dict[Family, str] = {
     "unet": "inc.conv_l.model.0.weight",
     "plain": "conv1.conv_l.model.0.weight",
     "released": "inc_1.model.0.weight",
 }
-_EXIT = {"unet": "outc.conv_l.0.weight", "plain": "out.conv_l.0.weight", "released": "outc_1.conv.weight"}
+_EXIT: dict[Family, str] = {
+    "unet": "outc.conv_l.0.weight",
+    "plain": "out.conv_l.0.weight",
+    "released": "outc_1.conv.weight",
+}
 
 
-def _family(state: Mapping[str, Tensor]) -> Literal["unet", "plain", "released"]:
+def _family(state: Mapping[str, Tensor]) -> Family:
     for family, key in _ENTRANCE.items():
         if key in state:
-            return family  # type: ignore[return-value]
+            return family
     found = f"its first weight is '{next(iter(state))}'" if state else "it holds no weights"
     raise UserError(
-        f"This checkpoint is not a YTMT network ({found}): give a file of the authors' program, with an entry 'icnn', or "
-        "a checkpoint of model=ytmt_*."
+        f"This checkpoint is not a YTMT network ({found}): give a file of the authors' program, with an entry 'icnn', "
+        "or a checkpoint of model=ytmt_*."
     )
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
 from reflectzoo.nets import hypercolumn as hyper
 from reflectzoo.nets.attention import ChannelAttention, PixelAttention
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, joint_hypercolumn_conv2d
@@ -91,7 +92,7 @@ def _head(pattern: Pattern, channels: int) -> nn.Module:
             return AdditionHead()
         case "none":
             return SeparateHead()
-    raise ValueError(f"YTMT: pattern must be one of {', '.join(get_args(Pattern))}, got {pattern!r}")
+    raise UserError(f"YTMT: pattern must be one of {', '.join(get_args(Pattern))}, got {pattern!r}.")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -212,9 +213,9 @@ class _Augmented(nn.Module):
     def __init__(self, in_channels: int | None, hypercolumn: bool) -> None:
         super().__init__()
         if hypercolumn and in_channels not in (None, 3, hyper.CHANNELS):
-            raise ValueError(
-                f"{type(self).__name__}: hypercolumn=True takes RGB images, so in_channels must be left out, 3 or "
-                f"{hyper.CHANNELS}, got {in_channels}"
+            raise UserError(
+                f"{type(self).__name__}: hypercolumn=true takes RGB images, so in_channels must be left out, 3 or "
+                f"{hyper.CHANNELS}, got {in_channels}."
             )
         self.in_channels = hyper.CHANNELS if hypercolumn else (in_channels or 3)
         self.hypercolumn = Hypercolumn() if hypercolumn else None
@@ -278,6 +279,9 @@ class YTMTUNet(_Augmented):
             :mod:`reflectzoo.nets.shared_vgg`, and adds nothing to ``state_dict``.
         width: channels at full resolution; deeper ones are 2, 4, 8 and 8 times as wide.
         out_channels: channels of each layer returned.
+
+    Raises:
+        UserError: for an unknown pattern, or ``in_channels`` that contradict the hypercolumn.
     """
 
     def __init__(
@@ -328,7 +332,7 @@ class YTMTPlain(nn.Module):
         sigmoid: end in a sigmoid, so that values lie in (0, 1).
 
     Raises:
-        ValueError: with fewer than two layers.
+        UserError: for an unknown pattern or fewer than two layers.
     """
 
     def __init__(
@@ -342,7 +346,7 @@ class YTMTPlain(nn.Module):
     ) -> None:
         super().__init__()
         if layers < 2:
-            raise ValueError(f"YTMTPlain: layers must be at least 2, got {layers}")
+            raise UserError(f"YTMTPlain: layers must be at least 2, got {layers}.")
         self.pattern = pattern
         self.conv1 = _Entrance([nn.Conv2d(in_channels, width, 3, padding=1) for _ in range(2)], pattern)
         self.convs = nn.ModuleList(_Block(width, width, pattern) for _ in range(layers - 2))
@@ -452,6 +456,9 @@ class YTMTReleasedUNet(_Augmented):
         hypercolumn: as for :class:`YTMTUNet`.
         width: channels at full resolution; deeper ones are 2, 4, 8 and 8 times as wide.
         out_channels: channels of each layer returned.
+
+    Raises:
+        UserError: if ``in_channels`` contradict the hypercolumn.
     """
 
     def __init__(
@@ -514,7 +521,7 @@ class TwoStage(nn.Module):
 
     Args:
         icnn: stage 1; its ``forward`` takes one image or two.
-        icnn2: stage 2; a copy of the first if left out (the VGG, if one is attached, stays shared).
+        icnn2: stage 2; a copy of the first if left out (an attached VGG stays shared).
         active_stage: 1 while the first stage is being trained, 2 from then on.
 
     Raises:
@@ -524,7 +531,7 @@ class TwoStage(nn.Module):
     def __init__(self, icnn: nn.Module, icnn2: nn.Module | None = None, active_stage: int = 1) -> None:
         super().__init__()
         self.icnn = icnn
-        self.icnn2 = icnn2 if icnn2 is not None else _copy_network(icnn)
+        self.icnn2 = icnn2 if icnn2 is not None else copy.deepcopy(icnn)
         self._stage1_trains = frozenset(name for name, p in icnn.named_parameters() if p.requires_grad)
         self._active_stage = 1
         self.set_active_stage(active_stage)
@@ -571,12 +578,3 @@ class TwoStage(nn.Module):
         transmission, reflection = first["transmission"], first["reflection"]
         outputs: Outputs = self.icnn2(transmission, reflection)
         return {**outputs, "stages": [{"transmission": transmission, "reflection": reflection}]}
-
-
-def _copy_network(network: nn.Module) -> nn.Module:
-    shared: dict[int, Any] = {}
-    for module in network.modules():
-        vgg = module.__dict__.get("_shared_vgg")
-        if vgg is not None:
-            shared[id(vgg)] = vgg
-    return copy.deepcopy(network, shared)
