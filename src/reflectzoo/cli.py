@@ -169,11 +169,13 @@ def _known_keys() -> list[str]:
     """Every dotted key of the configuration that the rest of this command line gives, and the groups."""
     from pathlib import Path
 
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
     from reflectzoo.config import compose_config, config_dir
 
-    groups = [folder.name for folder in Path(config_dir()).iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    groups = [
+        folder.name for folder in Path(config_dir()).iterdir() if folder.is_dir() and folder.name != "__pycache__"
+    ]
     chosen = [word for word in sys.argv[1:] if word.split("=")[0] in groups and "," not in word and "=" in word]
     if not any(word.startswith("model=") for word in chosen):
         chosen.append(f"model={_choices('model')[0]}")
@@ -185,12 +187,13 @@ def _known_keys() -> list[str]:
 
     def walk(node: DictConfig, prefix: str) -> None:
         for name in node:
-            key = f"{prefix}{name}"
+            key = f"{prefix}{name!s}"
             keys.append(key)
             child = node._get_node(name)
-            if isinstance(child, DictConfig) and OmegaConf.is_dict(child) and not child._is_interpolation():
-                if not child._is_none() and not child._is_missing():
-                    walk(child, f"{key}.")
+            if isinstance(child, DictConfig) and not (
+                child._is_interpolation() or child._is_none() or child._is_missing()
+            ):
+                walk(child, f"{key}.")
 
     walk(config, "")
     return keys

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,6 +54,23 @@ def compose_config(overrides: Sequence[str], config_name: str = "train") -> Dict
             return compose(config_name, overrides=list(overrides))
     finally:
         previous.hydra = saved
+
+
+@contextmanager
+def user_sentences() -> Iterator[None]:
+    """Turn what Hydra says of a wrong name or value into the sentence that the command line would print."""
+    from reflectzoo.cli import sentence
+    from reflectzoo.errors import UserError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        told = sentence(error)
+        if told is None:
+            raise
+        raise UserError(told[0]) from error
 
 
 def build(config: DictConfig, **extra: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info
 
 from reflectzoo.errors import UserError
 
@@ -53,8 +53,7 @@ def wandb(
     if mode == "offline":
         # Offline W&B would still look its own host up to report errors, ten seconds at exit in a dead network.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        if rank_zero_only.rank == 0:
-            rank_zero_info(f"W&B: no account or network, writing to {save_dir}/wandb (wandb sync uploads it later)")
+        rank_zero_info(f"W&B: no account or network, writing to {save_dir}/wandb (wandb sync uploads it later)")
     os.environ.setdefault("WANDB_SILENT", "true")
     logging.getLogger("wandb").setLevel(logging.ERROR)
     Path(save_dir).mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.callbacks.interrupt import GracefulInterrupt
 from reflectzoo.config import build, build_all, plain
@@ -79,7 +79,7 @@ def train(config: DictConfig) -> dict[str, float]:
 def _fit(
     trainer: pl.Trainer, model: ReflectionModule, datamodule: pl.LightningDataModule, resume_from: Path | None
 ) -> None:
-    interrupt = next((call for call in trainer.callbacks if isinstance(call, GracefulInterrupt)), None)
+    interrupt = next((call for call in _callbacks(trainer) if isinstance(call, GracefulInterrupt)), None)
     try:
         trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True if resume_from else None)
     except SystemExit as stop:  # how Lightning leaves after KeyboardInterrupt
@@ -88,6 +88,11 @@ def _fit(
                 f"Interrupted; everything so far is in {interrupt.path}, ckpt_path=last goes on from there."
             ) from stop
         raise Interrupted("Interrupted before anything was saved.") from stop
+
+
+def _callbacks(trainer: pl.Trainer) -> list[Callback]:
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return callbacks
 
 
 def _quieten() -> None:
@@ -109,20 +114,29 @@ def _quieten() -> None:
 class _NoChatter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        dull = ("Tip:", "💡", "GPU available", "TPU available", "HPU available", "`Trainer.fit` stopped", "Restor", "Loaded")
+        dull = (
+            "Tip:",
+            "💡",
+            "GPU available",
+            "TPU available",
+            "HPU available",
+            "`Trainer.fit` stopped",
+            "Restor",
+            "Loaded",
+        )
         return not text.lstrip().startswith(dull) and "litlogger" not in text and "litmodels" not in text
 
 
 def _check_devices(config: DictConfig) -> None:
     devices = config.trainer.get("devices", 1)
     many = torch.cuda.device_count() if devices in ("auto", -1, "-1") else devices
-    count = len(many) if OmegaConf.is_list(many) else int(many)
+    count = int(many) if isinstance(many, int | str) else len(many)
     strategy = str(config.trainer.get("strategy", "auto"))
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if multirun and count > 1 and "spawn" not in strategy and "fork" not in strategy:
         raise UserError(
-            f"A multirun with trainer.devices={count} and trainer.strategy={strategy} would start the whole sweep again "
-            "in every process: add trainer.strategy=ddp_fork_find_unused_parameters_true (CPU) or "
+            f"A multirun with trainer.devices={count} and trainer.strategy={strategy} would start the whole sweep "
+            "again in every process: add trainer.strategy=ddp_fork_find_unused_parameters_true (CPU) or "
             "ddp_spawn_find_unused_parameters_true (GPU), or run the jobs one by one."
         )
 
@@ -165,14 +179,16 @@ def _check_fits(model: ReflectionModule, path: Path) -> None:
         )
     recorded = (checkpoint.get("reflectzoo") or {}).get("model", model.name)
     if recorded != model.name:
-        raise UserError(f"ckpt_path={path} was made by model={recorded}, not by model={model.name}: use model={recorded}.")
+        raise UserError(
+            f"ckpt_path={path} was made by model={recorded}, not by model={model.name}: use model={recorded}."
+        )
     state, wanted = checkpoint["state_dict"], model.state_dict()
     wrong = sorted(key for key in state.keys() | wanted.keys() if _shape(state, key) != _shape(wanted, key))
     if wrong:
         raise UserError(
-            f"ckpt_path={path} does not fit model={model.name} as configured: {len(wrong)} weights differ, the first is "
-            f"'{wrong[0]}' ({_shape(state, wrong[0])} in the file, {_shape(wanted, wrong[0])} here); use the overrides "
-            "of the run that made it."
+            f"ckpt_path={path} does not fit model={model.name} as configured: {len(wrong)} weights differ, the first "
+            f"is '{wrong[0]}' ({_shape(state, wrong[0])} in the file, {_shape(wanted, wrong[0])} here); use the "
+            "overrides of the run that made it."
         )
 
 

@@ -19,8 +19,8 @@ from reflectzoo.pictures import Separation, draw_separations
 class ImagePanels(pl.Callback):
     """Draws input, layers and truth of the first photographs of every evaluation set.
 
-    After each validation the picture replaces ``<folder>/val_<set>.png`` and goes to W&B and TensorBoard; after the test
-    it is ``<folder>/test_<set>.png``.
+    After each validation the picture replaces ``<folder>/val_<set>.png`` and goes to W&B and TensorBoard; after the
+    test it is ``<folder>/test_<set>.png``.
 
     Args:
         folder: where the pictures go.

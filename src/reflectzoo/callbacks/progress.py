@@ -6,7 +6,7 @@ import sys
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info
 
 
 class Progress(RichProgressBar):

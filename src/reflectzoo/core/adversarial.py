@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.module import OptimizerFactory, ReflectionModule, SchedulerFactory
@@ -110,7 +109,7 @@ class AdversarialModule(ReflectionModule):
                 # Under float16 the gradients are still scaled; the norm means something only after unscaling.
                 scaler = getattr(self.trainer.precision_plugin, "scaler", None)
                 if scaler is not None:
-                    scaler.unscale_(cast(Optimizer, optimizer.optimizer))
+                    scaler.unscale_(optimizer.optimizer)
                 torch.nn.utils.clip_grad_norm_(list(parameters), self.clip_grad_norm)
             optimizer.step()
             optimizer.zero_grad()

@@ -30,7 +30,9 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
             f"{key}={path} cannot be read: it is not a PyTorch checkpoint, or one that would run code when loaded."
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{key}={path} cannot be read as a checkpoint, it is damaged or incomplete ({error}).") from error
+        raise UserError(
+            f"{key}={path} cannot be read as a checkpoint, it is damaged or incomplete ({error})."
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{key}={path} holds a {type(content).__name__}, not a checkpoint.")
     return content

@@ -30,8 +30,8 @@ class LayerMetrics(nn.Module):
     """PSNR and SSIM of the transmission, of the reflection and of the untouched input, over one data set.
 
     ``psnr``/``ssim`` score the predicted transmission, ``input_psnr``/``input_ssim`` the mixture taken for a
-    transmission (what doing nothing scores), ``reflection_psnr``/``reflection_ssim`` the predicted reflection. Predictions
-    are clamped to [0, 1] first. Samples whose truth is unknown do not count.
+    transmission (what doing nothing scores), ``reflection_psnr``/``reflection_ssim`` the predicted reflection.
+    Predictions are clamped to [0, 1] first. Samples whose truth is unknown do not count.
     """
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ class UsesVGG(nn.Module):
         return vgg
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> UsesVGG:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         vgg = self.__dict__.get("_shared_vgg")
         if vgg is not None:
             vgg._apply(fn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 
 from reflectzoo.core.adversarial import AdversarialModule
@@ -71,7 +71,9 @@ class YTMT(AdversarialModule):
         if self.two_stage and self._phase == 0 and self.current_epoch >= self.stage1_epochs:
             self.two_stage.start_stage2()
             self._phase = 1
-            rank_zero_info(f"YTMT: stage 1 is frozen and copied into stage 2, which trains from epoch {self.current_epoch}")
+            rank_zero_info(
+                f"YTMT: stage 1 is frozen and copied into stage 2, which trains from epoch {self.current_epoch}"
+            )
 
     def _start_from(self, path: str) -> None:
         if self.two_stage is None:
@@ -86,7 +88,8 @@ class YTMT(AdversarialModule):
             raise UserError(
                 f"model.stage1_ckpt={path} is another network than the stages of model={self.name} "
                 f"({len(wrong)} of {len(wanted)} weights differ in name or shape, the first is "
-                f"'{(wrong or sorted(set(state) - set(wanted)))[0]}'): give one of the same variant, width and hypercolumn."
+                f"'{(wrong or sorted(set(state) - set(wanted)))[0]}'): give one of the same variant, width and "
+                "hypercolumn."
             )
         self.two_stage.icnn.load_state_dict(state)
         self.two_stage.start_stage2()
