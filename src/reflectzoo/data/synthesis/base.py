@@ -50,7 +50,7 @@ class Synthesis(nn.Module):
     def blend(
         self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Blend a batch; nothing is random here. (``apply`` would hide :meth:`torch.nn.Module.apply`.)
+        """Blend a batch; nothing is random here (and ``apply`` would hide :meth:`torch.nn.Module.apply`).
 
         Args:
             transmission: (B, 3, H, W) float32 in [0, 1], the photograph behind the glass.
@@ -129,5 +129,9 @@ class Synthesis(nn.Module):
             self.blend(transmission[i : i + 1], reflection[i : i + 1], {k: v[i : i + 1] for k, v in draws.items()})
             for i in range(len(transmission))
         ]
-        first, second, third = (torch.cat(layer) for layer in zip(*singles, strict=True))
-        return first, second, third
+        mixtures, transmissions, reflections = zip(*singles, strict=True)
+        unchanged = all(
+            mine.data_ptr() == given.data_ptr() for mine, given in zip(transmissions, transmission, strict=True)
+        )
+        kept = transmission if unchanged else torch.cat(transmissions)
+        return torch.cat(mixtures), kept, torch.cat(reflections)

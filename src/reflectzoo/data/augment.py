@@ -1,0 +1,109 @@
+"""Random crops and colours of one photograph. The only module that knows albumentations, whose project is archived."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from reflectzoo.data.images import Photo
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
+import albumentations as A  # noqa: E402
+
+Kind = Literal["paper", "hard"]
+
+# A picture more elongated than this is cut to it first: enlarging 12000x200 whole would only make a 36 MB strip of
+# which one square is used.
+_LONGEST = 4
+
+
+class PhotoAugment:
+    """A random ``crop`` x ``crop`` view of a photograph, the same for the same seed.
+
+    ``paper`` is what the programs of YTMT and ERRNet do: the shorter side resized (bicubic) to an even number between
+    ``crop`` and ``2 * crop``, a horizontal flip with probability 0.5, a random crop. (Where the photograph shrinks,
+    pixels are averaged over their area, as Pillow's bicubic filter does there; OpenCV's would alias.)
+
+    ``hard`` makes few photographs go further: views from a twelfth of the picture to all of it, all eight turns and
+    mirror images, brightness, contrast, saturation, hue and gamma, and now and then the colour channels exchanged.
+
+    Photographs smaller than the crop are enlarged just enough.
+
+    Args:
+        crop: side of the view in pixels.
+        kind: ``paper`` or ``hard``.
+    """
+
+    def __init__(self, crop: int, kind: Kind = "paper") -> None:
+        if kind not in ("paper", "hard"):
+            raise ValueError(f"augment must be paper or hard, got {kind!r}")
+        self.crop = crop
+        self.kind = kind
+        self._compose = A.Compose(_paper(crop) if kind == "paper" else _hard(crop))
+
+    @property
+    def shorter(self) -> int:
+        """The shorter side a photograph needs so that no view of it is enlarged more than the whole picture asks."""
+        return 2 * self.crop if self.kind == "paper" else 4 * self.crop
+
+    def __call__(self, photo: Photo, seed: int) -> Photo:
+        """Cut one view.
+
+        Args:
+            photo: (H, W, 3) uint8, any size.
+            seed: what all choices follow from, >= 0.
+
+        Returns:
+            (crop, crop, 3) uint8, contiguous.
+        """
+        # One generator for the whole chain: set_random_seed would give every step the same seed, and with it the same
+        # random numbers, so that (say) both flips always came together.
+        rng = np.random.default_rng(seed)
+        self._compose.set_random_state(rng, random.Random(seed))
+        view: Photo = self._compose(image=_shortened(photo, rng))["image"]
+        return np.ascontiguousarray(view)
+
+
+def _paper(crop: int) -> list[A.BasicTransform]:
+    sizes = [size // 2 * 2 for size in range(crop, 2 * crop + 1)]
+    sizes = [max(size, crop) for size in sizes]  # an odd crop cannot be cut from an even size just below it
+    return [
+        A.SmallestMaxSize(max_size=sizes, interpolation=cv2.INTER_CUBIC, area_for_downscale="image"),
+        A.HorizontalFlip(p=0.5),
+        A.RandomCrop(crop, crop),
+    ]
+
+
+def _hard(crop: int) -> list[A.BasicTransform]:
+    return [
+        A.RandomResizedCrop(
+            (crop, crop),
+            scale=(0.08, 1.0),
+            ratio=(3 / 4, 4 / 3),
+            interpolation=cv2.INTER_CUBIC,
+            area_for_downscale="image",
+        ),
+        A.HorizontalFlip(p=0.5),
+        A.VerticalFlip(p=0.5),
+        A.Transpose(p=0.5),
+        A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.6, 1.4), hue=(-0.05, 0.05), p=0.8),
+        A.RandomGamma(gamma_limit=(70, 140), p=0.5),
+        A.ChannelShuffle(p=0.2),
+    ]
+
+
+def _shortened(photo: Photo, rng: np.random.Generator) -> Photo:
+    """Cut a very elongated picture to a random stretch of it."""
+    height, width = photo.shape[:2]
+    longest = _LONGEST * min(height, width)
+    if height > longest:
+        top = int(rng.integers(height - longest + 1))
+        return photo[top : top + longest]
+    if width > longest:
+        left = int(rng.integers(width - longest + 1))
+        return photo[:, left : left + longest]
+    return photo
