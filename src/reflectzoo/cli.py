@@ -153,7 +153,9 @@ def _bad_composition(error: BaseException) -> str:
     found = re.search(r"Could not (?:override|delete) '([^']+)'|Could not delete from config\.? ?'?([^' ]+)", text)
     if found:
         key = (found.group(1) or found.group(2)).split("@")[0]
-        return f"There is no setting '{key}'{_did_you_mean(nearest(key, _known_keys()))}"
+        sweep = any(word in ("-m", "--multirun") for word in sys.argv[1:])
+        hint = " In a multirun, a setting that only some of the models have is written ++key=value." if sweep else ""
+        return f"There is no setting '{key}'{_did_you_mean(nearest(key, _known_keys()))}{hint}"
     return _first_line(error)
 
 

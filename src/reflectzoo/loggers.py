@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import urllib.request
@@ -54,10 +53,10 @@ def wandb(
         # Offline W&B would still look its own host up to report errors, ten seconds at exit in a dead network.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         rank_zero_info(f"W&B: no account or network, writing to {save_dir}/wandb (wandb sync uploads it later)")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    logging.getLogger("wandb").setLevel(logging.ERROR)
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"mode": mode}
+    import wandb as client
+
+    settings: dict[str, Any] = {"mode": mode, "settings": client.Settings(silent=mode == "offline")}
     return WandbLogger(name=name, save_dir=save_dir, project=project, group=group, **settings)
 
 

@@ -123,7 +123,7 @@ class ReflectionModule(pl.LightningModule):
         optimizer = self.make_optimizer(self.param_groups())
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer)}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "name": "lr"}}
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
