@@ -5,7 +5,14 @@ recorded there has a module ``parity`` with a list ``RUNNERS`` (see :class:`refl
 found by its place, no list of methods is kept anywhere.
 """
 
-from reflectzoo.parity.compare import Comparison, compare_outputs, compare_scalar, compare_tensor, network_tolerance
+from reflectzoo.parity.compare import (
+    Comparison,
+    compare_outputs,
+    compare_scalar,
+    compare_stats,
+    compare_tensor,
+    network_tolerance,
+)
 from reflectzoo.parity.fixture import Case, Fixture, ParityError, load_fixture, recorded_input
 from reflectzoo.parity.network import (
     check_parameter_count,
@@ -29,6 +36,7 @@ __all__ = [
     "compare_intermediates",
     "compare_outputs",
     "compare_scalar",
+    "compare_stats",
     "compare_tensor",
     "find_runners",
     "load_fixture",

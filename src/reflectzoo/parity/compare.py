@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from reflectzoo.parity.fixture import Case, Fixture, ParityError
@@ -98,10 +97,15 @@ def compare_recorded(
     if (step := int(spec.get("spatial_stride", 1))) > 1:
         stored = stored[..., ::step, ::step]
     comparisons = [compare_tensor(name, stored, fixture.tensor(spec["npz"]), tolerance)]
+    return comparisons + compare_stats(name, found, spec.get("stats") or {}, tolerance)
+
+
+def compare_stats(name: str, found: Tensor, stats: Mapping[str, float], tolerance: float) -> list[Comparison]:
+    """Recorded ``min``, ``max``, ``mean`` and population ``std`` of a whole tensor; other keys are left out."""
     whole = found.detach().double()
-    measures = {"min": whole.min, "max": whole.max, "mean": whole.mean, "std": lambda: torch.std(whole, correction=0)}
-    for key, recorded in (spec.get("stats") or {}).items():
-        if key in measures:
-            difference = abs(float(measures[key]()) - float(recorded))
-            comparisons.append(Comparison(f"{key} of {name}", difference, tolerance))
-    return comparisons
+    ours = {"min": whole.min(), "max": whole.max(), "mean": whole.mean(), "std": whole.std(correction=0)}
+    return [
+        Comparison(f"{key} of {name}", abs(float(ours[key]) - float(value)), tolerance)
+        for key, value in stats.items()
+        if key in ours
+    ]

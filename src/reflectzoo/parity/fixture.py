@@ -155,4 +155,5 @@ def _evaluate_rule(rule: str, name: str) -> npt.NDArray[np.float32]:
     if match is None:
         raise ParityError(f"input '{name}' follows a rule of unknown form: {rule}")
     shape = ast.literal_eval(match[2])
-    return np.random.default_rng(int(match[1])).random(shape, dtype=np.float32)
+    drawn: npt.NDArray[np.float32] = np.random.default_rng(int(match[1])).random(shape, dtype=np.float32)
+    return drawn

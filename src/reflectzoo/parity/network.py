@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.nets.vgg import VGG19, load_vgg19
-from reflectzoo.parity.compare import NETWORK_LIMIT, Comparison, compare_recorded
+from reflectzoo.parity.compare import Comparison, compare_recorded
 from reflectzoo.parity.fixture import Case, Fixture, ParityError
 from reflectzoo.parity.rule import build_state_dict, rule_state_dict
 
@@ -68,7 +68,7 @@ def check_parameter_count(module: nn.Module, fixture: Fixture) -> None:
 
 @lru_cache(maxsize=2)
 def rule_vgg(dtype: torch.dtype = torch.float32) -> VGG19:
-    """The VGG-19 of all recordings: the rule's weights with gain sqrt(2), never pretrained ones. Shared, leave it be."""
+    """The VGG-19 of all recordings: the rule's weights with gain sqrt(2), never pretrained. Shared: leave it as it is."""
     vgg = load_vgg19("random")
     vgg.load_state_dict(rule_state_dict(vgg, gain=sqrt(2)))
     return vgg.to(dtype)
@@ -101,14 +101,15 @@ def compare_intermediates(
 ) -> tuple[list[Comparison], int]:
     """Compare what :func:`watched` saw.
 
-    Args:
-        fixture: that holds the arrays.
-        case: that lists them.
-        seen: module name -> output, a tensor or a sequence of them.
-        tolerance: for values up to 1; grows with the largest recorded value, to 1e-4 at most.
+        Args:
+            fixture: that holds the arrays.
+            case: that lists them.
+            seen: module name -> output, a tensor or a sequence of them.
+    tolerance: of the case's outputs. Features are not outputs in [0, 1]: their differences count relative to the
+                largest recorded value where that is above 1.
 
-    Returns:
-        The comparisons, and how many recorded tensors have no counterpart in our network.
+        Returns:
+            The comparisons, and how many recorded tensors have no counterpart in our network.
     """
     comparisons: list[Comparison] = []
     absent = 0
@@ -121,6 +122,6 @@ def compare_intermediates(
             continue
         stats = spec.get("stats") or {}
         scale = max(1.0, abs(stats.get("min", 1.0)), abs(stats.get("max", 1.0)))
-        limit = min(NETWORK_LIMIT, tolerance * scale)
-        comparisons += compare_recorded(fixture, spec, f"{spec['module']}[{index}]", tensor, limit)
+        for compared in compare_recorded(fixture, spec, f"{spec['module']}[{index}]", tensor, tolerance):
+            comparisons.append(Comparison(compared.what, compared.difference / scale, tolerance))
     return comparisons, absent

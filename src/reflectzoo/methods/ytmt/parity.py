@@ -22,6 +22,7 @@ from reflectzoo.parity import (
     check_parameter_count,
     compare_intermediates,
     compare_outputs,
+    compare_stats,
     compare_tensor,
     load_recorded_weights,
     network_tolerance,
@@ -192,20 +193,8 @@ def _compare_features(case: Case, features: list[Tensor], tolerance: float) -> l
     shapes = [list(feature.shape) for feature in features]
     if case.get("feature_shapes", shapes) != shapes:
         raise ParityError(f"the VGG features are {shapes}, but {case['feature_shapes']} are recorded")
-    comparisons = []
-    for name, feature, stats in zip(LAYERS, features, case.get("feature_stats") or [], strict=False):
-        found = {
-            "min": feature.min(),
-            "max": feature.max(),
-            "mean": feature.double().mean(),
-            "std": feature.double().std(correction=0),
-        }
-        comparisons += [
-            Comparison(f"{key} of {name}", abs(float(found[key]) - float(value)), tolerance)
-            for key, value in stats.items()
-            if key in found
-        ]
-    return comparisons
+    recorded = zip(LAYERS, features, case.get("feature_stats") or [], strict=False)
+    return [one for name, feature, stats in recorded for one in compare_stats(name, feature, stats, tolerance)]
 
 
 class _Discriminators:
