@@ -12,7 +12,7 @@ import numpy as np
 from reflectzoo.data.images import Photo
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 Kind = Literal["paper", "hard"]
 

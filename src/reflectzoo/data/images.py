@@ -1,4 +1,4 @@
-"""Photographs from files: any colour model and depth in, 8-bit RGB out, and one clear sentence for what cannot be read."""
+"""Photographs from files: any colour model and depth in, 8-bit RGB out, one clear sentence if that cannot be."""
 
 from __future__ import annotations
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch.utils.data import Sampler
 
 from reflectzoo.data.seeding import SHUFFLE, generator
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SampleKey:
     """What a data set is asked for: everything that its random choices follow from.
 
     Attributes:

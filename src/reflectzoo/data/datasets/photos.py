@@ -1,0 +1,247 @@
+"""Photographs in pairs, one to be seen through the glass and one to be reflected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reflectzoo.data.augment import PhotoAugment
+from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, to_tensor
+from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, read_rgb
+from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.seeding import PAIRING, generator, name_seed, sample_seed
+from reflectzoo.errors import UserError
+
+OnError = Literal["skip", "raise"]
+
+# Seeds leave this room for other libraries, whose generators take 32 bits.
+_SEEDS = 2**32
+
+
+class PhotoPairs(KeyedDataset):
+    """Random pairs of random crops, for training.
+
+    Each round the scenes are shuffled; the first half gives transmissions, the second reflections, and pair i takes
+    the i-th of both. That is what the programs of YTMT and ERRNet do once an epoch; a longer epoch has more rounds.
+
+    Args:
+        scenes: the photographs. Several views of one scene (a stereo pair) stand together: they never meet in a pair.
+        augment: cuts the crops.
+        seed: of the data.
+        samples_per_epoch: None for one round, that is half the number of scenes.
+        joint: give both photographs of a pair the same choices (size, flip, relative place), as the programs do.
+        on_error: ``skip`` puts the next scene of the round in the place of an unreadable one; ``raise`` stops.
+        dataset: the name samples carry.
+
+    Raises:
+        UserError: if there are fewer than two scenes.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Sequence[Path]],
+        augment: PhotoAugment,
+        seed: int = 0,
+        samples_per_epoch: int | None = None,
+        joint: bool = False,
+        on_error: OnError = "skip",
+        dataset: str = "photos",
+    ) -> None:
+        if len(scenes) < 2:
+            raise UserError(
+                f"Training needs at least two different photographs, one to look at and one to reflect, but data="
+                f"{dataset} leaves {len(scenes)} for it: add photographs, or hold back fewer for validation and test."
+            )
+        self.scenes = scenes
+        self.augment = augment
+        self.seed = seed
+        self.joint = joint
+        self.on_error = on_error
+        self.dataset = dataset
+        self.cache = PhotoCache()
+        self._half = len(scenes) // 2
+        self._length = self._half if samples_per_epoch is None else samples_per_epoch
+        self._round: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def limit_cache(self, max_bytes: int) -> None:
+        """Bound the memory for decoded photographs, in each process that reads."""
+        self.cache.max_bytes = max_bytes
+
+    def partners(self, epoch: int, index: int) -> tuple[list[int], list[int]]:
+        """The scenes of one pair: its transmission and its reflection, each followed by its stand-ins, in order."""
+        round_number, place = divmod(index, self._half)
+        if self._round is None or self._round[0] != (epoch, round_number):
+            order = generator(self.seed, PAIRING, epoch, round_number).permutation(len(self.scenes))
+            self._round = ((epoch, round_number), order)
+        order = self._round[1]
+        # Rolled, so that the pair's own scenes come first and its neighbours stand in; the halves stay apart.
+        first, second = order[: self._half], order[self._half : 2 * self._half]
+        return np.roll(first, -place).tolist(), np.roll(second, -place).tolist()
+
+    def sample(self, key: SampleKey) -> Sample:
+        """One pair: ``transmission`` and ``reflection`` are (3, crop, crop) uint8."""
+        seed = sample_seed(self.seed, key.epoch, key.index)
+        rng = generator(seed, PAIRING)
+        views, first_seed, second_seed = rng.integers(_SEEDS, size=3).tolist()
+        notices: list[Notice] = []
+        behind, reflected = self.partners(key.epoch, key.index)
+        transmission, first = self._read(behind, views, notices)
+        reflection, second = self._read(reflected, views, notices)
+        return {
+            "transmission": to_tensor(self.augment(transmission, first_seed)),
+            "reflection": to_tensor(self.augment(reflection, first_seed if self.joint else second_seed)),
+            "seed": seed,
+            "name": f"{first.stem}+{second.stem}@{key.epoch}.{key.index}",
+            "dataset": self.dataset,
+            "notices": notices,
+        }
+
+    def _read(self, candidates: Sequence[int], views: int, notices: list[Notice]) -> tuple[Photo, Path]:
+        """The first readable of some scenes, and which file it was."""
+        path = Path()
+        for scene in candidates:
+            paths = self.scenes[scene]
+            path = paths[views % len(paths)]
+            try:
+                photo = self.cache.read(path, self.augment.shorter)
+            except UnreadableImage as error:
+                if self.on_error == "raise":
+                    raise
+                notices.append(Notice("unreadable", str(path), str(error)))
+                continue
+            crop = self.augment.crop
+            if min(photo.shape[:2]) < crop:
+                size = f"{photo.shape[1]}x{photo.shape[0]}"
+                sentence = f"'{path}' is {size}, smaller than the crop of {crop}, and is enlarged just enough."
+                notices.append(Notice("small", str(path), sentence))
+            return photo, path
+        raise UserError(
+            f"None of the {len(candidates)} photographs for one side of a pair of data={self.dataset} can be read, "
+            f"the last being '{path}'."
+        )
+
+
+class Region(NamedTuple):
+    """A fixed part of a photograph.
+
+    Attributes:
+        path: the file.
+        box: left, top, right and bottom as fractions of width and height, within [0, 1]; the largest centred square
+            of the box is used.
+    """
+
+    path: Path
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+
+class FixedPair(NamedTuple):
+    """One evaluation sample: the same mixture in every run.
+
+    Attributes:
+        name: unique within the data set; the seed of the mixture follows from it.
+        transmission: what is behind the glass.
+        reflection: what is reflected.
+    """
+
+    name: str
+    transmission: Region
+    reflection: Region
+
+
+class FixedPairs(KeyedDataset):
+    """Fixed crops in fixed pairs, for validation and test.
+
+    Args:
+        pairs: the samples.
+        crop: side of the square, in pixels, to which each region is resized (bicubic, antialiased).
+        dataset: the name samples carry.
+    """
+
+    def __init__(self, pairs: Sequence[FixedPair], crop: int, dataset: str) -> None:
+        self.pairs = pairs
+        self.crop = crop
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sample(self, key: SampleKey) -> Sample:
+        """One pair: ``transmission`` and ``reflection`` are (3, crop, crop) uint8."""
+        pair = self.pairs[key.index]
+        return {
+            "transmission": to_tensor(self._cut(pair.transmission)),
+            "reflection": to_tensor(self._cut(pair.reflection)),
+            "seed": name_seed(f"{self.dataset}/{pair.name}"),
+            "name": pair.name,
+            "dataset": self.dataset,
+            "counts": key.counts,
+        }
+
+    def _cut(self, region: Region) -> Photo:
+        photo = read_rgb(region.path)
+        height, width = photo.shape[:2]
+        left, top, right, bottom = (
+            fraction * size for fraction, size in zip(region.box, (width, height, width, height), strict=True)
+        )
+        side = min(right - left, bottom - top)
+        left, top = (left + right - side) / 2, (top + bottom - side) / 2
+        square = (left, top, min(left + side, width), min(top + side, height))
+        view = Image.fromarray(photo).resize((self.crop, self.crop), Image.Resampling.BICUBIC, box=square)
+        return np.array(view)
+
+
+def readable(paths: Sequence[Path], on_error: OnError) -> tuple[list[Path], list[Notice]]:
+    """The photographs that can be decoded, and a notice about each other one.
+
+    Evaluation decides beforehand which pairs there are, so it reads every photograph once when it is set up.
+
+    Raises:
+        UnreadableImage: for the first unreadable one, if ``on_error`` is ``raise``.
+    """
+    good: list[Path] = []
+    notices: list[Notice] = []
+    for path in paths:
+        try:
+            read_rgb(path, shorter=1)
+            good.append(path)
+        except UnreadableImage as error:
+            if on_error == "raise":
+                raise
+            notices.append(Notice("unreadable", str(path), str(error)))
+    return good, notices
+
+
+def pair_up(paths: Sequence[Path]) -> list[FixedPair]:
+    """Photographs in pairs for an evaluation: the first half is seen, the second half reflected.
+
+    Args:
+        paths: an even share of them is used; the order decides who meets whom.
+    """
+    half = len(paths) // 2
+    pairs = [
+        FixedPair(f"{first.stem}+{second.stem}", Region(first), Region(second))
+        for first, second in zip(paths[:half], paths[half : 2 * half], strict=True)
+    ]
+    return _with_unique_names(pairs)
+
+
+def _with_unique_names(pairs: Sequence[FixedPair]) -> list[FixedPair]:
+    seen: dict[str, int] = {}
+    unique = []
+    for pair in pairs:
+        seen[pair.name] = count = seen.get(pair.name, 0) + 1
+        unique.append(pair if count == 1 else pair._replace(name=f"{pair.name}~{count}"))
+    return unique
+
+
+def views_of(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Photographs each of a scene of its own, as :class:`PhotoPairs` wants them."""
+    return [(path,) for path in paths]

@@ -1,0 +1,298 @@
+"""What every data module shares: seeded and resumable loaders, and mixtures made on the device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from reflectzoo.core.batch import Batch
+from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
+from reflectzoo.data.loader import ReflectionLoader, usable_cores
+from reflectzoo.data.sampler import EpochSampler, EvaluationSampler
+from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# A GPU is kept busy by a few readers; more only take memory.
+_MOST_WORKERS = 8
+_NAMED_NOTICES = 3
+
+
+class ReflectionDataModule(pl.LightningDataModule):
+    """Reads data sets and completes what they yield to a :class:`~reflectzoo.core.batch.Batch`.
+
+    A subclass says which data sets there are: :meth:`train_set`, :meth:`eval_sets` and :meth:`test_sets`, each of
+    which validates what it finds on disk before anything else. Workers decode and crop; mixtures are made on the
+    batch, on its device, when it arrives there. The Trainer must have ``use_distributed_sampler=False``, since the
+    samplers here already know about processes.
+
+    Args:
+        synthesis: makes a mixture of two photographs.
+        seed: what training draws follow from. Evaluation does not depend on it.
+        batch_size: training samples of one process in one step.
+        eval_batch_size: likewise for validation and test.
+        num_workers: processes that decode and crop, at most one a core. ``auto``: none when training on the CPU,
+            which the network needs whole; else one a core, at most 8.
+        cache_mb: bound of the memory, over all workers, for decoded photographs.
+    """
+
+    allow_zero_length_dataloader_with_multiple_devices = False
+
+    def __init__(
+        self,
+        synthesis: Synthesis,
+        seed: int = 0,
+        batch_size: int = 1,
+        eval_batch_size: int = 1,
+        num_workers: int | Literal["auto"] = "auto",
+        cache_mb: int = 64,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1)):
+            if value < least:
+                raise UserError(f"data.{name} must be at least {least}, got {value}.")
+        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
+            raise UserError(f"data.num_workers must be 'auto' or a number from 0 on, got {num_workers!r}.")
+        self.synthesis = synthesis
+        self.seed = seed
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.cache_mb = cache_mb
+        self._train: KeyedDataset | None = None
+        self._eval: Mapping[str, KeyedDataset] = {}
+        self._test: Mapping[str, KeyedDataset] = {}
+        self._notices: dict[str, set[str]] = {}
+
+    # -- what a subclass says ---------------------------------------------------------------------------------------
+
+    def train_set(self) -> KeyedDataset:
+        """The training data.
+
+        Raises:
+            UserError: if it is not there, saying what was expected, what was found and where to get it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no training data")
+
+    def eval_sets(self) -> Mapping[str, KeyedDataset]:
+        """The validation data sets by name. Checkpoints are chosen on them."""
+        raise NotImplementedError(f"{type(self).__name__} has no validation data")
+
+    def test_sets(self) -> Mapping[str, KeyedDataset]:
+        """The test data sets by name."""
+        raise NotImplementedError(f"{type(self).__name__} has no test data")
+
+    # -- what Lightning calls ---------------------------------------------------------------------------------------
+
+    @property
+    def eval_names(self) -> list[str]:
+        """Names of the validation data sets, in the order of the loaders; empty before :meth:`setup`."""
+        return list(self._eval)
+
+    @property
+    def test_names(self) -> list[str]:
+        """Names of the test data sets, in the order of the loaders; empty before :meth:`setup`."""
+        return list(self._test)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Validate the files and build the data sets of a stage (None: all). A second call does nothing.
+
+        Raises:
+            UserError: if something is missing.
+        """
+        if stage in (None, "fit") and self._train is None:
+            self._train = self.train_set()
+        if stage in (None, "fit", "validate") and not self._eval:
+            self._eval = self.eval_sets()
+        if stage in (None, "test") and not self._test:
+            self._test = self.test_sets()
+
+    def teardown(self, stage: str) -> None:
+        """Say how many files had something to say about, beyond those that were named."""
+        for kind, paths in self._notices.items():
+            if len(paths) > _NAMED_NOTICES:
+                what = "could not be read" if kind == "unreadable" else "are smaller than the crop and were enlarged"
+                _log.warning("In all, %d photographs %s.", len(paths), what)
+        self._notices.clear()
+
+    def train_dataloader(self) -> ReflectionLoader:
+        """The training samples of this process, from where the current epoch stands.
+
+        Raises:
+            UserError: if one global batch is more than an epoch, or the Trainer would shuffle by itself.
+        """
+        if self._train is None:
+            self.setup("fit")
+        assert self._train is not None
+        connector = getattr(self.trainer, "_accelerator_connector", None)
+        if self._world_size() > 1 and getattr(connector, "use_distributed_sampler", False):
+            raise UserError("The data module shares samples out itself: use Trainer(use_distributed_sampler=False).")
+        sampler = EpochSampler(
+            len(self._train),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            position=self._position,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        if sampler.batches == 0:
+            together = self.batch_size * self._world_size()
+            raise UserError(
+                f"One epoch has {len(self._train)} samples, but one step takes {together} (data.batch_size="
+                f"{self.batch_size} on each of {self._world_size()} devices): lower data.batch_size or set "
+                "data.samples_per_epoch higher."
+            )
+        workers = self._workers()
+        self._train.limit_cache(self.cache_mb * 2**20 // max(workers, 1))
+        return ReflectionLoader(
+            self._train,
+            sampler,
+            batch_size=self.batch_size,
+            num_workers=workers,
+            persistent=True,
+            pin_memory=self._on_cuda(),
+            progress=self._progress,
+        )
+
+    def val_dataloader(self) -> list[ReflectionLoader]:
+        """One loader for each of :attr:`eval_names`."""
+        if not self._eval:
+            self.setup("validate")
+        return [self._evaluation_loader(data) for data in self._eval.values()]
+
+    def test_dataloader(self) -> list[ReflectionLoader]:
+        """One loader for each of :attr:`test_names`."""
+        if not self._test:
+            self.setup("test")
+        return [self._evaluation_loader(data) for data in self._test.values()]
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Tell the user what the workers noticed, and draw the blends while the seeds are still at hand."""
+        if isinstance(batch, dict) and "seed" in batch:
+            for notice in batch.pop("notices", ()):
+                self.notice(notice)
+            if "mixture" not in batch and "draws" not in batch:
+                batch["draws"] = self.synthesis.draw(batch["seed"])
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Complete a batch on its device; one that is complete already passes unchanged."""
+        if not isinstance(batch, dict) or "has_transmission" in batch:
+            return batch
+        complete: Any = self.complete(batch)
+        if self.trainer is not None:
+            # With trainer.precision=bf16-true or 64-true, the mixtures just made must have the network's type.
+            complete = self.trainer.precision_plugin.convert_input(complete)
+        return complete
+
+    # -- what anyone may call ---------------------------------------------------------------------------------------
+
+    def complete(self, raw: Sample) -> Batch:
+        """Make the mixtures of a batch as the loaders yield it. In a notebook: ``module.complete(next(iter(loader)))``.
+
+        Args:
+            raw: uint8 ``transmission`` and ``reflection`` (B, 3, H, W), perhaps ``mixture``; ``seed``, ``name``,
+                ``dataset``; perhaps ``draws``, and ``counts``, false for samples that must not be scored.
+        """
+        transmission, reflection = _to_float(raw["transmission"]), _to_float(raw["reflection"])
+        draws: dict[str, Tensor] = raw.get("draws", {})
+        if "mixture" in raw:
+            mixture = _to_float(raw["mixture"])
+        else:
+            mixture, transmission, reflection, draws = self.synthesis(
+                transmission, reflection, raw["seed"], draws or None
+            )
+        known: Tensor = raw.get("counts", torch.ones(len(mixture), dtype=torch.bool, device=mixture.device))
+        if "counts" in raw:
+            shown = known.view(-1, 1, 1, 1)
+            transmission, reflection = transmission * shown, reflection * shown
+        return {
+            "mixture": mixture,
+            "transmission": transmission,
+            "reflection": reflection,
+            "has_transmission": known,
+            "has_reflection": known.clone(),
+            "name": raw["name"],
+            "dataset": raw["dataset"],
+            "draws": draws,
+            "seed": raw["seed"],
+        }
+
+    def notice(self, notice: Notice) -> None:
+        """Log something about a file: the first few of a kind by name, the others counted (see :meth:`teardown`)."""
+        heard = self._notices.setdefault(notice.kind, set())
+        if notice.path in heard:
+            return
+        heard.add(notice.path)
+        if len(heard) <= _NAMED_NOTICES:
+            more = " (Further ones are counted, not named.)" if len(heard) == _NAMED_NOTICES else ""
+            _log.warning("%s%s", notice.sentence, more)
+
+    # -- where training stands --------------------------------------------------------------------------------------
+
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch and how many of its batches are done, from the counters that Lightning saves and restores."""
+        if self.trainer is None:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        epoch = loop.epoch_progress.current
+        batches = loop.epoch_loop.batch_progress
+        # `processed`, not `completed`: a checkpoint written at the end of a batch holds the state after it.
+        done = cast(Any, batches.current).processed
+        if cast(Any, epoch).processed >= cast(Any, epoch).started:
+            return cast(Any, epoch).processed, 0
+        if batches.is_last_batch and done > 0:
+            return cast(Any, epoch).processed + 1, 0
+        return cast(Any, epoch).processed, done
+
+    def _progress(self) -> dict[str, int]:
+        epoch, done = self._position()
+        samples = len(self._train) if self._train is not None else 0
+        return {
+            "epoch": epoch,
+            "batches_done": done,
+            "samples": samples,
+            "global_batch_size": self.batch_size * self._world_size(),
+            "seed": self.seed,
+        }
+
+    # -- machines ---------------------------------------------------------------------------------------------------
+
+    def _on_cuda(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def _workers(self) -> int:
+        cores = usable_cores()
+        if self.num_workers != "auto":
+            return min(self.num_workers, cores)
+        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+        if on_cpu:
+            return 0
+        assert self.trainer is not None
+        return min(_MOST_WORKERS, max(1, cores // max(1, self.trainer.num_devices)))
+
+    def _evaluation_loader(self, data: KeyedDataset) -> ReflectionLoader:
+        return ReflectionLoader(
+            data,
+            EvaluationSampler(len(data), rank=self._rank, world_size=self._world_size),
+            batch_size=self.eval_batch_size,
+            num_workers=min(self._workers(), len(data)),
+            pin_memory=self._on_cuda(),
+        )
+
+
+def _to_float(image: Tensor) -> Tensor:
+    """Stored values to [0, 1]; floats are left as they are."""
+    return image if image.is_floating_point() else image.to(torch.float32).div_(255)

@@ -1,0 +1,124 @@
+"""``data=sample``: photographs that ship inside the scikit-image and scikit-learn wheels, so nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from reflectzoo.data.augment import Kind, PhotoAugment
+from reflectzoo.data.datasets.photos import FixedPair, FixedPairs, OnError, PhotoPairs, Region
+from reflectzoo.data.modules.base import ReflectionDataModule
+from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.errors import UserError
+
+_SKIMAGE = ("skimage", "data")
+_SKLEARN = ("sklearn", "datasets", "images")
+
+# Scenes; the stereo pair shows one and the same motorcycle, so both its pictures stay together.
+TRAIN = (
+    ((*_SKIMAGE, "astronaut.png"),),
+    ((*_SKIMAGE, "coffee.png"),),
+    ((*_SKIMAGE, "motorcycle_left.png"), (*_SKIMAGE, "motorcycle_right.png")),
+    ((*_SKLEARN, "flower.jpg"),),
+)
+ROCKET = (*_SKIMAGE, "rocket.jpg")
+CHELSEA = (*_SKIMAGE, "chelsea.png")
+CHINA = (*_SKLEARN, "china.jpg")
+
+_LEFT, _RIGHT, _WHOLE = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)
+_LOW_LEFT, _LOW_RIGHT = (0.0, 0.5, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0)
+
+
+class SamplePhotos(ReflectionDataModule):
+    """Eight photographs, whole ones held out for validation and test.
+
+    Training: an astronaut, coffee, a motorcycle (two views), a flower. Validation: a rocket, whose left half is
+    reflected in its right half and the other way round. Test: a cat in a temple and a temple in a cat. So few
+    photographs are enough to see a method learn and to compare two on one's desk, not to publish.
+
+    Args:
+        synthesis: makes a mixture of two photographs.
+        crop: side of the training crops.
+        eval_crop: side of the evaluation images; their content does not depend on it.
+        augment: ``hard`` or ``paper``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
+        samples_per_epoch: length of an epoch.
+        on_error: what to do about an unreadable file, ``skip`` or ``raise``.
+        kwargs: see :class:`ReflectionDataModule`.
+    """
+
+    def __init__(
+        self,
+        synthesis: Synthesis,
+        crop: int = 224,
+        eval_crop: int = 224,
+        augment: Kind = "hard",
+        samples_per_epoch: int = 200,
+        on_error: OnError = "raise",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(synthesis, **kwargs)
+        self.crop = crop
+        self.eval_crop = eval_crop
+        self.augment = augment
+        self.samples_per_epoch = samples_per_epoch
+        self.on_error = on_error
+
+    def train_set(self) -> PhotoPairs:
+        """Random pairs of the training photographs."""
+        return PhotoPairs(
+            [tuple(locate(file) for file in scene) for scene in TRAIN],
+            PhotoAugment(self.crop, self.augment),
+            seed=self.seed,
+            samples_per_epoch=self.samples_per_epoch,
+            joint=self.augment == "paper",
+            on_error=self.on_error,
+            dataset="sample",
+        )
+
+    def eval_sets(self) -> Mapping[str, FixedPairs]:
+        """Parts of the rocket; the two of a pair never overlap."""
+        rocket = locate(ROCKET)
+        halves = {"left": _LEFT, "right": _RIGHT, "low_left": _LOW_LEFT, "low_right": _LOW_RIGHT}
+        across = {"left": "right", "right": "left", "low_left": "low_right", "low_right": "low_left"}
+        pairs = [_pair(f"rocket_{name}", rocket, halves[name], rocket, halves[other]) for name, other in across.items()]
+        return {"sample": FixedPairs(pairs, self.eval_crop, "sample")}
+
+    def test_sets(self) -> Mapping[str, FixedPairs]:
+        """A cat and a temple, seen through the glass and reflected in turn."""
+        chelsea, china = locate(CHELSEA), locate(CHINA)
+        pairs = []
+        for first, second, name in ((china, chelsea, "temple"), (chelsea, china, "cat")):
+            for part, box, other in (("", _WHOLE, _WHOLE), ("_left", _LEFT, _RIGHT), ("_right", _RIGHT, _LEFT)):
+                pairs.append(_pair(name + part, first, box, second, other))
+        return {"sample": FixedPairs(pairs, self.eval_crop, "sample")}
+
+
+def locate(file: tuple[str, ...]) -> Path:
+    """The path of a file inside an installed package, found without importing the package.
+
+    Raises:
+        UserError: if the package or the file is missing.
+    """
+    package, *parts = file
+    spec = find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(folder, *parts)
+        if path.is_file():
+            return path
+    distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+    raise UserError(
+        f"data=sample needs {'/'.join(file)}, which comes with {distribution}, but it is not installed: "
+        f"pip install {distribution}."
+    )
+
+
+def _pair(
+    name: str,
+    first: Path,
+    first_box: tuple[float, float, float, float],
+    second: Path,
+    second_box: tuple[float, float, float, float],
+) -> FixedPair:
+    return FixedPair(name, Region(first, first_box), Region(second, second_box))
