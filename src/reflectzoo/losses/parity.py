@@ -136,9 +136,7 @@ def _value(name: str, setting: _Setting) -> Tensor:
     Raises:
         ParityError: for an unknown name.
     """
-    pred_t, target_t, pred_r, target_r, mixture = (
-        setting.images[key] for key in ("pred_t", "target_t", "pred_r", "target_r", "input")
-    )
+    pred_t, target_t, pred_r, mixture = (setting.images[key] for key in ("pred_t", "target_t", "pred_r", "input"))
     outputs, batch, terms = setting.outputs, setting.batch, setting.loss.terms
     if match := re.fullmatch(r"exclusion_level(\d+)", name):
         return exclusion_loss(pred_t, pred_r, levels=int(match[1]))

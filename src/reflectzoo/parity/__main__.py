@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         lines = run_folder(arguments.folder, arguments.only, report=_say)
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"reflectzoo: {error}\n")
         return 2
     return int(any(line.verdict == "FAIL" for line in lines))
 

@@ -68,7 +68,7 @@ def check_parameter_count(module: nn.Module, fixture: Fixture) -> None:
 
 @lru_cache(maxsize=2)
 def rule_vgg(dtype: torch.dtype = torch.float32) -> VGG19:
-    """The VGG-19 of all recordings: the rule's weights with gain sqrt(2), never pretrained. Shared: leave it as it is."""
+    """The VGG-19 of all recordings: the rule's weights with gain sqrt(2). Shared: leave it as it is."""
     vgg = load_vgg19("random")
     vgg.load_state_dict(rule_state_dict(vgg, gain=sqrt(2)))
     return vgg.to(dtype)
@@ -101,15 +101,15 @@ def compare_intermediates(
 ) -> tuple[list[Comparison], int]:
     """Compare what :func:`watched` saw.
 
-        Args:
-            fixture: that holds the arrays.
-            case: that lists them.
-            seen: module name -> output, a tensor or a sequence of them.
-    tolerance: of the case's outputs. Features are not outputs in [0, 1]: their differences count relative to the
-                largest recorded value where that is above 1.
+    Args:
+        fixture: that holds the arrays.
+        case: that lists them.
+        seen: module name -> output, a tensor or a sequence of them.
+        tolerance: of the case's outputs. Features do not lie in [0, 1] as those do: their differences count relative
+            to the largest recorded value, where that is above 1.
 
-        Returns:
-            The comparisons, and how many recorded tensors have no counterpart in our network.
+    Returns:
+        The comparisons, and how many recorded tensors have no counterpart in our network.
     """
     comparisons: list[Comparison] = []
     absent = 0

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reflectzoo.errors import UserError
+from reflectzoo.losses.perceptual import (
+    PAPER_LAYERS,
+    PROGRAM_LAYERS,
+    PerceptualLoss,
+    imagenet_normalised,
+    perceptual_loss,
+)
+from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
+
+TWO = {"relu1_1": 2.0, "relu2_1": 0.5}
+
+
+def test_normalisation_by_hand() -> None:
+    grey = torch.full((1, 3, 1, 1), 0.5)
+    expected = [(0.5 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.5 - 0.406) / 0.225]
+    assert imagenet_normalised(grey).flatten().tolist() == pytest.approx(expected)
+
+
+def test_weighted_sum_of_the_layers(small_vgg, layers) -> None:
+    prediction, target = layers(2, 2, 3, 7, 6)
+    value = perceptual_loss(small_vgg, prediction, target, TWO)
+    single = [perceptual_loss(small_vgg, prediction, target, {name: 1.0}) for name in TWO]
+    assert value.item() == pytest.approx((2 * single[0] + 0.5 * single[1]).item())
+    features = [small_vgg(imagenet_normalised(image), ["relu1_1"])[0] for image in (prediction, target)]
+    assert single[0].item() == pytest.approx((features[0] - features[1]).abs().mean().item())
+
+
+def test_without_normalisation_the_vgg_sees_the_image_itself(small_vgg, layers) -> None:
+    prediction, target = layers(2, 1, 3, 5, 5)
+    perceptual_loss(small_vgg, prediction, target, TWO, normalise=False)
+    assert torch.equal(small_vgg.seen[0], prediction)
+
+
+def test_no_gradient_reaches_the_target(small_vgg, layers) -> None:
+    prediction, target = (image.requires_grad_() for image in layers(2, 1, 3, 5, 5))
+    perceptual_loss(small_vgg, prediction, target, TWO).backward()
+    assert prediction.grad.abs().max() > 0
+    assert target.grad is None
+
+
+def test_gradcheck(small_vgg, layers) -> None:
+    prediction, target = layers(2, 1, 3, 5, 5, dtype=torch.float64)
+    small_vgg.double()
+    prediction.requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: perceptual_loss(small_vgg, p, target, TWO), (prediction,))
+
+
+def test_program_looks_at_the_transmission_and_the_paper_at_both(small_vgg, layers, batch_of) -> None:
+    t, r, true_t, true_r = layers(4, 2, 3, 6, 6)
+    outputs, batch = {"transmission": t, "reflection": r}, batch_of(true_t, true_r)
+    one, both = PerceptualLoss(layers=TWO), PerceptualLoss(("transmission", "reflection"), TWO)
+    for term in (one, both):
+        attach_vgg(term, small_vgg)
+    of_t, of_r = (perceptual_loss(small_vgg, a, b, TWO).item() for a, b in ((t, true_t), (r, true_r)))
+    assert one(outputs, batch).item() == pytest.approx(of_t)
+    assert both(outputs, batch).item() == pytest.approx(of_t + of_r)
+
+
+def test_samples_without_truth_are_left_out(small_vgg, layers, batch_of) -> None:
+    t, r, true_t, true_r = layers(4, 2, 3, 6, 6)
+    t.requires_grad_()
+    term = PerceptualLoss(("transmission", "reflection"), TWO)
+    attach_vgg(term, small_vgg)
+    outputs = {"transmission": t, "reflection": r}
+    masked = term(outputs, batch_of(true_t, true_r, has_transmission=[True, False], has_reflection=[False, True]))
+    of_t = perceptual_loss(small_vgg, t[:1], true_t[:1], TWO)
+    of_r = perceptual_loss(small_vgg, r[1:], true_r[1:], TWO)
+    assert masked.item() == pytest.approx((of_t + of_r).item(), rel=1e-5)
+    nothing = [False, False]
+    zero = term(outputs, batch_of(true_t, true_r, has_transmission=nothing, has_reflection=nothing))
+    assert zero.item() == 0
+    assert torch.autograd.grad(zero, t)[0].abs().max() == 0
+
+
+def test_published_weights() -> None:
+    assert PerceptualLoss().layers == PROGRAM_LAYERS
+    assert PerceptualLoss(layers="paper").layers == PAPER_LAYERS
+    # The paper's five numbers are the program's, rounded.
+    rounded = [round(weight, 2) for weight in PROGRAM_LAYERS.values()]
+    assert rounded == list(PAPER_LAYERS.values())
+
+
+def test_the_vgg_is_attached_and_no_part_of_the_checkpoint(small_vgg, layers, batch_of) -> None:
+    term = PerceptualLoss(layers=TWO)
+    assert needs_vgg(term)
+    (image,) = layers(1, 1, 3, 5, 5)
+    with pytest.raises(RuntimeError, match="attach_vgg"):
+        term({"transmission": image}, batch_of(image, image))
+    attach_vgg(term, small_vgg)
+    assert not term.state_dict()
+    assert not list(term.parameters())
+
+
+def test_mistakes(small_vgg, layers) -> None:
+    with pytest.raises(UserError, match="program, paper"):
+        PerceptualLoss(layers="some")
+    with pytest.raises(UserError, match="transmission, reflection"):
+        PerceptualLoss(applied_to=["mixture"])
+    with pytest.raises(UserError, match="at least one VGG layer"):
+        PerceptualLoss(layers={})
+    with pytest.raises(ValueError, match=r"\(1, 3, 5, 5\).*\(1, 3, 4, 5\)"):
+        perceptual_loss(small_vgg, torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 4, 5), TWO)
