@@ -51,6 +51,16 @@ def test_gradcheck(small_vgg, layers) -> None:
     assert torch.autograd.gradcheck(lambda p: perceptual_loss(small_vgg, p, target, TWO), (prediction,))
 
 
+def test_under_bf16_the_features_are_compared_in_float32(small_vgg, layers) -> None:
+    prediction, target = (image.bfloat16() for image in layers(2, 1, 3, 6, 6))
+    with torch.autocast("cpu", torch.bfloat16):
+        value = perceptual_loss(small_vgg, prediction, target, TWO)
+    # The normalisation happens before VGG, in float32; only the convolutions run in bf16.
+    assert small_vgg.seen[0].dtype == torch.float32
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(perceptual_loss(small_vgg, prediction, target, TWO).item(), rel=0.02)
+
+
 def test_program_looks_at_the_transmission_and_the_paper_at_both(small_vgg, layers, batch_of) -> None:
     t, r, true_t, true_r = layers(4, 2, 3, 6, 6)
     outputs, batch = {"transmission": t, "reflection": r}, batch_of(true_t, true_r)

@@ -178,7 +178,7 @@ def _damage_an_array(path: Path) -> None:
         (lambda folder: _cut(folder / f"{QUICK}.npz"), "ytmt_disc_patch.npz cannot be read as npz"),
         (lambda folder: _cut(folder / f"{QUICK}.json"), "ytmt_disc_patch.json cannot be read as json"),
         (lambda folder: (folder / f"{QUICK}.npz").unlink(), "ytmt_disc_patch.npz is missing beside"),
-        (lambda folder: (folder / f"{QUICK}.json").unlink(), "ytmt_disc_patch.json cannot be read as json"),
+        (lambda folder: (folder / f"{QUICK}.json").unlink(), "ytmt_disc_patch.json is missing beside"),
         (lambda folder: (folder / f"{QUICK}.json").write_text("[]"), "not a recording in the form sirr-parity/1"),
         (lambda folder: _damage_an_array(folder / f"{QUICK}.npz"), "ytmt_disc_patch.npz is damaged"),
         (
@@ -242,6 +242,21 @@ def test_a_useless_folder_is_the_users_mistake(
     assert sentence in said.err
     assert len(said.err.splitlines()) == 1
     assert not said.out
+
+
+def test_other_json_files_are_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "manifest.json").write_text('{"files": 2}')
+    assert main([str(folder), "--only", f"{QUICK}/c64x64"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "manifest.json is not a recording, left out"
+    assert lines[-1].startswith("1 cases: 1 pass")
+
+
+def test_a_runner_that_cannot_make_sense_of_a_recording_does_not_stop_the_others(folder: Path) -> None:
+    change_json(folder / f"{QUICK}.json", lambda data: data.update(source=["?"]))
+    lines = run_folder(folder)
+    assert [line.verdict for line in lines] == ["pass", "pass", "FAIL", "FAIL"]
+    assert lines[2].remark.startswith("AttributeError")
 
 
 def test_only_suggests_the_nearest_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

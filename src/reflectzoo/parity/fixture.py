@@ -66,8 +66,8 @@ class Fixture:
     def comes_from(self, repository: str, *words: str) -> bool:
         """Whether the recorded program is of a repository, and the list of its files holds all these words."""
         source = self.data.get("source") or {}
-        files = " ".join(source.get("files") or [])
-        return repository in (source.get("repository") or "") and all(word in files for word in words)
+        files = str(source.get("files") or "")
+        return repository in str(source.get("repository") or "") and all(word in files for word in words)
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """One stored array.
@@ -96,6 +96,8 @@ def load_fixture(path: Path) -> Fixture:
     Raises:
         ParityError: if one of the two is missing or unreadable, or the json lists no cases.
     """
+    if not path.is_file():
+        raise ParityError(f"{path.name} is missing beside {path.with_suffix('.npz').name}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -115,6 +117,17 @@ def load_fixture(path: Path) -> Fixture:
     if not isinstance(arrays, Mapping):
         raise ParityError(f"{npz.name} holds a single array, not named ones")
     return Fixture(path.stem, data, arrays)
+
+
+def is_other_json(path: Path) -> bool:
+    """Whether a readable json has nothing of a recording: no cases, no such format, no ``.npz`` beside it."""
+    if path.with_suffix(".npz").exists():
+        return False
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return False
+    return not isinstance(data, dict) or not ("cases" in data or str(data.get("format")).startswith("sirr-parity"))
 
 
 def recorded_input(fixture: Fixture, spec: Mapping[str, Any]) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from reflectzoo.errors import UserError
-from reflectzoo.parity.fixture import Case, Fixture, ParityError, load_fixture
+from reflectzoo.parity.fixture import Case, Fixture, ParityError, is_other_json, load_fixture
 from reflectzoo.parity.registry import CaseResult, Runner, find_runners
 
 Verdict = Literal["pass", "FAIL", "no such method yet"]
@@ -61,7 +61,10 @@ def run_folder(
     started = time.monotonic()
     runners = find_runners()
     lines: list[Line] = []
-    for fixture in _chosen(_load_all(folder), only):
+    loaded, others = _load_all(folder)
+    for name in others:
+        report(f"{name} is not a recording, left out")
+    for fixture in _chosen(loaded, only):
         cases = _run_broken(fixture) if isinstance(fixture, _Broken) else _run(fixture, runners, only)
         for line in cases:
             lines.append(line)
@@ -84,23 +87,33 @@ class _Broken:
         return self.stem
 
 
-def _load_all(folder: Path) -> list[Fixture | _Broken]:
+def _load_all(folder: Path) -> tuple[list[Fixture | _Broken], list[str]]:
+    """The recordings, and the names of other json files."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give one with recorded cases (pairs of .json and .npz).")
-    stems = sorted({path.stem for path in folder.iterdir() if path.suffix in (".json", ".npz")})
+    try:
+        stems = sorted({path.stem for path in folder.iterdir() if path.suffix in (".json", ".npz")})
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}).") from error
     if not stems:
         raise UserError(f"{folder} holds no recorded cases: it should have pairs of .json and .npz files.")
     loaded: list[Fixture | _Broken] = []
+    others: list[str] = []
     for stem in stems:
         path = folder / f"{stem}.json"
+        if is_other_json(path):
+            others.append(path.name)
+            continue
         try:
             loaded.append(load_fixture(path))
         except ParityError as error:
             loaded.append(_Broken(stem, str(error)))
     broken = [entry for entry in loaded if isinstance(entry, _Broken)]
+    if not loaded:
+        raise UserError(f"{folder} holds no recorded cases: {others[0]} has no cases and no .npz beside it.")
     if len(broken) == len(loaded):
         raise UserError(f"No recorded case in {folder} can be read: {broken[0].reason}.")
-    return loaded
+    return loaded, others
 
 
 def _chosen(loaded: list[Fixture | _Broken], only: Sequence[str]) -> Iterator[Fixture | _Broken]:
@@ -127,14 +140,14 @@ def _run_broken(entry: _Broken) -> Iterator[Line]:
 
 def _run(fixture: Fixture, runners: Sequence[Runner], only: Sequence[str]) -> Iterator[Line]:
     cases = [case for case in fixture.cases if _case_wanted(fixture, case, only)]
-    runner = next((runner for runner in runners if runner.matches(fixture)), None)
-    if runner is None:
-        yield from (Line(f"{fixture.name}/{case['name']}", "no such method yet") for case in cases)
-        return
     try:
-        run_case = runner.open(fixture)
+        runner = next((runner for runner in runners if runner.matches(fixture)), None)
+        run_case = runner.open(fixture) if runner is not None else None
     except Exception as error:
         yield from (Line(f"{fixture.name}/{case['name']}", "FAIL", remark=_reason(error)) for case in cases)
+        return
+    if run_case is None:
+        yield from (Line(f"{fixture.name}/{case['name']}", "no such method yet") for case in cases)
         return
     for case in cases:
         yield _run_case(f"{fixture.name}/{case['name']}", case, run_case)
