@@ -191,11 +191,12 @@ def _hold_out(photos: Sequence[Path], top: Path, shares: tuple[float, float], mo
     """Split by the order of the names' hashes, which neither the seed nor the folder's place changes."""
     _enough(len(photos), 6, top, "training, validation and test")
     order = _shuffled(photos, top)
-    counts = [min(most, max(2, math.floor(share * len(order)))) for share in shares]
-    # Small folders: leave training at least two photographs.
-    counts = [min(count, (len(order) - 2) // 2) for count in counts]
-    val, test = order[: counts[0]], order[counts[0] : sum(counts)]
-    return {"train": sorted(order[sum(counts) :]), "val": val, "test": test}
+    wanted = [min(most, max(2, math.floor(share * len(order)))) for share in shares]
+    # At least two photographs remain for each purpose, however large the shares.
+    val_count = min(wanted[0], len(order) - 4)
+    test_count = min(wanted[1], len(order) - 2 - val_count)
+    val, test = order[:val_count], order[val_count : val_count + test_count]
+    return {"train": sorted(order[val_count + test_count :]), "val": val, "test": test}
 
 
 def _shuffled(photos: Sequence[Path], top: Path) -> list[Path]:
