@@ -69,7 +69,6 @@ def whole(root: Path, tmp_path: Path) -> Recorder:
     return fit(module(root), tmp_path)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     ("hook", "epoch", "batch", "done"),
     [
@@ -84,20 +83,27 @@ def whole(root: Path, tmp_path: Path) -> Recorder:
     ],
 )
 def test_an_interrupted_run_sees_exactly_the_samples_it_had_not_seen(
-    hook: str, epoch: int, batch: int, done: int, workers: int, root: Path, tmp_path: Path, whole: Recorder
+    hook: str, epoch: int, batch: int, done: int, root: Path, tmp_path: Path, whole: Recorder
 ) -> None:
     assert len(whole.seen) == EPOCHS * 4 * BATCH
     path = tmp_path / "stopped.ckpt"
     with pytest.raises(_StopError):
-        fit(module(root, num_workers=workers), tmp_path, callbacks=[SaveAndStop(hook, epoch, batch, path)])
-    resumed = fit(module(root, num_workers=workers), tmp_path, resume=path)
-    assert resumed.seen == whole.seen[done:]
+        fit(module(root), tmp_path, callbacks=[SaveAndStop(hook, epoch, batch, path)])
+    # Workers read ahead, and long before Lightning has put its counters right: they must not be fooled.
+    for workers in (0, 1):
+        resumed = fit(module(root, num_workers=workers), tmp_path, resume=path)
+        assert resumed.seen == whole.seen[done:]
 
 
-@pytest.mark.parametrize("interval", [2])
-def test_validation_within_an_epoch_does_not_disturb_the_order(
-    interval: int, root: Path, tmp_path: Path, whole: Recorder
-) -> None:
+def test_what_workers_had_read_ahead_is_not_lost(root: Path, tmp_path: Path, whole: Recorder) -> None:
+    path = tmp_path / "stopped.ckpt"
+    with pytest.raises(_StopError):
+        fit(module(root, num_workers=1), tmp_path, callbacks=[SaveAndStop("on_train_batch_end", 1, 1, path)])
+    assert fit(module(root, num_workers=1), tmp_path, resume=path).seen == whole.seen[12:]
+
+
+def test_validation_within_an_epoch_does_not_disturb_the_order(root: Path, tmp_path: Path, whole: Recorder) -> None:
+    interval = 2
     path = tmp_path / "stopped.ckpt"
     with pytest.raises(_StopError):
         fit(
