@@ -79,6 +79,13 @@ def test_a_known_reflection_is_used_as_it_is(batch_of) -> None:
     assert PixelLoss("reflection")({"transmission": truth, "reflection": truth}, batch).item() == 0
 
 
+def test_a_reflection_known_without_its_transmission_counts(batch_of) -> None:
+    truth = torch.full((1, 3, 4, 4), 0.5)
+    batch = batch_of(0 * truth, truth, mixture=truth, has_transmission=[False])
+    value = PixelLoss("reflection")({"transmission": truth, "reflection": truth + 1}, batch)
+    assert value.item() == pytest.approx(0.3)
+
+
 def test_gradcheck(layers) -> None:
     prediction, truth = layers(2, 2, 2, 3, 4, dtype=torch.float64)
     valid = torch.tensor([True, False])
