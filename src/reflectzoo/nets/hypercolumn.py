@@ -37,11 +37,10 @@ CHANNELS = 3 + sum(LEVEL_CHANNELS)
 
 # Four halvings: below this side VGG has nothing left to look at.
 _SMALLEST_SIDE = 16
-# Rows of output that one small dense product makes; measured on AVX2, flat around these values.
-_COLUMN_BLOCK = 64
-_ROW_BLOCK = 32
-# Elements of a projected map that are worked on at a time, so that they stay in the cache between two products.
-_CHUNK = 1 << 22
+# Side of the tiles of the result that are worked on at a time. Larger ones waste work on zeros off the band, smaller
+# ones on overlap. On CPUs measured (AVX2; flat around it); elsewhere fewer and larger products are preferable.
+_TILE_CPU = 64
+_TILE_ELSEWHERE = 256
 
 _plain: ContextVar[bool] = ContextVar("plain_hypercolumn", default=False)
 
@@ -92,10 +91,16 @@ class Hypercolumn(UsesVGG):
             The features. A side below 16 has no coarsest map in VGG: such an image is continued by its last rows and
             columns for VGG alone, and its levels come back already at image size.
         """
+        if image.device.type == "cpu" and not torch.is_grad_enabled():
+            # What follows keeps this layout: oneDNN's fp32 forward is up to 1.7 times as fast in it, on AVX2. Its
+            # weight gradients are several times slower, so training stays with what the caller gave.
+            image = image.contiguous(memory_format=torch.channels_last)
         height, width = image.shape[-2:]
         below, right = max(0, _SMALLEST_SIDE - height), max(0, _SMALLEST_SIDE - width)
         with torch.no_grad():
             seen = F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
+            if image.device.type == "cpu":
+                seen = seen.contiguous(memory_format=torch.channels_last)
             levels = [level.detach() for level in self.vgg(seen, LAYERS)]
             if below or right:
                 size = seen.shape[-2:]
@@ -183,122 +188,188 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
         whole += 1
     split = image.shape[1] + sum(level.shape[1] for level in levels[:whole])
     top = torch.cat([image.to(dtype), *(level.to(dtype) for level in levels[:whole])], dim=1)
-    top = top.contiguous(memory_format=torch.channels_last)
+    packed = _is_channels_last(image)
+    top = top.contiguous(memory_format=torch.channels_last if packed else torch.contiguous_format)
     result = F.conv2d(top, weight[:, :split], bias, padding=1)
     if whole == len(levels):
         return result
     coarse = [level.to(dtype) for level in levels[whole:]]
-    out: Tensor = _AddUpsampledTaps.apply(result, weight[:, split:], *coarse)  # type: ignore[no-untyped-call]
-    return out
+    pixels = result.permute(0, 2, 3, 1)
+    if packed:
+        return _add_upsampled_taps(pixels.contiguous(), weight[:, split:], coarse).permute(0, 3, 1, 2)
+    rest = _add_upsampled_taps(
+        torch.zeros_like(pixels, memory_format=torch.contiguous_format), weight[:, split:], coarse
+    )
+    return result + rest.permute(0, 3, 1, 2)
 
 
-class _Block(NamedTuple):
-    rows: slice
-    columns: slice
-    matrix: Tensor
+def _is_channels_last(image: Tensor) -> bool:
+    return image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
 
 
-@lru_cache(maxsize=256)
-def _tap_blocks(
-    source: int, target: int, block: int, transposed: bool, dtype: torch.dtype, device: torch.device
-) -> tuple[_Block, ...]:
-    """The three shifted interpolation matrices of one axis as one banded matrix, cut into dense blocks.
+def _add_upsampled_taps(total: Tensor, weight: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    added: Tensor = _UpsampledTaps.apply(total, weight, *levels)  # type: ignore[no-untyped-call]
+    return added
 
-    The matrix is (target, 3 * source): entry (y, 3 c + k) is what sample c of the small axis gives to place y + k - 1
-    of the large one, and zero where that lies outside. It is taken from ``interpolate`` itself, so odd sizes come out
-    right without a formula of our own.
+
+class _Strip(NamedTuple):
+    """Places of one axis of the result, and what of each level they depend on.
+
+    Attributes:
+        places: where the strip lies in the result, m places.
+        samples: for each level the n samples it needs.
+        taps: for each level the shifted interpolation matrices (3, m, n).
     """
+
+    places: slice
+    samples: tuple[slice, ...]
+    taps: tuple[Tensor, ...]
+
+
+def _shifted_upsampling(source: int, target: int) -> Tensor:
+    """(3, target, source): the 1-D interpolation matrix with its rows shifted by each tap, zero outside the picture.
+
+    It is taken from ``interpolate`` itself, so odd sizes come out right without a formula of our own.
+    """
+    identity = torch.eye(source, dtype=torch.float64).unsqueeze(0)
+    upsample = F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].t()
+    padded = F.pad(upsample, (0, 0, 1, 1))
+    return torch.stack([padded[tap : tap + target] for tap in range(3)])
+
+
+def _strips(sources: tuple[int, ...], target: int, step: int) -> Iterator[_Strip]:
+    levels = [_shifted_upsampling(source, target) for source in sources]
+    for start in range(0, target, step):
+        places = slice(start, min(start + step, target))
+        samples, taps = [], []
+        for level in levels:
+            used = level[:, places].sum(dim=(0, 1)).nonzero()
+            samples.append(slice(int(used[0]), int(used[-1]) + 1))
+            taps.append(level[:, places, samples[-1]])
+        yield _Strip(places, tuple(samples), tuple(taps))
+
+
+class _Columns(NamedTuple):
+    """A strip across the picture. ``spread``: for each level (m, 3 n), sample after sample with its taps together."""
+
+    places: slice
+    samples: tuple[slice, ...]
+    spread: tuple[Tensor, ...]
+
+
+class _Rows(NamedTuple):
+    """A strip along the picture. ``spread``: (m, sum of 3 n), level after level, tap after tap, sample after sample."""
+
+    places: slice
+    samples: tuple[slice, ...]
+    spread: Tensor
+
+
+@lru_cache(maxsize=64)
+def _column_strips(
+    sources: tuple[int, ...], target: int, step: int, dtype: torch.dtype, device: torch.device
+) -> tuple[_Columns, ...]:
     # The cache outlives the caller, who may be in inference mode; its tensors could not be used in training later.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        exact = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-        identity = torch.eye(source, dtype=exact).unsqueeze(0)
-        upsample = F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].t()
-        padded = F.pad(upsample, (0, 0, 1, 1))
-        matrix = torch.stack([padded[k : k + target] for k in range(3)], dim=2).flatten(1)
-        if transposed:
-            matrix = matrix.t()
-        blocks = []
-        for start in range(0, matrix.shape[0], block):
-            part = matrix[start : start + block]
-            used = part.abs().sum(dim=0).nonzero()
-            # Whole samples (multiples of three) on the small axis, since its taps lie interleaved in memory.
-            first, last = int(used[0]), int(used[-1]) + 1
-            blocks.append(
-                _Block(
-                    slice(start, start + part.shape[0]),
-                    slice(first, last),
-                    part[:, first:last].to(device=device, dtype=dtype, copy=True).contiguous(),
-                )
+        return tuple(
+            _Columns(
+                strip.places,
+                strip.samples,
+                tuple(taps.permute(1, 2, 0).flatten(1).to(device, dtype).contiguous() for taps in strip.taps),
             )
-        return tuple(blocks)
+            for strip in _strips(sources, target, step)
+        )
 
 
-class _AddUpsampledTaps(torch.autograd.Function):
-    """result += the share of the upsampled levels in the convolution; in place, in channels-last."""
+@lru_cache(maxsize=64)
+def _row_strips(
+    sources: tuple[int, ...], target: int, step: int, dtype: torch.dtype, device: torch.device
+) -> tuple[_Rows, ...]:
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        return tuple(
+            _Rows(
+                strip.places,
+                strip.samples,
+                torch.cat([tap for taps in strip.taps for tap in taps], dim=1).to(device, dtype).contiguous(),
+            )
+            for strip in _strips(sources, target, step)
+        )
+
+
+class _UpsampledTaps(torch.autograd.Function):
+    """The share of the coarse levels in the convolution, added in place to ``total`` (B, H, W, O), contiguous.
+
+    Tile by tile: what a tile needs of each level is projected by the taps (a matrix product), spread along rows (a
+    batched product, contiguous so that it reaches the BLAS as one call) and, for all levels and taps at once, spread
+    along columns (a matrix product that adds to the result).
+    """
 
     @staticmethod
-    def forward(ctx: Any, result: Tensor, weight: Tensor, *levels: Tensor) -> Tensor:
-        batch, out_channels, height, width = result.shape
-        total = result.permute(0, 2, 3, 1)
-        if not total.is_contiguous():
-            raise AssertionError("the convolution of the top level must come back channels-last")
-        ctx.mark_dirty(result)
+    def forward(ctx: Any, total: Tensor, weight: Tensor, *levels: Tensor) -> Tensor:
+        ctx.mark_dirty(total)
         ctx.save_for_backward(weight, *levels)
-        for level, kernel in zip(levels, _tap_kernels(weight, levels), strict=True):
-            small_height, small_width = level.shape[-2:]
-            across = _tap_blocks(small_width, width, _COLUMN_BLOCK, False, result.dtype, result.device)
-            down = _tap_blocks(small_height, height, _ROW_BLOCK, False, result.dtype, result.device)
-            rows = result.new_empty(small_height, 3, width, out_channels)
-            for picture, sink in zip(level.permute(0, 2, 3, 1), total.view(batch, height, -1), strict=True):
+        batch, height, width, outputs = total.shape
+        flat = total.view(batch, height, width * outputs)
+        kernels = _tap_kernels(weight, levels)
+        for index, rows, columns in _tiles(levels, total):
+            length = (columns.places.stop - columns.places.start) * outputs
+            spread_out = total.new_empty(rows.spread.shape[1], length)
+            done = 0
+            for number, kernel in enumerate(kernels):
+                pixels = _window(levels[number], index, rows.samples[number], columns.samples[number])
+                count = rows.samples[number].stop - rows.samples[number].start
+                matrix = columns.spread[number].expand(count, -1, -1)
                 for tap in range(3):
-                    for part in _chunks(small_height, small_width * 3 * out_channels):
-                        pixels = picture[part].flatten(0, 1)
-                        taps = torch.mm(pixels, kernel[tap]).view(-1, small_width * 3, out_channels)
-                        for block in across:
-                            _spread(block, taps, rows[part, tap])
-                flat = rows.view(small_height * 3, -1)
-                for block in down:
-                    sink[block.rows].addmm_(block.matrix, flat[block.columns])
-        return result
+                    taps = torch.mm(pixels, kernel[tap]).view(count, -1, outputs)
+                    torch.bmm(matrix, taps, out=spread_out[done : done + count].view(count, -1, outputs))
+                    done += count
+            start = columns.places.start * outputs
+            flat[index, rows.places, start : start + length].addmm_(rows.spread, spread_out)
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, *levels = ctx.saved_tensors
-        batch, out_channels, height, width = grad.shape
-        total = grad.permute(0, 2, 3, 1).contiguous().view(batch, height, -1)
         wants_weight, wants_levels = ctx.needs_input_grad[1], ctx.needs_input_grad[2:]
-        level_grads: list[Tensor | None] = []
-        kernel_grads: list[Tensor] = []
-        for level, kernel, wants_level in zip(levels, _tap_kernels(weight, levels), wants_levels, strict=True):
-            small_height, small_width = level.shape[-2:]
-            across = _tap_blocks(small_width, width, _COLUMN_BLOCK, True, grad.dtype, grad.device)
-            down = _tap_blocks(small_height, height, _ROW_BLOCK, True, grad.dtype, grad.device)
-            rows = grad.new_empty(small_height, 3, width, out_channels)
-            kernel_grad = torch.zeros_like(kernel) if wants_weight else None
-            level_grad = grad.new_zeros(batch, small_height, small_width, level.shape[1]) if wants_level else None
-            for index, source in enumerate(total):
-                if kernel_grad is None and level_grad is None:
-                    break
-                picture = level[index].permute(1, 2, 0)
-                flat = rows.view(small_height * 3, -1)
-                for block in down:
-                    torch.mm(block.matrix, source[block.columns], out=flat[block.rows])
+        if not wants_weight and not any(wants_levels):
+            return (grad, None, *([None] * len(levels)))
+        grad = grad.contiguous()
+        batch, height, width, outputs = grad.shape
+        flat = grad.view(batch, height, width * outputs)
+        kernels = _tap_kernels(weight, levels)
+        kernel_grads = [torch.zeros_like(kernel) if wants_weight else None for kernel in kernels]
+        level_grads = [
+            torch.zeros_like(level) if wants else None for level, wants in zip(levels, wants_levels, strict=True)
+        ]
+        for index, rows, columns in _tiles(levels, grad):
+            start, stop = columns.places.start * outputs, columns.places.stop * outputs
+            gathered = torch.mm(rows.spread.t(), flat[index, rows.places, start:stop])
+            done = 0
+            for number, (kernel, kernel_grad, level_grad) in enumerate(
+                zip(kernels, kernel_grads, level_grads, strict=True)
+            ):
+                place = (index, rows.samples[number], columns.samples[number])
+                pixels = _window(levels[number], *place)
+                count = rows.samples[number].stop - rows.samples[number].start
+                matrix = columns.spread[number].t().expand(count, -1, -1)
                 for tap in range(3):
-                    for part in _chunks(small_height, small_width * 3 * out_channels):
-                        taps = rows.new_empty(part.stop - part.start, small_width * 3, out_channels)
-                        for block in across:
-                            _spread(block, rows[part, tap], taps)
-                        per_pixel = taps.view(-1, 3 * out_channels)
-                        if kernel_grad is not None:
-                            kernel_grad[tap].addmm_(picture[part].flatten(0, 1).t(), per_pixel)
-                        if level_grad is not None:
-                            level_grad[index, part].view(-1, level.shape[1]).addmm_(per_pixel, kernel[tap].t())
-            if kernel_grad is not None:
-                # (ky, C, kx * O) back to (O, C, ky, kx)
-                kernel_grads.append(kernel_grad.view(3, level.shape[1], 3, out_channels).permute(3, 1, 0, 2))
-            level_grads.append(None if level_grad is None else level_grad.permute(0, 3, 1, 2))
-        return (grad, torch.cat(kernel_grads, dim=1) if wants_weight else None, *level_grads)
+                    taps = torch.bmm(matrix, gathered[done : done + count].view(count, -1, outputs))
+                    taps = taps.view(-1, 3 * outputs)
+                    done += count
+                    if kernel_grad is not None:
+                        kernel_grad[tap].addmm_(pixels.t(), taps)
+                    if level_grad is not None:
+                        share = torch.mm(taps, kernel[tap].t()).view(count, -1, level_grad.shape[1])
+                        level_grad[index, :, place[1], place[2]] += share.permute(2, 0, 1)
+        weight_grad = None
+        if wants_weight:
+            # (ky, C, kx * O) back to (O, C, ky, kx)
+            weight_grad = torch.cat(
+                [part.unflatten(2, (3, outputs)).permute(3, 1, 0, 2) for part in kernel_grads if part is not None],
+                dim=1,
+            )
+        return (grad, weight_grad, *level_grads)
 
 
 def _tap_kernels(weight: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -307,12 +378,14 @@ def _tap_kernels(weight: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
     return [part.permute(2, 1, 3, 0).flatten(2) for part in parts]
 
 
-def _chunks(rows: int, elements_per_row: int) -> Iterator[slice]:
-    step = max(1, _CHUNK // elements_per_row)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+def _tiles(levels: Sequence[Tensor], total: Tensor) -> Iterator[tuple[int, _Rows, _Columns]]:
+    batch, height, width, _ = total.shape
+    step = _TILE_CPU if total.device.type == "cpu" else _TILE_ELSEWHERE
+    all_columns = _column_strips(tuple(level.shape[3] for level in levels), width, step, total.dtype, total.device)
+    all_rows = _row_strips(tuple(level.shape[2] for level in levels), height, step, total.dtype, total.device)
+    return ((index, rows, columns) for index in range(batch) for rows in all_rows for columns in all_columns)
 
 
-def _spread(block: _Block, source: Tensor, sink: Tensor) -> None:
-    """sink[:, block.rows] = block.matrix @ source[:, block.columns], for each row of the picture (first dimension)."""
-    matrix = block.matrix.expand(source.shape[0], -1, -1)
-    torch.bmm(matrix, source[:, block.columns], out=sink[:, block.rows])
+def _window(level: Tensor, index: int, rows: slice, columns: slice) -> Tensor:
+    """The pixels of a window, one below the other: (n, C)."""
+    return level[index, :, rows, columns].permute(1, 2, 0).reshape(-1, level.shape[1])
