@@ -18,15 +18,12 @@ from torch import nn
 
 from reflectzoo.nets.discriminators import DiscriminatorVGG
 from reflectzoo.parity import (
-    Comparison,
     Fixture,
     ParityError,
     build_state_dict,
     check_parameter_count,
     compare_outputs,
-    compare_scalar,
     load_recorded_weights,
-    network_tolerance,
     recorded_input,
     rule_state_dict,
     rule_vgg,
@@ -421,15 +418,3 @@ def test_strided_outputs_and_statistics_of_the_whole() -> None:
         compare_outputs(fixture, [spec], {"t": whole[:1]}, 1e-4)
     with pytest.raises(ParityError, match="returns only r"):
         compare_outputs(fixture, [spec], {"r": whole}, 1e-4)
-
-
-def test_tolerances() -> None:
-    assert network_tolerance({"float32_vs_float64_max_abs": 1e-7}) == 1e-5
-    assert network_tolerance({"float32_vs_float64_max_abs": 2e-6}) == pytest.approx(4e-5)
-    assert network_tolerance({"float32_vs_float64_max_abs": 1e-3}) == 1e-4
-    assert network_tolerance({}) == 1e-4
-    assert compare_scalar("a", 2.00001, 2.0, 1e-5).passed
-    assert not compare_scalar("a", 2.00003, 2.0, 1e-5).passed
-    assert not compare_scalar("a", 1e-4, 0.0, 1e-5).passed
-    assert not Comparison("a", float("nan"), 1.0).passed
-    assert Comparison("a", float("nan"), 1.0).severity == float("inf")

@@ -6,12 +6,12 @@ found by its place, no list of methods is kept anywhere.
 """
 
 from reflectzoo.parity.compare import (
+    NETWORK_LIMIT,
     Comparison,
     compare_outputs,
     compare_scalar,
     compare_stats,
     compare_tensor,
-    network_tolerance,
 )
 from reflectzoo.parity.fixture import Case, Fixture, ParityError, load_fixture, recorded_input
 from reflectzoo.parity.network import (
@@ -25,6 +25,7 @@ from reflectzoo.parity.registry import CaseResult, Runner, find_runners
 from reflectzoo.parity.rule import build_state_dict, rule_state_dict
 
 __all__ = [
+    "NETWORK_LIMIT",
     "Case",
     "CaseResult",
     "Comparison",
@@ -41,7 +42,6 @@ __all__ = [
     "find_runners",
     "load_fixture",
     "load_recorded_weights",
-    "network_tolerance",
     "recorded_input",
     "rule_state_dict",
     "rule_vgg",

@@ -14,6 +14,7 @@ from reflectzoo.nets.hypercolumn import CHANNELS, LAYERS, Hypercolumn, dense
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
 from reflectzoo.parity import (
+    NETWORK_LIMIT,
     Case,
     CaseResult,
     Comparison,
@@ -25,7 +26,6 @@ from reflectzoo.parity import (
     compare_stats,
     compare_tensor,
     load_recorded_weights,
-    network_tolerance,
     recorded_input,
     rule_vgg,
     watched,
@@ -113,7 +113,7 @@ class _OneStage:
         def run(case: Case) -> CaseResult:
             with watched(net, case) as seen:
                 outputs = net(*_images(fixture, case, channels))
-            tolerance = network_tolerance(case)
+            tolerance = NETWORK_LIMIT
             found = {"t": outputs["transmission"], "r": outputs["reflection"]}
             comparisons = compare_outputs(fixture, case["outputs"], found, tolerance)
             inner, absent = compare_intermediates(fixture, case, seen, tolerance)
@@ -151,7 +151,7 @@ class _TwoStages:
                 "t2": outputs["transmission"],
                 "r2": outputs["reflection"],
             }
-            return CaseResult(compare_outputs(fixture, case["outputs"], found, network_tolerance(case)))
+            return CaseResult(compare_outputs(fixture, case["outputs"], found, NETWORK_LIMIT))
 
         return run
 
@@ -174,7 +174,7 @@ class _Hypercolumns:
         @torch.no_grad()
         def run(case: Case) -> CaseResult:
             (image,) = _images(fixture, case, None)
-            tolerance = network_tolerance(case)
+            tolerance = NETWORK_LIMIT
             column = dense(hypercolumn(image))
             comparisons: list[Comparison] = []
             for spec in case["outputs"]:
@@ -229,7 +229,7 @@ class _Discriminators:
         @torch.no_grad()
         def run(case: Case) -> CaseResult:
             (image,) = _images(fixture, case, next(net.parameters()).shape[1])
-            return CaseResult(compare_outputs(fixture, case["outputs"], {"logit": net(image)}, network_tolerance(case)))
+            return CaseResult(compare_outputs(fixture, case["outputs"], {"logit": net(image)}, NETWORK_LIMIT))
 
         return run
 
