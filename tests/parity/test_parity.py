@@ -418,3 +418,11 @@ def test_strided_outputs_and_statistics_of_the_whole() -> None:
         compare_outputs(fixture, [spec], {"t": whole[:1]}, 1e-4)
     with pytest.raises(ParityError, match="returns only r"):
         compare_outputs(fixture, [spec], {"r": whole}, 1e-4)
+
+
+def test_a_difference_passes_up_to_its_tolerance_and_nan_never() -> None:
+    assert compare_scalar("a", 2.00001, 2.0, 1e-5).passed
+    assert not compare_scalar("a", 2.00003, 2.0, 1e-5).passed
+    assert not compare_scalar("a", 1e-4, 0.0, 1e-5).passed
+    assert not Comparison("a", float("nan"), 1.0).passed
+    assert Comparison("a", float("nan"), 1.0).severity == float("inf")
