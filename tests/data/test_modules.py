@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,10 @@ def test_double_precision_reaches_the_network(tmp_path: Path) -> None:
         ({"eval_batch_size": -1}, "data.eval_batch_size must be at least 1"),
         ({"num_workers": -1}, "data.num_workers must be"),
         ({"num_workers": "many"}, "data.num_workers must be"),
+        ({"augment": "harder"}, "data.augment must be paper or hard, got 'harder'"),
+        ({"on_error": "ignore"}, "data.on_error must be skip or raise, got 'ignore'"),
+        ({"crop": 0}, "data.crop must be a number of pixels, got 0"),
+        ({"eval_crop": "big"}, "data.eval_crop must be a number of pixels"),
     ],
 )
 def test_wrong_settings(wrong: dict, sentence: str) -> None:
@@ -195,6 +200,20 @@ def test_lightnings_own_sampler_is_refused_for_several_processes(
     monkeypatch.setattr(module, "_world_size", lambda: 2)
     with pytest.raises(UserError, match="use_distributed_sampler=False"):
         module.train_dataloader()
+
+
+def test_overfitting_a_few_batches(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trainer(tmp_path, max_epochs=3, overfit_batches=2).fit(recorder, sample(batch_size=2))
+    assert len(recorder.seen) == 12
+    assert recorder.seen[:4] == recorder.seen[4:8] == recorder.seen[8:], "the same few in every epoch"
+
+
+def test_data_sets_survive_the_way_to_a_spawned_worker() -> None:
+    module = sample()
+    module.setup()
+    data = pickle.loads(pickle.dumps(module.train_set()))
+    assert torch.equal(data[3]["transmission"], module.train_set()[3]["transmission"])
 
 
 def test_a_module_must_say_what_it_reads() -> None:

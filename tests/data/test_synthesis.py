@@ -15,6 +15,7 @@ from scipy.signal import convolve2d
 
 from reflectzoo.data.synthesis import CEILNetSynthesis, Synthesis
 from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur
+from reflectzoo.errors import UserError
 
 RECORDED = Path(__file__).parents[1] / "parity" / "recorded"
 SHARED = Path(__file__).parents[2].parent / "shared" / "parity"
@@ -156,8 +157,9 @@ def test_mistakes() -> None:
         CEILNetSynthesis()(transmission, reflection)
     with pytest.raises(ValueError, match="2 samples"):
         CEILNetSynthesis()(transmission, reflection, [1])
-    with pytest.raises(ValueError, match="ranges"):
-        CEILNetSynthesis(sigma=(5, 2))
+    for wrong in ({"sigma": (5, 2)}, {"gamma": (1.3, 1)}, {"taps": 10}):
+        with pytest.raises(UserError, match="must be ranges"):
+            CEILNetSynthesis(**wrong)
     with pytest.raises(NotImplementedError):
         Synthesis()(transmission, reflection, [1, 2])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from reflectzoo.data.datasets.base import KeyedDataset, Sample, collate
 from reflectzoo.data.sampler import SampleKey
@@ -37,7 +37,7 @@ class ReflectionLoader(DataLoader[Sample]):
     def __init__(
         self,
         dataset: KeyedDataset,
-        sampler: Sampler[SampleKey],
+        sampler: Sampler[SampleKey] | SequentialSampler,
         batch_size: int = 1,
         num_workers: int = 0,
         persistent: bool = False,

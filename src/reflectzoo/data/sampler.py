@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 from reflectzoo.data.seeding import SHUFFLE, generator
 
@@ -93,7 +93,21 @@ class EpochSampler(Sampler[SampleKey]):
             yield SampleKey(epoch, int(order[position]), position)
 
 
-class EvaluationSampler(Sampler[SampleKey]):
+class RepeatedSampler(SequentialSampler):
+    """The order of one :class:`EpochSampler` again and again, for ``Trainer(overfit_batches=...)``.
+
+    Lightning puts one of its own in the place of every sampler that is not of this type, and our data sets need keys.
+    """
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        super().__init__(range(len(sampler)))
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[SampleKey]:  # type: ignore[override]
+        return iter(self.sampler)
+
+
+class EvaluationSampler(SequentialSampler):
     """The keys of one process for an evaluation: every sample exactly once, in order.
 
     Process r of N takes every N-th sample. Where the number of samples is not divisible, the last ones are repeated
@@ -107,7 +121,7 @@ class EvaluationSampler(Sampler[SampleKey]):
     """
 
     def __init__(self, length: int, rank: Callable[[], int] = _zero, world_size: Callable[[], int] = _one) -> None:
-        super().__init__()
+        super().__init__(range(length))
         self.length = length
         self.rank = rank
         self.world_size = world_size
@@ -115,7 +129,7 @@ class EvaluationSampler(Sampler[SampleKey]):
     def __len__(self) -> int:
         return -(-self.length // self.world_size())
 
-    def __iter__(self) -> Iterator[SampleKey]:
+    def __iter__(self) -> Iterator[SampleKey]:  # type: ignore[override]
         for position in range(self.rank(), len(self) * self.world_size(), self.world_size()):
             if position < self.length:
                 yield SampleKey(0, position, position)

@@ -13,7 +13,7 @@ from torch import Tensor
 from reflectzoo.core.batch import Batch
 from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
-from reflectzoo.data.sampler import EpochSampler, EvaluationSampler
+from reflectzoo.data.sampler import EpochSampler, EvaluationSampler, RepeatedSampler
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 
@@ -133,11 +133,12 @@ class ReflectionDataModule(pl.LightningDataModule):
         connector = getattr(self.trainer, "_accelerator_connector", None)
         if self._world_size() > 1 and getattr(connector, "use_distributed_sampler", False):
             raise UserError("The data module shares samples out itself: use Trainer(use_distributed_sampler=False).")
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0
         sampler = EpochSampler(
             len(self._train),
             batch_size=self.batch_size,
             seed=self.seed,
-            position=self._position,
+            position=(lambda: (0, 0)) if overfit else self._position,
             rank=self._rank,
             world_size=self._world_size,
         )
@@ -152,7 +153,7 @@ class ReflectionDataModule(pl.LightningDataModule):
         self._train.limit_cache(self.cache_mb * 2**20 // max(workers, 1))
         return ReflectionLoader(
             self._train,
-            sampler,
+            RepeatedSampler(sampler) if overfit else sampler,
             batch_size=self.batch_size,
             num_workers=workers,
             persistent=True,
@@ -291,6 +292,20 @@ class ReflectionDataModule(pl.LightningDataModule):
             num_workers=min(self._workers(), len(data)),
             pin_memory=self._on_cuda(),
         )
+
+
+def check_choices(crop: int, eval_crop: int, augment: str, on_error: str) -> None:
+    """Check what several data modules let the user choose.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for name, size in (("crop", crop), ("eval_crop", eval_crop)):
+        if not isinstance(size, int) or size < 1:
+            raise UserError(f"data.{name} must be a number of pixels, got {size!r}.")
+    for name, value, allowed in (("augment", augment, ("paper", "hard")), ("on_error", on_error, ("skip", "raise"))):
+        if value not in allowed:
+            raise UserError(f"data.{name} must be {' or '.join(allowed)}, got {value!r}.")
 
 
 def _to_float(image: Tensor) -> Tensor:

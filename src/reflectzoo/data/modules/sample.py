@@ -9,7 +9,7 @@ from typing import Any
 
 from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPair, FixedPairs, OnError, PhotoPairs, Region
-from reflectzoo.data.modules.base import ReflectionDataModule
+from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 
@@ -59,6 +59,7 @@ class SamplePhotos(ReflectionDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, **kwargs)
+        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=on_error)
         self.crop = crop
         self.eval_crop = eval_crop
         self.augment = augment

@@ -12,7 +12,7 @@ from typing import Any
 from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPairs, OnError, PhotoPairs, pair_up, readable, views_of
 from reflectzoo.data.images import SUFFIXES, find_images
-from reflectzoo.data.modules.base import ReflectionDataModule
+from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
 from reflectzoo.data.seeding import name_seed
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
@@ -69,6 +69,7 @@ class VOCBlending(ReflectionDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, **kwargs)
+        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=on_error)
         if min(val_share, test_share) < 0 or val_share + test_share >= 1:
             raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
         self.root = root
@@ -156,10 +157,10 @@ def find_splits(
     top = _folder(root, "data.root")
     held_out = _folder(val_root, "data.val_root") if val_root else None
     tested: Path | None = None
-    if names is None and (top / "train").is_dir() and ((top / "val").is_dir() or held_out is not None):
+    if names is None and os.path.isdir(top / "train") and (os.path.isdir(top / "val") or held_out is not None):
         if held_out is None:
             held_out = top / "val"
-            tested = top / "test" if (top / "test").is_dir() else None
+            tested = top / "test" if os.path.isdir(top / "test") else None
         top = top / "train"
     top = _jpeg_images(top)
 
@@ -212,7 +213,7 @@ def _folder(path: str | os.PathLike[str], key: str) -> Path:
     folder = Path(path).expanduser()
     if not os.path.lexists(folder):
         raise UserError(f"{key}={path} does not exist: {_EXPECTED}.")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{key}={path} is {'a dangling link' if folder.is_symlink() else 'a file'}: {_EXPECTED}.")
     return folder
 
@@ -220,7 +221,7 @@ def _folder(path: str | os.PathLike[str], key: str) -> Path:
 def _jpeg_images(folder: Path) -> Path:
     """The photographs of a VOCdevkit, whichever of its folders was given; any other folder is returned as it is."""
     for pattern in ("JPEGImages", "VOC*/JPEGImages", "VOCdevkit/VOC*/JPEGImages"):
-        found = sorted(path for path in folder.glob(pattern) if path.is_dir())
+        found = sorted(path for path in folder.glob(pattern) if os.path.isdir(path))
         if found:
             if len(found) > 1:
                 _log.info("Of %d VOC years, %s is used.", len(found), found[-1])

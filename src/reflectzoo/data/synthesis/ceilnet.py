@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur
+from reflectzoo.errors import UserError
 
 
 class CEILNetSynthesis(Synthesis):
@@ -26,6 +27,9 @@ class CEILNetSynthesis(Synthesis):
         sigma: range of the Gaussian's width in pixels, drawn uniformly for each mixture.
         gamma: range of the factor of the subtraction; the programs use the constant 1.3.
         taps: size of the kernel. The programs draw it from a list but always apply 11.
+
+    Raises:
+        UserError: if a range is upside down or the number of taps even.
     """
 
     def __init__(
@@ -36,7 +40,10 @@ class CEILNetSynthesis(Synthesis):
         self.gamma = (float(gamma[0]), float(gamma[1]))
         self.taps = int(taps)
         if not 0 < self.sigma[0] <= self.sigma[1] or not self.gamma[0] <= self.gamma[1] or self.taps % 2 == 0:
-            raise ValueError(f"sigma and gamma must be ranges (low, high), taps odd: {sigma}, {gamma}, {taps}")
+            raise UserError(
+                "synthesis.sigma and synthesis.gamma must be ranges [low, high], synthesis.taps an odd number, got "
+                f"{sigma}, {gamma}, {taps}."
+            )
 
     def sample_params(self, rng: np.random.Generator) -> dict[str, float]:
         """Width of the blur and factor of the subtraction."""
