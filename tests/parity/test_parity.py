@@ -18,11 +18,13 @@ from torch import nn
 
 from reflectzoo.nets.discriminators import DiscriminatorVGG
 from reflectzoo.parity import (
+    Comparison,
     Fixture,
     ParityError,
     build_state_dict,
     check_parameter_count,
     compare_outputs,
+    compare_scalar,
     load_recorded_weights,
     recorded_input,
     rule_state_dict,
