@@ -172,7 +172,9 @@ def test_ctrl_c_and_ckpt_path_last_give_the_uninterrupted_run(train: Train, tmp_
     runs = list((tmp_path / "outputs/ytmt_uat").iterdir())
     assert len(runs) == 1, "ckpt_path=last goes on in the folder of the run it resumes"
     assert_same_weights(whole.folder / "checkpoints/last.ckpt", runs[0] / "checkpoints/last.ckpt")
-    assert column(runs[0], "train/total") == column(whole.folder, "train/total")
+    # The interrupted step itself is done and saved, but Lightning no longer logs it.
+    logged = column(whole.folder, "train/total")
+    assert column(runs[0], "train/total") == logged[: at - 1] + logged[at:]
 
 
 def test_resume_from_a_finished_epoch_gives_the_uninterrupted_run(train: Train) -> None:
@@ -185,14 +187,20 @@ def test_resume_from_a_finished_epoch_gives_the_uninterrupted_run(train: Train) 
     assert_same_weights(whole.folder / "checkpoints/last.ckpt", rest.folder / "checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize(
-    "model",
-    [name for name in reflectzoo.list_models() if name.startswith("ytmt")],
-)
+BF16 = {
+    name: () if name.startswith("ytmt_p") else ("model.net.hypercolumn=false",)
+    for name in reflectzoo.list_models()
+    if name.startswith("ytmt")
+}
+
+
+@pytest.mark.parametrize("model", BF16)
 def test_every_variant_trains_in_bf16(train: Train, model: str) -> None:
+    # Without its hypercolumn: CPUs without bf16 units take minutes for VGG-19 in it. tests/nets covers that part.
+    stages = ("model.stage1_epochs=1", "trainer.max_epochs=2") if "t" in model.split("_")[1] else ()
     run = train(
-        *(f"model={model}", *TINY, "trainer=fast", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed"),
-        *("data.crop=16", "loss=pixel", "+model.stage1_epochs=0" if model.startswith("ytmt_p") else "seed=1"),
+        *(f"model={model}", *TINY, *BF16[model], *TINY_GAN, "~loss.terms.perceptual", "data.crop=16"),
+        *("data.eval_crop=16", "trainer=fast", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed", *stages),
     )
     assert run.status == 0, run.err
     assert all(value == value for value in column(run.folder, "train/total"))
@@ -212,7 +220,7 @@ def test_nan_stops_before_it_reaches_the_weights(train: Train) -> None:
     good = train("model=ytmt_pcs", "loss=pixel", *TINY, "trainer.max_epochs=1", "test=false")
     path = good.folder / "checkpoints/last.ckpt"
     saved = path.read_bytes()
-    run = train("model=ytmt_pcs", "loss=pixel", *TINY, "loss.terms.transmission.l1=.nan", "ckpt_path=run")
+    run = train("model=ytmt_pcs", "loss=pixel", *TINY, "loss.terms.transmission.l1=nan", "ckpt_path=run")
     assert run.status == 1
     assert "The loss is nan in epoch 1 (transmission)" in run.sentence
     assert "Traceback" not in run.err

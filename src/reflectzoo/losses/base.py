@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError
 
 
 class LossTerm(nn.Module):
@@ -19,10 +20,17 @@ class LossTerm(nn.Module):
         weight: a number, or one number per training phase for methods that train in phases
             (the last one holds for all later phases).
         start_epoch: the term is off before this epoch (0 = from the start); likewise one number or one per phase.
+
+    Raises:
+        UserError: if either is not made of numbers.
     """
 
     def __init__(self, weight: float | Sequence[float] = 1.0, start_epoch: int | Sequence[int] = 0) -> None:
         super().__init__()
+        for name, value in (("weight", weight), ("start_epoch", start_epoch)):
+            each = [value] if isinstance(value, int | float | str) else list(value)
+            if not each or not all(isinstance(number, int | float) for number in each):
+                raise UserError(f"{name} of a {type(self).__name__} is a number or a list of numbers, not {value!r}.")
         self.weight = weight
         self.start_epoch = start_epoch
 

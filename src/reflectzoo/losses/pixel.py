@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import (
     Layer,
@@ -123,9 +124,7 @@ class PixelLoss(LossTerm):
         check_choice("layer of a pixel loss", layer, ("transmission", "reflection"))
         check_choice("unknown_reflection of a pixel loss", unknown_reflection, ("residual", "skip"))
         self.layer = layer
-        self.mse = mse
-        self.gradient = gradient
-        self.l1 = l1
+        self.mse, self.gradient, self.l1 = (_number(value) for value in (mse, gradient, l1))
         self.unknown_reflection = unknown_reflection
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -140,3 +139,9 @@ class PixelLoss(LossTerm):
 
 def _or_all(valid: Tensor | None, images: Tensor) -> Tensor:
     return images.new_ones(len(images), dtype=torch.bool) if valid is None else valid
+
+
+def _number(value: float) -> float:
+    if not isinstance(value, int | float):
+        raise UserError(f"mse, gradient and l1 of a pixel loss are numbers, not {value!r}.")
+    return float(value)

@@ -35,6 +35,15 @@ def across_processes(mean: Tensor) -> Tensor:
     return reduced / world
 
 
+def across_any(flag: bool, device: torch.device) -> bool:
+    """Whether a flag is set in any process."""
+    if processes() == 1:
+        return flag
+    seen = torch.tensor(int(flag), device=device)
+    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+    return bool(seen)
+
+
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean over the samples that count.
 

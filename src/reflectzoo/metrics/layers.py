@@ -8,6 +8,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.losses.reduce import across_any
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window of SSIM; smaller images cannot be scored."""
@@ -63,7 +64,9 @@ class LayerMetrics(nn.Module):
         """Values of all that was updated; a metric without any sample is left out."""
         values: dict[str, Tensor] = {}
         for collection in (self.transmission, self.input, self.reflection):
-            if all(metric.update_called for metric in collection.values()):
+            first = next(iter(collection.values()))
+            # A process without a sample of its own must still take part in the others' sums.
+            if across_any(bool(first.update_called), first.device):
                 values.update(collection.compute())
         return values
 
