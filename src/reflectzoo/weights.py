@@ -9,11 +9,13 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
 from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from reflectzoo.errors import UserError
@@ -43,9 +45,10 @@ def reachable(url: str, timeout: float = REACH_SECONDS) -> bool:
     answers: list[bool] = []
 
     def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "reflectzoo"})
-        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(request, timeout=timeout):
-            answers.append(True)
+        with contextlib.suppress(OSError, ValueError, HTTPException):
+            request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "reflectzoo"})
+            with urllib.request.urlopen(request, timeout=timeout):
+                answers.append(True)
 
     # A name look-up knows no timeout, so the question is asked where it can be left behind.
     asking = threading.Thread(target=ask, name="reflectzoo-reachable", daemon=True)
@@ -84,7 +87,7 @@ def fetch_state_dict(url: str, timeout: float = REACH_SECONDS, stall: float = ST
             with FileLock(path.with_name(f".{path.name}.lock")):
                 if not path.is_file():
                     _download(url, path, stall)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, HTTPException) as error:
             raise DownloadError(f"{url} could not be downloaded to {path} ({error}): try again.") from error
     return read_state_dict(path)
 
@@ -115,6 +118,7 @@ def _download(url: str, path: Path, stall: float) -> None:
     digits = torch.hub.HASH_REGEX.search(path.name)
     if digits is None:
         raise ValueError(f"{path.name} does not carry the digits of its hash")
+    rank_zero_info(f"Downloading {url} to {path}")
     with _socket_timeout(stall):
         # Writes under another name and moves when complete and right.
         torch.hub.download_url_to_file(url, os.fspath(path), digits.group(1), progress=sys.stderr.isatty())

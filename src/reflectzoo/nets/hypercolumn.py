@@ -12,8 +12,8 @@ S_k its rows shifted by the tap k (zero outside the picture, which is the convol
     y = sum_ky S_ky [ sum_kx (W[ky, kx] F) S_kx^T ]^
 
 so each level is projected by the nine taps at its own resolution, then interpolated along rows, then along columns.
-Sums over kx are taken before the vertical step, sums over levels in place. The matrices are banded, so they are
-applied block by block as small dense products, channels innermost.
+Sums over kx are taken with the horizontal step, sums over ky and over the levels with the vertical one. The matrices
+are banded, so the work goes tile by tile, as small dense products with the channels innermost.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
     """``conv2d(dense(features), weight, bias, padding=1)`` without the dense map; exact up to rounding.
 
     Differentiable once in weight, bias, image and, where they ask for it, the levels. Under autocast it computes in
-    autocast's type, as a convolution would. Odd sizes, batches, float64 and both memory formats are fine; the result
-    lies in memory channels-last, which is also how the products below want it.
+    autocast's type, as a convolution would. Any size, batch, float64 and both memory formats are fine; the result lies
+    in memory as the image does. Within :func:`plain_hypercolumn` and while exporting it takes the plain form.
 
     Args:
         features: image (B, 3, H, W) and levels (B, C_i, h_i, w_i).
@@ -172,11 +172,12 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
         raise ValueError(
             f"a hypercolumn of {channels} channels needs a weight (O, {channels}, 3, 3), got {tuple(weight.shape)}"
         )
-    if _plain.get():
+    # An exported program should consist of ordinary operators, and know nothing of one size.
+    if _plain.get() or torch.compiler.is_exporting():
         return F.conv2d(dense(features), weight, bias, padding=1)
 
     kind = image.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:  # which autocast leaves alone
         dtype = torch.get_autocast_dtype(kind)
         weight = weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
@@ -226,26 +227,25 @@ class _Strip(NamedTuple):
     taps: tuple[Tensor, ...]
 
 
-def _shifted_upsampling(source: int, target: int) -> Tensor:
-    """(3, target, source): the 1-D interpolation matrix with its rows shifted by each tap, zero outside the picture.
-
-    It is taken from ``interpolate`` itself, so odd sizes come out right without a formula of our own.
-    """
+def _upsampling(source: int, target: int) -> Tensor:
+    """(target, source): the 1-D interpolation matrix, from ``interpolate`` itself, so that odd sizes come out right."""
     identity = torch.eye(source, dtype=torch.float64).unsqueeze(0)
-    upsample = F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].t()
-    padded = F.pad(upsample, (0, 0, 1, 1))
-    return torch.stack([padded[tap : tap + target] for tap in range(3)])
+    return F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].t()
 
 
 def _strips(sources: tuple[int, ...], target: int, step: int) -> Iterator[_Strip]:
-    levels = [_shifted_upsampling(source, target) for source in sources]
+    levels = [_upsampling(source, target) for source in sources]
     for start in range(0, target, step):
         places = slice(start, min(start + step, target))
+        length = places.stop - start
         samples, taps = [], []
         for level in levels:
-            used = level[:, places].sum(dim=(0, 1)).nonzero()
+            # One place more on each side, for the taps; outside the picture it is zero, the padding of the convolution.
+            reach = level[max(start - 1, 0) : places.stop + 1]
+            reach = F.pad(reach, (0, 0, int(start == 0), int(places.stop == target)))
+            used = reach.sum(dim=0).nonzero()
             samples.append(slice(int(used[0]), int(used[-1]) + 1))
-            taps.append(level[:, places, samples[-1]])
+            taps.append(torch.stack([reach[tap : tap + length, samples[-1]] for tap in range(3)]))
         yield _Strip(places, tuple(samples), tuple(taps))
 
 
@@ -366,8 +366,7 @@ class _UpsampledTaps(torch.autograd.Function):
         if wants_weight:
             # (ky, C, kx * O) back to (O, C, ky, kx)
             weight_grad = torch.cat(
-                [part.unflatten(2, (3, outputs)).permute(3, 1, 0, 2) for part in kernel_grads if part is not None],
-                dim=1,
+                [part.view(3, -1, 3, outputs).permute(3, 1, 0, 2) for part in kernel_grads if part is not None], dim=1
             )
         return (grad, weight_grad, *level_grads)
 
