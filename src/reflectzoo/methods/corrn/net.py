@@ -1,0 +1,307 @@
+"""The network of "CoRRN: Cooperative Reflection Removal Network" (Wan et al., TPAMI 2019).
+
+One VGG-16 encoder (CencN) feeds two decoders: one estimates the gradient of the transmission (GdecN), the other the
+transmission itself (IdecN), guided by the features of the first at every scale. The reflection is what is left over.
+
+Module names are those of the authors' program (github.com/wanrenjie/CoRRN, 5f7f8d1), so that its files load as they
+are. Paper and program differ; what runs here is the program, and README.md beside this file lists the differences.
+
+The paper draws every upsampling step of the image decoder as three parallel transposed convolutions. The program has
+one, applied three times to one tensor, and concatenates three equal maps. Here it is applied once, and the next layer's
+kernel is summed over the three places where the map would have stood: a convolution is linear, so the result is the
+same. :func:`plain_copies` switches back to the literal form, which the tests compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.methods.corrn.encoder import STAGES, stage
+
+_STRIDE = 32  # five poolings
+_COPIES = 3  # equal sub-layers of an upsampling step
+_EPSILON = 1e-3  # of every batch normalisation but the encoder's
+
+_plain: ContextVar[bool] = ContextVar("plain_corrn", default=False)
+
+
+@contextmanager
+def plain_copies() -> Iterator[None]:
+    """Within this block equal sub-layers are computed one by one and concatenated, as the released program does it."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Units: convolution without bias, batch normalisation, rectifier
+
+
+class _Unit(nn.Module):
+    """3x3, 5x5, 7x7 or 1x1 convolution, batch normalisation, rectifier.
+
+    Args:
+        in_channels: channels of the kernel.
+        out_channels: of the result.
+        kernel: its side, odd.
+        copied: the first ``3 * copied`` input channels are three equal maps; the unit takes them once.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, copied: int = 0) -> None:
+        super().__init__()
+        self.copied = copied
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, x = _match(self.conv.weight, x, self.copied, dim=1)
+        return F.relu(self.bn(F.conv2d(x, weight, padding=self.conv.padding)), inplace=True)
+
+
+class _UpUnit(nn.Module):
+    """4x4 transposed convolution of stride 2, batch normalisation, rectifier: twice the size.
+
+    Args:
+        in_channels: channels of the kernel.
+        out_channels: of the result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class _TripleUpUnit(nn.Module):
+    """One of the three equal sub-layers of an upsampling step; arguments as for :class:`_Unit`.
+
+    In training each application updates the running statistics. Three updates with the same batch and momentum m are
+    one with momentum 1 - (1 - m)^3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, copied: int = 0) -> None:
+        super().__init__()
+        self.copied = copied
+        self.transconv = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, x = _match(self.transconv.weight, x, self.copied, dim=0)
+        y = F.conv_transpose2d(x, weight, stride=2, padding=1)
+        if _plain.get():
+            return F.relu(torch.cat([self.bn(y) for _ in range(_COPIES)], 1), inplace=True)
+        bn = self.bn
+        if self.training:
+            cast(Tensor, bn.num_batches_tracked).add_(_COPIES)
+        momentum = 1 - (1 - cast(float, bn.momentum)) ** _COPIES
+        y = F.batch_norm(
+            y, bn.running_mean, bn.running_var, bn.weight, bn.bias, self.training, momentum=momentum, eps=bn.eps
+        )
+        return F.relu(y, inplace=True)
+
+
+def _match(weight: Tensor, x: Tensor, copied: int, dim: int) -> tuple[Tensor, Tensor]:
+    """A kernel for an input that holds its first ``copied`` channels once instead of three times."""
+    if not copied or x.shape[1] == weight.shape[dim]:
+        return weight, x
+    equal, rest = torch.split(weight, [_COPIES * copied, weight.shape[dim] - _COPIES * copied], dim)
+    return torch.cat((equal.unflatten(dim, (_COPIES, copied)).sum(dim), rest), dim), x
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Feature extraction: "Reduction A" and "B" of Inception-ResNet-v2 without their reduction
+
+
+class _ExtractionA(nn.Module):
+    """Three views of one map, side by side: 7x7, 3x3, and two 3x3 in a row."""
+
+    def __init__(self, scale: _Scale) -> None:
+        super().__init__()
+        c = scale
+        self.path1 = nn.Sequential(_Unit(c(256), c(96), 1), _Unit(c(96), c(192), 7))
+        self.path2 = _Unit(c(256), c(192), 3)
+        self.path3 = nn.Sequential(_Unit(c(256), c(256), 1), _Unit(c(256), c(256), 3), _Unit(c(256), c(192), 3))
+        self.channels = 3 * c(192)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((self.path1(x), self.path2(x), self.path3(x)), 1)
+
+
+class _ExtractionB(nn.Module):
+    """Four views of one map, each after a 1x1 convolution."""
+
+    def __init__(self, scale: _Scale, in_channels: int, copied: int) -> None:
+        super().__init__()
+        c = scale
+
+        def path(*units: tuple[int, int]) -> nn.Sequential:
+            """Output channels and kernel of the units after the 1x1."""
+            layers, before = [_Unit(in_channels, c(128), 1, copied)], c(128)
+            for channels, kernel in units:
+                layers.append(_Unit(before, c(channels), kernel))
+                before = c(channels)
+            return nn.Sequential(*layers)
+
+        self.path1 = path((192, 7))
+        self.path2 = path((192, 3))
+        self.path3 = path((128, 3))
+        self.path4 = path((128, 3), (128, 3))
+        self.channels = 2 * c(192) + 2 * c(128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((self.path1(x), self.path2(x), self.path3(x), self.path4(x)), 1)
+
+
+class _Scale:
+    """Published channel numbers at another width."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def __call__(self, channels: int) -> int:
+        return max(channels * self.width // 64, 1)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class CoRRNNet(nn.Module):
+    """The cooperative network: context encoder, gradient decoder, image decoder.
+
+    Paper Sec. 4.1, Fig. 2; the class ReflectionNetwork of the program, 59,512,039 parameters. Images enter as they are,
+    in [0, 1]: the program does not normalise them, although its encoder starts from ImageNet weights.
+
+    Args:
+        width: channels of the first convolution, 64 as published; all others in proportion. ImageNet weights fit 64
+            only.
+        gradient_decoder: False takes GdecN and its guidance out, the last row of Table 3.
+        brightness: factor of the transmission in evaluation mode. The authors' note says that the paper's PSNR was
+            measured with 1.1 ("colour rescaling") and everything else with 1.
+
+    Raises:
+        UserError: if ``width`` is below 4.
+    """
+
+    def __init__(self, width: int = 64, gradient_decoder: bool = True, brightness: float = 1.0) -> None:
+        super().__init__()
+        if width < 4:
+            raise UserError(f"CoRRN: model.net.width must be at least 4 (64 as published), got {width}.")
+        self.width = width
+        self.gradient_decoder = gradient_decoder
+        self.brightness = brightness
+        c = _Scale(width)
+        guide = c if gradient_decoder else (lambda channels: 0)
+
+        self.convs1R, self.convs2R, self.convs3R, self.convs4R, self.convs5R = (stage(n, width) for n in STAGES)
+
+        # Image decoder. What enters a step: three copies of the last, the encoder's map of that size, the guide.
+        self.conv6R = _Unit(c(512), c(256), 3)
+        self.featureExtractionA = _ExtractionA(c)
+        self.deconv0R = nn.Sequential(_TripleUpUnit(self.featureExtractionA.channels, c(256)))
+        joined = _COPIES * c(256) + c(512) + guide(128)
+        self.deconv1R = nn.Sequential(_TripleUpUnit(joined, c(128), copied=c(256)))
+        joined = _COPIES * c(128) + c(256) + guide(64)
+        self.featureExtractionB = _ExtractionB(c, joined, copied=c(128))
+        self.deconv2R = nn.Sequential(_TripleUpUnit(self.featureExtractionB.channels, c(64)))
+        joined = _COPIES * c(64) + c(128) + guide(32)
+        self.deconv3R = nn.Sequential(_TripleUpUnit(joined, c(32), copied=c(64)))
+        joined = _COPIES * c(32) + c(64) + guide(16)
+        self.deconv4R = nn.Sequential(_TripleUpUnit(joined, c(16), copied=c(32)))
+        joined = _COPIES * c(16) + int(gradient_decoder)
+        # Even the last layer is normalised and rectified: the transmission is >= 0 and has no upper bound.
+        self.output = nn.Sequential(_Unit(joined, c(16), 3, copied=c(16)), _Unit(c(16), 3, 3))
+
+        if gradient_decoder:
+            self.conv6_1 = _Unit(c(512), c(1024), 7)
+            self.conv6_2 = _Unit(c(1024), c(512), 1)
+            self.deconv5_1 = _Unit(c(512), c(256), 3)
+            self.deconv5_2 = _Unit(c(256), c(256), 5)
+            self.featureEnhance5 = _Unit(c(256), c(128), 7)
+            self.deconv4_1 = _Unit(c(256) + c(512), c(128), 3)
+            self.deconv4_2 = _UpUnit(c(128), c(128))
+            self.featureEnhance4 = _Unit(c(128), c(64), 7)
+            self.deconv3_1 = _Unit(c(128) + c(256), c(64), 3)
+            self.deconv3_2 = _UpUnit(c(64), c(64))
+            self.featureEnhance3 = _Unit(c(64), c(32), 7)
+            self.deconv2_1 = _Unit(c(64) + c(128), c(32), 3)
+            self.deconv2_2 = _UpUnit(c(32), c(32))
+            self.featureEnhance2 = _Unit(c(32), c(16), 7)
+            self.deconv1 = _UpUnit(c(32) + c(64), c(64))
+            self.pred1_contour = nn.Conv2d(c(64), 1, 5, padding=2)
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate a mixture.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sizes that are no multiples of 32 are continued by
+                reflection and the result is cut back.
+
+        Returns:
+            ``transmission`` (B, 3, H, W) >= 0; ``reflection`` = mixture - transmission, which may be negative; with the
+            gradient decoder ``aux["gradient"]`` (B, 1, H, W) in (0, 1), the size of the transmission's gradient.
+
+        Raises:
+            UserError: in training, if the deepest map is a single pixel of a single image, which batch normalisation
+                cannot work with.
+        """
+        image = _pad(mixture)
+        if self.training and image.shape[0] * image[0, 0].numel() == _STRIDE**2:
+            raise UserError(
+                "CoRRN normalises over the batch and cannot train on one image of 32x32 pixels or fewer: set a larger "
+                "data.crop or data.batch_size."
+            )
+        skips = [image]
+        for encode in (self.convs1R, self.convs2R, self.convs3R, self.convs4R, self.convs5R):
+            skips.append(encode(skips[-1]))
+        guides, gradient = self._gradient(skips) if self.gradient_decoder else ([()] * 4, None)
+
+        x = self.deconv0R(self.featureExtractionA(self.conv6R(skips[5])))
+        x = self.deconv1R(torch.cat((x, skips[4], *guides[0]), 1))
+        x = self.featureExtractionB(torch.cat((x, skips[3], *guides[1]), 1))
+        x = self.deconv3R(torch.cat((self.deconv2R(x), skips[2], *guides[2]), 1))
+        x = self.deconv4R(torch.cat((x, skips[1], *guides[3]), 1))
+        transmission = self.output(x if gradient is None else torch.cat((x, gradient), 1))
+
+        if self.brightness != 1 and not self.training:
+            transmission = self.brightness * transmission
+        height, width = mixture.shape[-2:]
+        transmission = transmission[..., :height, :width]
+        outputs: Outputs = {"transmission": transmission, "reflection": mixture - transmission}
+        if gradient is not None:
+            outputs["aux"] = {"gradient": gradient[..., :height, :width]}
+        return outputs
+
+    def _gradient(self, skips: list[Tensor]) -> tuple[list[tuple[Tensor]], Tensor]:
+        """GdecN: enhanced features from 1/16 to 1/2 of the size, for the image decoder, and the gradient itself."""
+        x = self.deconv5_2(self.deconv5_1(self.conv6_2(self.conv6_1(skips[4]))))
+        guides: list[Tensor] = [self.featureEnhance5(x)]
+        x = self.deconv4_2(self.deconv4_1(torch.cat((x, skips[4]), 1)))
+        guides.append(self.featureEnhance4(x))
+        x = self.deconv3_2(self.deconv3_1(torch.cat((x, skips[3]), 1)))
+        guides.append(self.featureEnhance3(x))
+        x = self.deconv2_2(self.deconv2_1(torch.cat((x, skips[2]), 1)))
+        guides.append(self.featureEnhance2(x))
+        x = self.deconv1(torch.cat((x, skips[1]), 1))
+        return [(guide,) for guide in guides], torch.sigmoid(self.pred1_contour(x))
+
+
+def _pad(image: Tensor) -> Tensor:
+    down, right = -image.shape[-2] % _STRIDE, -image.shape[-1] % _STRIDE
+    if not (down or right):
+        return image
+    mode = "reflect" if down < image.shape[-2] and right < image.shape[-1] else "replicate"
+    return F.pad(image, (0, right, 0, down), mode=mode)
