@@ -313,6 +313,19 @@ def test_inputs_are_not_modified() -> None:
         assert torch.equal(x, image(1, 3, 17, 16)), name
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_shortcuts_without_gradients_change_nothing(name: str) -> None:
+    net = ruled(TINY[name]())
+    x = image(2, 3, 37, 30)
+
+    learning = net(x)
+    with torch.no_grad():
+        judging = net(x)
+
+    for layer in ("transmission", "reflection"):
+        assert difference(learning[layer], judging[layer]) < 1e-5
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Two stages
 
@@ -341,7 +354,8 @@ def test_stage_2_refines_the_layers_and_does_not_see_the_mixture() -> None:
     x = image(1, 3, 20, 24)
 
     outputs = net(x)
-    first = net.icnn(x)
+    with torch.no_grad():
+        first = net.icnn(x)
     second = net.icnn2(first["transmission"], first["reflection"])
 
     for layer in ("transmission", "reflection"):

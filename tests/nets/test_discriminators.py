@@ -129,3 +129,16 @@ def test_channel_attention_by_hand() -> None:
 @pytest.mark.parametrize("attention", [PixelAttention, ChannelAttention])
 def test_attention_takes_fewer_channels_than_the_reduction(attention: type[nn.Module]) -> None:
     assert attention(2)(torch.rand(2, 2, 3, 5)).shape == (2, 2, 3, 5)
+
+
+def test_channel_attention_in_place_only_without_gradients() -> None:
+    attention = ChannelAttention(8, inplace=True)
+    x = torch.rand(1, 8, 3, 3)
+    before = x.clone()
+
+    learning = attention(x)
+    assert torch.equal(x, before)
+    with torch.no_grad():
+        found = attention(x)
+    assert found is x
+    assert torch.allclose(found, learning)

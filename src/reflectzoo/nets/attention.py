@@ -45,12 +45,14 @@ class ChannelAttention(nn.Module):
     Args:
         channels: C of the input.
         reduction: how many times narrower the hidden layer is (never below one unit).
+        inplace: overwrite the input where no gradient is recorded, as a rectifier would; for inputs nobody else needs.
     Shape:
         (B, C, H, W) -> the same; any range.
     """
 
-    def __init__(self, channels: int, reduction: int = 8) -> None:
+    def __init__(self, channels: int, reduction: int = 8, inplace: bool = False) -> None:
         super().__init__()
+        self.inplace = inplace
         hidden = _hidden(channels, reduction)
         self.ca = nn.Sequential(
             nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
@@ -58,4 +60,5 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of (B, C, H, W)."""
-        return x * cast(Tensor, self.ca(torch.mean(x, dim=(2, 3), keepdim=True)))
+        weights = cast(Tensor, self.ca(torch.mean(x, dim=(2, 3), keepdim=True)))
+        return x.mul_(weights) if self.inplace and not torch.is_grad_enabled() else x * weights

@@ -37,6 +37,18 @@ def _negative(x: Tensor) -> Tensor:
     return x.clamp(max=0)
 
 
+def _side_by_side(own: Tensor, other: Tensor, negative: bool) -> Tensor:
+    """[relu(own), min(other, 0)] on channels, or [relu(own), relu(other)]."""
+    if torch.is_grad_enabled():
+        return torch.cat((F.relu(own), _negative(other) if negative else F.relu(other)), 1)
+    # Rectifying in place spares two fresh maps, and on a CPU fresh memory costs more than the arithmetic.
+    both = torch.cat((own, other), 1)
+    kept, received = both.chunk(2, 1)
+    kept.clamp_(min=0)
+    _ = received.clamp_(max=0) if negative else received.clamp_(min=0)
+    return both
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Exchange heads, Eq. (2)
 
@@ -57,9 +69,7 @@ class ConcatenationHead(nn.Module):
 
     def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
         """Two maps (B, C, H, W) -> two of the same shape."""
-        positive_l, positive_r = F.relu(l), F.relu(r)
-        from_l, from_r = (_negative(l), _negative(r)) if self.negative else (positive_l, positive_r)
-        return self.fusion_l(torch.cat((positive_l, from_r), 1)), self.fusion_r(torch.cat((positive_r, from_l), 1))
+        return self.fusion_l(_side_by_side(l, r, self.negative)), self.fusion_r(_side_by_side(r, l, self.negative))
 
 
 class AdditionHead(nn.Module):
@@ -67,7 +77,8 @@ class AdditionHead(nn.Module):
 
     def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
         """Two maps (B, C, H, W) -> two of the same shape."""
-        return F.relu(l) + _negative(r), F.relu(r) + _negative(l)
+        # Autograd allows it: unlike the rectifier, the negative part does not need its result for the way back.
+        return _negative(r).add_(F.relu(l)), _negative(l).add_(F.relu(r))
 
 
 class SeparateHead(nn.Module):
@@ -106,7 +117,7 @@ class _Attended(nn.Module):
         super().__init__()
         self.model = nn.Sequential(
             PixelAttention(in_channels),
-            ChannelAttention(in_channels),
+            ChannelAttention(in_channels, inplace=True),
             nn.Conv2d(in_channels, out_channels, 3, padding=1),
         )
 
@@ -199,8 +210,24 @@ def _join(skip: Tensor, coarse: Tensor) -> Tensor:
 def _first_responses(l: Features, r: Features, conv_l: nn.Module, conv_r: nn.Module) -> list[Tensor]:  # noqa: E741
     """The first convolutions of both streams, sharing the work where both see one hypercolumn."""
     if l is r and not isinstance(l, Tensor):
-        return joint_hypercolumn_conv2d(l, [cast(HypercolumnConv2d, conv_l), cast(HypercolumnConv2d, conv_r)])
-    return [conv_l(l), conv_r(r)]
+        convs = [cast(HypercolumnConv2d, conv_l), cast(HypercolumnConv2d, conv_r)]
+        responses = joint_hypercolumn_conv2d(l, convs)
+    else:
+        responses = [conv_l(l), conv_r(r)]
+    return [_in_fast_layout(cast(Tensor, conv_l.weight), response) for response in responses]
+
+
+def _in_fast_layout(weight: Tensor, response: Tensor) -> Tensor:
+    """Choose the memory format that the rest of the network will follow, unless its user chose channels-last.
+
+    The hypercolumn's convolution answers in channels-last, an ordinary one does not. Measured in float32 on an AVX2
+    CPU, one thread: forward alone takes some tenths less time in channels-last, but the way back of a wide convolution
+    twice as long, which costs a training step at 224x224 a twelfth. Results differ by rounding only.
+    """
+    if response.device.type != "cpu" or response.dtype != torch.float32 or not weight.is_contiguous():
+        return response
+    learning = torch.is_grad_enabled()
+    return response.contiguous(memory_format=torch.contiguous_format if learning else torch.channels_last)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -387,7 +414,7 @@ class _ReleasedUnit(nn.Module):
             *before,
             conv or nn.Conv2d(in_channels, out_channels, 3, padding=1),
             PixelAttention(out_channels),
-            ChannelAttention(out_channels),
+            ChannelAttention(out_channels, inplace=True),
         )
 
 
