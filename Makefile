@@ -8,6 +8,8 @@ RUN = "$(VENV)/bin/python" -m
 READY = $(VENV)/.ready
 
 export NO_ALBUMENTATIONS_UPDATE = 1
+# Threads that spin while they wait slow everything down tenfold when cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: quickstart test test-gpu lint bench parity clean help
 .DEFAULT_GOAL := help

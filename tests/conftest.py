@@ -16,6 +16,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 # Tests use small networks, for which handing work to a second thread costs more than it saves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -24,6 +25,7 @@ TINY = (
     "model.net.width=8",
     "model.vgg=random",
     "data.crop=32",
+    "data.eval_crop=32",
     "data.batch_size=2",
     "data.samples_per_epoch=8",
     "trainer.max_epochs=2",

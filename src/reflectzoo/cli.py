@@ -13,6 +13,10 @@ from typing import Any, NoReturn
 
 from reflectzoo.errors import Interrupted, TrainingError, UserError
 
+# Read by OpenMP when torch is loaded, which every command does after this. Threads that wait by spinning make a step
+# ten times slower, and more, as soon as anything else runs on the same cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
