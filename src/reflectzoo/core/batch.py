@@ -29,22 +29,36 @@ class Batch(_BatchRequired, total=False):
         has_reflection: (B,) bool, false where the reflection is unknown.
         name: B strings, unique within a data set.
         dataset: B strings, the data set each sample came from.
+        unaligned_transmission: (B, 3, H, W), the scene behind the glass shot from a slightly different place, fit for
+            comparing deep features only; such a sample has ``has_transmission`` false, so that no term compares pixels.
+        has_unaligned: (B,) bool, false where there is none.
         frames: (B, N, 3, H, W), sequences only; ``mixture`` is then the centre frame.
         frame_transmissions: (B, N, 3, H, W), the transmission of every frame, zeros where unknown.
         frame_reflections: (B, N, 3, H, W), the reflection of every frame, zeros where unknown.
         has_frame_transmission: (B, N) bool.
         has_frame_reflection: (B, N) bool.
-        draws: what the synthesis drew for each sample (sigma, alpha, ...), tensors of shape (B, ...).
+        has_frames: (B,) bool, false for a still picture that shares a batch with sequences; its frames are zeros.
+        draws: what the synthesis drew for each sample (sigma, alpha, ...), tensors of shape (B, ...); NaN for samples
+            of a batch for which nothing of that name was drawn.
         seed: (B,) int64, the number that all random choices of that sample follow from.
+        source_size: (B, 2) int64, height and width of the stored picture, evaluations only.
+        protocol: B strings, how the stored pictures were resized for the evaluation.
+        tags: B dictionaries of strings, what else is known about a sample (subset, scene, aperture, glass).
     """
 
+    unaligned_transmission: Tensor
+    has_unaligned: Tensor
     frames: Tensor
     frame_transmissions: Tensor
     frame_reflections: Tensor
     has_frame_transmission: Tensor
     has_frame_reflection: Tensor
+    has_frames: Tensor
     draws: dict[str, Tensor]
     seed: Tensor
+    source_size: Tensor
+    protocol: list[str]
+    tags: list[dict[str, str]]
 
 
 class _OutputsRequired(TypedDict):
@@ -87,3 +101,10 @@ def check_batch(batch: Batch) -> None:
     for key in ("name", "dataset"):
         if len(batch[key]) != size:  # type: ignore[literal-required]
             raise ValueError(f"batch['{key}'] must hold {size} strings")
+    if "frames" in batch:
+        frames = batch["frames"]
+        if frames.ndim != 5 or (frames.shape[0], *frames.shape[2:]) != tuple(mixture.shape):
+            raise ValueError(
+                f"batch['frames'] must be (B, N, 3, H, W), got {tuple(frames.shape)} beside a mixture of "
+                f"{tuple(mixture.shape)}"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -14,7 +15,8 @@ from reflectzoo.data.images import Photo
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
 import albumentations as A
 
-Kind = Literal["paper", "hard"]
+Kind = Literal["paper", "hard", "square"]
+KINDS: tuple[str, ...] = ("paper", "hard", "square")
 
 # A picture more elongated than this is cut to it first: enlarging 12000x200 whole would only make a 36 MB strip of
 # which one square is used.
@@ -31,24 +33,30 @@ class PhotoAugment:
     ``hard`` makes few photographs go further: views from a twelfth of the picture to all of it, all eight turns and
     mirror images, brightness, contrast, saturation, hue and gamma, and now and then the colour channels exchanged.
 
+    ``square`` is what IBCLN's program does with real pairs: a square of 0.7 of the shorter side, anywhere, resized.
+
     Photographs smaller than the crop are enlarged just enough.
 
     Args:
         crop: side of the view in pixels.
-        kind: ``paper`` or ``hard``.
+        kind: ``paper``, ``hard`` or ``square``.
+        colours: whether ``hard`` changes colours. Not where several layers must still add up afterwards.
+        rotate: probability of a turn by 90, 180 or 270 degrees on top (0.5 in DSRNet's program).
     """
 
-    def __init__(self, crop: int, kind: Kind = "paper") -> None:
-        if kind not in ("paper", "hard"):
-            raise ValueError(f"augment must be paper or hard, got {kind!r}")
+    def __init__(self, crop: int, kind: Kind = "paper", colours: bool = True, rotate: float = 0.0) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"augment must be one of {', '.join(KINDS)}, got {kind!r}")
         self.crop = crop
         self.kind = kind
-        self._compose = A.Compose(_paper(crop) if kind == "paper" else _hard(crop))
+        self.rotate = rotate
+        steps = {"paper": _paper(crop), "hard": _hard(crop, colours), "square": [_square(crop)]}
+        self._compose = A.Compose(steps[kind])
 
     @property
     def shorter(self) -> int:
         """The shorter side a photograph needs so that no view of it is enlarged more than the whole picture asks."""
-        return 2 * self.crop if self.kind == "paper" else 4 * self.crop
+        return 4 * self.crop if self.kind == "hard" else 2 * self.crop
 
     def __call__(self, photo: Photo, seed: int) -> Photo:
         """Cut one view.
@@ -64,8 +72,39 @@ class PhotoAugment:
         # random numbers, so that (say) both flips always came together.
         rng = np.random.default_rng(seed)
         self._compose.set_random_state(rng, random.Random(seed))
-        view: Photo = self._compose(image=_shortened(photo, rng))["image"]
+        photo = _shortened(photo, rng)
+        if self.kind == "square":
+            photo = _random_square(photo, rng)
+        view: Photo = self._compose(image=photo)["image"]
+        if self.rotate > 0 and rng.random() < self.rotate:
+            view = np.rot90(view, int(rng.integers(1, 4)))
         return np.ascontiguousarray(view)
+
+    def together(self, photos: Sequence[Photo], seed: int) -> list[Photo]:
+        """Cut the same view, turned the same way, from several layers or frames.
+
+        Args:
+            photos: all of one size. (No step's choices depend on what a picture shows, so the same seed gives each
+                the same view.)
+            seed: as above.
+
+        Raises:
+            ValueError: if the sizes differ.
+        """
+        if len({photo.shape for photo in photos}) > 1:
+            raise ValueError(f"layers must be of one size, got {[photo.shape[:2] for photo in photos]}")
+        return [self(photo, seed) for photo in photos]
+
+
+def _random_square(photo: Photo, rng: np.random.Generator) -> Photo:
+    height, width = photo.shape[:2]
+    side = max(1, round(0.7 * min(height, width)))
+    top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    return photo[top : top + side, left : left + side]
+
+
+def _square(crop: int) -> A.BasicTransform:
+    return A.Resize(crop, crop, interpolation=cv2.INTER_CUBIC, area_for_downscale="image")
 
 
 def _paper(crop: int) -> list[A.BasicTransform]:
@@ -78,8 +117,8 @@ def _paper(crop: int) -> list[A.BasicTransform]:
     ]
 
 
-def _hard(crop: int) -> list[A.BasicTransform]:
-    return [
+def _hard(crop: int, colours: bool) -> list[A.BasicTransform]:
+    shape = [
         A.RandomResizedCrop(
             (crop, crop),
             scale=(0.08, 1.0),
@@ -90,6 +129,11 @@ def _hard(crop: int) -> list[A.BasicTransform]:
         A.HorizontalFlip(p=0.5),
         A.VerticalFlip(p=0.5),
         A.Transpose(p=0.5),
+    ]
+    if not colours:
+        return shape
+    return [
+        *shape,
         A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.6, 1.4), hue=(-0.05, 0.05), p=0.8),
         A.RandomGamma(gamma_limit=(70, 140), p=0.5),
         A.ChannelShuffle(p=0.2),

@@ -16,6 +16,8 @@ PAIRING = 0
 CROPS = 1
 SYNTHESIS = 2
 SHUFFLE = 3
+PART = 4
+TURNS = 5
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:

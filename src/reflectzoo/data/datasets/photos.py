@@ -75,6 +75,10 @@ class PhotoPairs(KeyedDataset):
         """Bound the memory for decoded photographs, in each process that reads."""
         self.cache.max_bytes = max_bytes
 
+    def pictures(self) -> list[Path]:
+        """The photographs."""
+        return [path for scene in self.scenes for path in scene]
+
     def partners(self, epoch: int, index: int) -> tuple[list[int], list[int]]:
         """The scenes of one pair: its transmission and its reflection, each followed by its stand-ins, in order."""
         round_number, place = divmod(index, self._half)
@@ -172,6 +176,12 @@ class FixedPairs(KeyedDataset):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def pictures(self) -> list[Path]:
+        """The photographs."""
+        return list(
+            dict.fromkeys(region.path for pair in self.pairs for region in (pair.transmission, pair.reflection))
+        )
 
     def sample(self, key: SampleKey) -> Sample:
         """One pair: ``transmission`` and ``reflection`` are (3, crop, crop) uint8."""

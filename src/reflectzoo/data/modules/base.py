@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor
 
 from reflectzoo.core.batch import Batch
+from reflectzoo.data.complete import complete, draw
 from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
 from reflectzoo.data.sampler import EpochSampler, EvaluationSampler, RepeatedSampler
@@ -22,6 +21,13 @@ _log = logging.getLogger(__name__)
 # A GPU is kept busy by a few readers; more only take memory.
 _MOST_WORKERS = 8
 _NAMED_NOTICES = 3
+_IN_ALL = {
+    "unreadable": "%d photographs could not be read.",
+    "small": "%d photographs are smaller than the crop and were enlarged.",
+    "missing": "%d pictures have no partner and were left out.",
+    "mismatch": "%d pairs differ in size and were left out.",
+    "tiny": "%d pairs are too small to be scored and were left out.",
+}
 
 
 class ReflectionDataModule(pl.LightningDataModule):
@@ -33,7 +39,7 @@ class ReflectionDataModule(pl.LightningDataModule):
     samplers here already know about processes.
 
     Args:
-        synthesis: makes a mixture of two photographs.
+        synthesis: makes a mixture of two photographs; None where all mixtures are real.
         seed: what training draws follow from. Evaluation does not depend on it.
         batch_size: training samples of one process in one step.
         eval_batch_size: likewise for validation and test.
@@ -46,7 +52,7 @@ class ReflectionDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        synthesis: Synthesis,
+        synthesis: Synthesis | None = None,
         seed: int = 0,
         batch_size: int = 1,
         eval_batch_size: int = 1,
@@ -117,8 +123,7 @@ class ReflectionDataModule(pl.LightningDataModule):
         """Say how many files had something to say about, beyond those that were named."""
         for kind, paths in self._notices.items():
             if len(paths) > _NAMED_NOTICES:
-                what = "could not be read" if kind == "unreadable" else "are smaller than the crop and were enlarged"
-                _log.warning("In all, %d photographs %s.", len(paths), what)
+                _log.warning("In all, " + _IN_ALL[kind], len(paths))
         self._notices.clear()
 
     def train_dataloader(self) -> ReflectionLoader:
@@ -151,6 +156,7 @@ class ReflectionDataModule(pl.LightningDataModule):
             )
         workers = self._workers()
         self._train.limit_cache(self.cache_mb * 2**20 // max(workers, 1))
+        self._train.set_step(self.batch_size * self._world_size())
         return ReflectionLoader(
             self._train,
             RepeatedSampler(sampler) if overfit else sampler,
@@ -178,8 +184,7 @@ class ReflectionDataModule(pl.LightningDataModule):
         if isinstance(batch, dict) and "seed" in batch:
             for notice in batch.pop("notices", ()):
                 self.notice(notice)
-            if "mixture" not in batch and "draws" not in batch:
-                batch["draws"] = self.synthesis.draw(batch["seed"])
+            self.draw(batch)
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -194,36 +199,20 @@ class ReflectionDataModule(pl.LightningDataModule):
 
     # -- what anyone may call ---------------------------------------------------------------------------------------
 
+    def draw(self, raw: Sample) -> None:
+        """Add what the synthesis draws for a collated batch, where something is to be blended."""
+        drawn = draw(raw, self.synthesis)
+        if drawn is not None:
+            raw["draws"] = drawn
+
     def complete(self, raw: Sample) -> Batch:
         """Make the mixtures of a batch as the loaders yield it. In a notebook: ``module.complete(next(iter(loader)))``.
 
         Args:
-            raw: uint8 ``transmission`` and ``reflection`` (B, 3, H, W), perhaps ``mixture``; ``seed``, ``name``,
-                ``dataset``; perhaps ``draws``, and ``counts``, false for samples that must not be scored.
+            raw: collated samples, see :data:`~reflectzoo.data.datasets.base.Sample`; perhaps ``draws``, and ``counts``,
+                false for samples that must not be scored.
         """
-        transmission, reflection = _to_float(raw["transmission"]), _to_float(raw["reflection"])
-        draws: dict[str, Tensor] = raw.get("draws", {})
-        if "mixture" in raw:
-            mixture = _to_float(raw["mixture"])
-        else:
-            mixture, transmission, reflection, draws = self.synthesis(
-                transmission, reflection, raw["seed"], draws or None
-            )
-        known: Tensor = raw.get("counts", torch.ones(len(mixture), dtype=torch.bool, device=mixture.device))
-        if "counts" in raw:
-            shown = known.view(-1, 1, 1, 1)
-            transmission, reflection = transmission * shown, reflection * shown
-        return {
-            "mixture": mixture,
-            "transmission": transmission,
-            "reflection": reflection,
-            "has_transmission": known,
-            "has_reflection": known.clone(),
-            "name": raw["name"],
-            "dataset": raw["dataset"],
-            "draws": draws,
-            "seed": raw["seed"],
-        }
+        return complete(raw, self.synthesis)
 
     def notice(self, notice: Notice) -> None:
         """Log something about a file: the first few of a kind by name, the others counted (see :meth:`teardown`)."""
@@ -294,7 +283,9 @@ class ReflectionDataModule(pl.LightningDataModule):
         )
 
 
-def check_choices(crop: int, eval_crop: int, augment: str, on_error: str) -> None:
+def check_choices(
+    crop: int, eval_crop: int, augment: str, on_error: str, kinds: tuple[str, ...] = ("paper", "hard")
+) -> None:
     """Check what several data modules let the user choose.
 
     Raises:
@@ -303,11 +294,6 @@ def check_choices(crop: int, eval_crop: int, augment: str, on_error: str) -> Non
     for name, size in (("crop", crop), ("eval_crop", eval_crop)):
         if not isinstance(size, int) or size < 1:
             raise UserError(f"data.{name} must be a number of pixels, got {size!r}.")
-    for name, value, allowed in (("augment", augment, ("paper", "hard")), ("on_error", on_error, ("skip", "raise"))):
+    for name, value, allowed in (("augment", augment, kinds), ("on_error", on_error, ("skip", "raise"))):
         if value not in allowed:
             raise UserError(f"data.{name} must be {' or '.join(allowed)}, got {value!r}.")
-
-
-def _to_float(image: Tensor) -> Tensor:
-    """Stored values to [0, 1]; floats are left as they are."""
-    return image if image.is_floating_point() else image.to(torch.float32).div_(255)
