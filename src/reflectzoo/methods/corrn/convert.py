@@ -74,9 +74,8 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
     found, wanted = _describe(state), _describe(ours)
     if found != wanted:
         raise UserError(f"{source} is a CoRRN {found}, but the model is one {wanted}: choose the settings that fit.")
-    wrong = sorted(
-        key for key in ours.keys() | state.keys() if key not in ours or key not in state or ours[key].shape != state[key].shape
-    )
+    shapes, given = ({key: value.shape for key, value in each.items()} for each in (ours, state))
+    wrong = sorted(key for key in shapes.keys() | given.keys() if shapes.get(key) != given.get(key))
     if wrong:
         raise UserError(
             f"{source} looks like the CoRRN {wanted} of the model, but {len(wrong)} of its {len(state)} weights do not "

@@ -119,7 +119,7 @@ def _match(weight: Tensor, x: Tensor, copied: int, dim: int) -> tuple[Tensor, Te
     if not copied or x.shape[1] == weight.shape[dim]:
         return weight, x
     equal, rest = torch.split(weight, [_COPIES * copied, weight.shape[dim] - _COPIES * copied], dim)
-    return torch.cat((equal.unflatten(dim, (_COPIES, copied)).sum(dim), rest), dim), x
+    return torch.cat((torch.stack(torch.split(equal, copied, dim)).sum(dim=0), rest), dim), x
 
 
 # --------------------------------------------------------------------------------------------------------------------
