@@ -1,0 +1,125 @@
+"""Seconds and megabytes."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from reflectzoo.bench.subject import Comparison, Options, Prepared
+
+# How long a child process may take for one run; a loaded machine is slow, a hanging one should end.
+_CHILD_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured row. Values are seconds or bytes; ``spread`` is median over best, of the noisier form (1 is calm)."""
+
+    plain: float
+    fast: float
+    spread: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times less the fast form takes."""
+        return self.plain / self.fast
+
+
+def seconds(comparison: Comparison, rounds: int) -> Result:
+    """Best of several runs of each form, taking turns, so that a passing load falls on both."""
+    forms = [comparison.plain(), comparison.fast()]
+    times: list[list[float]] = [[], []]
+    for form in forms:
+        form()
+    for _ in range(rounds):
+        for form, taken in zip(forms, times, strict=True):
+            start = time.perf_counter()
+            form()
+            taken.append(time.perf_counter() - start)
+    return Result(min(times[0]), min(times[1]), max(median(taken) / min(taken) for taken in times))
+
+
+def memory(subject: str, comparison: Comparison, options: Options) -> Result:
+    """Peak of each form above the idle process, each in a process of its own."""
+    plain, fast = (_memory_of_child(subject, comparison.key, form, options) for form in ("plain", "fast"))
+    return Result(plain, fast, 1.0)
+
+
+def peak_of(run: Prepared) -> int:
+    """Bytes by which the peak of this process rises during a run above what it holds now."""
+    gc.collect()
+    _forget_peak()
+    idle = _resident()
+    run()
+    return max(_peak() - idle, 0)
+
+
+def machine() -> dict[str, str | int | float | bool]:
+    """What the numbers depend on."""
+    return {
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "load": round(os.getloadavg()[0], 2),
+        "bf16_matrix_units": has_bf16(),
+    }
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX, or AVX-512 with its bf16 instructions)."""
+    flags = _field("/proc/cpuinfo", "flags").split()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def _memory_of_child(subject: str, key: str, form: str, options: Options) -> float:
+    command = [sys.executable, "-m", "reflectzoo.bench", "--child", subject, key, form]
+    command += ["--shrink", str(options.shrink), "--seed", str(options.seed), "--threads", str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_CHILD_SECONDS, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return float(json.loads(done.stdout.splitlines()[-1])["bytes"])
+
+
+def _forget_peak() -> None:
+    """Start the peak anew (Linux); elsewhere it still holds that of building the network, which is far lower."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    status = _field("/proc/self/status", "VmHWM")
+    if status:
+        return int(status.split()[0]) * 1024
+    # Kilobytes, but bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _resident() -> int:
+    status = _field("/proc/self/status", "VmRSS")
+    return int(status.split()[0]) * 1024 if status else _peak()
+
+
+def _cpu_name() -> str:
+    return _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
+
+
+def _field(file: str, name: str) -> str:
+    """A line ``name: value`` of one of Linux's files; empty where there is none."""
+    with suppress(OSError):
+        for line in Path(file).read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return ""
