@@ -157,8 +157,8 @@ def test_mistakes() -> None:
         CEILNetSynthesis()(transmission, reflection)
     with pytest.raises(ValueError, match="2 samples"):
         CEILNetSynthesis()(transmission, reflection, [1])
-    for wrong in ({"sigma": (5, 2)}, {"gamma": (1.3, 1)}, {"taps": 10}):
-        with pytest.raises(UserError, match="must be ranges"):
+    for wrong in ({"sigma": (5, 2)}, {"sigma": (0, 1)}, {"gamma": 1.3}, {"taps": 10}, {"border": "wrap"}):
+        with pytest.raises(UserError, match=rf"^synthesis.{next(iter(wrong))} must "):
             CEILNetSynthesis(**wrong)
     with pytest.raises(NotImplementedError):
         Synthesis()(transmission, reflection, [1, 2])

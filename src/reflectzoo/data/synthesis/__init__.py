@@ -2,5 +2,41 @@
 
 from reflectzoo.data.synthesis.base import Blend, Synthesis
 from reflectzoo.data.synthesis.ceilnet import CEILNetSynthesis
+from reflectzoo.data.synthesis.clear import ClearSynthesis
+from reflectzoo.data.synthesis.cold import ColdSynthesis
+from reflectzoo.data.synthesis.corrn import CoRRNSynthesis
+from reflectzoo.data.synthesis.dsrnet import DSRNetSynthesis
+from reflectzoo.data.synthesis.effects import (
+    JPEG,
+    CameraNoise,
+    ColourCast,
+    DepthBlur,
+    Effect,
+    EffectSynthesis,
+    Ghosting,
+)
+from reflectzoo.data.synthesis.ibcln import IBCLNSynthesis
+from reflectzoo.data.synthesis.location_aware import LocationAwareSynthesis
+from reflectzoo.data.synthesis.mixed import MixedSynthesis
+from reflectzoo.data.synthesis.zhang import ZhangSynthesis
 
-__all__ = ["Blend", "CEILNetSynthesis", "Synthesis"]
+__all__ = [
+    "JPEG",
+    "Blend",
+    "CEILNetSynthesis",
+    "CameraNoise",
+    "ClearSynthesis",
+    "CoRRNSynthesis",
+    "ColdSynthesis",
+    "ColourCast",
+    "DSRNetSynthesis",
+    "DepthBlur",
+    "Effect",
+    "EffectSynthesis",
+    "Ghosting",
+    "IBCLNSynthesis",
+    "LocationAwareSynthesis",
+    "MixedSynthesis",
+    "Synthesis",
+    "ZhangSynthesis",
+]

@@ -10,15 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.data.seeding import SYNTHESIS, generator
+from reflectzoo.errors import UserError
+
+Params = dict[str, float | tuple[float, ...]]
+"""What is drawn for one sample, by name."""
+
+SHIFT = "shift"
+FRAME = "frame"
 
 
 class Blend(NamedTuple):
     """A mixture with the layers that made it.
 
     Attributes:
-        mixture: (B, 3, H, W) float32 in [0, 1].
+        mixture: (B, 3, H, W) float32 in [0, 1]; of a sequence (B, N, 3, H, W), as the layers.
         transmission: (B, 3, H, W), as the model defines the true transmission.
-        reflection: (B, 3, H, W), the reflection as it lies in the mixture.
+        reflection: (B, 3, H, W), the reflection as it lies in the mixture, unless the model's page says otherwise.
         draws: what was drawn for each sample, tensors of shape (B, ...).
     """
 
@@ -34,16 +41,19 @@ class Synthesis(nn.Module):
     A subclass says what it draws for one sample (:meth:`sample_params`) and how a batch is blended once
     everything is drawn (:meth:`blend`). Each sample's draws follow from its own seed alone, so neither the
     batch size nor the order, the worker or the device changes a mixture, and recorded draws can be replayed.
+
+    A model whose correction depends on the pictures (how much to subtract where the sum overflows) says so in
+    :meth:`measure`, so that all frames of a sequence can share the correction of one.
     """
 
-    def sample_params(self, rng: np.random.Generator) -> dict[str, float]:
+    def sample_params(self, rng: np.random.Generator) -> Params:
         """Draw everything that is random about one mixture.
 
         Args:
             rng: the generator of this sample.
 
         Returns:
-            Name and value of each draw, the same names for every sample.
+            Name and value of each draw, the same names and lengths for every sample.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it draws")
 
@@ -55,12 +65,27 @@ class Synthesis(nn.Module):
         Args:
             transmission: (B, 3, H, W) float32 in [0, 1], the photograph behind the glass.
             reflection: (B, 3, H, W) float32 in [0, 1], the photograph to be reflected.
-            draws: what :meth:`draw` returned, or recorded values of the same names, each of shape (B,).
+            draws: what :meth:`draw` returned, or recorded values of the same names, each of shape (B, ...). What
+                :meth:`measure` returned may be among them, and is then used instead of measured.
 
         Returns:
             ``(mixture, transmission, reflection)``: the mixture and the two layers to be learnt.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it blends")
+
+    def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What :meth:`blend` finds out from the pictures themselves; nothing, unless a subclass says otherwise.
+
+        Args:
+            transmission: as for :meth:`blend`.
+            reflection: as for :meth:`blend`.
+            draws: as for :meth:`blend`.
+
+        Returns:
+            Tensors of shape (B, ...) which ``draws`` may hold; for what is subtracted from the reflection ``shift``,
+            (B, 3).
+        """
+        return {}
 
     def draw(self, seeds: Tensor | Sequence[int]) -> dict[str, Tensor]:
         """Draw for every sample from its own seed.
@@ -70,16 +95,17 @@ class Synthesis(nn.Module):
                 waits for the device: draw before the transfer where that matters.
 
         Returns:
-            Each draw as a (B,) float32 tensor, on the device of ``seeds``.
+            Each draw as a float32 tensor, (B,) or (B, n), on the device of ``seeds``.
         """
         device = seeds.device if isinstance(seeds, Tensor) else torch.device("cpu")
         numbers = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
         samples = [self.sample_params(generator(seed, SYNTHESIS)) for seed in numbers]
         names = samples[0] if samples else self.sample_params(generator(0, SYNTHESIS))
-        return {
-            name: torch.tensor([sample[name] for sample in samples], dtype=torch.float32, device=device)
-            for name in names
-        }
+        drawn: dict[str, Tensor] = {}
+        for name, first in names.items():
+            values = torch.tensor([sample[name] for sample in samples], dtype=torch.float32, device=device)
+            drawn[name] = values.reshape(-1, len(first)) if isinstance(first, tuple) else values
+        return drawn
 
     @torch.no_grad()
     def forward(
@@ -98,28 +124,84 @@ class Synthesis(nn.Module):
             draws: draws to replay.
 
         Raises:
-            ValueError: if the layers differ in shape, or neither or too few seeds are given.
+            ValueError: if the layers differ in shape, or neither or too few seeds are given, or a draw is missing.
         """
         if transmission.shape != reflection.shape or transmission.ndim != 4:
             raise ValueError(
                 f"the layers must both be (B, 3, H, W), got {tuple(transmission.shape)} and {tuple(reflection.shape)}"
             )
+        drawn = self._given(transmission, seeds, draws)
+        return Blend(*self._blend_batch(transmission.float(), reflection.float(), drawn), drawn)
+
+    @torch.no_grad()
+    def blend_sequence(
+        self,
+        transmission: Tensor,
+        reflection: Tensor,
+        seeds: Tensor | Sequence[int] | None = None,
+        draws: Mapping[str, Tensor] | None = None,
+    ) -> Blend:
+        """Blend sequences of frames, each sequence by one draw.
+
+        What a model measures (how much to subtract where the sum overflows) is measured on the centre frame, N // 2,
+        and used for all, so that the layers do not flicker. The centre frame is what :meth:`forward` makes of it.
+
+        Args:
+            transmission: (B, N, 3, H, W) float in [0, 1].
+            reflection: same shape, range and device.
+            seeds: one seed for each sequence; not needed when ``draws`` are given.
+            draws: draws to replay, (B, ...).
+
+        Returns:
+            Layers of shape (B, N, 3, H, W); the draws, (B, ...), with what was measured.
+
+        Raises:
+            ValueError: as for :meth:`forward`.
+        """
+        if transmission.shape != reflection.shape or transmission.ndim != 5:
+            raise ValueError(
+                "the frames must both be (B, N, 3, H, W), "
+                f"got {tuple(transmission.shape)} and {tuple(reflection.shape)}"
+            )
+        drawn = self._given(transmission, seeds, draws)
+        count, frames = transmission.shape[:2]
+        centre = frames // 2
+        first, second = transmission.float(), reflection.float()
+        with torch.autocast(transmission.device.type, enabled=False):
+            drawn = {**self.measure(first[:, centre], second[:, centre], drawn), **drawn}
+        each = {name: value.repeat_interleave(frames, dim=0) for name, value in drawn.items()}
+        each[FRAME] = (torch.arange(frames, device=transmission.device) - centre).repeat(count).float()
+        layers = self._blend_batch(first.flatten(0, 1), second.flatten(0, 1), each)
+        mixture, behind, reflected = (layer.reshape(count, frames, *layer.shape[1:]) for layer in layers)
+        return Blend(mixture, behind, reflected, drawn)
+
+    def _given(
+        self,
+        transmission: Tensor,
+        seeds: Tensor | Sequence[int] | None,
+        draws: Mapping[str, Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """The draws on the device of the pictures, checked."""
         if draws is None:
             if seeds is None:
                 raise ValueError("a synthesis needs seeds to draw from, or draws to replay")
             draws = self.draw(seeds)
-        device = transmission.device
-        drawn = {name: value.to(device=device, dtype=torch.float32) for name, value in draws.items()}
+        elif missing := set(self.sample_params(generator(0, SYNTHESIS))) - set(draws):
+            raise ValueError(f"the draws lack {', '.join(sorted(missing))}")
+        drawn = {name: value.to(device=transmission.device, dtype=torch.float32) for name, value in draws.items()}
         for name, value in drawn.items():
             if value.shape[:1] != transmission.shape[:1]:
                 raise ValueError(f"{transmission.shape[0]} samples, but {tuple(value.shape)} values of '{name}'")
+        return drawn
+
+    def _blend_batch(
+        self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # Blending in half precision would show as banding in every picture the network ever sees.
-        with torch.autocast(device.type, enabled=False):
-            if device.type == "cpu" and len(transmission) > 1:
-                layers = self._blend_singly(transmission.float(), reflection.float(), drawn)
-            else:
-                layers = self.blend(transmission.float(), reflection.float(), drawn)
-        return Blend(*layers, drawn)
+        with torch.autocast(transmission.device.type, enabled=False):
+            if transmission.device.type == "cpu" and len(transmission) > 1:
+                return self._blend_singly(transmission, reflection, draws)
+            return self.blend(transmission, reflection, draws)
 
     def _blend_singly(
         self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
@@ -135,3 +217,34 @@ class Synthesis(nn.Module):
         )
         kept = transmission if unchanged else torch.cat(transmissions)
         return torch.cat(mixtures), kept, torch.cat(reflections)
+
+
+def pair_of(
+    name: str, value: Sequence[float], low: float | None = None, high: float | None = None
+) -> tuple[float, float]:
+    """A range [least, most] from the configuration.
+
+    Args:
+        name: of the setting.
+        value: what was given.
+        low: nothing may lie below.
+        high: nothing may lie above.
+
+    Raises:
+        UserError: if it is not two numbers in ascending order within the bounds.
+    """
+    try:
+        first, last = (float(number) for number in value)
+    except (TypeError, ValueError):
+        raise UserError(f"synthesis.{name} must be a range of two numbers [low, high], got {value!r}.") from None
+    if not first <= last:
+        raise UserError(f"synthesis.{name} must be a range [low, high] with low <= high, got [{first:g}, {last:g}].")
+    if (low is not None and first < low) or (high is not None and last > high):
+        bounds = f"from {low:g} on" if high is None else f"within [{low or 0:g}, {high:g}]"
+        raise UserError(f"synthesis.{name} must lie {bounds}, got [{first:g}, {last:g}].")
+    return first, last
+
+
+def column(values: Tensor) -> Tensor:
+    """(B,) or (B, n) to (B, n or 1, 1, 1), to be multiplied with images."""
+    return values.reshape(values.shape[0], -1, 1, 1)

@@ -2,48 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Border = Literal["zero", "reflect", "replicate"]
+"""What lies beyond the picture: nothing, the picture mirrored at its outermost pixels, or those pixels repeated."""
 
-def gaussian_taps(sigma: Tensor, taps: int) -> Tensor:
+
+def gaussian_taps(sigma: Tensor, taps: int, side: Tensor | None = None) -> Tensor:
     """``exp(-(i - c)^2 / (2 sigma^2))``, normalised to sum 1.
 
     Args:
         sigma: (B,), in pixels, > 0.
         taps: odd number of taps.
+        side: (B,), how many of the taps each sample uses, odd; the others are zero. None: all.
 
     Returns:
         (B, taps), the kernel of each sample.
     """
     offsets = torch.arange(taps, device=sigma.device, dtype=sigma.dtype) - (taps - 1) / 2
     weights = torch.exp(-offsets.square() / (2 * sigma.square())[:, None])
+    if side is not None:
+        weights = weights * (offsets.abs() <= ((side - 1) / 2)[:, None])
     return weights / weights.sum(dim=1, keepdim=True)
 
 
+def side_of(sigma: Tensor) -> Tensor:
+    """The number of taps that the programs of Zhang et al. and IBCLN take for a width, ``2 ceil(2 sigma) + 1``."""
+    return 2 * torch.ceil(2 * sigma) + 1
+
+
+def most_taps(widest: float, sigma: Tensor) -> int:
+    """Enough taps for every width that may be drawn; on a CPU, just those for the widths that were."""
+    if sigma.device.type == "cpu" and sigma.numel():
+        return int(side_of(sigma).max())
+    return int(side_of(torch.tensor(widest)))
+
+
 @torch.no_grad()
-def separable_blur(image: Tensor, kernel: Tensor) -> Tensor:
-    """Blur each sample along both axes with its own symmetric kernel; beyond the border lies zero.
+def separable_blur(image: Tensor, kernel: Tensor, border: Border = "zero") -> Tensor:
+    """Blur each sample along both axes with its own symmetric kernel.
 
     Equal (to rounding) to a convolution with the outer product of the kernel with itself, at a fraction of the cost.
 
     Args:
         image: (B, C, H, W) float.
         kernel: (B, taps), symmetric, an odd number of taps.
+        border: what lies beyond the picture.
 
     Returns:
         (B, C, H, W).
 
     Raises:
-        ValueError: if the number of taps is even or there is not one kernel for each sample.
+        ValueError: if the number of taps is even, there is not one kernel for each sample, or the border is unknown.
     """
     if kernel.shape[1] % 2 == 0 or kernel.shape[0] != image.shape[0]:
         raise ValueError(f"an odd kernel for each of {image.shape[0]} samples is needed, got {tuple(kernel.shape)}")
-    return _by_shifts(_by_shifts(image, kernel, dim=-2), kernel, dim=-1)
+    if border not in get_args(Border):
+        raise ValueError(f"the border must be one of {', '.join(get_args(Border))}, got {border!r}")
+    if kernel.device.type == "cpu" and kernel.shape[1] > 1:
+        # Outer taps that no sample uses cost as much as the others; on an accelerator, looking would mean waiting.
+        unused = int((kernel != 0).any(dim=0).int().argmax())
+        kernel = kernel[:, unused : kernel.shape[1] - unused]
+    return _by_shifts(_by_shifts(image, kernel, -2, border), kernel, -1, border)
 
 
-def _by_shifts(image: Tensor, kernel: Tensor, dim: int) -> Tensor:
+def pad_along(image: Tensor, radius: int, dim: int, border: Border) -> Tensor:
+    """Extend (B, C, H, W) by ``radius`` on both sides of one of the last two dimensions, whatever its size."""
+    size = image.shape[dim]
+    if border == "zero" or radius < size:
+        mode = "constant" if border == "zero" else border
+        return F.pad(image, (0, 0, radius, radius) if dim == -2 else (radius, radius, 0, 0), mode=mode)
+    index = torch.arange(-radius, size + radius, device=image.device)
+    if border == "replicate" or size == 1:
+        index = index.clamp(0, size - 1)
+    else:
+        period = 2 * (size - 1)
+        index = index.remainder(period)
+        index = torch.minimum(index, period - index)
+    return image.index_select(dim, index)
+
+
+def _by_shifts(image: Tensor, kernel: Tensor, dim: int, border: Border) -> Tensor:
     """One pass as a weighted sum of shifted images, taps of equal weight added first.
 
     On a CPU, one sample at a time, this is as fast as products with banded matrices, three times as fast as a grouped
@@ -52,7 +95,7 @@ def _by_shifts(image: Tensor, kernel: Tensor, dim: int) -> Tensor:
     """
     radius = kernel.shape[1] // 2
     size = image.shape[dim]
-    padded = F.pad(image, (0, 0, radius, radius) if dim == -2 else (radius, radius))
+    padded = pad_along(image, radius, dim, border)
     weight = kernel[:, :, None, None, None]
     result = image * weight[:, radius]
     pair = torch.empty_like(result)  # one buffer for all offsets stays in the cache

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reflectzoo.data.synthesis.base import Synthesis
-from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur
+from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis, column, pair_of
+from reflectzoo.data.synthesis.blur import Border, gaussian_taps, most_taps, separable_blur, side_of
+from reflectzoo.data.synthesis.optics import mean_overflow
 from reflectzoo.errors import UserError
 
 
@@ -20,48 +22,63 @@ class CEILNetSynthesis(Synthesis):
     section 4, in the form of the released YTMT and ERRNet programs: everything happens in the stored (sRGB) values;
     the reflection is blurred by a Gaussian whose border is zero padded (so it darkens there); if the sum T + R exceeds
     1 anywhere, ``gamma * (mean of all values above 1, minus 1)``, over the three channels together, is subtracted from
-    the whole reflection once. (The paper repeats the subtraction until nothing overflows; the programs do not.) The
-    transmission is never changed.
+    the whole reflection once. The transmission is never changed.
+
+    The program of IBCLN has a second form of it (``syn_data_fan``): ``border="reflect", taps=None``.
 
     Args:
         sigma: range of the Gaussian's width in pixels, drawn uniformly for each mixture.
         gamma: range of the factor of the subtraction; the programs use the constant 1.3.
-        taps: size of the kernel. The programs draw it from a list but always apply 11.
+        taps: size of the kernel. The programs draw it from a list but always apply 11. None: ``2 ceil(2 sigma) + 1``.
+        border: what the blur finds beyond the picture.
 
     Raises:
-        UserError: if a range is upside down or the number of taps even.
+        UserError: if a range is upside down, the number of taps even or the border unknown.
     """
 
     def __init__(
-        self, sigma: tuple[float, float] = (2.0, 5.0), gamma: tuple[float, float] = (1.3, 1.3), taps: int = 11
+        self,
+        sigma: Sequence[float] = (2.0, 5.0),
+        gamma: Sequence[float] = (1.3, 1.3),
+        taps: int | None = 11,
+        border: Border = "zero",
     ) -> None:
         super().__init__()
-        self.sigma = (float(sigma[0]), float(sigma[1]))
-        self.gamma = (float(gamma[0]), float(gamma[1]))
-        self.taps = int(taps)
-        if not 0 < self.sigma[0] <= self.sigma[1] or not self.gamma[0] <= self.gamma[1] or self.taps % 2 == 0:
-            raise UserError(
-                "synthesis.sigma and synthesis.gamma must be ranges [low, high], synthesis.taps an odd number, got "
-                f"{sigma}, {gamma}, {taps}."
-            )
+        self.sigma = pair_of("sigma", sigma, low=1e-3)
+        self.gamma = pair_of("gamma", gamma, low=0)
+        if taps is not None and (taps < 1 or taps % 2 == 0):
+            raise UserError(f"synthesis.taps must be an odd number, or null to follow sigma, got {taps}.")
+        if border not in get_args(Border):
+            raise UserError(f"synthesis.border must be one of {', '.join(get_args(Border))}, got {border!r}.")
+        self.taps = taps
+        self.border: Border = border
 
-    def sample_params(self, rng: np.random.Generator) -> dict[str, float]:
+    def sample_params(self, rng: np.random.Generator) -> Params:
         """Width of the blur and factor of the subtraction."""
         return {"sigma": float(rng.uniform(*self.sigma)), "gamma": float(rng.uniform(*self.gamma))}
+
+    def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is subtracted from the reflection."""
+        return {SHIFT: self._shift(transmission, self._blurred(reflection, draws), draws)}
 
     @torch.no_grad()
     def blend(
         self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`Synthesis.blend`; ``draws`` holds ``sigma`` and ``gamma``, each (B,)."""
-        blurred = separable_blur(reflection, gaussian_taps(draws["sigma"], self.taps))
-        excess = (transmission + blurred).sub_(1).clamp_min_(0)
-        # Summed in double precision, so that the sum, and with it every byte of the mixture, does not depend on how
-        # many samples and threads share the work.
-        wide = torch.float32 if excess.device.type == "mps" else torch.float64
-        total = excess.sum(dim=(1, 2, 3), dtype=wide)
-        count = excess.sign().sum(dim=(1, 2, 3), dtype=wide)  # four times as fast as counting booleans
-        shift = (draws["gamma"] * (total / count.clamp_min(1)).to(excess.dtype)).view(-1, 1, 1, 1)
+        blurred = self._blurred(reflection, draws)
+        shift = draws[SHIFT] if SHIFT in draws else self._shift(transmission, blurred, draws)
         # Where nothing overflows the shift is zero and both clamps change nothing, as in the programs' other branch.
-        layer = blurred.sub_(shift).clamp_(0, 1)
+        layer = blurred.sub_(column(shift)).clamp_(0, 1)
         return (layer + transmission).clamp_(0, 1), transmission, layer
+
+    def _blurred(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        sigma = draws["sigma"]
+        if self.taps is not None:
+            return separable_blur(reflection, gaussian_taps(sigma, self.taps), self.border)
+        most = most_taps(self.sigma[1], sigma)
+        return separable_blur(reflection, gaussian_taps(sigma, most, side_of(sigma)), self.border)
+
+    @staticmethod
+    def _shift(transmission: Tensor, blurred: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        return draws["gamma"][:, None] * mean_overflow(transmission + blurred)

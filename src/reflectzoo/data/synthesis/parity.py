@@ -2,36 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.data.synthesis.ceilnet import CEILNetSynthesis
+from reflectzoo.data.synthesis.cold import ColdSynthesis
+from reflectzoo.data.synthesis.dsrnet import DSRNetSynthesis
+from reflectzoo.data.synthesis.ibcln import IBCLNSynthesis
+from reflectzoo.data.synthesis.zhang import ZhangSynthesis
 from reflectzoo.parity import Case, CaseResult, Fixture, compare_outputs, recorded_input
 
 _TOLERANCE = 1e-5
 
+Images = dict[str, Tensor]
 
-class _CEILNet:
-    """ReflectionSythesis_1 (sic) of the programs of ERRNet, YTMT and DSRNet."""
+
+class _Generator:
+    """A generator of the authors, and how its recorded draws are called here.
+
+    Args:
+        words: that the list of recorded files holds, or the start of the recording's name.
+        model: picks our model for one case.
+        draws: gives our draws for the recorded parameters and (height, width).
+    """
+
+    def __init__(
+        self,
+        words: str,
+        name: str,
+        model: Callable[[Case], Synthesis],
+        draws: Callable[[Mapping[str, Any], tuple[int, int]], dict[str, Any]],
+    ) -> None:
+        self.words = words
+        self.name = name
+        self.model = model
+        self.draws = draws
 
     def matches(self, fixture: Fixture) -> bool:
-        return fixture.comes_from("", "ReflectionSythesis_1") or fixture.name.startswith("synthesis_ceilnet")
+        return fixture.comes_from("", self.words) or fixture.name.startswith(self.name)
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
-        synthesis = CEILNetSynthesis()
-
         def run(case: Case) -> CaseResult:
-            images = {spec["name"]: recorded_input(fixture, spec) for spec in case["inputs"]}
-            layers = [images[name].permute(2, 0, 1)[None].float() / 255 for name in ("t", "r")]
-            # kernel_size is drawn by the program, too, but not used: it always blurs with 11 taps.
-            draws = {name: torch.tensor([float(case["parameters"][name])]) for name in ("sigma", "gamma")}
-            blend = synthesis(*layers, draws=draws)
+            given = {spec["name"]: recorded_input(fixture, spec) for spec in case["inputs"]}
+            by_pixel = given["r"].ndim == 3
+            images: Images = {name: _to_batch(image) for name, image in given.items()}
+            reflection = images["r"]
+            size = (reflection.shape[-2], reflection.shape[-1])
+            draws = {
+                # One draw of the program serves its whole batch.
+                name: torch.tensor([value], dtype=torch.float32).repeat_interleave(len(reflection), dim=0)
+                for name, value in self.draws(case["parameters"], size).items()
+            }
+            blend = self.model(case)(images.get("t", torch.zeros_like(reflection)), reflection, draws=draws)
             found = {"t": blend.transmission, "r": blend.reflection, "m": blend.mixture}
-            by_pixel = {name: layer[0].permute(1, 2, 0) for name, layer in found.items()}
-            return CaseResult(compare_outputs(fixture, case["outputs"], by_pixel, _TOLERANCE))
+            if by_pixel:
+                found = {name: layer[0].permute(1, 2, 0) for name, layer in found.items()}
+            return CaseResult(compare_outputs(fixture, case["outputs"], found, _TOLERANCE))
 
         return run
 
 
-RUNNERS = (_CEILNet(),)
+def _to_batch(image: Tensor) -> Tensor:
+    """8-bit (H, W, 3), or float (B, 3, H, W), to the latter."""
+    return image.permute(2, 0, 1)[None].float() / 255 if image.ndim == 3 else image.float()
+
+
+def _ceilnet(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    # kernel_size is drawn by the program, too, but not used: it always blurs with 11 taps.
+    return {"sigma": drawn["sigma"], "gamma": drawn["gamma"]}
+
+
+def _zhang(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    # Recorded is the first row and column of the vignette's window; here, a share of all that are possible.
+    height, width = size
+    return {
+        "sigma": drawn["sigma"],
+        "attenuation": drawn["att"],
+        "alpha": drawn["alpha2"] if "alpha2" in drawn else drawn["alpha"],
+        "x": (drawn["neww"] + 0.5) / (560 - width - 10),
+        "y": (drawn["newh"] + 0.5) / (560 - height - 10),
+    }
+
+
+def _ibcln(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    return _zhang(drawn, size) if "att" in drawn else {"sigma": drawn["sigma"], "gamma": 1.3}
+
+
+def _dsrnet(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "side": drawn["kernel_side"],
+        "sigma": drawn["sigma"],
+        "alpha": drawn["a"],
+        "beta": drawn["b"],
+        "screen": float(drawn["branch"] == "screen"),
+    }
+
+
+def _cold(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    colour = drawn["colour"]
+    return {"colour": (colour * 3)[:3], "sigma": drawn["sigma"], "delta": drawn["delta"]}
+
+
+def _ibcln_model(case: Case) -> Synthesis:
+    fan = "att" not in case["parameters"]  # its second generator, which the training does not use
+    return CEILNetSynthesis(taps=None, border="reflect") if fan else IBCLNSynthesis()
+
+
+RUNNERS = (
+    _Generator("ReflectionSythesis_1", "synthesis_ceilnet", lambda case: CEILNetSynthesis(), _ceilnet),
+    _Generator("ReflectionSythesis_2", "synthesis_zhang", lambda case: ZhangSynthesis(), _zhang),
+    _Generator("SynData", "synthesis_ibcln", _ibcln_model, _ibcln),
+    _Generator("ReflectionSynthesis)", "synthesis_dsrnet", lambda case: DSRNetSynthesis(), _dsrnet),
+    _Generator(
+        "ReflectionSythesis_0", "synthesis_cold", lambda case: ColdSynthesis(gamma=case["parameters"]["gamma"]), _cold
+    ),
+)

@@ -1,0 +1,84 @@
+"""The blending model of CoRRN, for reflection photographs such as those of RID."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reflectzoo.data.synthesis.base import Params, Synthesis, column, pair_of
+from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur, side_of
+from reflectzoo.errors import UserError
+
+PROGRAM_PAIRS = ((0.8, 0.7), (0.9, 0.8), (0.7, 0.9))
+"""The weights of background and reflection in the released MATLAB script."""
+
+
+class CoRRNSynthesis(Synthesis):
+    """A weighted sum, with the weighted layers as the truth.
+
+    Wan et al., "CoRRN: Cooperative Reflection Removal Network", TPAMI 2019, section 3.2: ``B = alpha * background``,
+    ``R = beta * reflection`` (``transmission`` and ``reflection`` here), mixture ``B + R``, here clipped to [0, 1].
+    Nothing is blurred, since the reflections of RID were photographed through glass, blurred as they are.
+
+    The released MATLAB script does otherwise: ``pairs`` of fixed weights (one of :data:`PROGRAM_PAIRS`), the
+    reflection blurred by ``sigma: 0.4`` (3 taps, borders repeated), and the background itself as the truth
+    (``weighted_transmission: false``), so that mixture minus transmission is not the reflection;
+    ``synthesis=corrn_program`` sets all three. (The script's files are JPEGs of 96 x 128 pixels; nothing of that here.)
+
+    Args:
+        alpha: range of the background's weight.
+        beta: range of the reflection's weight.
+        pairs: draw one of these pairs of weights instead.
+        sigma: width of a blur of the reflection, in pixels; 0 for none.
+        weighted_transmission: whether the true transmission is ``alpha`` times the photograph, or the photograph.
+
+    Raises:
+        UserError: if a weight is not within [0, 1], a range upside down, or sigma negative.
+    """
+
+    def __init__(
+        self,
+        alpha: Sequence[float] = (0.8, 1.0),
+        beta: Sequence[float] = (0.1, 0.5),
+        pairs: Sequence[Sequence[float]] | None = None,
+        sigma: float = 0.0,
+        weighted_transmission: bool = True,
+    ) -> None:
+        super().__init__()
+        self.alpha = pair_of("alpha", alpha, low=0, high=1)
+        self.beta = pair_of("beta", beta, low=0, high=1)
+        if pairs is not None and (
+            not pairs or any(len(pair) != 2 or not all(0 <= weight <= 1 for weight in pair) for pair in pairs)
+        ):
+            raise UserError(f"synthesis.pairs must list pairs of weights within [0, 1], got {pairs}.")
+        if sigma < 0:
+            raise UserError(f"synthesis.sigma must be 0 (no blur) or more, got {sigma}.")
+        self.pairs = None if pairs is None else [(float(first), float(second)) for first, second in pairs]
+        self.sigma = float(sigma)
+        self.weighted_transmission = weighted_transmission
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """The two weights, ``alpha`` and ``beta``."""
+        if self.pairs is not None:
+            alpha, beta = self.pairs[int(rng.integers(len(self.pairs)))]
+        else:
+            alpha, beta = float(rng.uniform(*self.alpha)), float(rng.uniform(*self.beta))
+        return {"alpha": alpha, "beta": beta}
+
+    @torch.no_grad()
+    def blend(
+        self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`Synthesis.blend`; ``draws`` holds ``alpha`` and ``beta``, each (B,)."""
+        behind = transmission * column(draws["alpha"])
+        layer = reflection
+        if self.sigma > 0:
+            width = torch.full_like(draws["alpha"], self.sigma)
+            taps = int(side_of(torch.tensor(self.sigma)))  # MATLAB's imgaussfilt takes as many
+            layer = separable_blur(layer, gaussian_taps(width, taps), "replicate")
+        layer = layer * column(draws["beta"])
+        mixture = (behind + layer).clamp_(0, 1)
+        return mixture, behind if self.weighted_transmission else transmission, layer

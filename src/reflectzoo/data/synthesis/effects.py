@@ -1,0 +1,281 @@
+"""What glass and cameras do beyond blur and addition: ghosts, depth, coloured light, noise, compression."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reflectzoo.data.synthesis.base import FRAME, Params, Synthesis, column, pair_of
+from reflectzoo.data.synthesis.blur import gaussian_taps, most_taps, separable_blur, side_of
+from reflectzoo.data.synthesis.jpeg import compress
+from reflectzoo.data.synthesis.optics import power, to_linear, to_stored
+from reflectzoo.errors import UserError
+
+
+class Effect:
+    """Something that happens to the photograph to be reflected, or to the finished mixture.
+
+    As in a :class:`Synthesis`, :meth:`sample_params` draws and the other methods are deterministic.
+    """
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """What is drawn for one sample, under names that no other effect uses."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it draws")
+
+    def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """(B, 3, H, W) in [0, 1], the photograph before it is blended."""
+        return reflection
+
+    def on_mixture(self, mixture: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """(B, 3, H, W) in [0, 1], the finished mixture."""
+        return mixture
+
+
+class EffectSynthesis(Synthesis):
+    """A synthesis model with effects before and after it.
+
+    The layers to be learnt are those of the model: its reflection shows what happened to the reflected photograph, but
+    neither layer what the camera did to the mixture.
+
+    Args:
+        base: the model.
+        effects: the effects by name, in the order in which they are applied.
+
+    Raises:
+        UserError: if two of them draw something of the same name.
+    """
+
+    def __init__(self, base: Synthesis, effects: Mapping[str, Effect]) -> None:
+        super().__init__()
+        self.base = base
+        self.effects = dict(effects)
+        rng = np.random.default_rng(0)
+        taken = set(base.sample_params(rng))
+        for name, effect in self.effects.items():
+            names = set(effect.sample_params(rng))
+            if both := sorted(taken & names):
+                raise UserError(f"synthesis.effects: '{name}' draws {', '.join(both)}, as something before it does.")
+            taken |= names
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """The draws of the model and of each effect."""
+        drawn = self.base.sample_params(rng)
+        for effect in self.effects.values():
+            drawn |= effect.sample_params(rng)
+        return drawn
+
+    def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the model measures."""
+        return self.base.measure(transmission, self._reflected(reflection, draws), draws)
+
+    @torch.no_grad()
+    def blend(
+        self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :meth:`Synthesis.blend`."""
+        mixture, behind, layer = self.base.blend(transmission, self._reflected(reflection, draws), draws)
+        for effect in self.effects.values():
+            mixture = effect.on_mixture(mixture, draws)
+        return mixture, behind, layer
+
+    def _reflected(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        for effect in self.effects.values():
+            reflection = effect.on_reflection(reflection, draws)
+        return reflection
+
+
+class Ghosting(Effect):
+    """The second, weaker reflection from the back of a thick pane, beside the first.
+
+    Shih et al., "Reflection Removal Using Ghosting Cues", CVPR 2015: two impulses, some pixels apart. They are added in
+    linear light and divided by their sum, so that the reflection stays as bright as it was.
+
+    Args:
+        offset: range of the distance in pixels; the direction is any.
+        strength: range of the second reflection's strength, relative to the first.
+
+    Raises:
+        UserError: if a range is upside down or out of bounds.
+    """
+
+    def __init__(self, offset: Sequence[float] = (4.0, 16.0), strength: Sequence[float] = (0.4, 0.9)) -> None:
+        self.offset = pair_of("effects.ghosting.offset", offset, low=0)
+        self.strength = pair_of("effects.ghosting.strength", strength, low=0, high=1)
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """The offset in pixels, ``ghost_x`` and ``ghost_y``, and ``ghost_strength``."""
+        length, angle = rng.uniform(*self.offset), rng.uniform(0, 2 * math.pi)
+        return {
+            "ghost_x": float(length * math.cos(angle)),
+            "ghost_y": float(length * math.sin(angle)),
+            "ghost_strength": float(rng.uniform(*self.strength)),
+        }
+
+    def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Add the second reflection; beyond the border the outermost pixels are repeated."""
+        height, width = reflection.shape[-2:]
+        light = to_linear(reflection)
+        strength = column(draws["ghost_strength"])
+        rows, columns = (torch.arange(size, device=light.device, dtype=light.dtype) for size in (height, width))
+        y = (2 * (rows - draws["ghost_y"][:, None]) + 1) / height - 1
+        x = (2 * (columns - draws["ghost_x"][:, None]) + 1) / width - 1
+        grid = torch.stack((x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), dim=-1)
+        second = F.grid_sample(light, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return to_stored(second.mul_(strength).add_(light).div_(1 + strength).clamp_(0, 1))
+
+
+class DepthBlur(Effect):
+    """Blur that grows across the picture, as where the reflected scene recedes from the plane in focus.
+
+    The depth is a ramp in any direction: at its near end the reflection is left as it is, in its middle blurred by half
+    the width that it has at the far end; in between, neighbouring stages are mixed.
+
+    Args:
+        sigma: range of the width at the far end in pixels.
+
+    Raises:
+        UserError: if the range is upside down or not positive.
+    """
+
+    def __init__(self, sigma: Sequence[float] = (4.0, 8.0)) -> None:
+        self.sigma = pair_of("effects.depth_blur.sigma", sigma, low=1e-3)
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """``depth_sigma`` and the direction in which depth grows, ``depth_x`` and ``depth_y``, of length 1."""
+        angle = rng.uniform(0, 2 * math.pi)
+        sigma = float(rng.uniform(*self.sigma))
+        return {"depth_sigma": sigma, "depth_x": math.cos(angle), "depth_y": math.sin(angle)}
+
+    def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Mix three stages of blur by the depth of each pixel."""
+        height, width = reflection.shape[-2:]
+        sigma = draws["depth_sigma"]
+        taps = most_taps(self.sigma[1], sigma)
+        middle, far = (
+            separable_blur(reflection, gaussian_taps(width, taps, side_of(width)), "reflect")
+            for width in (sigma / 2, sigma)
+        )
+        rows, columns = (
+            (torch.arange(size, device=sigma.device, dtype=sigma.dtype) + 0.5) / size - 0.5 for size in (height, width)
+        )
+        depth = column(draws["depth_x"]) * columns + column(draws["depth_y"]) * rows[:, None] + 0.5
+        stage = depth.mul_(2).clamp_(0, 2)
+        near_half = torch.lerp(reflection, middle, stage.clamp(max=1))
+        return torch.lerp(near_half, far, (stage - 1).clamp_(min=0))
+
+
+class ColourCast(Effect):
+    """Coloured light on the reflected scene, or a coated pane.
+
+    Args:
+        strength: range of how much weaker the weakest channel becomes, in linear light; which one and how the other
+            two lie is drawn. The strongest stays as it is.
+
+    Raises:
+        UserError: if the range is upside down or not within [0, 1].
+    """
+
+    def __init__(self, strength: Sequence[float] = (0.1, 0.6)) -> None:
+        self.strength = pair_of("effects.colour_cast.strength", strength, low=0, high=1)
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """``cast``, the factors of the three channels."""
+        weakest = 1 - float(rng.uniform(*self.strength))
+        gains = [1.0, float(rng.uniform(weakest, 1)), weakest]
+        order = rng.permutation(3)
+        return {"cast": tuple(gains[index] for index in order)}
+
+    def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Multiply the channels; in stored values, since the power of a product is the product of the powers."""
+        return reflection * column(power(draws["cast"], 1 / 2.2))
+
+
+class CameraNoise(Effect):
+    """Photon and read noise, in linear light, where the variance is ``shot * value + read ** 2``.
+
+    Args:
+        shot: range of the photon noise's factor, drawn evenly on a logarithmic scale.
+        read: range of the read noise's deviation, likewise.
+
+    Raises:
+        UserError: if a range is upside down or not positive.
+    """
+
+    def __init__(self, shot: Sequence[float] = (1e-4, 2e-3), read: Sequence[float] = (5e-4, 5e-3)) -> None:
+        self.shot = pair_of("effects.noise.shot", shot, low=1e-9)
+        self.read = pair_of("effects.noise.read", read, low=1e-9)
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """``noise_shot``, ``noise_read`` and ``noise_seed``, a whole number below 2 ** 24."""
+        return {
+            "noise_shot": float(np.exp(rng.uniform(*np.log(self.shot)))),
+            "noise_read": float(np.exp(rng.uniform(*np.log(self.read)))),
+            "noise_seed": float(rng.integers(2**24)),
+        }
+
+    def on_mixture(self, mixture: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Add noise, in a sequence another for every frame."""
+        light = to_linear(mixture)
+        variance = light * column(draws["noise_shot"]) + column(draws["noise_read"]).square()
+        seed = draws["noise_seed"].long()
+        if FRAME in draws:
+            seed = seed + draws[FRAME].long() * 2**24
+        return to_stored(variance.sqrt_().mul_(normal(seed, mixture.shape[1:])).add_(light).clamp_(0, 1))
+
+
+class JPEG(Effect):
+    """Compression: what most photographs have been through.
+
+    Args:
+        quality: range of the quality, whole numbers from 1 to 100, as libjpeg counts.
+        subsample: whether colour is stored at half the resolution, as usual.
+
+    Raises:
+        UserError: if the range is upside down or out of bounds.
+    """
+
+    def __init__(self, quality: Sequence[float] = (60, 95), subsample: bool = True) -> None:
+        self.quality = pair_of("effects.jpeg.quality", quality, low=1, high=100)
+        self.subsample = subsample
+
+    def sample_params(self, rng: np.random.Generator) -> Params:
+        """``jpeg_quality``."""
+        return {"jpeg_quality": float(rng.integers(round(self.quality[0]), round(self.quality[1]), endpoint=True))}
+
+    def on_mixture(self, mixture: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Compress and decompress."""
+        return compress(mixture, draws["jpeg_quality"], self.subsample)
+
+
+def normal(seed: Tensor, shape: Sequence[int]) -> Tensor:
+    """Normal numbers that follow from a seed for each sample, the same on every device and in every batch.
+
+    torch's generators draw other numbers on other devices. Here each place is numbered, and its number, with the seed,
+    scrambled by a 32-bit integer hash (shifts and two multiplications), as in counter-based generators.
+
+    Args:
+        seed: (B,) int64.
+        shape: of one sample.
+
+    Returns:
+        (B, *shape) float32, mean 0, deviation 1.
+    """
+    places = torch.arange(math.prod(shape), device=seed.device)
+    bits = _scramble(places[None] + (_scramble(seed)[:, None] << 20))
+    # 23 bits, in the middle of their interval, so that neither 0 nor 1 is reached.
+    even = ((bits >> 9).float() + 0.5) / 2**23
+    return torch.erfinv(2 * even - 1).mul_(math.sqrt(2)).reshape(-1, *shape)
+
+
+def _scramble(number: Tensor) -> Tensor:
+    """32 well mixed bits of an int64, in an int64."""
+    mask = 2**32 - 1
+    number = (number ^ (number >> 32)) & mask
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+        number = ((number ^ (number >> shift)) * factor) & mask
+    return number ^ (number >> 15)
