@@ -193,7 +193,7 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _blur(images: Tensor) -> Tensor:
     """Mean under the window around each pixel of (..., H, W), zeros outside."""
-    taps = _taps(images.dtype, images.device)
+    taps = window(images.dtype, images.device)
     flat = images.reshape(-1, 1, *images.shape[-2:])
     with torch.autocast(images.device.type, enabled=False):
         rows = F.conv2d(flat, taps.view(1, 1, -1, 1), padding=(_WINDOW // 2, 0))
@@ -201,7 +201,8 @@ def _blur(images: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _taps(dtype: torch.dtype, device: torch.device) -> Tensor:
+def window(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One axis of the window, (11,), adding up to 1."""
     # The cache outlives the caller, who may be in inference mode; its tensors could not be used in training later.
     with torch.inference_mode(False):
         places = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2

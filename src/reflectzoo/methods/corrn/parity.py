@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
+from reflectzoo.config import build, config_dir
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.losses.base import LossTerm
+from reflectzoo.losses.composite import CompositeLoss
+from reflectzoo.losses.ssim import ssim_loss, structure_loss, window
+from reflectzoo.losses.statistic import mmd
 from reflectzoo.methods.corrn.net import CoRRNNet
 from reflectzoo.parity import (
     NETWORK_LIMIT,
@@ -15,9 +22,11 @@ from reflectzoo.parity import (
     CaseResult,
     Comparison,
     Fixture,
+    ParityError,
     check_parameter_count,
     compare_intermediates,
     compare_outputs,
+    compare_scalar,
     compare_tensor,
     load_recorded_weights,
     recorded_input,
@@ -81,4 +90,112 @@ def _compare_buffers(fixture: Fixture, case: Case, net: nn.Module) -> list[Compa
     return comparisons
 
 
-RUNNERS = (_Network(),)
+class _Losses:
+    """Every term and the totals of CoRRN's released program, the weights from ``loss=corrn_program``."""
+
+    def matches(self, fixture: Fixture) -> bool:
+        has_values = any("values" in case for case in fixture.cases)
+        return has_values and (fixture.comes_from("CoRRN", "MMDLoss.py") or fixture.name == "losses_corrn")
+
+    def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
+        loss = cast(CompositeLoss, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/corrn_program.yaml"))))
+
+        def run(case: Case) -> CaseResult:
+            images = {str(spec["name"]): recorded_input(fixture, spec) for spec in case["inputs"]}
+            comparisons: list[Comparison] = []
+            left_out: list[str] = []
+            for dtype, recorded in ((torch.float32, "values"), (torch.float64, "values_float64")):
+                cast_images = {name: image.to(dtype) for name, image in images.items()}
+                for name, value in (case.get(recorded) or {}).items():
+                    if name in _UNUSED or (name in _TINY and dtype == torch.float32):
+                        left_out += [name] if dtype == torch.float64 else []
+                        continue
+                    what = f"{name} in {str(dtype).removeprefix('torch.')}"
+                    found = float(_value(name, cast_images, loss))
+                    comparisons.append(compare_scalar(what, found, value, _RELATIVE[dtype]))
+            comparisons += _compare_loss_tensors(fixture, case, images)
+            return CaseResult(comparisons, f"unused by the program, skipped: {', '.join(left_out)}" if left_out else "")
+
+        return run
+
+
+_RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-6}
+_UNUSED = ("distribution_kl_t",)
+_TINY = ("mmd_t", "mmd_r")
+"""Differences of numbers near 1: the program's float32 has no more than one digit of them."""
+
+
+@torch.no_grad()
+def _value(name: str, images: Mapping[str, Tensor], loss: CompositeLoss) -> Tensor:
+    """One value by the name it has in the recordings.
+
+    Raises:
+        ParityError: for an unknown name.
+    """
+    pred_t, target_t, pred_r, target_r = (images[key] for key in ("pred_t", "target_t", "pred_r", "target_r"))
+    known = torch.ones(len(pred_t), dtype=torch.bool)
+    names = [str(index) for index in range(len(known))]
+    outputs: Outputs = {"transmission": pred_t, "reflection": pred_r}
+    batch: Batch = {
+        "mixture": images["input"],
+        "transmission": target_t,
+        "reflection": target_r,
+        "has_transmission": known,
+        "has_reflection": known,
+        "name": names,
+        "dataset": names,
+    }
+
+    def term(key: str) -> Tensor:
+        return cast(Tensor, loss.terms[key](outputs, batch))
+
+    def total(*keys: str) -> Tensor:
+        return torch.stack([cast(LossTerm, loss.terms[key]).weight_at(0, 0) * term(key) for key in keys]).sum()
+
+    background = ("transmission_ssim", "transmission_l1", "transmission_statistic")
+    reflection = ("reflection_ssim", "reflection_statistic")
+    # The truth of the gradient is recorded, too, not made of the transmission.
+    structure = structure_loss(images["pred_gradient"], images["target_gradient"])
+    match name:
+        case "ssim_t":
+            return term("transmission_ssim")
+        case "ssim_r":
+            return term("reflection_ssim")
+        case "l1_t":
+            return term("transmission_l1")
+        case "mmd_t":
+            return term("transmission_statistic")
+        case "mmd_r":
+            return term("reflection_statistic")
+        case "mmd_function":
+            return mmd(images["mmd_x"], images["mmd_y"])
+        case "si_gradient":
+            return structure
+        case "background_total":
+            return total(*background)
+        case "reflection_total":
+            return total(*reflection)
+        case "total":
+            weight = cast(LossTerm, loss.terms["gradient"]).weight_at(0, 0)
+            return total(*background, *reflection) + weight * structure
+    raise ParityError(f"no loss value '{name}' is known")
+
+
+def _compare_loss_tensors(fixture: Fixture, case: Case, images: Mapping[str, Tensor]) -> list[Comparison]:
+    """The window and the gradient of the SSIM loss."""
+    comparisons: list[Comparison] = []
+    for spec in case.get("outputs") or []:
+        name, recorded = str(spec["name"]), fixture.tensor(spec["npz"])
+        if name.startswith("SSIM window"):
+            taps = window(recorded.dtype, recorded.device)
+            found = torch.outer(taps, taps).expand_as(recorded)
+        elif name.startswith("gradient of the ssim loss"):
+            prediction = images["pred_t"].clone().requires_grad_()
+            (found,) = torch.autograd.grad(ssim_loss(prediction, images["target_t"]), prediction)
+        else:
+            raise ParityError(f"no loss output '{name}' is known")
+        comparisons.append(compare_tensor(name, found, recorded, 1e-4 * float(recorded.abs().max())))
+    return comparisons
+
+
+RUNNERS = (_Network(), _Losses())
