@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -60,6 +61,7 @@ def memory(subject: str, comparison: Comparison, options: Options) -> Result:
 def peak_of(run: Prepared) -> int:
     """Bytes by which the peak of this process rises during a run above what it holds now."""
     gc.collect()
+    _give_back()
     _forget_peak()
     idle = _resident()
     run()
@@ -90,6 +92,12 @@ def _memory_of_child(subject: str, key: str, form: str, options: Options) -> flo
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     return float(json.loads(done.stdout.splitlines()[-1])["bytes"])
+
+
+def _give_back() -> None:
+    """Memory that glibc keeps for later would count as held, and the run would fill it unseen."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _forget_peak() -> None:
