@@ -1,8 +1,8 @@
 """Structure index (SI), and SSIM and SI of marked regions, as CoRRN reports them.
 
 Wan et al., TPAMI 2019, Tables 1 and 3. The authors released no code for their scores; these are the maps of their
-losses (11x11 Gaussian window of sigma 1.5, zeros outside the image, C1 = 0.01^2, C2 = 0.03^2), averaged. Where a paper's
-SSIM comes from another library, its window differs, and so do its values.
+losses (11x11 Gaussian window of sigma 1.5, zeros outside the image, C1 = 0.01^2, C2 = 0.03^2), averaged. Where a
+paper's SSIM comes from another library, its window differs, and so do its values.
 """
 
 from __future__ import annotations
