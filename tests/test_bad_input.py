@@ -56,7 +56,7 @@ def refused(run: Run, *words: str, status: int = 2) -> None:
         (["model=ytmt_ucs", "logger=wandb", "logger.wandb.mode=offlin"], ["offlin", "online, offline"]),
         (["model=ytmt_ucs", "data=voc", "data.root=/no/such/folder"], ["/no/such/folder", "data.root"]),
     ],
-    ids=lambda value: " ".join(value) if value and "=" in value[0] or value[0][0] == "~" else "",
+    ids=lambda value: " ".join(value) if (value and "=" in value[0]) or value[0][0] == "~" else "",
 )
 def test_wrong_words(train: Train, overrides: list[str], words: list[str]) -> None:
     run = train(*(o for o in TINY if "width" not in o and "vgg" not in o), *overrides, folder=None)
@@ -189,7 +189,6 @@ def test_checkpoint_of_another_model(train: Train, tmp_path: Path) -> None:
         "another network",
         "model=ytmt_uct",
     )
-    refused(train("model=ytmt_ucs", *QUICK, f"ckpt_path={path}", "+model.stage1_ckpt=x"), "ckpt_path")
     shutil.copy(path, tmp_path / "half.ckpt")
     with (tmp_path / "half.ckpt").open("r+b") as file:
         file.truncate(len(saved) // 2)

@@ -41,8 +41,9 @@ def create_model(name: str, *overrides: str) -> ReflectionModule:
     """
     from reflectzoo.config import build, compose_config, plain, user_sentences
 
-    with user_sentences():
-        config = compose_config([f"model={name}", *overrides])
+    words = [f"model={name}", *overrides]
+    with user_sentences(*words):
+        config = compose_config(words)
         model: ReflectionModule = build(config.model)
     model.config = plain(config.model)
     model.attach_vgg()

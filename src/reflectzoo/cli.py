@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from reflectzoo.errors import Interrupted, TrainingError, UserError
@@ -52,8 +52,14 @@ def run(command: Callable[[], Any]) -> NoReturn:
     sys.exit(0)
 
 
-def sentence(error: BaseException) -> tuple[str, int] | None:
-    """What to tell the user about an exception, and the exit status; None for a bug or a plain exit."""
+def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[str, int] | None:
+    """What to tell the user about an exception, and the exit status; None for a bug or a plain exit.
+
+    Args:
+        error: what was raised.
+        words: the overrides that were given; the command line's when None.
+    """
+    words = sys.argv[1:] if words is None else words
     from hydra.errors import (
         ConfigCompositionException,
         HydraException,
@@ -83,7 +89,7 @@ def sentence(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error), 2
     if isinstance(error, ConfigCompositionException):
-        return _bad_composition(error), 2
+        return _bad_composition(error, words), 2
     if isinstance(error, OverrideParseException):
         return f"The override '{error.override}' cannot be read ({_first_line(error)}): write key=value.", 2
     if isinstance(error, InstantiationException):
@@ -145,21 +151,21 @@ def _unknown_choice(error: Any) -> str:
     return f"There is no {group}={choice}{_did_you_mean(nearest(choice, options))} Choose from: {offered}."
 
 
-def _bad_composition(error: BaseException) -> str:
+def _bad_composition(error: BaseException, words: Sequence[str]) -> str:
     text = " ".join(str(error).split())
     if "must specify" in text:
         found = re.search(r"must specify '([\w/]+)'", text)
         group = found.group(1) if found else "model"
-        misspelt = [word.split("=")[0] for word in sys.argv[1:] if nearest(word.split("=")[0], [group])]
+        misspelt = [word.split("=")[0] for word in words if nearest(word.split("=")[0], [group])]
         if misspelt and misspelt[0] != group:
             return f"There is no setting '{misspelt[0]}'; did you mean {group}?"
         return f"Say which {group}: {group}=<name>, one of {', '.join(_choices(group))}."
     found = re.search(r"Could not (?:override|delete) '([^']+)'|Could not delete from config\.? ?'?([^' ]+)", text)
     if found:
         key = (found.group(1) or found.group(2)).split("@")[0]
-        sweep = any(word in ("-m", "--multirun") for word in sys.argv[1:])
+        sweep = any(word in ("-m", "--multirun") for word in words)
         hint = " In a multirun, a setting that only some of the models have is written ++key=value." if sweep else ""
-        return f"There is no setting '{key}'{_did_you_mean(nearest(key, _known_keys()))}{hint}"
+        return f"There is no setting '{key}'{_did_you_mean(nearest(key, _known_keys(words)))}{hint}"
     return _first_line(error)
 
 
@@ -171,7 +177,7 @@ def _choices(group: str) -> list[str]:
     return sorted(file.stem for file in (Path(config_dir()) / group).glob("*.yaml") if not file.stem.startswith("_"))
 
 
-def _known_keys() -> list[str]:
+def _known_keys(words: Sequence[str]) -> list[str]:
     """Every dotted key of the configuration that the rest of this command line gives, and the groups."""
     from pathlib import Path
 
@@ -182,9 +188,7 @@ def _known_keys() -> list[str]:
     groups = [
         folder.name for folder in Path(config_dir()).iterdir() if folder.is_dir() and folder.name != "__pycache__"
     ]
-    chosen = [word for word in sys.argv[1:] if word.split("=")[0] in groups and "," not in word and "=" in word]
-    if not any(word.startswith("model=") for word in chosen):
-        chosen.append(f"model={_choices('model')[0]}")
+    chosen = [word for word in words if word.split("=")[0] in groups and "," not in word and "=" in word]
     keys = list(groups)
     try:
         config = compose_config(chosen)

@@ -57,7 +57,7 @@ def compose_config(overrides: Sequence[str], config_name: str = "train") -> Dict
 
 
 @contextmanager
-def user_sentences() -> Iterator[None]:
+def user_sentences(*overrides: str) -> Iterator[None]:
     """Turn what Hydra says of a wrong name or value into the sentence that the command line would print."""
     from reflectzoo.cli import sentence
     from reflectzoo.errors import UserError
@@ -67,7 +67,7 @@ def user_sentences() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        told = sentence(error)
+        told = sentence(error, overrides)
         if told is None:
             raise
         raise UserError(told[0]) from error

@@ -101,7 +101,7 @@ def separation_row(outputs: Outputs, batch: Batch, index: int) -> Separation:
             float(peak_signal_noise_ratio(images[key].detach().float().clamp(0, 1), truth, data_range=1.0))
             for key in ("input", "transmission")
         )
-        caption += f": {before:.1f} dB → {after:.1f} dB"
+        caption += f": input {before:.1f} dB, output {after:.1f} dB"
     if bool(batch["has_reflection"][index]):
         images["true reflection"] = batch["reflection"][index]
     return Separation({key: image.detach().float().cpu() for key, image in images.items()}, caption)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.nets import hypercolumn as hyper
 from reflectzoo.nets.attention import ChannelAttention, PixelAttention
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, joint_hypercolumn_conv2d
@@ -319,6 +319,7 @@ class YTMTUNet(_Augmented):
         width: int = 64,
         out_channels: int = 3,
     ) -> None:
+        check_whole_number("model.net.width", width, least=8)  # attention squeezes channels to an eighth
         super().__init__(in_channels, hypercolumn)
         self.pattern = pattern
         self.inc = _Entrance([self._first_conv(width) for _ in range(2)], pattern)
@@ -372,8 +373,8 @@ class YTMTPlain(nn.Module):
         sigmoid: bool = True,
     ) -> None:
         super().__init__()
-        if layers < 2:
-            raise UserError(f"YTMTPlain: layers must be at least 2, got {layers}.")
+        check_whole_number("model.net.width", width, least=8)
+        check_whole_number("model.net.layers", layers, least=2)
         self.pattern = pattern
         self.conv1 = _Entrance([nn.Conv2d(in_channels, width, 3, padding=1) for _ in range(2)], pattern)
         self.convs = nn.ModuleList(_Block(width, width, pattern) for _ in range(layers - 2))
@@ -491,6 +492,7 @@ class YTMTReleasedUNet(_Augmented):
     def __init__(
         self, in_channels: int | None = None, hypercolumn: bool = True, width: int = 64, out_channels: int = 3
     ) -> None:
+        check_whole_number("model.net.width", width, least=8)  # attention squeezes channels to an eighth
         super().__init__(in_channels, hypercolumn)
         self.inc_1, self.inc_2 = (_ReleasedEntrance(self._first_conv(width)) for _ in range(2))
         self.down1_1, self.down1_2 = (_ReleasedDown(width, 2 * width) for _ in range(2))
