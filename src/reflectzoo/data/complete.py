@@ -134,14 +134,10 @@ def _real(raw: Sample) -> dict[str, Any]:
 
 def _blended_sequence(raw: Sample, synthesis: Synthesis) -> dict[str, Any]:
     """Every frame of a sequence blended by the same draw, so that nothing but the motion changes."""
-    size, frames = raw["frame_transmissions"].shape[:2]
-    draws: Mapping[str, Tensor] = raw.get("draws") or synthesis.draw(raw["seed"])
-    blend = synthesis(
-        to_float(raw["frame_transmissions"]).flatten(0, 1),
-        to_float(raw["frame_reflections"]).flatten(0, 1),
-        draws={name: value.repeat_interleave(frames, dim=0) for name, value in draws.items()},
+    mixtures, transmissions, reflections, draws = synthesis.blend_sequence(
+        to_float(raw["frame_transmissions"]), to_float(raw["frame_reflections"]), raw["seed"], raw.get("draws")
     )
-    mixtures, transmissions, reflections = (layer.unflatten(0, (size, frames)) for layer in blend[:3])
+    size, frames = mixtures.shape[:2]
     centre = frames // 2
     known = torch.ones(size, dtype=torch.bool, device=mixtures.device)
     return {
@@ -156,7 +152,7 @@ def _blended_sequence(raw: Sample, synthesis: Synthesis) -> dict[str, Any]:
         "has_frame_transmission": known[:, None].repeat(1, frames),
         "has_frame_reflection": known[:, None].repeat(1, frames),
         "has_frames": known.clone(),
-        "draws": dict(draws),
+        "draws": draws,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 
 # Streams: two purposes never share random numbers, and adding one changes no other.
 PAIRING = 0
@@ -43,3 +44,30 @@ def name_seed(name: str) -> int:
 def generator(seed: int, *stream: int) -> np.random.Generator:
     """A fresh generator for one purpose (``stream``) of one sample."""
     return np.random.default_rng((seed, *stream))
+
+
+class Rounds:
+    """Orders in which to go through some things again and again, each round shuffled anew.
+
+    Args:
+        count: of the things, at least 1.
+        seed: of the data.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        self._last: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
+
+    def place(self, epoch: int, index: int) -> tuple[npt.NDArray[np.int64], int]:
+        """The order of the round in which sample ``index`` of an epoch comes, and its place there."""
+        number, place = divmod(index, self.count)
+        if self._last is None or self._last[0] != (epoch, number):
+            order = generator(self.seed, PAIRING, epoch, number).permutation(self.count)
+            self._last = ((epoch, number), order)
+        return self._last[1], place
+
+    def from_here(self, epoch: int, index: int) -> list[int]:
+        """What sample ``index`` of an epoch gets, followed by its stand-ins in order."""
+        order, place = self.place(epoch, index)
+        return [int(each) for each in np.roll(order, -place)]

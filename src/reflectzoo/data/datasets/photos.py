@@ -145,6 +145,11 @@ class Region(NamedTuple):
     path: Path
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
+    def within(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in pixels of a photograph of this size."""
+        left, top, right, bottom = self.box
+        return left * width, top * height, right * width, bottom * height
+
 
 class FixedPair(NamedTuple):
     """One evaluation sample: the same mixture in every run.
@@ -198,9 +203,7 @@ class FixedPairs(KeyedDataset):
     def _cut(self, region: Region) -> Photo:
         photo = read_rgb(region.path)
         height, width = photo.shape[:2]
-        left, top, right, bottom = (
-            fraction * size for fraction, size in zip(region.box, (width, height, width, height), strict=True)
-        )
+        left, top, right, bottom = region.within(width, height)
         side = min(right - left, bottom - top)
         left, top = (left + right - side) / 2, (top + bottom - side) / 2
         square = (left, top, min(left + side, width), min(top + side, height))

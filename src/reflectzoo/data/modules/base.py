@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
@@ -75,6 +75,8 @@ class ReflectionDataModule(pl.LightningDataModule):
         self._eval: Mapping[str, KeyedDataset] = {}
         self._test: Mapping[str, KeyedDataset] = {}
         self._notices: dict[str, set[str]] = {}
+        self.listener: Callable[[Notice], None] | None = None
+        """Hears what would else be logged about files."""
 
     # -- what a subclass says ---------------------------------------------------------------------------------------
 
@@ -220,6 +222,9 @@ class ReflectionDataModule(pl.LightningDataModule):
         if notice.path in heard:
             return
         heard.add(notice.path)
+        if self.listener is not None:
+            self.listener(notice)
+            return
         if len(heard) <= _NAMED_NOTICES:
             more = " (Further ones are counted, not named.)" if len(heard) == _NAMED_NOTICES else ""
             _log.warning("%s%s", notice.sentence, more)

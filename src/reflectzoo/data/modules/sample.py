@@ -69,7 +69,7 @@ class SamplePhotos(ReflectionDataModule):
     def train_set(self) -> PhotoPairs:
         """Random pairs of the training photographs."""
         return PhotoPairs(
-            [tuple(locate(file) for file in scene) for scene in TRAIN],
+            training_scenes(),
             PhotoAugment(self.crop, self.augment),
             seed=self.seed,
             samples_per_epoch=self.samples_per_epoch,
@@ -80,20 +80,34 @@ class SamplePhotos(ReflectionDataModule):
 
     def eval_sets(self) -> Mapping[str, FixedPairs]:
         """Parts of the rocket; the two of a pair never overlap."""
-        rocket = locate(ROCKET)
-        halves = {"left": _LEFT, "right": _RIGHT, "low_left": _LOW_LEFT, "low_right": _LOW_RIGHT}
-        across = {"left": "right", "right": "left", "low_left": "low_right", "low_right": "low_left"}
-        pairs = [_pair(f"rocket_{name}", rocket, halves[name], rocket, halves[other]) for name, other in across.items()]
-        return {"sample": FixedPairs(pairs, self.eval_crop, "sample")}
+        return {"sample": FixedPairs(validation_pairs(), self.eval_crop, "sample")}
 
     def test_sets(self) -> Mapping[str, FixedPairs]:
         """A cat and a temple, seen through the glass and reflected in turn."""
-        chelsea, china = locate(CHELSEA), locate(CHINA)
-        pairs = []
-        for first, second, name in ((china, chelsea, "temple"), (chelsea, china, "cat")):
-            for part, box, other in (("", _WHOLE, _WHOLE), ("_left", _LEFT, _RIGHT), ("_right", _RIGHT, _LEFT)):
-                pairs.append(_pair(name + part, first, box, second, other))
-        return {"sample": FixedPairs(pairs, self.eval_crop, "sample")}
+        return {"sample": FixedPairs(test_pairs(), self.eval_crop, "sample")}
+
+
+def training_scenes() -> list[tuple[Path, ...]]:
+    """The training photographs; several views of one scene stand together."""
+    return [tuple(locate(file) for file in scene) for scene in TRAIN]
+
+
+def validation_pairs() -> list[FixedPair]:
+    """Parts of the rocket; the two of a pair never overlap."""
+    rocket = locate(ROCKET)
+    halves = {"left": _LEFT, "right": _RIGHT, "low_left": _LOW_LEFT, "low_right": _LOW_RIGHT}
+    across = {"left": "right", "right": "left", "low_left": "low_right", "low_right": "low_left"}
+    return [_pair(f"rocket_{name}", rocket, halves[name], rocket, halves[other]) for name, other in across.items()]
+
+
+def test_pairs() -> list[FixedPair]:
+    """A cat and a temple, seen through the glass and reflected in turn."""
+    chelsea, china = locate(CHELSEA), locate(CHINA)
+    pairs = []
+    for first, second, name in ((china, chelsea, "temple"), (chelsea, china, "cat")):
+        for part, box, other in (("", _WHOLE, _WHOLE), ("_left", _LEFT, _RIGHT), ("_right", _RIGHT, _LEFT)):
+            pairs.append(_pair(name + part, first, box, second, other))
+    return pairs
 
 
 def locate(file: tuple[str, ...]) -> Path:

@@ -162,7 +162,7 @@ def find_splits(
             held_out = top / "val"
             tested = top / "test" if os.path.isdir(top / "test") else None
         top = top / "train"
-    top = _jpeg_images(top)
+    top = jpeg_images(top)
 
     photos = _named(_photographs(top, "data.root"), _list_file(names, Path(root)), top) if names else None
     if photos is None:
@@ -170,7 +170,7 @@ def find_splits(
     if held_out is None:
         return _hold_out(photos, top, shares, most)
 
-    others = _shuffled(_photographs(_jpeg_images(held_out), "data.val_root"), held_out)
+    others = _shuffled(_photographs(jpeg_images(held_out), "data.val_root"), held_out)
     if tested is not None:
         val, test = others, _shuffled(_photographs(tested, "data.root"), tested)
     elif len(others) >= 4:
@@ -218,7 +218,7 @@ def _folder(path: str | os.PathLike[str], key: str) -> Path:
     return folder
 
 
-def _jpeg_images(folder: Path) -> Path:
+def jpeg_images(folder: Path) -> Path:
     """The photographs of a VOCdevkit, whichever of its folders was given; any other folder is returned as it is."""
     for pattern in ("JPEGImages", "VOC*/JPEGImages", "VOCdevkit/VOC*/JPEGImages"):
         found = sorted(path for path in folder.glob(pattern) if os.path.isdir(path))

@@ -1,0 +1,385 @@
+"""Photographs shot through glass, with the truth as far as somebody shot it: for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from reflectzoo.data.augment import PhotoAugment
+from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, to_tensor
+from reflectzoo.data.datasets.photos import OnError
+from reflectzoo.data.datasets.sizes import EvalSize
+from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, find_images, picture_size, read_rgb
+from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.seeding import CROPS, Rounds, generator, name_seed, sample_seed
+from reflectzoo.errors import UserError
+
+SMALLEST_SCORED = 11
+"""Side of SSIM's window; a smaller picture cannot be scored."""
+
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """One photograph through glass and what is known about it.
+
+    Attributes:
+        name: unique within the data set.
+        mixture: the photograph.
+        transmission: what is behind the glass, if it was shot.
+        reflection: the reflection alone, if it was shot.
+        tags: what else is known, e.g. ``{"subset": "postcard", "aperture": "11"}``.
+    """
+
+    name: str
+    mixture: Path
+    transmission: Path | None = None
+    reflection: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files there are."""
+        return [path for path in (self.mixture, self.transmission, self.reflection) if path is not None]
+
+
+class PairCrops(KeyedDataset):
+    """Random crops of real pairs, for training: the same view of every layer.
+
+    Each round goes through all pairs once, in an order of its own; a longer epoch has more rounds.
+
+    Args:
+        pairs: at least one, each with a transmission.
+        augment: cuts the crops.
+        seed: of the data.
+        samples_per_epoch: None for the number of pairs.
+        on_error: ``skip`` puts the next pair in the place of an unreadable one; ``raise`` stops.
+        dataset: the name samples carry.
+        aligned: whether transmissions match their mixtures pixel by pixel. If not, they are yielded as
+            ``unaligned_transmission``, and the transmission counts as unknown.
+        shift: unaligned transmissions are moved by up to this many pixels more, at random (an option of ERRNet).
+
+    Raises:
+        UserError: if there is no pair.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PairFiles],
+        augment: PhotoAugment,
+        seed: int = 0,
+        samples_per_epoch: int | None = None,
+        on_error: OnError = "skip",
+        dataset: str = "pairs",
+        aligned: bool = True,
+        shift: int = 0,
+    ) -> None:
+        if not pairs:
+            raise UserError(f"data={dataset} has no pair to train on.")
+        self.pairs = pairs
+        self.augment = augment
+        self.seed = seed
+        self.on_error = on_error
+        self.dataset = dataset
+        self.aligned = aligned
+        self.shift = shift
+        self.cache = PhotoCache()
+        self._length = len(pairs) if samples_per_epoch is None else samples_per_epoch
+        self.rounds = Rounds(len(pairs), seed)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def limit_cache(self, max_bytes: int) -> None:
+        """Bound the memory for decoded photographs, in each process that reads."""
+        self.cache.max_bytes = max_bytes
+
+    def pictures(self) -> list[Path]:
+        """The files of all pairs."""
+        return files_of(self.pairs)
+
+    def sample(self, key: SampleKey) -> Sample:
+        """One pair: ``mixture``, ``transmission`` and ``reflection`` are (3, crop, crop) uint8."""
+        seed = sample_seed(self.seed, key.epoch, key.index)
+        rng = generator(seed, CROPS)
+        crop_seed = int(rng.integers(_SEEDS))
+        notices: list[Notice] = []
+        pair, layers = self._read(self.rounds.from_here(key.epoch, key.index), notices)
+        if not self.aligned and self.shift:
+            down, right = rng.integers(-self.shift, self.shift + 1, size=2).tolist()
+            layers["transmission"] = _moved(layers["transmission"], down, right)
+        views = dict(zip(layers, self.augment.together(list(layers.values()), crop_seed), strict=True))
+        name = f"{pair.name}@{key.epoch}.{key.index}"
+        return {**_layers(views, self.aligned), **_named(name, self.dataset, seed), "notices": notices}
+
+    def _read(self, candidates: Iterable[int], notices: list[Notice]) -> tuple[PairFiles, dict[str, Photo]]:
+        """The first readable of some pairs."""
+        pair = self.pairs[0]
+        for candidate in candidates:
+            pair = self.pairs[candidate]
+            try:
+                layers = read_layers(pair, self.cache, self.augment.shorter, fit=not self.aligned)
+            except (UnreadableImage, _MismatchError) as error:
+                if self.on_error == "raise":
+                    raise
+                kind = "mismatch" if isinstance(error, _MismatchError) else "unreadable"
+                notices.append(Notice(kind, str(pair.mixture), str(error)))
+                continue
+            height, width = layers["mixture"].shape[:2]
+            if min(height, width) < self.augment.crop:
+                notices.append(_small(pair.mixture, width, height, self.augment.crop))
+            return pair, layers
+        raise UserError(
+            f"None of the {len(self.pairs)} pairs of data={self.dataset} can be read, the last being {pair.mixture}."
+        )
+
+
+class PairImages(KeyedDataset):
+    """Whole photographs, for validation and test.
+
+    Args:
+        pairs: the samples; without a transmission nothing is scored, but the result can be looked at.
+        size: at which they are scored.
+        dataset: the name samples carry.
+        aligned: as for :class:`PairCrops`.
+    """
+
+    def __init__(self, pairs: Sequence[PairFiles], size: EvalSize, dataset: str, aligned: bool = True) -> None:
+        self.pairs = pairs
+        self.size = size
+        self.dataset = dataset
+        self.aligned = aligned
+        self.unit = "pairs" if any(pair.transmission for pair in pairs) else "photographs without truth"
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def pictures(self) -> list[Path]:
+        """The files of all pairs."""
+        return files_of(self.pairs)
+
+    def sample(self, key: SampleKey) -> Sample:
+        """One pair, resized: ``mixture``, ``transmission`` and ``reflection`` are (3, H, W) uint8."""
+        pair = self.pairs[key.index]
+        stored = read_layers(pair, fit=not self.aligned)
+        source_size = stored["mixture"].shape[:2]
+        layers = {name: self.size.apply(layer) for name, layer in stored.items()}
+        return {
+            **_layers(layers, self.aligned),
+            **_named(pair.name, self.dataset, name_seed(f"{self.dataset}/{pair.name}")),
+            "counts": key.counts,
+            "source_size": torch.tensor(source_size),
+            "protocol": str(self.size),
+            "tags": dict(pair.tags),
+        }
+
+
+class _MismatchError(UserError):
+    """The layers of a pair differ in size."""
+
+
+def read_layers(
+    pair: PairFiles, cache: PhotoCache | None = None, shorter: int | None = None, fit: bool = False
+) -> dict[str, Photo]:
+    """The pictures of a pair, of one size.
+
+    Args:
+        pair: the files.
+        cache: remembers them.
+        shorter: as for :func:`~reflectzoo.data.images.read_rgb`.
+        fit: resize layers to the mixture instead of refusing another size.
+
+    Raises:
+        UnreadableImage: for the first file that cannot be read.
+        UserError: if the sizes differ.
+    """
+    read = cache.read if cache is not None else read_rgb
+    paths = {"mixture": pair.mixture, "transmission": pair.transmission, "reflection": pair.reflection}
+    layers = {name: read(path, shorter) for name, path in paths.items() if path is not None}
+    if shorter is not None and len({layer.shape for layer in layers.values()}) > 1:
+        # A JPEG may come smaller than it is stored, but a PNG beside it does not.
+        layers = {name: read(path, None) for name, path in paths.items() if path is not None}
+    height, width = layers["mixture"].shape[:2]
+    for name, layer in layers.items():
+        if layer.shape[:2] != (height, width):
+            if not fit:
+                raise _MismatchError(
+                    _mismatch(paths[name], layer.shape[1], layer.shape[0], pair.mixture, width, height)
+                )
+            interpolation = cv2.INTER_AREA if layer.shape[0] > height else cv2.INTER_CUBIC
+            layers[name] = np.asarray(cv2.resize(layer, (width, height), interpolation=interpolation), np.uint8)
+    return layers
+
+
+def usable(
+    pairs: Sequence[PairFiles], on_error: OnError, aligned: bool = True, decode: bool = False
+) -> tuple[list[PairFiles], list[Notice]]:
+    """The pairs that can be used, and a notice about each other one.
+
+    Args:
+        pairs: to be looked at.
+        on_error: ``raise`` stops at the first.
+        aligned: whether a layer must have its mixture's size.
+        decode: read every picture whole, as an evaluation, which must know beforehand what it scores, demands;
+            otherwise only the sizes in the files' headers.
+
+    Raises:
+        UserError: for the first unusable one, if ``on_error`` is ``raise``.
+    """
+    good, notices = [], []
+    for pair in pairs:
+        try:
+            width, height = picture_size(pair.mixture)
+            for path in pair.files[1:]:
+                other = picture_size(path)
+                if aligned and other != (width, height):
+                    raise _MismatchError(_mismatch(path, *other, pair.mixture, width, height))
+            if decode:
+                for path in pair.files:
+                    read_rgb(path, shorter=1)
+        except (UnreadableImage, _MismatchError) as error:
+            if on_error == "raise":
+                raise
+            kind = "mismatch" if isinstance(error, _MismatchError) else "unreadable"
+            notices.append(Notice(kind, str(pair.mixture), str(error)))
+            continue
+        if decode and pair.transmission is not None and min(width, height) < SMALLEST_SCORED:
+            sentence = f"'{pair.mixture}' is {width}x{height}, too small to be scored, and is left out."
+            if on_error == "raise":
+                raise UserError(sentence)
+            notices.append(Notice("tiny", str(pair.mixture), sentence))
+            continue
+        good.append(pair)
+    return good, notices
+
+
+@dataclass(frozen=True)
+class LayerFolders:
+    """What the folders of a paired data set may be called; the first that exists is used.
+
+    Attributes:
+        mixture: of the photographs through glass.
+        transmission: of what is behind it.
+        reflection: of the reflections alone; need not exist.
+    """
+
+    mixture: tuple[str, ...] = ("blended", "I", "input", "mixture", "testB")
+    transmission: tuple[str, ...] = ("transmission_layer", "T", "transmission", "gt", "testA1")
+    reflection: tuple[str, ...] = ("reflection_layer", "R", "reflection")
+
+    def within(self, folder: Path) -> tuple[Path | None, Path | None, Path | None]:
+        """The three folders, as far as they exist."""
+        from reflectzoo.data.datasets.source import first_folder
+
+        mixture, transmission, reflection = (
+            first_folder(folder, names) for names in (self.mixture, self.transmission, self.reflection)
+        )
+        return mixture, transmission, reflection
+
+
+def pair_folders(
+    mixtures: Path, transmissions: Path | None, reflections: Path | None, on_error: OnError = "skip", prefix: str = ""
+) -> tuple[list[PairFiles], list[Notice]]:
+    """Pair the pictures of folders by their names, whatever their suffixes.
+
+    Args:
+        mixtures: a folder.
+        transmissions: a folder with a picture for each mixture, or None.
+        reflections: a folder with pictures for some or all mixtures, or None.
+        on_error: ``raise`` stops at the first picture without a partner.
+        prefix: put before each name.
+
+    Raises:
+        UserError: for a missing partner, if ``on_error`` is ``raise``; if a folder cannot be opened.
+    """
+    blended, behind, reflected = (_by_stem(folder) for folder in (mixtures, transmissions, reflections))
+    pairs, notices = [], []
+
+    def leave_out(path: Path, what: str, where: Path) -> None:
+        sentence = f"'{path}' has no {what} of the same name in '{where}' and is left out."
+        if on_error == "raise":
+            raise UserError(sentence)
+        notices.append(Notice("missing", str(path), sentence))
+
+    for stem, path in blended.items():
+        if transmissions is not None and stem not in behind:
+            leave_out(path, "transmission", transmissions)
+            continue
+        pairs.append(PairFiles(prefix + stem, path, behind.get(stem), reflected.get(stem)))
+    for stem, path in behind.items():
+        if stem not in blended:
+            leave_out(path, "mixture", mixtures)
+    return pairs, notices
+
+
+def hold_out(pairs: Sequence[PairFiles], share: float) -> tuple[list[PairFiles], list[PairFiles]]:
+    """Training and validation pairs, chosen by a hash of their names: neither seed nor place changes the choice.
+
+    Args:
+        pairs: at least two, if anything is to be held out.
+        share: of the pairs for validation; if not 0 at least one, and never all.
+    """
+    if share <= 0 or len(pairs) < 2:
+        return list(pairs), []
+    count = min(len(pairs) - 1, max(1, round(share * len(pairs))))
+    order = sorted(pairs, key=lambda pair: (name_seed(pair.name), pair.name))
+    kept = {pair.name for pair in order[:count]}
+    return [pair for pair in pairs if pair.name not in kept], [pair for pair in pairs if pair.name in kept]
+
+
+def files_of(pairs: Sequence[PairFiles]) -> list[Path]:
+    """Every file of some pairs, each once."""
+    return list(dict.fromkeys(path for pair in pairs for path in pair.files))
+
+
+def _by_stem(folder: Path | None) -> dict[str, Path]:
+    if folder is None:
+        return {}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_images(folder, recursive=True)}
+
+
+def _layers(views: Mapping[str, Photo], aligned: bool) -> Sample:
+    tensors = {name: to_tensor(view) for name, view in views.items()}
+    mixture = tensors["mixture"]
+    sample: Sample = {
+        "mixture": mixture,
+        "transmission": torch.zeros_like(mixture),
+        "reflection": tensors.get("reflection", torch.zeros_like(mixture)),
+        "knows_transmission": aligned and "transmission" in tensors,
+        "knows_reflection": "reflection" in tensors,
+    }
+    if "transmission" in tensors:
+        sample["transmission" if aligned else "unaligned_transmission"] = tensors["transmission"]
+    return sample
+
+
+def _named(name: str, dataset: str, seed: int) -> Sample:
+    return {"seed": seed, "name": name, "dataset": dataset}
+
+
+def _moved(photo: Photo, down: int, right: int) -> Photo:
+    """A picture moved by some pixels, its border repeated."""
+    height, width = photo.shape[:2]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return photo[rows][:, columns]
+
+
+def _small(path: Path, width: int, height: int, crop: int) -> Notice:
+    sentence = f"'{path}' is {width}x{height}, smaller than the crop of {crop}, and is enlarged just enough."
+    return Notice("small", str(path), sentence)
+
+
+def _mismatch(
+    path: Path | None, width: int, height: int, mixture: Path, mixture_width: int, mixture_height: int
+) -> str:
+    return (
+        f"'{path}' is {width}x{height}, but its mixture '{mixture}' is {mixture_width}x{mixture_height}: the layers of "
+        "a pair must be of one size."
+    )

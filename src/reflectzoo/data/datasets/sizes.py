@@ -1,0 +1,95 @@
+"""The size at which a paper's protocol scores a photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from reflectzoo.data.images import Photo
+from reflectzoo.errors import UserError
+
+
+@dataclass(frozen=True)
+class EvalSize:
+    """How stored pictures are resized before they are scored; bicubic, antialiased, to 8 bits, as Pillow does it.
+
+    At most one of the first three is given; without any, pictures keep their size.
+
+    Attributes:
+        shorter: the shorter side, the other following (Real20 at 420).
+        longer: the longer side, the other following.
+        size: height and width of landscape pictures, the other way round for portrait ones (SIR2 at 224x288 for CoRRN).
+        multiple: both sides are then made multiples of this, by resizing to the next smaller ones (16 for YTMT with
+            ``--if_align``, 32 for DSRNet, 8 for Location-aware SIRR, 4 for IBCLN).
+
+    Example:
+        >>> EvalSize(shorter=420, multiple=16).of(1152, 930)
+        (512, 416)
+        >>> str(EvalSize(size=(224, 288))), EvalSize(size=(224, 288)).of(540, 400)
+        ('224x288, portrait turned', (288, 224))
+    """
+
+    shorter: int | None = None
+    longer: int | None = None
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+
+    @classmethod
+    def read(cls, value: EvalSize | Mapping[str, Any] | None) -> EvalSize:
+        """From the configuration: a mapping of the attributes, or None for the stored size.
+
+        Raises:
+            UserError: for an unknown name or a size that is none.
+        """
+        if isinstance(value, EvalSize):
+            return value
+        given = {str(name): each for name, each in (value or {}).items() if each is not None}
+        known = ("shorter", "longer", "size", "multiple")
+        wrong = [name for name in given if name not in known]
+        if wrong:
+            raise UserError(f"data.eval_size has no '{wrong[0]}'; choose from: {', '.join(known)}.")
+        size = given.pop("size", None)
+        if size is not None:
+            if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
+                raise UserError(f"data.eval_size.size must be [height, width], got {size!r}.")
+            numbers = {"height": size[0], "width": size[1], **given}
+        else:
+            numbers = given
+        for name, number in numbers.items():
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise UserError(f"data.eval_size.{name} must be a number of pixels, got {number!r}.")
+        if (size is not None) + ("shorter" in given) + ("longer" in given) > 1:
+            raise UserError("data.eval_size takes one of shorter, longer and size, not several of them.")
+        return cls(size=(size[0], size[1]) if size is not None else None, **given)
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which a picture of this size is scored, at least one ``multiple`` each."""
+        if self.size is not None:
+            height, width = self.size if width >= height else (self.size[1], self.size[0])
+        side = self.shorter or self.longer
+        if side is not None:
+            scale = side / (min(height, width) if self.shorter else max(height, width))
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        return tuple(max(length // self.multiple, 1) * self.multiple for length in (height, width))  # type: ignore[return-value]
+
+    def apply(self, photo: Photo) -> Photo:
+        """Resize one picture."""
+        height, width = self.of(*photo.shape[:2])
+        if (height, width) == photo.shape[:2]:
+            return photo
+        return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+
+    def __str__(self) -> str:
+        """The protocol in words, as results record it."""
+        words = []
+        if self.size is not None:
+            words.append(f"{self.size[0]}x{self.size[1]}, portrait turned")
+        if self.shorter or self.longer:
+            words.append(f"shorter side {self.shorter}" if self.shorter else f"longer side {self.longer}")
+        if self.multiple > 1:
+            words.append(f"multiples of {self.multiple}")
+        return ", ".join(words) or "as stored"

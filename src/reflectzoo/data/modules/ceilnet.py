@@ -1,0 +1,71 @@
+"""``data=ceilnet``: the triplets of CEILNet and its 45 photographs without truth."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from reflectzoo.data.datasets.base import Notice
+from reflectzoo.data.datasets.pairs import PairFiles, hold_out
+from reflectzoo.data.datasets.source import Source
+from reflectzoo.data.modules.pairs import Found, RealPairs
+from reflectzoo.errors import UserError
+
+_NAME = re.compile(r"^(?P<stem>.+)-(?P<role>input|label1|label2)$", re.IGNORECASE)
+
+
+class CEILNetPairs(RealPairs):
+    """Files called ``*-input``, ``*-label1`` (transmission) and ``*-label2`` (reflection), anywhere below a folder.
+
+    Fan et al., "A Generic Deep Architecture for Single Image Reflection Removal and Image Smoothing", ICCV 2017.
+    Triplets form the test set ``ceilnet``; inputs without labels the test set ``real45``, which nobody can score but
+    everybody looks at.
+
+    Args:
+        root: where the files are.
+        test_share: share of the triplets for the test, by a hash of their names; 1, as the papers use them, for all.
+        kwargs: see :class:`RealPairs`.
+    """
+
+    source = Source(
+        "ceilnet",
+        "pictures called NAME-input, NAME-label1 and NAME-label2, or NAME-input alone, in the folder or below it",
+        "Fan et al., ICCV 2017, 100 synthetic test triplets and 45 photographs, for research only, at "
+        "https://github.com/fqnchina/CEILNet",
+    )
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, test_share: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+        if not 0 <= test_share <= 1:
+            raise UserError(f"data.test_share must be a share from 0 to 1, got {test_share}.")
+        self.test_share = test_share
+
+    def find(self) -> Found:
+        """Triplets and lone inputs."""
+        top = self.source.folder(self.root)
+        groups: dict[str, dict[str, Path]] = {}
+        for path in self.source.photographs(top):
+            match = _NAME.match(path.stem)
+            if match:
+                name = path.relative_to(top).with_name(match["stem"]).as_posix()
+                groups.setdefault(name, {})[match["role"].lower()] = path
+        if not groups:
+            raise self.source.not_found(top)
+        triplets, unlabelled, notices = [], [], []
+        for name, files in groups.items():
+            if "input" in files and "label1" in files:
+                triplets.append(PairFiles(name, files["input"], files["label1"], files.get("label2")))
+            elif set(files) == {"input"}:
+                unlabelled.append(PairFiles(name, files["input"]))
+            else:
+                path = next(iter(files.values()))
+                missing = "-input" if "input" not in files else "-label1"
+                sentence = f"'{path}' has no '{Path(name).name}{missing}' beside it and is left out."
+                if self.on_error == "raise":
+                    raise UserError(sentence)
+                notices.append(Notice("missing", str(path), sentence))
+        train, tested = ([], triplets) if self.test_share == 1 else hold_out(triplets, self.test_share)
+        test = {name: pairs for name, pairs in (("ceilnet", tested), ("real45", unlabelled)) if pairs}
+        return Found(train, test, notices)

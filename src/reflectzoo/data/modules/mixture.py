@@ -1,0 +1,198 @@
+"""``data=mixture``: several data sets in given proportions, as the papers train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reflectzoo.core.batch import Batch
+from reflectzoo.data.complete import merge
+from reflectzoo.data.datasets.base import KeyedDataset, Sample
+from reflectzoo.data.modules.base import ReflectionDataModule
+from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.seeding import PART, generator, sample_seed
+from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.errors import UserError
+
+Ratios = Mapping[str, float]
+
+
+class Mixture(KeyedDataset):
+    """Samples of several data sets, each chosen by its own seed.
+
+    Args:
+        parts: the data sets by name.
+        ratios: how often each is chosen, from an epoch on: a mapping from first epochs, one of them 0, to ratios.
+        length: samples in an epoch.
+        seed: of the data.
+    """
+
+    unit = "samples"
+
+    def __init__(
+        self, parts: Mapping[str, KeyedDataset], ratios: Mapping[int, Ratios], length: int, seed: int = 0
+    ) -> None:
+        self.parts = dict(parts)
+        self.ratios = dict(sorted(ratios.items(), reverse=True))
+        self.length = length
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def limit_cache(self, max_bytes: int) -> None:
+        """Bound the memory for decoded photographs, an equal share for each part."""
+        for part in self.parts.values():
+            part.limit_cache(max_bytes // len(self.parts))
+
+    def set_step(self, samples: int) -> None:
+        """Tell the parts how many samples make one step."""
+        for part in self.parts.values():
+            part.set_step(samples)
+
+    def pictures(self) -> list[Path]:
+        """The files of all parts."""
+        return list(dict.fromkeys(path for part in self.parts.values() for path in part.pictures()))
+
+    def part_of(self, epoch: int, index: int) -> str:
+        """The part that sample ``index`` of an epoch comes from."""
+        ratios = next(ratios for first, ratios in self.ratios.items() if first <= epoch)
+        names = list(ratios)
+        bounds = np.cumsum([ratios[name] for name in names])
+        drawn = generator(sample_seed(self.seed, epoch, index), PART).random() * bounds[-1]
+        return names[min(int(np.searchsorted(bounds, drawn, side="right")), len(names) - 1)]
+
+    def sample(self, key: SampleKey) -> Sample:
+        """A sample of one part, with ``part`` saying of which."""
+        part = self.part_of(key.epoch, key.index)
+        return {**self.parts[part].sample(key), "part": part}
+
+
+class OfPart(KeyedDataset):
+    """A data set whose samples say which part they come from, so that this part completes them.
+
+    Args:
+        data: the data set.
+        part: its part's name.
+    """
+
+    def __init__(self, data: KeyedDataset, part: str) -> None:
+        self.data = data
+        self.part = part
+        self.unit = data.unit
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def pictures(self) -> list[Path]:
+        """The files of the data set."""
+        return self.data.pictures()
+
+    def sample(self, key: SampleKey) -> Sample:
+        """As the data set's, with ``part``."""
+        return {**self.data.sample(key), "part": self.part}
+
+
+class MixtureData(ReflectionDataModule):
+    """Several data modules as one.
+
+    Each sample's part is drawn from its own seed, so it depends on neither workers nor batches; samples of several
+    parts share a batch, in which what one of them does not know is marked as unknown. Crops must be of one size.
+
+    Args:
+        parts: data modules by name. Their batches, workers and seeds are not used. Null parts are left out.
+        ratios: how often each part is trained on; they need not add up to 1. A part with 0 is only evaluated on.
+        later: other ratios from an epoch on, by its number (ERRNet: ``{45: {voc: 0.5, zhang: 0.5}}``).
+        samples_per_epoch: length of an epoch (IBCLN and Location-aware SIRR: 4000); None for the lengths of all trained
+            parts together, as the programs of YTMT and ERRNet have it.
+        validate: parts whose validation sets are used; None for all.
+        test: parts whose test sets are used; None for all.
+        synthesis: not used, since each part has its own.
+        kwargs: see :class:`ReflectionDataModule`.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, ReflectionDataModule | None],
+        ratios: Ratios,
+        later: Mapping[int, Ratios] | None = None,
+        samples_per_epoch: int | None = None,
+        validate: Sequence[str] | None = None,
+        test: Sequence[str] | None = None,
+        synthesis: Synthesis | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(synthesis, **kwargs)
+        self.parts = {str(name): part for name, part in parts.items() if part is not None}
+        if not self.parts:
+            raise UserError("data.parts is empty: a mixture needs at least one data set.")
+        self.ratios = {0: self._checked("ratios", ratios)}
+        for epoch, changed in (later or {}).items():
+            if not str(epoch).isdigit() or int(epoch) < 1:
+                raise UserError(f"data.later must name epochs from 1 on, got {epoch!r}.")
+            self.ratios[int(epoch)] = self._checked(f"later.{epoch}", changed)
+        if samples_per_epoch is not None and (not isinstance(samples_per_epoch, int) or samples_per_epoch < 1):
+            raise UserError(f"data.samples_per_epoch must be a number from 1 on, got {samples_per_epoch!r}.")
+        self.samples_per_epoch = samples_per_epoch
+        self.chosen = {"validate": self._names("validate", validate), "test": self._names("test", test)}
+        for part in self.parts.values():
+            part.seed = self.seed
+            part.listener = self.notice
+
+    def train_set(self) -> Mixture:
+        """The training sets of all parts that are trained on."""
+        trained = dict.fromkeys(name for ratios in self.ratios.values() for name, ratio in ratios.items() if ratio > 0)
+        sets = {name: self.parts[name].train_set() for name in self.parts if name in trained}
+        length = self.samples_per_epoch or sum(len(data) for data in sets.values())
+        return Mixture(sets, self.ratios, length, self.seed)
+
+    def eval_sets(self) -> Mapping[str, KeyedDataset]:
+        """The validation sets of the parts in ``validate``."""
+        return self._together("validate")
+
+    def test_sets(self) -> Mapping[str, KeyedDataset]:
+        """The test sets of the parts in ``test``."""
+        return self._together("test")
+
+    def draw(self, raw: Sample) -> None:
+        """Let each part draw for its samples."""
+        for name, part in raw["parts"].items():
+            self.parts[name].draw(part)
+
+    def complete(self, raw: Sample) -> Batch:
+        """Let each part complete its samples and put them together."""
+        batches = {name: self.parts[name].complete(part) for name, part in raw["parts"].items()}
+        return merge(batches, raw["order"])
+
+    def _together(self, purpose: str) -> dict[str, KeyedDataset]:
+        sets: dict[str, KeyedDataset] = {}
+        for name in self.chosen[purpose]:
+            part = self.parts[name]
+            for each, data in (part.eval_sets() if purpose == "validate" else part.test_sets()).items():
+                sets[each if each not in sets else f"{name}_{each}"] = OfPart(data, name)
+        return sets
+
+    def _names(self, key: str, names: Sequence[str] | None) -> list[str]:
+        if names is None:
+            return list(self.parts)
+        unknown = [name for name in names if name not in self.parts]
+        if unknown or not names:
+            raise UserError(f"data.{key} must be some of the parts {', '.join(self.parts)}, got {list(names)}.")
+        return list(names)
+
+    def _checked(self, key: str, ratios: Ratios) -> dict[str, float]:
+        """Ratios of the parts there are, not negative and not all zero."""
+        unknown = [name for name in ratios if name not in self.parts]
+        if unknown:
+            raise UserError(f"data.{key} names '{unknown[0]}', but the parts are {', '.join(self.parts)}.")
+        for name, ratio in ratios.items():
+            if ratio is None or isinstance(ratio, str | bool) or not math.isfinite(ratio) or ratio < 0:
+                raise UserError(f"data.{key}.{name} must be a number from 0 on, got {ratio!r}.")
+        positive = {name: float(ratio) for name, ratio in ratios.items() if ratio > 0}
+        if not positive:
+            raise UserError(f"data.{key} gives no part anything: at least one ratio must be more than 0.")
+        return positive

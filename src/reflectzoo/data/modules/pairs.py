@@ -1,0 +1,288 @@
+"""Real pairs: what their data modules share, and ``data=pairs`` for any folder of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
+from reflectzoo.data.datasets.base import Notice
+from reflectzoo.data.datasets.pairs import (
+    LayerFolders,
+    PairCrops,
+    PairFiles,
+    PairImages,
+    hold_out,
+    pair_folders,
+    usable,
+)
+from reflectzoo.data.datasets.photos import OnError
+from reflectzoo.data.datasets.sizes import EvalSize
+from reflectzoo.data.datasets.source import Source, first_folder, names_of
+from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """The pairs of a data set.
+
+    Attributes:
+        train: to be trained on, of which some may be held out for validation.
+        test: by the name of the test set.
+        notices: what was left out, and why.
+    """
+
+    train: list[PairFiles]
+    test: dict[str, list[PairFiles]]
+    notices: list[Notice]
+
+
+class RealPairs(ReflectionDataModule):
+    """Photographs through glass with their truth. A subclass says in :meth:`find` where they lie.
+
+    Args:
+        root: where the data set is.
+        crop: side of the training crops.
+        augment: ``paper``, ``hard`` or ``square``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
+        rotate: probability of a turn by 90, 180 or 270 degrees.
+        samples_per_epoch: length of an epoch; None for the number of training pairs.
+        val_share: share of the training pairs held out for validation. With 0 all are trained on, as the papers do,
+            and validation sees the test pairs.
+        eval_size: how pictures are resized before they are scored, see
+            :class:`~reflectzoo.data.datasets.sizes.EvalSize`; None for the stored size.
+        on_error: ``skip`` leaves out what cannot be used and says so; ``raise`` stops.
+        synthesis: not used, since all mixtures are real.
+        kwargs: see :class:`ReflectionDataModule`.
+    """
+
+    source: Source
+    aligned = True
+    shift = 0
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        crop: int = 224,
+        augment: Kind = "paper",
+        rotate: float = 0.0,
+        samples_per_epoch: int | None = None,
+        val_share: float = 0.1,
+        eval_size: EvalSize | Mapping[str, Any] | None = None,
+        on_error: OnError = "skip",
+        synthesis: Synthesis | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(synthesis, **kwargs)
+        check_choices(crop=crop, eval_crop=1, augment=augment, on_error=on_error, kinds=KINDS)
+        if not 0 <= val_share < 1:
+            raise UserError(f"data.val_share must be at least 0 and less than 1, got {val_share}.")
+        if not 0 <= rotate <= 1:
+            raise UserError(f"data.rotate must be a probability, got {rotate}.")
+        self.root = root
+        self.crop = crop
+        self.augment = augment
+        self.rotate = rotate
+        self.samples_per_epoch = samples_per_epoch
+        self.val_share = val_share
+        self.eval_size = EvalSize.read(eval_size)
+        self.on_error = on_error
+        self._found: Found | None = None
+
+    def find(self) -> Found:
+        """Look for the pairs on disk.
+
+        Raises:
+            UserError: if there are none, saying what was expected, what was found and where to get it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say where its pairs are")
+
+    @property
+    def found(self) -> Found:
+        """The pairs, found when first asked for. No picture is in the training and in a test set.
+
+        Raises:
+            UserError: as :meth:`find` does.
+        """
+        if self._found is None:
+            found = self.find()
+            for notice in found.notices:
+                self.notice(notice)
+            tested = {os.path.realpath(pair.mixture) for pairs in found.test.values() for pair in pairs}
+            train = [pair for pair in found.train if os.path.realpath(pair.mixture) not in tested]
+            self._found = found._replace(train=train)
+        return self._found
+
+    def train_set(self) -> PairCrops:
+        """Random crops of the training pairs."""
+        pairs = self._usable(hold_out(self.found.train, self.val_share)[0], decode=False)
+        if not pairs:
+            raise UserError(
+                f"data={self.source.choice} has no pair to train on in '{self.root}': {self.source.expected}."
+            )
+        return PairCrops(
+            pairs,
+            PhotoAugment(self.crop, self.augment, colours=False, rotate=self.rotate),
+            seed=self.seed,
+            samples_per_epoch=self.samples_per_epoch,
+            on_error=self.on_error,
+            dataset=self.source.choice,
+            aligned=self.aligned,
+            shift=self.shift,
+        )
+
+    def eval_sets(self) -> Mapping[str, PairImages]:
+        """Whole pictures of the pairs held out."""
+        held_out = hold_out(self.found.train, self.val_share)[1]
+        if not held_out:
+            _log.warning(
+                "data=%s holds no pair out for validation (data.val_share=%g): checkpoints are chosen on the test.",
+                self.source.choice,
+                self.val_share,
+            )
+            return self.test_sets()
+        return {self.source.choice: self._whole(self.source.choice, held_out)}
+
+    def test_sets(self) -> Mapping[str, PairImages]:
+        """Whole pictures of the test pairs."""
+        if not self.found.test:
+            raise UserError(f"data={self.source.choice} has no test pairs in '{self.root}': {self.source.expected}.")
+        return {name: self._whole(name, pairs) for name, pairs in self.found.test.items()}
+
+    def _whole(self, name: str, pairs: Sequence[PairFiles]) -> PairImages:
+        good = self._usable(pairs, decode=True)
+        if not good:
+            raise UserError(
+                f"None of the {len(pairs)} pictures of the set '{name}' of data={self.source.choice} in '{self.root}' "
+                "can be used."
+            )
+        return PairImages(good, self.eval_size, name, self.aligned)
+
+    def _usable(self, pairs: Sequence[PairFiles], decode: bool) -> list[PairFiles]:
+        good, notices = usable(pairs, self.on_error, self.aligned, decode)
+        for notice in notices:
+            self.notice(notice)
+        return good
+
+
+class SplitPairs(RealPairs):
+    """Pairs in ``blended/`` and ``transmission_layer/`` (perhaps ``reflection_layer/``), in one folder or in two.
+
+    Args:
+        train: folder of the training pairs below the root; None tries the usual names.
+        test: folder of the test pairs likewise.
+        mixture: name or names of the folder of photographs through glass; None tries the usual ones.
+        transmission: likewise, of what is behind it.
+        reflection: likewise, of the reflections, if there are any.
+        kwargs: see :class:`RealPairs`.
+    """
+
+    train_folders: tuple[str, ...] = ("train",)
+    test_folders: tuple[str, ...] = ("test",)
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        train: str | None = None,
+        test: str | None = None,
+        mixture: str | Sequence[str] | None = None,
+        transmission: str | Sequence[str] | None = None,
+        reflection: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, **kwargs)
+        given = {"mixture": mixture, "transmission": transmission, "reflection": reflection}
+        self.layers = LayerFolders(**{name: names_of(value) for name, value in given.items() if value is not None})
+        self.chosen = {"train": train, "test": test}
+
+    def find(self) -> Found:
+        """The pairs of both folders, or all of one folder, split by :meth:`is_test`."""
+        top = self.source.folder(self.root)
+        notices: list[Notice] = []
+        sides: dict[str, list[PairFiles] | None] = {}
+        for side, usual in (("train", self.train_folders), ("test", self.test_folders)):
+            name = self.chosen[side]
+            folder = first_folder(top, [name]) if name is not None else self._first_with_layers(top, usual)
+            if name is not None and folder is None:
+                raise UserError(f"data.{side}={name} is no folder below '{top}': {self.source.expected}.")
+            sides[side] = self._pairs(folder, notices) if folder is not None else None
+        if sides["train"] is None and sides["test"] is None:
+            if self._first_with_layers(top, ["."]) is None:
+                raise self.source.not_found(top)
+            everything = self._pairs(top, notices)
+            sides["train"] = [pair for pair in everything if not self.is_test(pair)]
+            sides["test"] = [pair for pair in everything if self.is_test(pair)]
+        train, test = sides["train"] or [], sides["test"] or []
+        return Found(train, {self.test_name: test} if test else {}, notices)
+
+    test_name = "test"
+
+    def is_test(self, pair: PairFiles) -> bool:
+        """Whether a pair of a folder that holds all of them belongs to the test."""
+        return False
+
+    def _first_with_layers(self, top: Path, names: Sequence[str]) -> Path | None:
+        for name in names:
+            folder = first_folder(top, [name])
+            if folder is not None and self.layers.within(folder)[0] is not None:
+                return folder
+        return None
+
+    def _pairs(self, folder: Path, notices: list[Notice]) -> list[PairFiles]:
+        mixture, transmission, reflection = self.layers.within(folder)
+        if mixture is None or transmission is None:
+            raise self.source.not_found(folder)
+        pairs, more = pair_folders(mixture, transmission, reflection, self.on_error)
+        notices.extend(more)
+        if not pairs:
+            raise UserError(
+                f"No picture in '{mixture}' has one of the same name in '{transmission}': {self.source.expected}."
+            )
+        return pairs
+
+
+class PlainPairs(SplitPairs):
+    """``data=pairs``: any folder of pairs, or one with ``train/`` and ``test/`` in it.
+
+    Without a ``test/`` a share is held out for it too, by a hash of the names.
+
+    Args:
+        test_share: share of the pairs for the test, where no folder says which; at least one.
+        kwargs: see :class:`SplitPairs`.
+    """
+
+    source = Source(
+        "pairs",
+        "blended/ and transmission_layer/ (perhaps reflection_layer/) with pictures of the same names, in the folder "
+        "itself or in train/ and test/",
+        "your own photographs; data.mixture, data.transmission and data.reflection rename the folders",
+    )
+    test_name = "pairs"
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, test_share: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+        if not 0 < test_share <= 1:
+            raise UserError(f"data.test_share must be more than 0 and at most 1, got {test_share}.")
+        self.test_share = test_share
+
+    def find(self) -> Found:
+        """As :meth:`SplitPairs.find`, with a share for the test if nothing else is for it."""
+        found = super().find()
+        if found.test:
+            return found
+        # Names with a mark of their own, so that validation later does not choose by the same hash.
+        if self.test_share == 1:
+            train, test = [], found.train
+        else:
+            marked = [_renamed(pair, f"test/{pair.name}") for pair in found.train]
+            train, test = ([_renamed(p, p.name[5:]) for p in side] for side in hold_out(marked, self.test_share))
+        return found._replace(train=train, test={self.test_name: test} if test else {})
+
+
+def _renamed(pair: PairFiles, name: str) -> PairFiles:
+    return PairFiles(name, pair.mixture, pair.transmission, pair.reflection, pair.tags)

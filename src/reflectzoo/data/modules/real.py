@@ -1,0 +1,88 @@
+"""The field's real pairs: Zhang's, IBCLN's Nature, ERRNet's unaligned ones."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reflectzoo.data.datasets.pairs import PairFiles
+from reflectzoo.data.datasets.source import Source
+from reflectzoo.data.modules.pairs import SplitPairs
+from reflectzoo.errors import UserError
+
+REAL20 = frozenset({3, 4, 9, 12, 15, 22, 23, 25, 29, 39, 46, 47, 58, 86, 87, 89, 93, 103, 107, 110})
+"""Numbers of the 20 test pictures among the 110, from the page of the authors' program."""
+
+
+class ZhangReal(SplitPairs):
+    """``data=zhang``: 90 pairs for training and the 20 of Real20.
+
+    Zhang et al., "Single Image Reflection Separation with Perceptual Losses", CVPR 2018. All 110 may lie in one folder
+    (the authors' numbers tell Real20 from the rest) or in two, as the programs of YTMT and ERRNet have them. The
+    reflection is unknown. Args: see :class:`SplitPairs`.
+    """
+
+    source = Source(
+        "zhang",
+        "blended/ and transmission_layer/ with the authors' 110 numbered pairs, or two such folders, train/ and test/ "
+        "(real_train/ and real20/ will do)",
+        "Zhang et al., CVPR 2018, 90 training and 20 test pairs, terms as stated at "
+        "https://github.com/ceciliavision/perceptual-reflection-removal",
+    )
+    train_folders = ("real_train", "train/real", "train", "real90", "real89", "real")
+    test_folders = ("real20_420", "real20", "test/real20_420", "test/real20", "test420/real20_420", "real_test", "test")
+    test_name = "real20"
+
+    def is_test(self, pair: PairFiles) -> bool:
+        """By the number in the name."""
+        number = re.search(r"\d+", pair.name)
+        return number is not None and int(number.group()) in REAL20
+
+
+class Nature(SplitPairs):
+    """``data=nature``: 200 pairs for training and 20 for the test, from IBCLN.
+
+    Li et al., "Single Image Reflection Removal through Cascaded Refinement", CVPR 2020. The reflection is unknown.
+    Args: see :class:`SplitPairs`.
+    """
+
+    source = Source(
+        "nature",
+        "train/ and test/ (train/nature/ and test/Nature/ will do), each with blended/ and transmission_layer/",
+        "Li et al., IBCLN, CVPR 2020, 200 training and 20 test pairs, linked from https://github.com/JHL-HUST/IBCLN, "
+        "whose program is under BSD-2-Clause",
+    )
+    train_folders = ("train/nature", "nature_train", "train")
+    test_folders = ("test/Nature", "nature_test", "Nature20", "test", "Nature")
+    test_name = "nature"
+
+
+class Unaligned(SplitPairs):
+    """``data=unaligned``: pairs whose transmission was shot from a slightly different place, from ERRNet.
+
+    Wei et al., "Single Image Reflection Removal Exploiting Misaligned Training Data and Network Enhancements", CVPR
+    2019. Nothing compares pixels with such a transmission: batches bring it as ``unaligned_transmission``, and
+    ``has_transmission`` is false.
+
+    Args:
+        shift: transmissions are moved by up to this many pixels more, at random, an option of the authors' program.
+        kwargs: see :class:`SplitPairs`.
+    """
+
+    source = Source(
+        "unaligned",
+        "blended/ and transmission_layer/ with pictures of the same names, in the folder itself (unaligned_train250/) "
+        "or in train/ and test/",
+        "Wei et al., ERRNet, CVPR 2019, 450 pairs of which 250 are for training, linked from "
+        "https://github.com/Vandermode/ERRNet, whose program is under the MIT licence",
+    )
+    train_folders = ("unaligned_train250", "Dataset/DSLR/unaligned_train250", "DSLR/unaligned_train250", "train")
+    test_folders = ("unaligned_test", "unaligned_test200", "test")
+    test_name = "unaligned"
+    aligned = False
+
+    def __init__(self, *args: Any, shift: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(shift, int) or shift < 0:
+            raise UserError(f"data.shift must be a number of pixels from 0 on, got {shift!r}.")
+        self.shift = shift

@@ -1,0 +1,167 @@
+"""``data=rid``: photographs of reflections over photographs of scenes, whole, as CoRRN trains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reflectzoo.data.datasets.photos import OnError, readable
+from reflectzoo.data.datasets.source import Source, first_folder
+from reflectzoo.data.datasets.whole import FixedWholePairs, WholePairs
+from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.modules.voc import jpeg_images
+from reflectzoo.data.seeding import name_seed
+from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.errors import UserError
+
+_REFLECTIONS = ("reflections", "reflection", "RID", "R", "reflection_layer")
+_BACKGROUNDS = ("backgrounds", "background", "B", "VOCdevkit", "COCO", "train2017", "train2014", "transmission_layer")
+
+
+class RIDBlending(ReflectionDataModule):
+    """CoRRN's data: the Reflection Image Dataset over backgrounds such as COCO or VOC.
+
+    Wan et al., "CoRRN: Cooperative Reflection Removal Network", TPAMI 2019, sections 3 and 4: whole images at two
+    sizes that take turns from batch to batch, portrait ones turned, rotations and flips; the weights are
+    ``synthesis=corrn``'s to draw. (The released program uses one size, 96x128, and flips in both directions:
+    ``data.sizes=[[96,128]] data.rotations=false data.vertical_flip=0.5``.)
+
+    Args:
+        synthesis: makes a mixture of two photographs.
+        root: a folder with ``reflections/`` and ``backgrounds/`` in it, where the next two do not say otherwise.
+        reflections: folder of the photographs of reflections.
+        backgrounds: folder of the photographs to be seen through the glass, or a VOCdevkit.
+        sizes: heights and widths that take turns.
+        eval_size: height and width for validation and test.
+        samples_per_epoch: length of an epoch; None for the number of backgrounds.
+        rotations: whether to turn by 90, 180 and 270 degrees.
+        horizontal_flip: probability.
+        vertical_flip: probability.
+        val_share: share of both kinds of photographs held out for validation.
+        test_share: likewise for the test.
+        max_eval_pairs: no more pairs than this in validation, and in the test.
+        on_error: ``skip`` replaces an unreadable photograph and says so; ``raise`` stops.
+        kwargs: see :class:`ReflectionDataModule`.
+    """
+
+    source = Source(
+        "rid",
+        "a folder with reflections/ (photographs of reflections before black) and backgrounds/ (any photographs), or "
+        "data.reflections=FOLDER data.backgrounds=FOLDER",
+        "Wan et al., CoRRN, TPAMI 2019, 3250 photographs of reflections, linked from "
+        "https://github.com/wanrenjie/CoRRN, no licence given",
+    )
+
+    def __init__(
+        self,
+        synthesis: Synthesis,
+        root: str | os.PathLike[str] | None = None,
+        reflections: str | os.PathLike[str] | None = None,
+        backgrounds: str | os.PathLike[str] | None = None,
+        sizes: Sequence[Sequence[int]] = ((96, 160), (224, 288)),
+        eval_size: Sequence[int] = (224, 288),
+        samples_per_epoch: int | None = None,
+        rotations: bool = True,
+        horizontal_flip: float = 0.5,
+        vertical_flip: float = 0.0,
+        val_share: float = 0.02,
+        test_share: float = 0.02,
+        max_eval_pairs: int = 50,
+        on_error: OnError = "skip",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(synthesis, **kwargs)
+        check_choices(crop=1, eval_crop=1, augment="paper", on_error=on_error)
+        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
+            raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
+        self.folders = {"reflections": reflections, "backgrounds": backgrounds}
+        self.root = root
+        self.sizes = [_size("sizes", size) for size in sizes]
+        self.eval_size = _size("eval_size", eval_size)
+        self.turning: dict[str, Any] = {
+            "rotations": rotations,
+            "horizontal_flip": horizontal_flip,
+            "vertical_flip": vertical_flip,
+        }
+        self.samples_per_epoch = samples_per_epoch
+        self.shares = (val_share, test_share)
+        self.max_eval_pairs = max_eval_pairs
+        self.on_error = on_error
+        self._splits: dict[str, dict[str, list[Path]]] | None = None
+
+    @property
+    def splits(self) -> Mapping[str, Mapping[str, list[Path]]]:
+        """Photographs by what they are (``reflections``, ``backgrounds``) and what for (``train``, ``val``, ``test``).
+
+        Raises:
+            UserError: if there are none, or too few.
+        """
+        if self._splits is None:
+            usual = {"reflections": _REFLECTIONS, "backgrounds": _BACKGROUNDS}
+            self._splits = {kind: self._split(kind, self._folder(kind, usual[kind])) for kind in usual}
+        return self._splits
+
+    def train_set(self) -> WholePairs:
+        """Random pairs of the training photographs."""
+        return WholePairs(
+            self.splits["backgrounds"]["train"],
+            self.splits["reflections"]["train"],
+            sizes=self.sizes,
+            seed=self.seed,
+            samples_per_epoch=self.samples_per_epoch,
+            on_error=self.on_error,
+            dataset=self.source.choice,
+            **self.turning,
+        )
+
+    def eval_sets(self) -> Mapping[str, FixedWholePairs]:
+        """Fixed pairs of the validation photographs."""
+        return {self.source.choice: self._fixed("val")}
+
+    def test_sets(self) -> Mapping[str, FixedWholePairs]:
+        """Fixed pairs of the test photographs."""
+        return {self.source.choice: self._fixed("test")}
+
+    def _folder(self, kind: str, usual: Sequence[str]) -> Path:
+        given = self.folders[kind]
+        if given is not None:
+            return self.source.folder(given, f"data.{kind}")
+        top = self.source.folder(self.root)
+        folder = first_folder(top, usual)
+        if folder is None:
+            raise self.source.not_found(top)
+        return folder
+
+    def _split(self, kind: str, folder: Path) -> dict[str, list[Path]]:
+        photos = self.source.photographs(jpeg_images(folder), f"data.{kind}")
+        if len(photos) < 3:
+            raise UserError(
+                f"'{folder}' gives {len(photos)} {kind} for training, validation and test, but at least 3 are needed."
+            )
+        order = sorted(photos, key=lambda path: (name_seed(path.relative_to(folder).as_posix()), path))
+        val, test = (min(self.max_eval_pairs, max(1, int(share * len(order)))) for share in self.shares)
+        val = min(val, len(order) - 2)
+        test = min(test, len(order) - 1 - val)
+        return {"train": sorted(order[val + test :]), "val": order[:val], "test": order[val : val + test]}
+
+    def _fixed(self, split: str) -> FixedWholePairs:
+        kinds = []
+        for kind in ("backgrounds", "reflections"):
+            good, notices = readable(self.splits[kind][split], self.on_error)
+            for notice in notices:
+                self.notice(notice)
+            if not good:
+                raise UserError(f"None of the {kind} held out for the {split} split of data=rid can be read.")
+            kinds.append(good)
+        backgrounds, reflections = kinds
+        # Few reflections meet many backgrounds.
+        pairs = [(path, reflections[i % len(reflections)]) for i, path in enumerate(backgrounds)]
+        return FixedWholePairs(pairs, self.eval_size, self.source.choice)
+
+
+def _size(name: str, value: Sequence[int]) -> tuple[int, int]:
+    if isinstance(value, str) or len(value) != 2 or not all(isinstance(side, int) and side > 0 for side in value):
+        raise UserError(f"data.{name} must be made of [height, width] in pixels, got {value!r}.")
+    return value[0], value[1]

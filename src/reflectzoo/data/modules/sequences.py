@@ -1,0 +1,295 @@
+"""``data=sequences`` and ``data=seq1k``: several views of one scene, as Reflection Dynamics trains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
+from reflectzoo.data.datasets.photos import OnError, pair_up, readable, views_of
+from reflectzoo.data.datasets.sequences import (
+    FixedWindows,
+    Motion,
+    PathPattern,
+    SequenceCrops,
+    SequenceFiles,
+    SequenceImages,
+    SlidingWindows,
+    readable_sequences,
+    sort_sequences,
+)
+from reflectzoo.data.datasets.sizes import EvalSize
+from reflectzoo.data.datasets.source import Source, first_folder, names_of
+from reflectzoo.data.modules import sample
+from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.modules.voc import Splits, find_splits
+from reflectzoo.data.seeding import name_seed
+from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.errors import UserError
+
+SEQ1K_TRAIN, SEQ1K_ALL = 715, 1015
+
+
+class SyntheticSequences(ReflectionDataModule):
+    """Sequences made from pairs of photographs over which windows slide.
+
+    "Distilling Reflection Dynamics for Single-Image Reflection Removal", section 4.2. Every frame of a sequence is
+    blended by the same draw, and all layers of all frames are known.
+
+    Args:
+        synthesis: makes mixtures.
+        root: photographs as for ``data=voc``; None for those of ``data=sample``.
+        list: as for ``data=voc``.
+        val_root: as for ``data=voc``.
+        frames: in a sequence, odd, so that there is a centre.
+        crop: side of the window, in training.
+        eval_crop: likewise in validation and test.
+        transmission_step: least and most pixels by which the window on the transmission moves, along each axis.
+        reflection_step: likewise on the reflection.
+        samples_per_epoch: length of an epoch; None for half the number of photographs.
+        val_share: as for ``data=voc``.
+        test_share: as for ``data=voc``.
+        max_eval_pairs: no more sequences than this in validation, and in the test.
+        on_error: ``skip`` replaces an unreadable photograph and says so; ``raise`` stops.
+        kwargs: see :class:`ReflectionDataModule`.
+    """
+
+    def __init__(
+        self,
+        synthesis: Synthesis,
+        root: str | os.PathLike[str] | None = None,
+        list: str | os.PathLike[str] | None = None,
+        val_root: str | os.PathLike[str] | None = None,
+        frames: int = 3,
+        crop: int = 224,
+        eval_crop: int = 224,
+        transmission_step: Sequence[int] = (0, 2),
+        reflection_step: Sequence[int] = (10, 20),
+        samples_per_epoch: int | None = None,
+        val_share: float = 0.02,
+        test_share: float = 0.02,
+        max_eval_pairs: int = 50,
+        on_error: OnError = "skip",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(synthesis, **kwargs)
+        check_choices(crop=crop, eval_crop=eval_crop, augment="paper", on_error=on_error)
+        steps = (_step("transmission_step", transmission_step), _step("reflection_step", reflection_step))
+        self.motion = Motion(_frames(frames), crop, *steps)
+        self.eval_motion = Motion(frames, eval_crop, *steps)
+        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
+            raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
+        self.root = root
+        self.list = list
+        self.val_root = val_root
+        self.samples_per_epoch = samples_per_epoch
+        self.shares = (val_share, test_share)
+        self.max_eval_pairs = max_eval_pairs
+        self.on_error = on_error
+        self._splits: Splits | None = None
+
+    def train_set(self) -> SlidingWindows:
+        """Random sequences of the training photographs."""
+        scenes = sample.training_scenes() if self.root is None else views_of(self._split("train"))
+        return SlidingWindows(scenes, self.motion, self.seed, self.samples_per_epoch, self.on_error)
+
+    def eval_sets(self) -> Mapping[str, FixedWindows]:
+        """Fixed sequences of the validation photographs."""
+        return {"sequences": self._fixed("val")}
+
+    def test_sets(self) -> Mapping[str, FixedWindows]:
+        """Fixed sequences of the test photographs."""
+        return {"sequences": self._fixed("test")}
+
+    def _split(self, split: str) -> Sequence[Path]:
+        if self._splits is None:
+            most = 2 * self.max_eval_pairs
+            self._splits = find_splits(self.root, self.list, self.val_root, self.shares, most)
+        return self._splits[split]
+
+    def _fixed(self, split: str) -> FixedWindows:
+        if self.root is None:
+            pairs = sample.validation_pairs() if split == "val" else sample.test_pairs()
+            return FixedWindows(pairs, self.eval_motion)
+        photos, notices = readable(self._split(split), self.on_error)
+        for notice in notices:
+            self.notice(notice)
+        if len(photos) < 2:
+            raise UserError(
+                f"Only {len(photos)} of the {len(self._split(split))} photographs held out for the {split} split can "
+                "be read, but a sequence needs two: add photographs or set data.val_root."
+            )
+        return FixedWindows(pair_up(photos), self.eval_motion)
+
+
+class Seq1K(ReflectionDataModule):
+    """Shot sequences with the truth of the centre frame.
+
+    "Distilling Reflection Dynamics for Single-Image Reflection Removal", section 4.1: 1015 sequences of three frames of
+    1760x1160, of which 715 are for training. The paper does not say which, so without ``train/`` and ``test/`` a hash
+    of the names decides, in the same proportion.
+
+    Args:
+        root: where the sequences are.
+        frames: in a sequence, odd.
+        frame_pattern: which files are frames, by their paths below the root without their suffixes; see
+            :class:`~reflectzoo.data.datasets.sequences.PathPattern`.
+        truth_pattern: which files are transmissions of the centre frame; one pattern or several, tried in turn.
+        train_list: a text file with the names of the training sequences, one a line; the others are for the test.
+        crop: side of the training crops.
+        augment: ``paper``, ``hard`` or ``square``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
+        eval_size: how pictures are resized before they are scored; None for the stored size.
+        samples_per_epoch: length of an epoch; None for the number of training sequences.
+        val_share: share of the training sequences held out for validation, at least one.
+        on_error: ``skip`` leaves out what cannot be used and says so; ``raise`` stops.
+        synthesis: not used, since all mixtures are real.
+        kwargs: see :class:`ReflectionDataModule`.
+    """
+
+    source = Source(
+        "seq1k",
+        "a folder for each sequence with its frames and the transmission of the centre one, or what data.frame_pattern "
+        "and data.truth_pattern describe",
+        'described in "Distilling Reflection Dynamics for Single-Image Reflection Removal", 1015 sequences of three '
+        "frames of 1760x1160, to be asked of its authors; no public page is known to us",
+    )
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        frames: int = 3,
+        frame_pattern: str = "{sequence}/{frame}",
+        truth_pattern: str | Sequence[str] = ("{sequence}/T", "{sequence}/gt", "{sequence}/transmission*"),
+        train_list: str | os.PathLike[str] | None = None,
+        crop: int = 224,
+        augment: Kind = "paper",
+        eval_size: EvalSize | Mapping[str, Any] | None = None,
+        samples_per_epoch: int | None = None,
+        val_share: float = 0.05,
+        on_error: OnError = "skip",
+        synthesis: Synthesis | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(synthesis, **kwargs)
+        check_choices(crop=crop, eval_crop=1, augment=augment, on_error=on_error, kinds=KINDS)
+        if not 0 < val_share < 1:
+            raise UserError(f"data.val_share must be more than 0 and less than 1, got {val_share}.")
+        self.root = root
+        self.frames = _frames(frames)
+        self.patterns = (PathPattern(frame_pattern), [PathPattern(each) for each in names_of(truth_pattern)])
+        self.train_list = train_list
+        self.crop = crop
+        self.augment = augment
+        self.eval_size = EvalSize.read(eval_size)
+        self.samples_per_epoch = samples_per_epoch
+        self.val_share = val_share
+        self.on_error = on_error
+        self._splits: dict[str, list[SequenceFiles]] | None = None
+
+    @property
+    def splits(self) -> Mapping[str, list[SequenceFiles]]:
+        """Sequences for ``train``, ``val`` and ``test``; found when first asked for.
+
+        Raises:
+            UserError: if there are none, or too few.
+        """
+        if self._splits is None:
+            self._splits = self._find()
+        return self._splits
+
+    def train_set(self) -> SequenceCrops:
+        """Random crops of the training sequences."""
+        return SequenceCrops(
+            self._usable("train", decode=False),
+            PhotoAugment(self.crop, self.augment, colours=False),
+            seed=self.seed,
+            samples_per_epoch=self.samples_per_epoch,
+            on_error=self.on_error,
+        )
+
+    def eval_sets(self) -> Mapping[str, SequenceImages]:
+        """Whole sequences held out from training."""
+        return {"seq1k": SequenceImages(self._usable("val", decode=True), self.eval_size)}
+
+    def test_sets(self) -> Mapping[str, SequenceImages]:
+        """Whole test sequences."""
+        return {"seq1k": SequenceImages(self._usable("test", decode=True), self.eval_size)}
+
+    def _usable(self, split: str, decode: bool) -> list[SequenceFiles]:
+        good, notices = readable_sequences(self.splits[split], self.on_error, decode)
+        for notice in notices:
+            self.notice(notice)
+        if not good:
+            raise UserError(
+                f"None of the {len(self.splits[split])} sequences of the {split} split of data=seq1k in '{self.root}' "
+                "can be used."
+            )
+        return good
+
+    def _sequences(self, top: Path) -> list[SequenceFiles]:
+        frames, truths = self.patterns
+        photos = self.source.photographs(top)
+        sequences, notices = sort_sequences(photos, top, frames, truths, self.frames, self.on_error)
+        for notice in notices:
+            self.notice(notice)
+        if not sequences:
+            raise self.source.not_found(top)
+        return sequences
+
+    def _find(self) -> dict[str, list[SequenceFiles]]:
+        top = self.source.folder(self.root)
+        folders = first_folder(top, ["train"]), first_folder(top, ["test"])
+        if folders[0] is not None and folders[1] is not None:
+            train, test = (self._sequences(folder) for folder in folders if folder is not None)
+        else:
+            train, test = self._split(self._sequences(top))
+        if len(train) < 2 or not test:
+            raise UserError(
+                f"'{top}' gives {len(train)} sequences for training and validation and {len(test)} for the test, but "
+                f"at least 2 and 1 are needed: {self.source.expected}."
+            )
+        order = _hashed(train, "val")
+        count = min(len(train) - 1, max(1, round(self.val_share * len(train))))
+        return {"train": sorted(order[count:], key=lambda each: each.name), "val": order[:count], "test": test}
+
+    def _split(self, sequences: Sequence[SequenceFiles]) -> tuple[list[SequenceFiles], list[SequenceFiles]]:
+        if self.train_list is not None:
+            listing = Path(self.train_list).expanduser()
+            if not listing.is_file():
+                raise UserError(
+                    f"data.train_list={self.train_list} is not a file: expected a text file with the name of one "
+                    "sequence a line."
+                )
+            lines = listing.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            names = {line.strip() for line in lines if line.strip()}
+            unknown = names - {each.name for each in sequences}
+            if unknown:
+                raise UserError(
+                    f"{len(unknown)} of the {len(names)} names in data.train_list={listing} are no sequence in "
+                    f"'{self.root}' (the first is '{min(unknown)}')."
+                )
+            train = [each for each in sequences if each.name in names]
+            return train, [each for each in sequences if each.name not in names]
+        order = _hashed(sequences, "test")
+        count = round(len(order) * SEQ1K_TRAIN / SEQ1K_ALL)
+        return sorted(order[:count], key=lambda each: each.name), order[count:]
+
+
+def _hashed(sequences: Sequence[SequenceFiles], purpose: str) -> list[SequenceFiles]:
+    """In an order that only the names decide, another for each purpose."""
+    return sorted(sequences, key=lambda each: (name_seed(f"{purpose}/{each.name}"), each.name))
+
+
+def _frames(value: int) -> int:
+    if not isinstance(value, int) or value < 1 or value % 2 == 0:
+        raise UserError(f"data.frames must be an odd number, so that there is a centre frame, got {value!r}.")
+    return value
+
+
+def _step(name: str, value: Sequence[int]) -> tuple[int, int]:
+    whole = len(value) == 2 and all(isinstance(each, int) for each in value) if not isinstance(value, str) else False
+    if not whole or not 0 <= value[0] <= value[1]:
+        raise UserError(f"data.{name} must be a range of whole pixels, [least, most], got {value!r}.")
+    return value[0], value[1]
