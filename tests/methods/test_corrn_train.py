@@ -137,8 +137,8 @@ def test_checkpoint_brings_its_own_encoder(train: Train, monkeypatch: pytest.Mon
     path = run.folder / "checkpoints/last.ckpt"
     assert torch.load(path, weights_only=True)["reflectzoo"]["encoder"] == "random"
     monkeypatch.setattr(module, "fill_encoder", lambda *_: pytest.fail("a checkpoint must not be written over"))
-    model = reflectzoo.load_model(path)
-    assert all(torch.equal(value, state(run)[key]) for key, value in model.state_dict().items())
+    model, saved = reflectzoo.load_model(path), state(run)
+    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
     mixture = torch.rand(1, 3, 37, 51)
     with torch.no_grad():
         assert torch.equal(model(mixture)["transmission"], reflectzoo.load_model(path)(mixture)["transmission"])
