@@ -180,7 +180,7 @@ class ColourCast(Effect):
         UserError: if the range is upside down or not within [0, 1].
     """
 
-    def __init__(self, strength: Sequence[float] = (0.1, 0.6)) -> None:
+    def __init__(self, strength: Sequence[float] = (0.05, 0.4)) -> None:
         self.strength = pair_of("effects.colour_cast.strength", strength, low=0, high=1)
 
     def sample_params(self, rng: np.random.Generator) -> Params:
