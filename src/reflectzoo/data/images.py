@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # Not the PNG reader's own method, which decodes the whole picture in case EXIF data stands behind it.
+            turned = Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else (image.width, image.height)
     except UnidentifiedImageError:
         raise UnreadableImage(f"{_name(path)} {_what_it_is(path)}.") from None
@@ -83,7 +85,9 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise UnreadableImage(f"{_name(path)} {_why_not(path, str(error))}.") from None
 
 
-def find_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
+def find_images(
+    folder: str | os.PathLike[str], recursive: bool = False, unopened: Callable[[str, str], None] | None = None
+) -> list[Path]:
     """The picture files of a folder, told by their suffix, sorted by their path.
 
     Hidden files are left out (``._x.jpg`` is macOS's shadow of ``x.jpg``, not a picture).
@@ -91,14 +95,18 @@ def find_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     Args:
         folder: where to look; must exist.
         recursive: look into subfolders too (links to folders are not followed).
+        unopened: told the path of a folder below this one that cannot be opened, and a sentence; None raises.
 
     Raises:
-        UserError: if the folder, or one below it, cannot be opened.
+        UserError: if the folder, or without ``unopened`` one below it, cannot be opened.
     """
     found: list[Path] = []
 
     def refuse(error: OSError) -> None:
-        raise UserError(f"The folder '{error.filename}' cannot be opened ({error.strerror}).")
+        sentence = f"The folder '{error.filename}' cannot be opened ({error.strerror})"
+        if unopened is None or Path(error.filename) == Path(folder):
+            raise UserError(sentence + ".")
+        unopened(str(error.filename), sentence + " and is left out.")
 
     for place, subfolders, files in os.walk(folder, onerror=refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".")) if recursive else []

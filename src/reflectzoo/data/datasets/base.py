@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ class Notice(NamedTuple):
     """Something about one file that the user should hear about once, from the main process.
 
     Attributes:
-        kind: ``unreadable``, ``small``, ``missing`` (a partner), ``mismatch`` (of a pair's sizes) or ``tiny``.
+        kind: ``unreadable``, ``small``, ``missing`` (a partner), ``mismatch`` (of a pair's sizes), ``tiny`` or
+            ``folder`` (that cannot be opened).
         path: the file.
         sentence: what to say.
     """
@@ -37,6 +38,18 @@ class Notice(NamedTuple):
     kind: str
     path: str
     sentence: str
+
+
+def note_folders(notices: list[Notice], on_error: str) -> Callable[[str, str], None] | None:
+    """What :func:`~reflectzoo.data.images.find_images` is to do about folders that cannot be opened.
+
+    Args:
+        notices: hear about them.
+        on_error: ``skip`` or ``raise``.
+    """
+    if on_error == "raise":
+        return None
+    return lambda path, sentence: notices.append(Notice("folder", path, sentence))
 
 
 class KeyedDataset(Dataset[Sample]):

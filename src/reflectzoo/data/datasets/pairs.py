@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from reflectzoo.data.augment import PhotoAugment
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, to_tensor
+from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, note_folders, to_tensor
 from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, find_images, picture_size, read_rgb
@@ -298,8 +298,10 @@ def pair_folders(
     Raises:
         UserError: for a missing partner, if ``on_error`` is ``raise``; if a folder cannot be opened.
     """
-    blended, behind, reflected = (_by_stem(folder) for folder in (mixtures, transmissions, reflections))
-    pairs, notices = [], []
+    pairs: list[PairFiles] = []
+    notices: list[Notice] = []
+    opened = note_folders(notices, on_error)
+    blended, behind, reflected = (_by_stem(folder, opened) for folder in (mixtures, transmissions, reflections))
 
     def leave_out(path: Path, what: str, where: Path) -> None:
         sentence = f"'{path}' has no {what} of the same name in '{where}' and is left out."
@@ -338,10 +340,11 @@ def files_of(pairs: Sequence[PairFiles]) -> list[Path]:
     return list(dict.fromkeys(path for pair in pairs for path in pair.files))
 
 
-def _by_stem(folder: Path | None) -> dict[str, Path]:
+def _by_stem(folder: Path | None, unopened: Callable[[str, str], None] | None) -> dict[str, Path]:
     if folder is None:
         return {}
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_images(folder, recursive=True)}
+    pictures = find_images(folder, recursive=True, unopened=unopened)
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures}
 
 
 def _layers(views: Mapping[str, Photo], aligned: bool) -> Sample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +48,15 @@ class Source:
             raise UserError(f"{key}={path} may not be read (permission denied): {self.expected}.")
         return folder
 
-    def photographs(self, folder: Path, key: str = "data.root") -> list[Path]:
-        """All pictures below a folder.
+    def photographs(
+        self, folder: Path, key: str = "data.root", unopened: Callable[[str, str], None] | None = None
+    ) -> list[Path]:
+        """All pictures below a folder; see :func:`~reflectzoo.data.images.find_images`.
 
         Raises:
             UserError: if there is none.
         """
-        photos = find_images(folder, recursive=True)
+        photos = find_images(folder, recursive=True, unopened=unopened)
         if not photos:
             raise self.not_found(folder, key)
         return photos

@@ -26,6 +26,7 @@ _IN_ALL = {
     "small": "%d photographs are smaller than the crop and were enlarged.",
     "missing": "%d pictures have no partner and were left out.",
     "mismatch": "%d pairs differ in size and were left out.",
+    "folder": "%d folders could not be opened.",
     "tiny": "%d pairs are too small to be scored and were left out.",
 }
 

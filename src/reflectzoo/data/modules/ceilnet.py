@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.data.datasets.base import Notice
+from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.pairs import PairFiles, hold_out
 from reflectzoo.data.datasets.source import Source
 from reflectzoo.data.modules.pairs import Found, RealPairs
@@ -46,14 +46,15 @@ class CEILNetPairs(RealPairs):
         """Triplets and lone inputs."""
         top = self.source.folder(self.root)
         groups: dict[str, dict[str, Path]] = {}
-        for path in self.source.photographs(top):
+        notices: list[Notice] = []
+        for path in self.source.photographs(top, unopened=note_folders(notices, self.on_error)):
             match = _NAME.match(path.stem)
             if match:
                 name = path.relative_to(top).with_name(match["stem"]).as_posix()
                 groups.setdefault(name, {})[match["role"].lower()] = path
         if not groups:
             raise self.source.not_found(top)
-        triplets, unlabelled, notices = [], [], []
+        triplets, unlabelled = [], []
         for name, files in groups.items():
             if "input" in files and "label1" in files:
                 triplets.append(PairFiles(name, files["input"], files["label1"], files.get("label2")))

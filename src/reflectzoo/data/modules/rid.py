@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.photos import OnError, readable
 from reflectzoo.data.datasets.source import Source, first_folder
 from reflectzoo.data.datasets.whole import FixedWholePairs, WholePairs
@@ -135,7 +136,10 @@ class RIDBlending(ReflectionDataModule):
         return folder
 
     def _split(self, kind: str, folder: Path) -> dict[str, list[Path]]:
-        photos = self.source.photographs(jpeg_images(folder), f"data.{kind}")
+        unopened: list[Notice] = []
+        photos = self.source.photographs(jpeg_images(folder), f"data.{kind}", note_folders(unopened, self.on_error))
+        for notice in unopened:
+            self.notice(notice)
         if len(photos) < 3:
             raise UserError(
                 f"'{folder}' gives {len(photos)} {kind} for training, validation and test, but at least 3 are needed."

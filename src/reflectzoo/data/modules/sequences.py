@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
+from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.photos import OnError, pair_up, readable, views_of
 from reflectzoo.data.datasets.sequences import (
     FixedWindows,
@@ -106,7 +107,7 @@ class SyntheticSequences(ReflectionDataModule):
     def _split(self, split: str) -> Sequence[Path]:
         if self._splits is None:
             most = 2 * self.max_eval_pairs
-            self._splits = find_splits(self.root, self.list, self.val_root, self.shares, most)
+            self._splits = find_splits(self.root, self.list, self.val_root, self.shares, most, self.on_error)
         return self._splits[split]
 
     def _fixed(self, split: str) -> FixedWindows:
@@ -230,9 +231,10 @@ class Seq1K(ReflectionDataModule):
 
     def _sequences(self, top: Path) -> list[SequenceFiles]:
         frames, truths = self.patterns
-        photos = self.source.photographs(top)
+        unopened: list[Notice] = []
+        photos = self.source.photographs(top, unopened=note_folders(unopened, self.on_error))
         sequences, notices = sort_sequences(photos, top, frames, truths, self.frames, self.on_error)
-        for notice in notices:
+        for notice in (*unopened, *notices):
             self.notice(notice)
         if not sequences:
             raise self.source.not_found(top)

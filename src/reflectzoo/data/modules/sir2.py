@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.data.datasets.base import Notice
+from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.pairs import LayerFolders, PairCrops, PairFiles, pair_folders
 from reflectzoo.data.datasets.sequences import natural
 from reflectzoo.data.datasets.source import Source
@@ -123,7 +123,7 @@ class SIR2(RealPairs):
             notices.extend(more)
             return [PairFiles(p.name, p.mixture, p.transmission, p.reflection, {"subset": subset}) for p in flat]
         shots: dict[Path, list[Path]] = {}
-        for path in find_images(folder, recursive=True):
+        for path in find_images(folder, recursive=True, unopened=note_folders(notices, self.on_error)):
             if not any(part.lower() in _NO_TRUTH for part in path.relative_to(folder).parts):
                 shots.setdefault(path.parent, []).append(path)
         return [

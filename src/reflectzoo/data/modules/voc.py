@@ -92,7 +92,9 @@ class VOCBlending(ReflectionDataModule):
             UserError: if there are none, or too few.
         """
         if self._splits is None:
-            self._splits = find_splits(self.root, self.list, self.val_root, self.shares, 2 * self.max_eval_pairs)
+            self._splits = find_splits(
+                self.root, self.list, self.val_root, self.shares, 2 * self.max_eval_pairs, self.on_error
+            )
         return self._splits
 
     def train_set(self) -> PhotoPairs:
@@ -136,6 +138,7 @@ def find_splits(
     val_root: str | os.PathLike[str] | None = None,
     shares: tuple[float, float] = (0.02, 0.02),
     most: int = 100,
+    on_error: OnError = "raise",
 ) -> Splits:
     """Find the photographs and say what each is for; no file is in two splits.
 
@@ -145,6 +148,7 @@ def find_splits(
         val_root: as ``data.val_root``.
         shares: of validation and test, where the folder itself does not say which.
         most: photographs in each of the two, at most.
+        on_error: ``skip`` goes on without folders that cannot be opened and says so.
 
     Returns:
         ``train`` (sorted), ``val`` and ``test`` (ordered by a hash of the name).
@@ -164,15 +168,15 @@ def find_splits(
         top = top / "train"
     top = jpeg_images(top)
 
-    photos = _named(_photographs(top, "data.root"), _list_file(names, Path(root)), top) if names else None
+    photos = _named(_photographs(top, "data.root", on_error), _list_file(names, Path(root)), top) if names else None
     if photos is None:
-        photos = _photographs(top, "data.root")
+        photos = _photographs(top, "data.root", on_error)
     if held_out is None:
         return _hold_out(photos, top, shares, most)
 
-    others = _shuffled(_photographs(jpeg_images(held_out), "data.val_root"), held_out)
+    others = _shuffled(_photographs(jpeg_images(held_out), "data.val_root", on_error), held_out)
     if tested is not None:
-        val, test = others, _shuffled(_photographs(tested, "data.root"), tested)
+        val, test = others, _shuffled(_photographs(tested, "data.root", on_error), tested)
     elif len(others) >= 4:
         val, test = others[0::2], others[1::2]
     else:
@@ -229,8 +233,9 @@ def jpeg_images(folder: Path) -> Path:
     return folder
 
 
-def _photographs(folder: Path, key: str) -> list[Path]:
-    photos = find_images(folder, recursive=True)
+def _photographs(folder: Path, key: str, on_error: OnError) -> list[Path]:
+    unopened = (lambda _, sentence: _log.warning("%s", sentence)) if on_error == "skip" else None
+    photos = find_images(folder, recursive=True, unopened=unopened)
     if not photos:
         entries = sum(1 for _ in folder.iterdir())
         found = f"{entries} entries, but no picture ({', '.join(sorted(SUFFIXES))})" if entries else "nothing"
