@@ -138,6 +138,14 @@ def test_every_parameter_learns(variant: str) -> None:
     assert not silent
 
 
+def test_a_new_network_starts_as_bright_as_a_photograph() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        transmission = CoRRNNet(width=8).train()(image(2, 3, 64, 64))["transmission"]
+    assert transmission.mean().item() == pytest.approx(0.45, abs=0.02)
+    assert (transmission == 0).float().mean() < 0.1
+
+
 def test_brightness_is_for_evaluation_only() -> None:
     plain, bright, mixture = small().eval(), small(brightness=1.1).eval(), image(2, 3, 32, 32)
     with torch.no_grad():

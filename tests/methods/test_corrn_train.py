@@ -6,8 +6,10 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.conftest import TINY, Run, command
 
 import reflectzoo
@@ -206,3 +208,20 @@ def test_two_processes(tmp_path: Path) -> None:
     assert run.status == 0, run.err
     assert len(column(tmp_path / "run", "train/total")) == 2  # 8 samples, twice 2 at a time
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+
+
+def test_the_papers_data(train: Train, tmp_path: Path) -> None:
+    """Whole pictures of two sizes in turn; narrow ones that are no multiples of 32."""
+    rng = np.random.default_rng(0)
+    for kind in ("reflections", "backgrounds"):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for index in range(6):
+            picture = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / kind / f"{index}.png")
+    run = train(
+        *("model=corrn", "data=rid", f"data.root={tmp_path}/photos", "data.sizes=[[32,48],[64,72]]"),
+        *("data.eval_size=[32,48]", "model.net.width=8", "model.vgg=random", "trainer=fast", "trainer.accelerator=cpu"),
+        "trainer.log_every_n_steps=1",
+    )
+    assert run.status == 0, run.err
+    assert len(column(run.folder, "train/transmission_statistic")) == 2

@@ -223,7 +223,12 @@ class CoRRNNet(nn.Module):
         self.deconv4R = nn.Sequential(_TripleUpUnit(joined, c(16), copied=c(32)))
         joined = _COPIES * c(16) + int(gradient_decoder)
         # Even the last layer is normalised and rectified: the transmission is >= 0 and has no upper bound.
-        self.output = nn.Sequential(_Unit(joined, c(16), 3, copied=c(16)), _Unit(c(16), 3, 3))
+        last = _Unit(c(16), 3, 3)
+        self.output = nn.Sequential(_Unit(joined, c(16), 3, copied=c(16)), last)
+        # A new network starts from the mean and spread of a photograph. From 0 and 1, half of all pixels would be
+        # rectified away, and Adam at 1e-4 would need thousands of steps for nothing but this.
+        nn.init.constant_(last.bn.weight, 0.25)
+        nn.init.constant_(last.bn.bias, 0.45)
 
         if gradient_decoder:
             self.conv6_1 = _Unit(c(512), c(1024), 7)
