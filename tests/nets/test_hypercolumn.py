@@ -59,7 +59,7 @@ def plain(features: HyperFeatures, weight: Tensor, bias: Tensor | None) -> Tenso
     return nn.functional.conv2d(dense(features), weight, bias, padding=1)
 
 
-@pytest.fixture(params=[64, 7], ids=["tile64", "tile7"])
+@pytest.fixture(params=[96, 7], ids=["tile96", "tile7"])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with tiles far smaller than the picture, so that borders between them lie everywhere."""
     monkeypatch.setattr(hypercolumn, "_TILE_CPU", request.param)

@@ -37,9 +37,10 @@ CHANNELS = 3 + sum(LEVEL_CHANNELS)
 
 # Four halvings: below this side VGG has nothing left to look at.
 _SMALLEST_SIDE = 16
-# Side of the tiles of the result that are worked on at a time. Larger ones waste work on zeros off the band, smaller
-# ones on overlap. On CPUs measured (AVX2; flat around it); elsewhere fewer and larger products are preferable.
-_TILE_CPU = 64
+# Largest side of the tiles of the result that are worked on at a time. Larger ones waste work on zeros off the band,
+# smaller ones on overlap and on calls. On CPUs measured (AVX2; flat from 48 to 128); elsewhere fewer and larger
+# products are preferable.
+_TILE_CPU = 96
 _TILE_ELSEWHERE = 256
 
 _plain: ContextVar[bool] = ContextVar("plain_hypercolumn", default=False)
@@ -235,6 +236,8 @@ def _upsampling(source: int, target: int) -> Tensor:
 
 def _strips(sources: tuple[int, ...], target: int, step: int) -> Iterator[_Strip]:
     levels = [_upsampling(source, target) for source in sources]
+    # As many strips as ``step`` makes necessary, all about as wide.
+    step = -(-target // -(-target // step))
     for start in range(0, target, step):
         places = slice(start, min(start + step, target))
         length = places.stop - start
