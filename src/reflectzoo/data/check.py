@@ -104,7 +104,7 @@ def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, Keye
     summary = Summary()
     module.listener = lambda notice: summary.left_out.append(notice.sentence)
     found: dict[str, Mapping[str, KeyedDataset]] = {}
-    first: UserError | None = None
+    refused: UserError | None = None
     for split, get in (
         ("train", lambda: {"": module.train_set()}),
         ("val", module.eval_sets),
@@ -115,10 +115,10 @@ def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, Keye
         except UnreadableImage:
             raise  # data.on_error=raise
         except UserError as error:
-            first = first or error
+            refused = error  # the test's is the one to tell, since a benchmark has no other split
             summary.without[split] = str(error)
-    if not found and first is not None:
-        raise first
+    if not found and refused is not None:
+        raise refused
     files = {split: [data.pictures() for data in sets.values()] for split, sets in found.items()}
     if "val" in files and files["val"] == files.get("test"):
         del found["val"]

@@ -111,6 +111,7 @@ class MixtureData(ReflectionDataModule):
             parts together, as the programs of YTMT and ERRNet have it.
         validate: parts whose validation sets are used; None for all.
         test: parts whose test sets are used; None for all.
+        crop: not used; a place in the configuration that the crops of all parts follow.
         synthesis: not used, since each part has its own.
         kwargs: see :class:`ReflectionDataModule`.
     """
@@ -123,6 +124,7 @@ class MixtureData(ReflectionDataModule):
         samples_per_epoch: int | None = None,
         validate: Sequence[str] | None = None,
         test: Sequence[str] | None = None,
+        crop: int | None = None,
         synthesis: Synthesis | None = None,
         **kwargs: Any,
     ) -> None:

@@ -16,16 +16,17 @@ from reflectzoo.errors import UserError
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets", "images")
 
-# Scenes; the stereo pair shows one and the same motorcycle, so both its pictures stay together.
+# Training has the brightest (temple) and the darkest (flower, rocket) photographs, validation and test those in between.
+# The stereo pair shows one and the same motorcycle, so both its pictures stay together.
 TRAIN = (
-    ((*_SKIMAGE, "astronaut.png"),),
-    ((*_SKIMAGE, "coffee.png"),),
+    ((*_SKIMAGE, "rocket.jpg"),),
+    ((*_SKLEARN, "china.jpg"),),
     ((*_SKIMAGE, "motorcycle_left.png"), (*_SKIMAGE, "motorcycle_right.png")),
     ((*_SKLEARN, "flower.jpg"),),
 )
-ROCKET = (*_SKIMAGE, "rocket.jpg")
+ASTRONAUT = (*_SKIMAGE, "astronaut.png")
 CHELSEA = (*_SKIMAGE, "chelsea.png")
-CHINA = (*_SKLEARN, "china.jpg")
+COFFEE = (*_SKIMAGE, "coffee.png")
 
 _LEFT, _RIGHT, _WHOLE = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)
 _LOW_LEFT, _LOW_RIGHT = (0.0, 0.5, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0)
@@ -34,8 +35,8 @@ _LOW_LEFT, _LOW_RIGHT = (0.0, 0.5, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0)
 class SamplePhotos(ReflectionDataModule):
     """Eight photographs, whole ones held out for validation and test.
 
-    Training: an astronaut, coffee, a motorcycle (two views), a flower. Validation: a rocket, whose left half is
-    reflected in its right half and the other way round. Test: a cat in a temple and a temple in a cat. So few
+    Training: a rocket, a temple, a motorcycle (two views), a flower. Validation: an astronaut, whose left half is
+    reflected in its right half and the other way round. Test: a cat reflected in a cup of coffee and the other way round. So few
     photographs are enough to see a method learn and to compare two on one's desk, not to publish.
 
     Args:
@@ -79,11 +80,11 @@ class SamplePhotos(ReflectionDataModule):
         )
 
     def eval_sets(self) -> Mapping[str, FixedPairs]:
-        """Parts of the rocket; the two of a pair never overlap."""
+        """Parts of the astronaut; the two of a pair never overlap."""
         return {"sample": FixedPairs(validation_pairs(), self.eval_crop, "sample")}
 
     def test_sets(self) -> Mapping[str, FixedPairs]:
-        """A cat and a temple, seen through the glass and reflected in turn."""
+        """A cat and a cup of coffee, seen through the glass and reflected in turn."""
         return {"sample": FixedPairs(test_pairs(), self.eval_crop, "sample")}
 
 
@@ -93,18 +94,20 @@ def training_scenes() -> list[tuple[Path, ...]]:
 
 
 def validation_pairs() -> list[FixedPair]:
-    """Parts of the rocket; the two of a pair never overlap."""
-    rocket = locate(ROCKET)
+    """Parts of the astronaut; the two of a pair never overlap."""
+    astronaut = locate(ASTRONAUT)
     halves = {"left": _LEFT, "right": _RIGHT, "low_left": _LOW_LEFT, "low_right": _LOW_RIGHT}
     across = {"left": "right", "right": "left", "low_left": "low_right", "low_right": "low_left"}
-    return [_pair(f"rocket_{name}", rocket, halves[name], rocket, halves[other]) for name, other in across.items()]
+    return [
+        _pair(f"astronaut_{name}", astronaut, halves[name], astronaut, halves[other]) for name, other in across.items()
+    ]
 
 
 def test_pairs() -> list[FixedPair]:
-    """A cat and a temple, seen through the glass and reflected in turn."""
-    chelsea, china = locate(CHELSEA), locate(CHINA)
+    """A cat and a cup of coffee, seen through the glass and reflected in turn."""
+    chelsea, coffee = locate(CHELSEA), locate(COFFEE)
     pairs = []
-    for first, second, name in ((china, chelsea, "temple"), (chelsea, china, "cat")):
+    for first, second, name in ((coffee, chelsea, "coffee"), (chelsea, coffee, "cat")):
         for part, box, other in (("", _WHOLE, _WHOLE), ("_left", _LEFT, _RIGHT), ("_right", _RIGHT, _LEFT)):
             pairs.append(_pair(name + part, first, box, second, other))
     return pairs
