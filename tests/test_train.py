@@ -80,6 +80,19 @@ def test_checkpoint_loads_as_data_and_gives_the_same_outputs(train: Train) -> No
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+def test_last_is_the_last_epoch_even_when_an_earlier_one_was_best(train: Train) -> None:
+    # A learning rate that wrecks the network makes the first epoch the best.
+    run = train("model=ytmt_pcs", "loss=pixel", *TINY, "trainer.max_epochs=3", "optimizer.lr=0.5", "test=false")
+    assert run.status == 0, run.err
+    epochs = {
+        name: torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert epochs["last"] == 2
+    scores = column(run.folder, "val/mean/psnr")
+    assert epochs["best"] == scores.index(max(scores))
+
+
 def test_same_seed_same_weights_and_another_seed_others(train: Train) -> None:
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         run = train("model=ytmt_pcs", "loss=pixel", *TINY, f"seed={seed}", "test=false", folder=folder)
@@ -277,4 +290,3 @@ def test_tensorboard_holds_scalars_and_panels(train: Train) -> None:
     tags = events.Tags()
     assert "train/total" in tags["scalars"]
     assert any(tag.startswith("panels/val") for tag in tags["images"])
-

@@ -177,7 +177,8 @@ def _check_fits(model: ReflectionModule, path: Path) -> None:
         raise UserError(
             f"ckpt_path={path} holds weights but no training state to resume: it was not written by reflectzoo.train."
         )
-    recorded = (checkpoint.get("reflectzoo") or {}).get("model", model.name)
+    record = checkpoint.get("reflectzoo") or {}
+    recorded = record.get("model", model.name)
     if recorded != model.name:
         raise UserError(
             f"ckpt_path={path} was made by model={recorded}, not by model={model.name}: use model={recorded}."
@@ -190,6 +191,8 @@ def _check_fits(model: ReflectionModule, path: Path) -> None:
             f"is '{wrong[0]}' ({_shape(state, wrong[0])} in the file, {_shape(wanted, wrong[0])} here); use the "
             "overrides of the run that made it."
         )
+    if record.get("vgg"):
+        model.expect_vgg(record["vgg"]["source"])
 
 
 def _shape(state: dict[str, Any], key: str) -> tuple[int, ...] | None:
@@ -204,7 +207,7 @@ def _write_config(config: DictConfig, run_dir: Path) -> None:
 
 def _best_checkpoint(callbacks: list[Callback]) -> str | None:
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.best_model_path:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return callback.best_model_path
     return None
 

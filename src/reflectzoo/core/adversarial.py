@@ -69,7 +69,10 @@ class AdversarialModule(ReflectionModule):
             optimizer = self.make_optimizer(list(module.parameters()))
             configured.append({"optimizer": optimizer})
             if scheduler is not None:
-                configured[-1]["lr_scheduler"] = {"scheduler": scheduler(optimizer), "name": f"lr/phase{len(configured)}"}
+                configured[-1]["lr_scheduler"] = {
+                    "scheduler": scheduler(optimizer),
+                    "name": f"lr/phase{len(configured)}",
+                }
         if self.adversarial_term is not None:
             parameters = list(self.adversarial_term.discriminator.parameters())
             configured.append({"optimizer": self.make_discriminator_optimizer(parameters)})

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import TrainingError, UserError
+from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.metrics.layers import LayerMetrics
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
@@ -119,7 +120,18 @@ class ReflectionModule(pl.LightningModule):
         return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
 
     def configure_optimizers(self) -> Any:
-        """One optimiser, and its schedule if there is one."""
+        """One optimiser, and its schedule if there is one.
+
+        Raises:
+            UserError: if the loss has an adversarial term, which needs an
+                :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+        """
+        for key, term in self.loss.terms.items():
+            if isinstance(term, AdversarialLoss):
+                raise UserError(
+                    f"model={self.name} does not train a discriminator, so it cannot use loss.terms.{key}: "
+                    f"leave it out with ~loss.terms.{key}."
+                )
         optimizer = self.make_optimizer(self.param_groups())
         if self.make_scheduler is None:
             return optimizer
@@ -183,6 +195,11 @@ class ReflectionModule(pl.LightningModule):
             attach_vgg(self, vgg)
             self._vgg_used = {"source": vgg.source, "fingerprint": vgg.fingerprint}
 
+    def expect_vgg(self, source: str) -> None:
+        """Before anything is loaded: ``vgg=auto`` is to mean what a checkpoint was trained with."""
+        if self._vgg_used is None and self.vgg_source == "auto":
+            self.vgg_source = source
+
     @property
     def vgg_used(self) -> dict[str, str] | None:
         """``{"source", "fingerprint"}`` of the attached VGG, or None."""
@@ -207,8 +224,7 @@ class ReflectionModule(pl.LightningModule):
         used = record.get("vgg")
         if not used or not needs_vgg(self.net, self.loss):
             return
-        if self._vgg_used is None and self.vgg_source == "auto":
-            self.vgg_source = used["source"]
+        self.expect_vgg(used["source"])
         self.attach_vgg()
         assert self._vgg_used is not None
         if self._vgg_used["fingerprint"] != used["fingerprint"]:

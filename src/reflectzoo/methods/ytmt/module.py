@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 
@@ -29,6 +30,9 @@ class YTMT(AdversarialModule):
         stage1_ckpt: a finished first stage (a checkpoint of this zoo or the authors' file): training starts in the
             second stage.
         stage2_scheduler: learning-rate schedule of the second stage; None is the program's constant rate.
+        init_gain: start the 3x3 convolutions from He et al.'s normal distribution times this gain; None leaves PyTorch's
+            default, as in the program. Each block's two attentions start near 1/2, so that default signals fade over the
+            blocks; a gain of 3 makes short trainings learn about twice as fast (measured on ``data=sample``).
         **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
     """
 
@@ -38,10 +42,13 @@ class YTMT(AdversarialModule):
         stage1_epochs: int = 68,
         stage1_ckpt: str | None = None,
         stage2_scheduler: SchedulerFactory | None = None,
+        init_gain: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.save_hyperparameters("stage1_epochs")
+        self.save_hyperparameters("stage1_epochs", "init_gain")
+        if init_gain is not None:
+            _initialise(self.net, init_gain)
         self.stage1_epochs = stage1_epochs
         self.make_stage2_scheduler = stage2_scheduler
         self._phase = 0
@@ -106,6 +113,16 @@ class YTMT(AdversarialModule):
         self._phase = int((checkpoint.get("reflectzoo") or {}).get("phase", 0))
         if self.two_stage:
             self.two_stage.set_active_stage(self._phase + 1)
+
+
+def _initialise(net: nn.Module, gain: float) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            with torch.no_grad():
+                module.weight.mul_(gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _stage1_state(checkpoint: dict[str, Any]) -> dict[str, Any]:

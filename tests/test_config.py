@@ -1,0 +1,101 @@
+"""Every configuration file composes, and every model can be made, from anywhere the package may be installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import reflectzoo
+from reflectzoo.config import compose_config, config_dir
+from tests.conftest import REPOSITORY, command
+
+NARROW = ("model.net.width=8", "model.vgg=random")
+
+
+def names(group: str) -> list[str]:
+    return sorted(file.stem for file in (Path(config_dir()) / group).glob("*.yaml") if not file.stem.startswith("_"))
+
+
+@pytest.mark.parametrize("model", reflectzoo.list_models())
+def test_every_model_can_be_made_and_separates_an_odd_image(model: str) -> None:
+    module = reflectzoo.create_model(model, *NARROW)
+    assert module.name == model
+    with torch.no_grad():
+        outputs = module(torch.rand(1, 3, 21, 34))
+    assert outputs["transmission"].shape == (1, 3, 21, 34)
+    assert outputs["transmission"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{group}={name}"
+        for group in ("loss", "optimizer", "scheduler", "data", "synthesis", "logger", "trainer", "experiment")
+        for name in names(group)
+    ],
+)
+def test_every_choice_composes(choice: str) -> None:
+    config = compose_config([choice, "run_dir=x"])
+    assert OmegaConf.to_container(config, resolve=True)
+
+
+def test_overrides_in_the_pages_compose() -> None:
+    pages = [REPOSITORY / "README.md", *REPOSITORY.glob("src/reflectzoo/methods/*/README.md")]
+    lines = [
+        line.split("#")[0]
+        for page in pages
+        for line in re.findall(r"^python -m reflectzoo\.train (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert len(lines) > 5
+    for line in lines:
+        words = [word for word in shlex.split(line) if "=" in word and not word.startswith("-")]
+        # One job of a sweep stands for all.
+        words = [word.split(",")[0] if not re.search(r"=[\[{'\"]", word) else word for word in words]
+        assert compose_config(words), line
+
+
+def test_a_model_of_the_user_s_own_from_a_folder_of_theirs(tmp_path: Path) -> None:
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/mine.yaml").write_text("defaults: [ytmt_pcs, _self_]\nname: mine\nepochs: 7\n")
+    done = command("reflectzoo.train", "--config-dir", "conf", "model=mine", "--cfg", "job", "--resolve", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "max_epochs: 7" in done.out
+
+
+def test_the_wheel_carries_the_configuration(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(REPOSITORY)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    wheel = next(tmp_path.glob("*.whl"))
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
+    )
+    away = tmp_path / "elsewhere"
+    away.mkdir()
+    overrides = ("model=ytmt_ucs", "trainer=fast", *NARROW, "loss=pixel", "model.net.hypercolumn=false")
+    small = ("data.crop=32", "data.eval_crop=32", "trainer.accelerator=cpu")
+    done = command("reflectzoo.train", *overrides, *small, cwd=away, PYTHONPATH=str(site))
+    assert done.status == 0, done.err
+    found = subprocess.run(
+        [sys.executable, "-c", "import reflectzoo.config as c; print(c.config_dir())"],
+        cwd=away,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(found.stdout.strip()) == site / "reflectzoo" / "conf"
+    assert list(away.glob("outputs/ytmt_ucs/*/metrics.json"))
