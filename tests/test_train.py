@@ -84,10 +84,8 @@ def test_last_is_the_last_epoch_even_when_an_earlier_one_was_best(train: Train) 
     # A learning rate that wrecks the network makes the first epoch the best.
     run = train("model=ytmt_pcs", "loss=pixel", *TINY, "trainer.max_epochs=3", "optimizer.lr=0.5", "test=false")
     assert run.status == 0, run.err
-    epochs = {
-        name: torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
-        for name in ("best", "last")
-    }
+    files = {name: run.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")}
+    epochs = {name: torch.load(file, weights_only=True)["epoch"] for name, file in files.items()}
     assert epochs["last"] == 2
     scores = column(run.folder, "val/mean/psnr")
     assert epochs["best"] == scores.index(max(scores))

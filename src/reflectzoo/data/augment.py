@@ -31,7 +31,8 @@ class PhotoAugment:
     pixels are averaged over their area, as Pillow's bicubic filter does there; OpenCV's would alias.)
 
     ``hard`` makes few photographs go further: views from a twelfth of the picture to all of it, all eight turns and
-    mirror images, brightness, contrast, saturation, hue and gamma, exchanged colour channels, and now and then the negative.
+    mirror images, brightness, contrast, saturation, hue and gamma, exchanged colour channels, and now and then the
+    negative.
 
     ``square`` is what IBCLN's program does with real pairs: a square of 0.7 of the shorter side, anywhere, resized.
 

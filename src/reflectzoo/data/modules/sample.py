@@ -16,7 +16,7 @@ from reflectzoo.errors import UserError
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets", "images")
 
-# Training has the brightest (temple) and the darkest (flower, rocket) photographs, validation and test those in between.
+# Training has the brightest (temple) and the darkest (flower, rocket) photographs, validation and test those between.
 # The stereo pair shows one and the same motorcycle, so both its pictures stay together.
 TRAIN = (
     ((*_SKIMAGE, "rocket.jpg"),),
@@ -36,8 +36,8 @@ class SamplePhotos(ReflectionDataModule):
     """Eight photographs, whole ones held out for validation and test.
 
     Training: a rocket, a temple, a motorcycle (two views), a flower. Validation: an astronaut, whose left half is
-    reflected in its right half and the other way round. Test: a cat reflected in a cup of coffee and the other way round. So few
-    photographs are enough to see a method learn and to compare two on one's desk, not to publish.
+    reflected in its right half and the other way round. Test: a cat reflected in a cup of coffee and the other way
+    round. So few photographs are enough to see a method learn and to compare two on one's desk, not to publish.
 
     Args:
         synthesis: makes a mixture of two photographs.
