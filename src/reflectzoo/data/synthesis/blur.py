@@ -23,11 +23,13 @@ def gaussian_taps(sigma: Tensor, taps: int, side: Tensor | None = None) -> Tenso
     Returns:
         (B, taps), the kernel of each sample.
     """
-    offsets = torch.arange(taps, device=sigma.device, dtype=sigma.dtype) - (taps - 1) / 2
-    weights = torch.exp(-offsets.square() / (2 * sigma.square())[:, None])
+    # In double precision, so that the sum is the same whatever number of unused taps lies around it.
+    wide = sigma if sigma.device.type == "mps" else sigma.double()
+    offsets = torch.arange(taps, device=wide.device, dtype=wide.dtype) - (taps - 1) / 2
+    weights = torch.exp(-offsets.square() / (2 * wide.square())[:, None])
     if side is not None:
         weights = weights * (offsets.abs() <= ((side - 1) / 2)[:, None])
-    return weights / weights.sum(dim=1, keepdim=True)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(sigma.dtype)
 
 
 def side_of(sigma: Tensor) -> Tensor:

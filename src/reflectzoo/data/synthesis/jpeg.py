@@ -49,16 +49,16 @@ def compress(image: Tensor, quality: Tensor, subsample: bool = True) -> Tensor:
     unit = 16 if subsample else 8
     red, green, blue = (image * 255).round_().clamp_(0, 255).unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    chroma = torch.stack(((blue - luma) * (0.5 / 0.886), (red - luma) * (0.5 / 0.701)), dim=1)
-    # Values are centred on 0, as the transform wants them.
-    planes = torch.cat(((luma - 128)[:, None], chroma), dim=1)
+    blueness, redness = (blue - luma) * (0.5 / 0.886), (red - luma) * (0.5 / 0.701)
+    # Values are centred on 0, as the transform wants them, and whole numbers at every stage, as in libjpeg.
+    planes = torch.stack((luma - 128, blueness, redness), dim=1).round_().clamp_(-128, 127)
     planes = F.pad(planes, (0, -width % unit, 0, -height % unit), mode="replicate")
     bright, colour = planes[:, :1], planes[:, 1:]
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
     bright = _quantise(bright, _table(_LUMA, scale))
     if subsample:
-        colour = _quantise(F.avg_pool2d(colour, 2), _table(_CHROMA, scale))
-        colour = F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
+        colour = _quantise(F.avg_pool2d(colour, 2).round_(), _table(_CHROMA, scale))
+        colour = F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False).round_()
     else:
         colour = _quantise(colour, _table(_CHROMA, scale))
     luma = bright[:, 0, :height, :width] + 128
@@ -76,7 +76,7 @@ def _quantise(planes: Tensor, table: Tensor) -> Tensor:
     blocks = planes.reshape(count, channels, height // 8, 8, width // 8, 8)
     step = table[:, None, None, :, None, :]
     rounded = _along(_along(blocks, basis, 3), basis, 5).div_(step).round_().mul_(step)
-    return _along(_along(rounded, basis.T, 3), basis.T, 5).reshape(planes.shape)
+    return _along(_along(rounded, basis.T, 3), basis.T, 5).reshape(planes.shape).round_().clamp_(-128, 127)
 
 
 def _along(blocks: Tensor, matrix: Tensor, dim: int) -> Tensor:
