@@ -96,7 +96,7 @@ def test_the_command_says_what_is_there(data_check: Callable[..., Run], tmp_path
     root = layouts.layered(tmp_path / "my pairs é", [f"{i}" for i in range(12)])
     layouts.cut_short(root / "blended" / "3.png")
     (root / "transmission_layer" / "5.png").unlink()
-    run = data_check("data=pairs", f"data.root={root}")
+    run = data_check("data=pairs", f"data.root='{root}'")
     assert run.status == 0, run.err
     lines = run.out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["train", "val", "test"]
@@ -107,16 +107,8 @@ def test_the_command_says_what_is_there(data_check: Callable[..., Run], tmp_path
     assert [path.name for path in run.folder.iterdir()] == ["contact_sheet.png"], "nothing else is left behind"
     with Image.open(run.folder / "contact_sheet.png") as sheet:
         assert sheet.width > 400
-        assert (
-            len(
-                set(
-                    sheet.resize((40, 40)).get_flattened_data()
-                    if hasattr(sheet, "get_flattened_data")
-                    else sheet.resize((40, 40)).getdata()
-                )
-            )
-            > 100
-        )
+        shades = sheet.resize((40, 40)).convert("L").histogram()
+    assert sum(count > 0 for count in shades) > 20
 
 
 def test_without_a_sheet(data_check: Callable[..., Run]) -> None:
