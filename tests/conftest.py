@@ -56,9 +56,7 @@ class Run:
 
 
 @pytest.fixture
-def train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Run]:
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
     """Run ``reflectzoo.train`` in this process, in an empty folder; the run's folder is ``tmp_path/run`` by default."""
 
     def call(*overrides: str, folder: str | None = "run") -> Run:

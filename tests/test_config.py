@@ -50,7 +50,7 @@ def test_every_choice_composes(choice: str) -> None:
 def test_overrides_in_the_pages_compose() -> None:
     pages = [REPOSITORY / "README.md", *REPOSITORY.glob("src/reflectzoo/methods/*/README.md")]
     lines = [
-        line.split("#")[0]
+        line.split("#")[0].rstrip("\\ ")  # a line may go on in the next one
         for page in pages
         for line in re.findall(r"^python -m reflectzoo\.train (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     ]

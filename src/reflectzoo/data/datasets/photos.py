@@ -35,6 +35,8 @@ class PhotoPairs(KeyedDataset):
         seed: of the data.
         samples_per_epoch: None for one round, that is half the number of scenes.
         joint: give both photographs of a pair the same choices (size, flip, relative place), as the programs do.
+        patches: so many rectangles of every view are replaced by views of other scenes, before blending. With a handful
+            of photographs a network learns to know each of them; a patchwork of them it has to look at.
         on_error: ``skip`` puts the next scene of the round in the place of an unreadable one; ``raise`` stops.
         dataset: the name samples carry.
 
@@ -51,6 +53,7 @@ class PhotoPairs(KeyedDataset):
         joint: bool = False,
         on_error: OnError = "skip",
         dataset: str = "photos",
+        patches: int = 0,
     ) -> None:
         if len(scenes) < 2:
             raise UserError(
@@ -61,6 +64,7 @@ class PhotoPairs(KeyedDataset):
         self.augment = augment
         self.seed = seed
         self.joint = joint
+        self.patches = patches
         self.on_error = on_error
         self.dataset = dataset
         self.cache = PhotoCache()
@@ -99,14 +103,31 @@ class PhotoPairs(KeyedDataset):
         behind, reflected = self.partners(key.epoch, key.index)
         transmission, first = self._read(behind, views, notices)
         reflection, second = self._read(reflected, views, notices)
+        pair = [
+            self.augment(transmission, first_seed),
+            self.augment(reflection, first_seed if self.joint else second_seed),
+        ]
+        for view in pair:
+            for _ in range(self.patches):
+                self._patch(view, rng, notices)
         return {
-            "transmission": to_tensor(self.augment(transmission, first_seed)),
-            "reflection": to_tensor(self.augment(reflection, first_seed if self.joint else second_seed)),
+            "transmission": to_tensor(pair[0]),
+            "reflection": to_tensor(pair[1]),
             "seed": seed,
             "name": f"{first.stem}+{second.stem}@{key.epoch}.{key.index}",
             "dataset": self.dataset,
             "notices": notices,
         }
+
+    def _patch(self, view: Photo, rng: np.random.Generator, notices: list[Notice]) -> None:
+        """Replace a rectangle of a view, in place, by the same rectangle of a view of any scene."""
+        crop = self.augment.crop
+        scenes = rng.permutation(len(self.scenes)).tolist()
+        photo, _ = self._read(scenes, int(rng.integers(_SEEDS)), notices)
+        other = self.augment(photo, int(rng.integers(_SEEDS)))
+        height, width = (int(side) for side in rng.integers(crop // 8, crop + 1, size=2))
+        top, left = int(rng.integers(crop - height // 2)), int(rng.integers(crop - width // 2))
+        view[top : top + height, left : left + width] = other[top : top + height, left : left + width]
 
     def _read(self, candidates: Sequence[int], views: int, notices: list[Notice]) -> tuple[Photo, Path]:
         """The first readable of some scenes, and which file it was."""

@@ -16,15 +16,15 @@ from reflectzoo.errors import UserError
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets", "images")
 
-# Training has the brightest (temple) and the darkest (flower, rocket) photographs, validation and test those between.
-# The stereo pair shows one and the same motorcycle, so both its pictures stay together.
+# Training has the brightest (temple) and the darkest (flower) photograph. The stereo pair shows one and the same
+# motorcycle, so both its pictures stay together.
 TRAIN = (
-    ((*_SKIMAGE, "rocket.jpg"),),
+    ((*_SKIMAGE, "astronaut.png"),),
     ((*_SKLEARN, "china.jpg"),),
     ((*_SKIMAGE, "motorcycle_left.png"), (*_SKIMAGE, "motorcycle_right.png")),
     ((*_SKLEARN, "flower.jpg"),),
 )
-ASTRONAUT = (*_SKIMAGE, "astronaut.png")
+ROCKET = (*_SKIMAGE, "rocket.jpg")
 CHELSEA = (*_SKIMAGE, "chelsea.png")
 COFFEE = (*_SKIMAGE, "coffee.png")
 
@@ -35,7 +35,7 @@ _LOW_LEFT, _LOW_RIGHT = (0.0, 0.5, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0)
 class SamplePhotos(ReflectionDataModule):
     """Eight photographs, whole ones held out for validation and test.
 
-    Training: a rocket, a temple, a motorcycle (two views), a flower. Validation: an astronaut, whose left half is
+    Training: an astronaut, a temple, a motorcycle (two views), a flower. Validation: a rocket, whose left half is
     reflected in its right half and the other way round. Test: a cat reflected in a cup of coffee and the other way
     round. So few photographs are enough to see a method learn and to compare two on one's desk, not to publish.
 
@@ -45,6 +45,7 @@ class SamplePhotos(ReflectionDataModule):
         eval_crop: side of the evaluation images; their content does not depend on it.
         augment: ``hard`` or ``paper``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
         samples_per_epoch: length of an epoch.
+        patches: see :class:`~reflectzoo.data.datasets.photos.PhotoPairs`.
         on_error: what to do about an unreadable file, ``skip`` or ``raise``.
         kwargs: see :class:`ReflectionDataModule`.
     """
@@ -56,6 +57,7 @@ class SamplePhotos(ReflectionDataModule):
         eval_crop: int = 224,
         augment: Kind = "hard",
         samples_per_epoch: int = 200,
+        patches: int = 0,
         on_error: OnError = "raise",
         **kwargs: Any,
     ) -> None:
@@ -65,6 +67,7 @@ class SamplePhotos(ReflectionDataModule):
         self.eval_crop = eval_crop
         self.augment = augment
         self.samples_per_epoch = samples_per_epoch
+        self.patches = patches
         self.on_error = on_error
 
     def train_set(self) -> PhotoPairs:
@@ -75,12 +78,13 @@ class SamplePhotos(ReflectionDataModule):
             seed=self.seed,
             samples_per_epoch=self.samples_per_epoch,
             joint=self.augment == "paper",
+            patches=self.patches,
             on_error=self.on_error,
             dataset="sample",
         )
 
     def eval_sets(self) -> Mapping[str, FixedPairs]:
-        """Parts of the astronaut; the two of a pair never overlap."""
+        """Parts of the rocket; the two of a pair never overlap."""
         return {"sample": FixedPairs(validation_pairs(), self.eval_crop, "sample")}
 
     def test_sets(self) -> Mapping[str, FixedPairs]:
@@ -94,13 +98,11 @@ def training_scenes() -> list[tuple[Path, ...]]:
 
 
 def validation_pairs() -> list[FixedPair]:
-    """Parts of the astronaut; the two of a pair never overlap."""
-    astronaut = locate(ASTRONAUT)
+    """Parts of the rocket; the two of a pair never overlap."""
+    rocket = locate(ROCKET)
     halves = {"left": _LEFT, "right": _RIGHT, "low_left": _LOW_LEFT, "low_right": _LOW_RIGHT}
     across = {"left": "right", "right": "left", "low_left": "low_right", "low_right": "low_left"}
-    return [
-        _pair(f"astronaut_{name}", astronaut, halves[name], astronaut, halves[other]) for name, other in across.items()
-    ]
+    return [_pair(f"rocket_{name}", rocket, halves[name], rocket, halves[other]) for name, other in across.items()]
 
 
 def test_pairs() -> list[FixedPair]:

@@ -117,7 +117,8 @@ class YTMT(AdversarialModule):
 
 def _initialise(net: nn.Module, gain: float) -> None:
     for module in net.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+        # Not the last ones, which make images: their sigmoids would start saturated, and a stream could stay black.
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and module.out_channels != 3:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             with torch.no_grad():
                 module.weight.mul_(gain)
