@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 from reflectzoo.errors import Interrupted, TrainingError, UserError
 
-# Read by OpenMP when torch is loaded, which every command does after this. Threads that wait by spinning make a step
-# ten times slower, and more, as soon as anything else runs on the same cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by OpenMP when torch is loaded, which every command does after this. Threads that spin as long as by default
+# make a step ten times slower as soon as anything else runs on the same cores; threads that do not spin at all make
+# small networks slower on a quiet machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _DISK = {
     errno.ENOSPC: "the disk is full",

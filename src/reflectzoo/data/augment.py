@@ -31,8 +31,8 @@ class PhotoAugment:
     pixels are averaged over their area, as Pillow's bicubic filter does there; OpenCV's would alias.)
 
     ``hard`` makes few photographs go further: views from a twelfth of the picture to all of it, all eight turns and
-    mirror images, brightness, contrast, saturation, hue and gamma, exchanged colour channels, and now and then the
-    negative.
+    mirror images, brightness, contrast, saturation, hue and gamma, and every other time the colour channels
+    exchanged.
 
     ``square`` is what IBCLN's program does with real pairs: a square of 0.7 of the shorter side, anywhere, resized.
 
@@ -135,11 +135,9 @@ def _hard(crop: int, colours: bool) -> list[A.BasicTransform]:
         return shape
     return [
         *shape,
-        # A handful of photographs can be told apart by their colours alone, and would be; so these say next to nothing.
-        A.InvertImg(p=0.25),
-        A.ChannelShuffle(p=0.8),
-        A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.3, 1.4), hue=(-0.5, 0.5), p=0.8),
-        A.RandomGamma(gamma_limit=(50, 180), p=0.7),
+        A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.6, 1.4), hue=(-0.05, 0.05), p=0.8),
+        A.RandomGamma(gamma_limit=(70, 140), p=0.5),
+        A.ChannelShuffle(p=0.5),
     ]
 
 
