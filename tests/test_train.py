@@ -45,6 +45,7 @@ def test_a_run_leaves_what_a_person_looks_for(train: Train) -> None:
     assert run.status == 0, run.err
     left = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
     assert {"config.yaml", "metrics.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= left
+    assert "vgg_used:\n  source: random" in (run.folder / "config.yaml").read_text()
     scores = json.loads((run.folder / "metrics.json").read_text())
     assert scores["test/mean/psnr"] > 0
     assert scores["test/mean/input_psnr"] > 0

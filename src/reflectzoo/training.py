@@ -50,10 +50,10 @@ def train(config: DictConfig) -> dict[str, float]:
     model.config = plain(config.model)
     if resume_from is not None:
         _check_fits(model, resume_from)
-    # Before the long work: a folder that cannot be written to, or a bad photograph folder, is told at once.
-    _write_config(config, run_dir)
+    # Before the long work: a bad photograph folder, or one that cannot be written to, is told at once.
     datamodule.setup("fit")
     model.attach_vgg()
+    _write_config(config, run_dir, model.vgg_used)
 
     callbacks: list[Callback] = build_all(config.callbacks)
     loggers: list[Logger] = build_all(_with_sweep_group(config))
@@ -200,9 +200,10 @@ def _shape(state: dict[str, Any], key: str) -> tuple[int, ...] | None:
 
 
 @rank_zero_only
-def _write_config(config: DictConfig, run_dir: Path) -> None:
+def _write_config(config: DictConfig, run_dir: Path, vgg_used: dict[str, str] | None) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+    complete = OmegaConf.create({**plain(config), "vgg_used": vgg_used})
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(complete), encoding="utf-8")
 
 
 def _best_checkpoint(callbacks: list[Callback]) -> str | None:
