@@ -66,7 +66,12 @@ def train(config: DictConfig) -> dict[str, float]:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         best = _best_checkpoint(callbacks)
         if config.test:
-            trainer.test(model, datamodule, ckpt_path=best, verbose=False, weights_only=True if best else None)
+            if best is not None:
+                # Not by ckpt_path=best: with averaged weights (callbacks=ema) Lightning would then test the last ones.
+                checkpoint = read_checkpoint(Path(best))
+                model.on_load_checkpoint(checkpoint)
+                model.load_state_dict(checkpoint["state_dict"])
+            trainer.test(model, datamodule, verbose=False)
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
             _report(metrics, run_dir, best)
         return metrics
