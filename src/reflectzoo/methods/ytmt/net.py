@@ -319,7 +319,7 @@ class YTMTUNet(_Augmented):
         width: int = 64,
         out_channels: int = 3,
     ) -> None:
-        check_whole_number("model.net.width", width, least=8)  # attention squeezes channels to an eighth
+        check_whole_number("model.net.width", width)
         super().__init__(in_channels, hypercolumn)
         self.pattern = pattern
         self.inc = _Entrance([self._first_conv(width) for _ in range(2)], pattern)
@@ -373,7 +373,7 @@ class YTMTPlain(nn.Module):
         sigmoid: bool = True,
     ) -> None:
         super().__init__()
-        check_whole_number("model.net.width", width, least=8)
+        check_whole_number("model.net.width", width)
         check_whole_number("model.net.layers", layers, least=2)
         self.pattern = pattern
         self.conv1 = _Entrance([nn.Conv2d(in_channels, width, 3, padding=1) for _ in range(2)], pattern)
@@ -492,7 +492,7 @@ class YTMTReleasedUNet(_Augmented):
     def __init__(
         self, in_channels: int | None = None, hypercolumn: bool = True, width: int = 64, out_channels: int = 3
     ) -> None:
-        check_whole_number("model.net.width", width, least=8)  # attention squeezes channels to an eighth
+        check_whole_number("model.net.width", width)
         super().__init__(in_channels, hypercolumn)
         self.inc_1, self.inc_2 = (_ReleasedEntrance(self._first_conv(width)) for _ in range(2))
         self.down1_1, self.down1_2 = (_ReleasedDown(width, 2 * width) for _ in range(2))
