@@ -8,7 +8,7 @@ RUN = "$(VENV)/bin/python" -m
 READY = $(VENV)/.ready
 
 export NO_ALBUMENTATIONS_UPDATE = 1
-# Threads that spin for long while they wait slow everything down tenfold when cores are shared.
+# Threads that spin for long while they wait slow everything down when cores are shared.
 export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: quickstart test test-gpu lint bench parity clean help

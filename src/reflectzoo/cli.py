@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from reflectzoo.errors import Interrupted, TrainingError, UserError
 
 # Read by OpenMP when torch is loaded, which every command does after this. Threads that spin as long as by default
-# make a step ten times slower as soon as anything else runs on the same cores; threads that do not spin at all make
+# make a step many times slower as soon as anything else runs on the same cores; threads that do not spin at all make
 # small networks slower on a quiet machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
@@ -48,7 +48,6 @@ def run(command: Callable[[], Any]) -> NoReturn:
         text, status = told
         if os.environ.get("LOCAL_RANK", "0") == "0":
             sys.stderr.write(f"reflectzoo: {text}\n")
-        # Not sys.exit in a half torn down state: other processes and threads must not keep us.
         sys.exit(status)
     sys.exit(0)
 
@@ -160,7 +159,9 @@ def _bad_composition(error: BaseException, words: Sequence[str]) -> str:
         misspelt = [word.split("=")[0] for word in words if nearest(word.split("=")[0], [group])]
         if misspelt and misspelt[0] != group:
             return f"There is no setting '{misspelt[0]}'; did you mean {group}?"
-        return f"Say which {group}: {group}=<name>, one of {', '.join(_choices(group))}."
+        from reflectzoo.config import choices
+
+        return f"Say which {group}: {group}=<name>, one of {', '.join(choices(group))}."
     found = re.search(r"Could not (?:override|delete) '([^']+)'|Could not delete from config\.? ?'?([^' ]+)", text)
     if found:
         key = (found.group(1) or found.group(2)).split("@")[0]
@@ -168,14 +169,6 @@ def _bad_composition(error: BaseException, words: Sequence[str]) -> str:
         hint = " In a multirun, a setting that only some of the models have is written ++key=value." if sweep else ""
         return f"There is no setting '{key}'{_did_you_mean(nearest(key, _known_keys(words)))}{hint}"
     return _first_line(error)
-
-
-def _choices(group: str) -> list[str]:
-    from pathlib import Path
-
-    from reflectzoo.config import config_dir
-
-    return sorted(file.stem for file in (Path(config_dir()) / group).glob("*.yaml") if not file.stem.startswith("_"))
 
 
 def _known_keys(words: Sequence[str]) -> list[str]:

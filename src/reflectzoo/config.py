@@ -40,7 +40,12 @@ def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str
 
 def model_names() -> list[str]:
     """The methods, which are the file names in ``conf/model/``."""
-    return sorted(file.stem for file in (Path(config_dir()) / "model").glob("*.yaml") if not file.stem.startswith("_"))
+    return choices("model")
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a configuration group; files whose names begin with "_" are only parts of others."""
+    return sorted(file.stem for file in (Path(config_dir()) / group).glob("*.yaml") if not file.stem.startswith("_"))
 
 
 def compose_config(overrides: Sequence[str], config_name: str = "train") -> DictConfig:

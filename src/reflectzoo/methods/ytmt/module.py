@@ -32,7 +32,7 @@ class YTMT(AdversarialModule):
         stage2_scheduler: learning-rate schedule of the second stage; None is the program's constant rate.
         init_gain: start the 3x3 convolutions from He et al.'s normal distribution times this gain; None leaves
             PyTorch's default, as in the program. Each block's two attentions start near 1/2, so that default signals
-            fade over the blocks; a gain of 3 makes short trainings learn about twice as fast (seen on ``data=sample``).
+            fade over the blocks; a larger gain helps short trainings.
         **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
     """
 

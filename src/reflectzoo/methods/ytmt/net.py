@@ -220,9 +220,8 @@ def _first_responses(l: Features, r: Features, conv_l: nn.Module, conv_r: nn.Mod
 def _in_fast_layout(weight: Tensor, response: Tensor) -> Tensor:
     """Choose the memory format that the rest of the network will follow, unless its user chose channels-last.
 
-    The hypercolumn's convolution answers in channels-last, an ordinary one does not. Measured in float32 on an AVX2
-    CPU, one thread: forward alone takes some tenths less time in channels-last, but the way back of a wide convolution
-    twice as long, which costs a training step at 224x224 a twelfth. Results differ by rounding only.
+    In float32 on a CPU, forward alone is faster in channels-last, but the way back of a wide convolution is slower than
+    that gains. Results differ by rounding only.
     """
     if response.device.type != "cpu" or response.dtype != torch.float32 or not weight.is_contiguous():
         return response
