@@ -84,7 +84,11 @@ def watched(net: nn.Module, case: Case) -> Iterator[dict[str, Any]]:
     seen: dict[str, Any] = {}
 
     def note(name: str) -> Any:
-        return lambda _module, _inputs, output: seen.setdefault(name, output)
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # A copy: whoever called the module may go on in place.
+            seen.setdefault(name, output.clone() if isinstance(output, Tensor) else output)
+
+        return keep
 
     modules = dict(net.named_modules())
     names = {str(spec["module"]) for spec in case.get("intermediate") or []}

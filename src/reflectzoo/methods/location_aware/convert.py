@@ -1,0 +1,103 @@
+"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+
+The file of the released program (``model.pth``) is a plain state dict. Its names are ours already, but for the four
+gates of the LSTM, which are four convolutions there and one here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reflectzoo.errors import UserError
+
+_FIRST = "det_conv0.0.weight"
+_GATES = ("i", "g", "o", "f")  # order within ours
+
+
+def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the network in a checkpoint and name its weights as this zoo does.
+
+    Takes the authors' state dict, also wrapped in ``state_dict``, one of ours (returned unchanged) and the checkpoints
+    that training writes here (the network under ``net.``). A ``module.`` prefix, left by parallel training, is dropped.
+    Nothing is modified; tensors are not copied, except that the gates are joined.
+
+    Args:
+        checkpoint: what ``torch.load`` returned.
+
+    Returns:
+        A state dict for :class:`~reflectzoo.methods.location_aware.net.LocationAwareNet`.
+
+    Raises:
+        UserError: if there is no such network in it, or some but not all of its gates.
+
+    Example:
+        >>> state = {"det_conv0.0.weight": torch.zeros(32, 6, 3, 3)}
+        >>> state |= {f"conv_{gate}.0.weight": torch.zeros(64, 128, 3, 3) for gate in "ifgo"}
+        >>> {key: tuple(value.shape) for key, value in remap(state).items()}
+        {'det_conv0.0.weight': (32, 6, 3, 3), 'lstm.gates.weight': (256, 128, 3, 3)}
+    """
+    entries = checkpoint.get("state_dict", checkpoint)
+    state = {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
+    if f"net.{_FIRST}" in state:
+        state = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+    if _FIRST not in state:
+        found = f"its first weight is '{next(iter(state))}'" if state else "it holds no weights"
+        raise UserError(
+            f"This checkpoint is not a Location-aware SIRR ({found}): give the authors' model.pth, or a checkpoint of "
+            "model=location_aware."
+        )
+    return _join_gates(state)
+
+
+def _join_gates(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    joined: dict[str, Tensor] = {}
+    for key, value in state.items():
+        stem, _, rest = key.partition(".")
+        if stem not in {f"conv_{gate}" for gate in _GATES}:
+            joined[key] = value
+            continue
+        leaf = rest.rpartition(".")[2]
+        ours = f"lstm.gates.{leaf}"
+        if ours in joined:
+            continue
+        names = [f"conv_{gate}.{rest}" for gate in _GATES]
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise UserError(f"This checkpoint has '{key}', but not '{missing[0]}': it may be damaged.")
+        joined[ours] = torch.cat([state[name] for name in names])
+    return joined
+
+
+def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
+    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+
+    Args:
+        state: weights, as :func:`remap` returns them.
+        net: a :class:`~reflectzoo.methods.location_aware.net.LocationAwareNet`.
+        source: where the weights came from, the subject of the sentence.
+
+    Raises:
+        UserError: one sentence that says what the weights are and what was expected.
+    """
+    ours = net.state_dict()
+    found, wanted = _width(state), _width(ours)
+    if found != wanted:
+        raise UserError(
+            f"{source} is a Location-aware SIRR of width {found}, but the model has width {wanted}: set "
+            f"model.net.width={found}."
+        )
+    shapes, given = ({key: value.shape for key, value in each.items()} for each in (ours, state))
+    wrong = sorted(key for key in shapes.keys() | given.keys() if shapes.get(key) != given.get(key))
+    if wrong:
+        raise UserError(
+            f"{source} is a Location-aware SIRR of width {found} as the model is, but {len(wrong)} of its {len(state)} "
+            f"weights do not fit (the first is '{wrong[0]}'): choose the settings of model.net that it was made with."
+        )
+
+
+def _width(state: Mapping[str, Tensor]) -> int:
+    return 2 * len(state[_FIRST])

@@ -1,0 +1,539 @@
+"""The network of "Location-aware Single Image Reflection Removal" (Dong et al., ICCV 2021).
+
+One step looks at the photograph I and at the last estimate of the transmission. It finds where the reflection dominates
+(a confidence map, from learnt Laplacian features of four scales), then estimates the reflection R, then, with both, the
+transmission T. Three steps follow each other; a convolutional LSTM remembers, and each T enters the next step.
+
+Module names are those of the authors' program (github.com/zdlarr/Location-aware-SIRR, a7d2592), but for the four gates
+of the LSTM, which are one convolution here; ``convert.py`` joins them. Paper and program differ; what runs here is the
+program, and README.md beside this file lists the differences.
+
+**Polarity.** The map inside the program is high where the *transmission* dominates: 1 - C of the paper. In this file it
+is called ``visibility``; everything that leaves is ``confidence``, C = 1 - visibility, high where the *reflection*
+dominates.
+
+Shortcuts that leave the numbers as they are: the four gates are one convolution; the first step's memory is empty, so
+neither its half of that kernel nor the forget gate is computed; without gradients, the LSTM goes over the picture in
+bands, and a CPU works on the channels-last layout. :func:`plain_form` switches all of it off, which the tests compare
+with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, NamedTuple, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
+
+_STRIDE = 8  # the pyramid's coarsest scale
+_RESIDUAL = 0.1  # factor of what a squeeze-and-excitation block adds
+_SCALES = (8, 4, 2, 1)
+_BAND = 2**21  # gate values that the LSTM holds at a time, without gradients
+
+Detection = Literal["laplacian", "image", "none"]
+Kernel = Literal["laplacian", "random", "edge"]
+
+_plain: ContextVar[bool] = ContextVar("plain_location_aware", default=False)
+
+
+@contextmanager
+def plain_form() -> Iterator[None]:
+    """Within this block everything is computed as the published program writes it down, shortcuts left out."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+class State(NamedTuple):
+    """What the LSTM remembers, (B, width, H, W) each, float32 whatever the precision."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+class Step(NamedTuple):
+    """Everything that one iteration computes; sizes are those of an image that was padded to multiples of 8.
+
+    Attributes:
+        state: for the next iteration; None without LSTM.
+        visibility: 1 - confidence, (B, 1, H, W) in (0, 1); None without detection.
+        reflection: (B, 3, H, W) >= 0.
+        quarter: coarse transmission, (B, 3, H / 4, W / 4) >= 0.
+        half: coarse transmission, (B, 3, H / 2, W / 2) >= 0.
+        transmission: (B, 3, H, W) >= 0.
+    """
+
+    state: State | None
+    visibility: Tensor | None
+    reflection: Tensor
+    quarter: Tensor
+    half: Tensor
+    transmission: Tensor
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Blocks. The names of the parts are the authors'.
+
+
+class _Convolution(nn.Module):
+    """3x3 convolution without bias, perhaps followed by a PReLU with one slope."""
+
+    def __init__(self, channels: int, prelu: bool) -> None:
+        super().__init__()
+        self.conv2d = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        if prelu:
+            self.act = nn.PReLU()
+
+
+class _SqueezeExcitation(nn.Module):
+    """One weight per channel from its mean; (B, C, H, W) -> (B, C, 1, 1) in (0, 1)."""
+
+    def __init__(self, channels: int, reduction: int = 2) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.se = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.se(x.mean(dim=(2, 3))))[:, :, None, None]
+
+
+class _SEBlock(nn.Module):
+    """Squeeze-and-excitation residual block; the activation after the sum is the caller's."""
+
+    def __init__(self, channels: int, prelu: bool) -> None:
+        super().__init__()
+        self.conv1 = _Convolution(channels, prelu)
+        self.conv2 = _Convolution(channels, prelu=False)
+        self.se_layer = _SqueezeExcitation(channels)
+        self.prelu = prelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope = self.conv1.act if self.prelu else None
+        y = self.conv2.conv2d(_activated(self.conv1.conv2d(x), slope))
+        weights = self.se_layer(y)
+        return x + _RESIDUAL * (y * weights) if _plain.get() else torch.addcmul(x, y, _RESIDUAL * weights)
+
+
+class _ChannelWeights(nn.Module):
+    """Weights of the channels from their means and maxima; (B, C, H, W) -> (B, C, 1, 1) in (0, 1)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc_1 = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.fc_2 = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = (x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True))
+        # The second convolution is linear, so the two may be added before it.
+        hidden = torch.stack([F.relu(self.fc_1(each)) for each in pooled]).sum(dim=0)
+        return torch.sigmoid(self.fc_2(hidden))
+
+
+class _PixelWeights(nn.Module):
+    """Weights of the pixels from mean and maximum over channels; (B, C, H, W) -> (B, 1, H, W) in (0, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(torch.cat((x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)), 1)))
+
+
+class _Attention(nn.Module):
+    """Convolutional block attention (Woo et al., ECCV 2018): channels, then pixels."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.channel_layer = _ChannelWeights(channels, hidden)
+        self.spatial_layer = _PixelWeights()
+
+
+class _CBAMBlock(nn.Module):
+    """Residual block with convolutional block attention; nothing follows the sum."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = _Convolution(channels, prelu=False)
+        self.conv2 = _Convolution(channels, prelu=False)
+        self.cbam_layer = _Attention(channels, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2.conv2d(F.relu(self.conv1.conv2d(x), inplace=True))
+        y = y * self.cbam_layer.channel_layer(y)
+        weights = self.cbam_layer.spatial_layer(y)
+        return y * weights + x if _plain.get() else torch.addcmul(x, y, weights)
+
+
+class _Laplacian(nn.Module):
+    """One learnt 3x3 kernel for each channel of [I, T], applied at four scales and brought back to full size.
+
+    Paper, equation 4. The kernel is shared by the scales.
+
+    Args:
+        kind: what the kernel starts as: the Laplacian; ``random``, N(0, variance 0.02) (Table 2, "LKI -> RKI");
+            ``edge``, two kernels a channel, the derivatives along x and y (Table 2, "Laplacian -> Edge").
+        scales: 4, or 1 for the full size alone (Table 2, "MLSM -> SLSM").
+        trained: whether it learns (Table 2, "Fix MLSM").
+    """
+
+    def __init__(self, kind: Kernel, scales: int, trained: bool) -> None:
+        super().__init__()
+        if kind == "random":
+            kernel = torch.empty(6, 1, 3, 3).normal_(std=0.02**0.5)
+        elif kind == "edge":
+            along_x = torch.tensor([[0.0, 0.0, 0.0], [0.0, -1.0, 1.0], [0.0, 0.0, 0.0]])
+            kernel = torch.stack((along_x, along_x.T))[:, None].repeat(6, 1, 1, 1)
+        else:
+            kernel = torch.tensor([[0.0, -1.0, 0.0], [-1.0, 4.0, -1.0], [0.0, -1.0, 0.0]]).repeat(6, 1, 1, 1)
+        self.kernel = nn.Parameter(kernel, requires_grad=trained)
+        self.scales = _SCALES[len(_SCALES) - scales :]
+        self.channels = scales * len(kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 6, H, W), multiples of 8 -> (B, channels, H, W), coarse scales first."""
+        return torch.cat([self._at(x, scale) for scale in self.scales], 1)
+
+    def _at(self, x: Tensor, scale: int) -> Tensor:
+        size = x.shape[-2:]
+        if scale > 1:
+            x = F.interpolate(x, (size[0] // scale, size[1] // scale), mode="bilinear", align_corners=False)
+        x = F.conv2d(x, self.kernel, padding=1, groups=6)
+        return x if scale == 1 else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+class _LSTM(nn.Module):
+    """Convolutional LSTM (Shi et al., NeurIPS 2015, without peepholes) whose four gates are one convolution.
+
+    ``i, g, o, f = gates([x, h])``; ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``; ``h' = sigmoid(o) tanh(c')``. The memory
+    stays in float32 under mixed precision.
+
+    Args:
+        in_channels: of x.
+        channels: of h and c.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.channels = channels
+        # The forget gate is the last, so that a first step, which has nothing to forget, leaves off the tail.
+        self.gates = nn.Conv2d(in_channels + channels, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor, state: State | None) -> State:
+        """One step.
+
+        Args:
+            x: (B, in_channels, H, W).
+            state: of the step before; None at the start, where all is zero.
+        """
+        if _plain.get():
+            return self._plain(x, state)
+        weight, bias = self.gates.weight, cast(Tensor, self.gates.bias)
+        if state is None:
+            weight, bias = weight[: 3 * self.channels, : self.in_channels], bias[: 3 * self.channels]
+        else:
+            x = torch.cat((x, state.hidden.to(x.dtype)), 1)
+        if torch.is_grad_enabled():
+            return self._cell(F.conv2d(x, weight, bias, padding=1), None if state is None else state.cell)
+        return self._in_bands(x, weight, bias, None if state is None else state.cell)
+
+    def _in_bands(self, x: Tensor, weight: Tensor, bias: Tensor, cell: Tensor | None) -> State:
+        """Some rows at a time: the gates of a whole photograph would take four times the memory's size."""
+        height, width = x.shape[-2:]
+        rows = max(_BAND // (len(weight) * width * len(x)), 1)
+        padded = F.pad(x, (0, 0, 1, 1))
+        form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        shape = (len(x), self.channels, height, width)
+        new = State(*(torch.empty(shape, device=x.device, dtype=weight.dtype, memory_format=form) for _ in range(2)))
+        for top in range(0, height, rows):
+            band = slice(top, min(top + rows, height))
+            gates = F.conv2d(padded[..., top : band.stop + 2, :], weight, bias, padding=(0, 1))
+            part = self._cell(gates, None if cell is None else cell[..., band, :])
+            new.hidden[..., band, :] = part.hidden
+            new.cell[..., band, :] = part.cell
+        return new
+
+    @staticmethod
+    def _cell(gates: Tensor, cell: Tensor | None) -> State:
+        entering, candidate, leaving, *forgetting = _full(gates).chunk(3 if cell is None else 4, 1)
+        new = torch.sigmoid(entering) * torch.tanh(candidate)
+        if cell is not None:
+            new = torch.addcmul(new, torch.sigmoid(forgetting[0]), cell)
+        return State(torch.sigmoid(leaving) * torch.tanh(new), new)
+
+    def _plain(self, x: Tensor, state: State | None) -> State:
+        if state is None:
+            zeros = self.gates.weight.new_zeros(len(x), self.channels, *x.shape[-2:])
+            state = State(zeros, zeros)
+        x = torch.cat((x, state.hidden.to(x.dtype)), 1)
+        kernels = zip(self.gates.weight.chunk(4), cast(Tensor, self.gates.bias).chunk(4), strict=True)
+        entering, candidate, leaving, forgetting = (_full(F.conv2d(x, w, b, padding=1)) for w, b in kernels)
+        cell = torch.sigmoid(forgetting) * state.cell + torch.sigmoid(entering) * torch.tanh(candidate)
+        return State(torch.sigmoid(leaving) * torch.tanh(cell), cell)
+
+
+class _Upsampling(nn.Sequential):
+    """Transposed convolution of stride 2, the mean of 2x2 neighbours against its checkerboard, a rectifier."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W) >= 0."""
+        x = F.pad(self[0](x), (1, 0, 1, 0), mode="reflect")
+        return F.relu(F.avg_pool2d(x, 2, stride=1), inplace=True)
+
+
+def _activated(x: Tensor, slope: nn.PReLU | None) -> Tensor:
+    """Rectified, or with a PReLU; overwrites x where nothing speaks against it."""
+    if slope is None:
+        return F.relu(x, inplace=not _plain.get())
+    if torch.is_grad_enabled() or _plain.get():
+        return cast(Tensor, slope(x))
+    return F.leaky_relu(x, float(slope.weight), inplace=True)
+
+
+def _conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Module:
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation)
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class LocationAwareNet(nn.Module):
+    """Recurrent removal by detection.
+
+    Paper Sec. 3, Fig. 2; the classes LRM (one step) and LocationAwareSIRR (the recurrence) of the program, 10,925,719
+    parameters. Images enter as they are, in [0, 1].
+
+    Args:
+        width: channels of the LSTM and of the auto-encoder at full size, 64 as published; all others in proportion.
+        iterations: 3 as published; any number works with any weights.
+        detection: what the confidence map is found in: multi-scale ``laplacian`` features; the ``image`` branch's
+            features (Table 2, "C from I_ft"); ``none``, no map at all (with ``suppression=False``: Table 2, "w/o RDM &
+            TSM").
+        suppression: whether the LSTM also sees the detection's features with those of the transmission suppressed;
+            False: the image features alone (Table 2, "w/o TSM").
+        lstm: False: the reflection is estimated from the features themselves, nothing is remembered (Table 2, "w/o
+            LSTM").
+        scales: 4, or 1 for the full size alone (Table 2, "MLSM -> SLSM").
+        kernel: ``laplacian``, ``random`` ("LKI -> RKI") or ``edge`` ("Laplacian -> Edge") to start from.
+        train_kernel: False: "Fix MLSM".
+
+    Raises:
+        UserError: for a value that is none of these, or a combination that leaves nothing to compute with.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        iterations: int = 3,
+        detection: Detection = "laplacian",
+        suppression: bool = True,
+        lstm: bool = True,
+        scales: int = 4,
+        kernel: Kernel = "laplacian",
+        train_kernel: bool = True,
+    ) -> None:
+        super().__init__()
+        _check(width, iterations, detection, suppression, lstm, scales, kernel)
+        self.width = width
+        self.iterations = iterations
+        self.detection = detection
+        narrow = width // 2
+
+        if detection == "laplacian":
+            self.lap_pyramid = _Laplacian(kernel, scales, train_kernel)
+        self.det_conv0 = _conv_relu(6, narrow)
+        self.det_conv1, self.det_conv2, self.det_conv3, self.det_conv4, self.det_conv4_1, self.det_conv4_2 = (
+            _SEBlock(narrow, prelu=False) for _ in range(6)
+        )
+        if detection != "none":
+            features = self.lap_pyramid.channels if detection == "laplacian" else narrow
+            self.det_conv5 = nn.Sequential(nn.Conv2d(features, narrow, 3, padding=1), nn.PReLU())
+            self.det_conv6, self.det_conv7, self.det_conv8 = (_SEBlock(narrow, prelu=True) for _ in range(3))
+            if suppression:
+                self.det_conv9, self.det_conv10, self.det_conv11 = (_SEBlock(narrow, prelu=True) for _ in range(3))
+            self.p_relu = nn.PReLU()
+            self.det_conv_mask0 = nn.Sequential(
+                nn.Conv2d(narrow, narrow, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(narrow, 1, 3, padding=1),
+                nn.Sigmoid(),
+            )
+        self.suppression = suppression
+        joined = 2 * narrow if suppression else narrow
+        if lstm:
+            self.lstm = _LSTM(joined, width)
+            joined = width
+        self.remembers = lstm
+        self.det_conv_mask1 = nn.Sequential(
+            nn.Conv2d(joined, narrow, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(narrow, 3, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+
+        w1, w2, w4 = width, 2 * width, 4 * width
+        self.conv1 = _conv_relu(9 if detection == "none" else 10, w1, kernel=5)
+        self.conv2, self.conv3 = _conv_relu(w1, w2, stride=2), _conv_relu(w2, w2)
+        self.conv4, self.conv5, self.conv6 = _conv_relu(w2, w4, stride=2), _conv_relu(w4, w4), _conv_relu(w4, w4)
+        self.diconv1, self.diconv2, self.diconv3, self.diconv4 = (
+            _conv_relu(w4, w4, dilation=dilation) for dilation in (2, 4, 8, 16)
+        )
+        self.conv7, self.conv8 = _conv_relu(w4, w4), _conv_relu(w4, w4)
+        self.deconv1, self.conv9 = _Upsampling(w4, w2), _conv_relu(w2, w2)
+        self.deconv2, self.conv10 = _Upsampling(w2, w1), _conv_relu(w1, narrow)
+        self.outframe1, self.outframe2, self.output = _conv_relu(w4, 3), _conv_relu(w2, 3), _conv_relu(narrow, 3)
+        self.cbam_block0 = _CBAMBlock(w1, narrow)
+        self.cbam_block1, self.cbam_block2 = (_CBAMBlock(w2, narrow) for _ in range(2))
+        self.cbam_block3, self.cbam_block4, self.cbam_block5 = (_CBAMBlock(w4, narrow) for _ in range(3))
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate a mixture.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sizes that are no multiples of 8 are continued by
+                reflection and the results are cut back. (The program resizes the image instead.)
+
+        Returns:
+            ``transmission`` and ``reflection`` (B, 3, H, W) >= 0 of the last iteration. ``aux`` has one entry for each
+            iteration in each of the lists ``transmission``, ``reflection`` (likewise), ``confidence`` (B, 1, H, W) in
+            (0, 1), the paper's polarity: 1 where the reflection dominates (absent with ``detection="none"``), and the
+            coarse transmissions ``quarter`` (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2),
+            ceil(W / 2)). Float32 whatever the precision.
+        """
+        image = _pad(_full(mixture))
+        if image.device.type == "cpu" and not torch.is_grad_enabled() and not _plain.get():
+            # In this layout a CPU's narrow and its transposed convolutions take half the time.
+            image = image.contiguous(memory_format=torch.channels_last)
+        height, width = mixture.shape[-2:]
+        lists: dict[str, list[Tensor]] = {"transmission": [], "reflection": [], "confidence": []}
+        lists |= {"quarter": [], "half": []}
+        previous, state = image, None
+        for _ in range(self.iterations):
+            step = self.step(image, previous, state)
+            previous, state = step.transmission, step.state
+            lists["transmission"].append(step.transmission[..., :height, :width])
+            lists["reflection"].append(step.reflection[..., :height, :width])
+            if step.visibility is not None:
+                lists["confidence"].append(1 - step.visibility[..., :height, :width])
+            lists["quarter"].append(step.quarter[..., : -(-height // 4), : -(-width // 4)])
+            lists["half"].append(step.half[..., : -(-height // 2), : -(-width // 2)])
+        return {
+            "transmission": lists["transmission"][-1],
+            "reflection": lists["reflection"][-1],
+            "aux": {name: each for name, each in lists.items() if each},
+        }
+
+    def step(self, image: Tensor, previous: Tensor, state: State | None = None) -> Step:
+        """One iteration; paper, equations 2 and 3.
+
+        Args:
+            image: I, (B, 3, H, W), multiples of 8.
+            previous: T of the iteration before, same shape; I itself at the start.
+            state: of the iteration before; None at the start.
+        """
+        both = torch.cat((image, previous), 1)
+        features, visibility = self._detect(both)
+        state = self.lstm(features, state) if self.remembers else None
+        reflection = _head(self.det_conv_mask1, features if state is None else state.hidden)
+        seen = [both, reflection] if visibility is None else [both, reflection, visibility]
+        quarter, half, transmission = self._restore(torch.cat(seen, 1))
+        return Step(state, visibility, reflection, quarter, half, transmission)
+
+    def _detect(self, both: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features for the LSTM, and the map."""
+        x = self.det_conv0(both)
+        for block in (self.det_conv1, self.det_conv2, self.det_conv3, self.det_conv4, self.det_conv4_1):
+            x = _activated(block(x), None)
+        x = _activated(self.det_conv4_2(x), None)
+        if self.detection == "none":
+            return x, None
+        y = self.det_conv5(self.lap_pyramid(both) if self.detection == "laplacian" else x)
+        for block in (self.det_conv6, self.det_conv7, self.det_conv8):
+            y = _activated(block(y), self.p_relu)
+        visibility = _head(self.det_conv_mask0, y)
+        if not self.suppression:
+            return x, visibility
+        for block in (self.det_conv9, self.det_conv10, self.det_conv11):
+            y = _activated(block(y), self.p_relu)
+        return torch.cat((x, y * (1 - visibility)), 1), visibility
+
+    def _restore(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The contextual auto-encoder: transmissions at 1/4, 1/2 and full size."""
+        full = self.cbam_block0(self.conv1(x))
+        half = self.cbam_block2(self.cbam_block1(self.conv3(self.conv2(full))))
+        x = self.conv6(self.conv5(self.conv4(half)))
+        x = self.cbam_block5(self.cbam_block4(self.cbam_block3(x)))
+        x = self.diconv4(self.diconv3(self.diconv2(self.diconv1(x))))
+        x = self.conv8(self.conv7(x))
+        frame1 = _head(self.outframe1, x)
+        x = self.conv9(_sum(self.deconv1(x), half))
+        frame2 = _head(self.outframe2, x)
+        x = self.conv10(_sum(self.deconv2(x), full))
+        return frame1, frame2, _head(self.output, x)
+
+
+def _sum(fresh: Tensor, skip: Tensor) -> Tensor:
+    return fresh + skip if _plain.get() or torch.is_grad_enabled() else fresh.add_(skip)
+
+
+def _head(head: nn.Module, x: Tensor) -> Tensor:
+    """An output layer in float32: what it returns is an image, and enters the next iteration."""
+    with torch.autocast(x.device.type, enabled=False):
+        return cast(Tensor, head(x.to(_dtype_of(head))))
+
+
+def _full(image: Tensor) -> Tensor:
+    """The same numbers in float32 at least."""
+    return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
+def _pad(image: Tensor) -> Tensor:
+    down, right = -image.shape[-2] % _STRIDE, -image.shape[-1] % _STRIDE
+    if not (down or right):
+        return image
+    mode = "reflect" if down < image.shape[-2] and right < image.shape[-1] else "replicate"
+    return F.pad(image, (0, right, 0, down), mode=mode)
+
+
+def _check(
+    width: int, iterations: int, detection: str, suppression: bool, lstm: bool, scales: int, kernel: str
+) -> None:
+    """Raise unless the arguments of :class:`LocationAwareNet` make a network."""
+    for name, number, least in (("width", width, 2), ("iterations", iterations, 1)):
+        if number < least:
+            raise UserError(f"Location-aware SIRR: model.net.{name} must be at least {least}, got {number}.")
+    choices: Sequence[tuple[str, object, Sequence[object]]] = (
+        ("detection", detection, get_args(Detection)),
+        ("scales", scales, (1, len(_SCALES))),
+        ("kernel", kernel, get_args(Kernel)),
+    )
+    for name, value, allowed in choices:
+        if value not in allowed:
+            words = ", ".join(str(each) for each in allowed)
+            raise UserError(f"Location-aware SIRR: model.net.{name} must be one of {words}, got {value!r}.")
+    if detection == "none" and suppression:
+        raise UserError(
+            "Location-aware SIRR: with model.net.detection=none there are no features to suppress: also set "
+            "model.net.suppression=false."
+        )
