@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch
 from reflectzoo.core.module import OptimizerFactory, ReflectionModule, SchedulerFactory
 from reflectzoo.losses.adversarial import AdversarialLoss
 
@@ -87,7 +87,7 @@ class AdversarialModule(ReflectionModule):
         """Discriminator step, then network step; logs every loss term."""
         optimizers = cast(list[LightningOptimizer], self._as_list(self.optimizers()))
         optimizer = optimizers[self.phase]
-        outputs: Outputs = self(batch["mixture"])
+        outputs = self.look_at(batch)
         discriminator_parts: dict[str, Tensor] = {}
         term = self.adversarial_term
         if term is not None and (weight := term.weight_at(self.phase, self.current_epoch)) > 0:

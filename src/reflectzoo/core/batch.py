@@ -37,6 +37,9 @@ class Batch(_BatchRequired, total=False):
         frame_reflections: (B, N, 3, H, W), the reflection of every frame, zeros where unknown.
         has_frame_transmission: (B, N) bool.
         has_frame_reflection: (B, N) bool.
+        frame_motion: (B, 2, N, 2), how much further right and down, in pixels, the points of the transmission and of
+            the reflection lie in each frame than in the centre one; synthetic sequences only, elsewhere zeros with
+            ``has_frame_reflection`` false.
         has_frames: (B,) bool, false for a still picture that shares a batch with sequences; its frames are zeros.
         draws: what the synthesis drew for each sample (sigma, alpha, ...), tensors of shape (B, ...); NaN for samples
             of a batch for which nothing of that name was drawn.
@@ -54,6 +57,7 @@ class Batch(_BatchRequired, total=False):
     has_frame_transmission: Tensor
     has_frame_reflection: Tensor
     has_frames: Tensor
+    frame_motion: Tensor
     draws: dict[str, Tensor]
     seed: Tensor
     source_size: Tensor

@@ -78,6 +78,10 @@ class ReflectionModule(pl.LightningModule):
         outputs = self.net(F.pad(mixture, (0, right, 0, down), mode=mode))
         return cast(Outputs, _crop(outputs, height, width))
 
+    def look_at(self, batch: Batch) -> Outputs:
+        """The outputs for a batch; methods that look at more than the mixture override it."""
+        return cast(Outputs, self(batch["mixture"]))
+
     # -- learning ---------------------------------------------------------------------------------------------------
 
     @property
@@ -87,7 +91,7 @@ class ReflectionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """One step on a complete batch; logs every loss term."""
-        total, parts = self.loss(self(batch["mixture"]), batch, phase=self.phase, epoch=self.current_epoch)
+        total, parts = self.loss(self.look_at(batch), batch, phase=self.phase, epoch=self.current_epoch)
         self.check_finite(total, parts)
         self.log_losses(total, parts, len(batch["name"]))
         return cast(Tensor, total)
@@ -156,9 +160,9 @@ class ReflectionModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         """Score one batch of data set ``dataloader_idx``; returns the outputs, for callbacks that draw them."""
-        outputs = self(batch["mixture"])
+        outputs = self.look_at(batch)
         cast(LayerMetrics, self.metrics[dataloader_idx]).update(outputs, batch)
-        return cast(Outputs, outputs)
+        return outputs
 
     test_step = validation_step
 
@@ -182,7 +186,7 @@ class ReflectionModule(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Names and clamped layers of one batch."""
-        outputs = self(batch["mixture"])
+        outputs: Any = self.look_at(batch)
         layers = {key: outputs[key].clamp(0, 1) for key in ("transmission", "reflection") if key in outputs}
         return {"name": batch["name"], **layers}
 

@@ -34,7 +34,7 @@ def complete(raw: Sample, synthesis: Synthesis | None) -> Batch:
         batch = _blended(raw, _needed(synthesis))
     if "counts" in raw:
         _forget_truth(batch, raw["counts"])
-    batch.update({key: raw[key] for key in ("source_size", "protocol", "tags") if key in raw})
+    batch.update({key: raw[key] for key in ("source_size", "protocol", "tags", "frame_motion") if key in raw})
     batch.update({"name": raw["name"], "dataset": raw["dataset"], "seed": raw["seed"]})
     return cast(Batch, batch)
 

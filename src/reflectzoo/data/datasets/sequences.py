@@ -26,6 +26,21 @@ from reflectzoo.errors import UserError
 _SEEDS = 2**32
 
 
+class Views(NamedTuple):
+    """A synthetic sequence.
+
+    Attributes:
+        transmissions: of every frame.
+        reflections: likewise.
+        motion: (2, frames, 2) whole pixels, for transmission and reflection: how much further right and down than in
+            the centre frame a point lies in each frame.
+    """
+
+    transmissions: list[Photo]
+    reflections: list[Photo]
+    motion: npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Motion:
     """How the windows slide over the two photographs of a synthetic sequence.
@@ -77,6 +92,10 @@ class Motion:
     def windows(
         self, transmission: Photo, reflection: Photo, seed: int, flips: bool = True
     ) -> tuple[list[Photo], list[Photo]]:
+        """The layers of :meth:`cut` alone."""
+        return self.cut(transmission, reflection, seed, flips)[:2]
+
+    def cut(self, transmission: Photo, reflection: Photo, seed: int, flips: bool = True) -> Views:
         """Cut a sequence from two photographs, of any size.
 
         Args:
@@ -88,13 +107,16 @@ class Motion:
         rng = generator(seed, CROPS)
         direction = rng.integers(2, size=2).astype(bool)
         mirrored = flips and bool(rng.integers(2))
-        layers = []
+        layers, motions = [], []
         for photo, steps in ((transmission, self.transmission), (reflection, self.reflection)):
             photo = self._fitted(photo)
             places = self.path(rng, steps, direction, *photo.shape[:2])
             views = [photo[top : top + self.crop, left : left + self.crop] for top, left in places.tolist()]
             layers.append([np.ascontiguousarray(view[:, ::-1] if mirrored else view) for view in views])
-        return layers[0], layers[1]
+            # A window that moves right makes its content move left, and mirrored right again.
+            moved = (places[self.frames // 2] - places)[:, ::-1]
+            motions.append(moved * np.array([-1 if mirrored else 1, 1]))
+        return Views(layers[0], layers[1], np.stack(motions))
 
     def _fitted(self, photo: Photo) -> Photo:
         """The photograph as it is, unless it is too small for the path or so large that a window shows nothing."""
@@ -142,17 +164,18 @@ class SlidingWindows(PhotoPairs):
         self.motion = motion
 
     def sample(self, key: SampleKey) -> Sample:
-        """``frame_transmissions`` and ``frame_reflections`` are (N, 3, crop, crop) uint8."""
+        """``frame_transmissions`` and ``frame_reflections`` (N, 3, crop, crop) uint8; ``frame_motion`` (2, N, 2)."""
         seed = sample_seed(self.seed, key.epoch, key.index)
         views = int(generator(seed, PAIRING).integers(_SEEDS))
         notices: list[Notice] = []
         behind, reflected = self.partners(key.epoch, key.index)
         transmission, first = self._read(behind, views, notices)
         reflection, second = self._read(reflected, views, notices)
-        transmissions, reflections = self.motion.windows(transmission, reflection, seed)
+        transmissions, reflections, motion = self.motion.cut(transmission, reflection, seed)
         return {
             "frame_transmissions": _stacked(transmissions),
             "frame_reflections": _stacked(reflections),
+            "frame_motion": torch.from_numpy(motion).float(),
             "seed": seed,
             "name": f"{first.stem}+{second.stem}@{key.epoch}.{key.index}",
             "dataset": self.dataset,
@@ -186,15 +209,16 @@ class FixedWindows(KeyedDataset):
         )
 
     def sample(self, key: SampleKey) -> Sample:
-        """``frame_transmissions`` and ``frame_reflections`` are (N, 3, crop, crop) uint8."""
+        """``frame_transmissions`` and ``frame_reflections`` (N, 3, crop, crop) uint8; ``frame_motion`` (2, N, 2)."""
         pair = self.pairs[key.index]
         seed = name_seed(f"{self.dataset}/{pair.name}")
-        transmissions, reflections = self.motion.windows(
+        transmissions, reflections, motion = self.motion.cut(
             _part(pair.transmission), _part(pair.reflection), seed, flips=False
         )
         return {
             "frame_transmissions": _stacked(transmissions),
             "frame_reflections": _stacked(reflections),
+            "frame_motion": torch.from_numpy(motion).float(),
             "seed": seed,
             "name": pair.name,
             "dataset": self.dataset,

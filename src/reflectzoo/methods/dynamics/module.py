@@ -1,0 +1,298 @@
+"""Teaching by frames: a teacher alone, a student of a finished teacher, or one after the other in one fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from reflectzoo.core.adversarial import AdversarialModule
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.checkpoints import read_checkpoint
+from reflectzoo.core.module import SchedulerFactory
+from reflectzoo.errors import UserError
+from reflectzoo.losses.layers import check_choice
+from reflectzoo.losses.transfer import RepresentationAdversarialLoss, TransferLoss
+from reflectzoo.methods.dynamics.net import DynamicsStudent, DynamicsTeacher, TeacherAndStudent, check_pair
+from reflectzoo.metrics.sequences import SequenceMetrics
+
+Still = Literal["skip", "repeat"]
+
+
+class Dynamics(AdversarialModule):
+    """Distilling Reflection Dynamics (Zheng et al., ICCV 2021), section 3.
+
+    What is trained follows from the network. A :class:`~reflectzoo.methods.dynamics.net.DynamicsTeacher` learns from
+    sequences. A :class:`~reflectzoo.methods.dynamics.net.DynamicsStudent` learns from ``teacher_ckpt``, a finished
+    teacher that is frozen and no part of the student's checkpoints. With a
+    :class:`~reflectzoo.methods.dynamics.net.TeacherAndStudent` the teacher trains for ``teacher_epochs`` epochs (phase
+    0), is then frozen, and the student trains on (phase 1), in one ``fit``; loss terms may have a weight for each.
+    What is validated is whoever trains; when the student starts, the search for the best checkpoint starts anew.
+
+    Args:
+        teacher_epochs: epochs of the teacher, of a network that has both.
+        teacher_ckpt: a finished teacher, a checkpoint of ``model=dynamics_teacher`` or ``model=dynamics``: only the
+            student trains.
+        student_batch: the student takes steps of this many samples, however many a batch brings; None for whole
+            batches. The paper's teacher has batches of 10, its student of 1.
+        student_scheduler: learning-rate schedule of the student, of a network that has both; None for that of the
+            teacher, from its beginning.
+        still: what the student learns from photographs that are no sequence: ``skip`` leaves out what needs a teacher,
+            ``repeat`` shows the teacher one picture several times.
+        **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+
+    Raises:
+        UserError: for settings that make no sense together.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        teacher_epochs: int = 80,
+        teacher_ckpt: str | None = None,
+        student_batch: int | None = None,
+        student_scheduler: SchedulerFactory | None = None,
+        still: Still = "skip",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        # Not a submodule: a student's checkpoint does not carry its teacher.
+        self.__dict__["_teacher"] = None
+        check_choice("model.still", still, ("skip", "repeat"))
+        if student_batch is not None and (not isinstance(student_batch, int) or student_batch < 1):
+            raise UserError(f"model.student_batch must be a number from 1 on, or null, got {student_batch!r}.")
+        if student_batch is not None and self.accumulate > 1:
+            raise UserError("model.student_batch makes batches smaller, model.accumulate larger: set one of them only.")
+        self.save_hyperparameters("teacher_epochs", "teacher_ckpt", "student_batch", "still")
+        self.teacher_epochs = teacher_epochs
+        self.teacher_ckpt = teacher_ckpt
+        self.student_batch = student_batch
+        self.make_student_scheduler = student_scheduler
+        self.still = still
+        self._phase = 0
+        term = self.adversarial_term
+        if isinstance(term, RepresentationAdversarialLoss) and self.student is not None:
+            term.make_discriminator(self.student.representation_channels)
+        self.sequence_metrics = nn.ModuleList()
+
+    # -- who is who ---------------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> int:
+        """Of a network that has both: 0 while the teacher trains, 1 while the student does. Else 0."""
+        return self._phase
+
+    @property
+    def teacher(self) -> DynamicsTeacher | None:
+        """The teacher, if there is one."""
+        if isinstance(self.net, DynamicsTeacher):
+            return self.net
+        if isinstance(self.net, TeacherAndStudent):
+            return self.net.teacher
+        return cast(DynamicsTeacher | None, self.__dict__["_teacher"])
+
+    @property
+    def student(self) -> DynamicsStudent | None:
+        """The student, if there is one."""
+        if isinstance(self.net, TeacherAndStudent):
+            return self.net.student
+        return self.net if isinstance(self.net, DynamicsStudent) else None
+
+    @property
+    def student_learns(self) -> bool:
+        """Whether the network in training is the student."""
+        return self.student is not None and (self._phase == 1 or not isinstance(self.net, TeacherAndStudent))
+
+    def phase_modules(self) -> list[nn.Module]:
+        """Teacher and student, or the only one."""
+        return [self.net.teacher, self.net.student] if isinstance(self.net, TeacherAndStudent) else [self.net]
+
+    def phase_schedulers(self) -> list[SchedulerFactory | None]:
+        """The student's schedule is its own, or begins the teacher's anew."""
+        if not isinstance(self.net, TeacherAndStudent):
+            return [self.make_scheduler]
+        return [self.make_scheduler, self.make_student_scheduler or self.make_scheduler]
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Dynamics:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        hidden = self.__dict__.get("_teacher")
+        if hidden is not None:
+            hidden._apply(fn)
+        return self
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def look_at(self, batch: Batch) -> Outputs:
+        """The teacher sees frames (a still picture is one that does not move), the student the mixture alone.
+
+        In training the student's ``aux`` also has what its teacher makes of the frames: ``taught`` (B, R, h, w) and
+        ``has_taught`` (B,) bool.
+        """
+        if not self.student_learns:
+            teacher = self.teacher
+            assert teacher is not None
+            return cast(Outputs, teacher(_frames(batch)))
+        outputs = cast(Outputs, self(batch["mixture"]))
+        if self.training and self.teacher is not None and self._is_taught:
+            aux = outputs["aux"]
+            aux["taught"], aux["has_taught"] = self._taught(batch, aux["representation"])
+        return outputs
+
+    @property
+    def _is_taught(self) -> bool:
+        """Whether a term of the loss needs the teacher now."""
+        terms = (term for term in self.loss.terms.values() if isinstance(term, _TEACHING))
+        return any(term.weight_at(self.phase, self.current_epoch) > 0 for term in terms)
+
+    @torch.no_grad()
+    def _taught(self, batch: Batch, like: Tensor) -> tuple[Tensor, Tensor]:
+        teacher = self.teacher
+        assert teacher is not None
+        still = torch.zeros(len(batch["mixture"]), dtype=torch.bool, device=like.device)
+        valid = ~still if self.still == "repeat" else batch.get("has_frames", still)
+        if not bool(valid.any()):
+            return torch.zeros_like(like), valid
+        return teacher.eval()(_frames(batch))["aux"]["representation"], valid
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """As for every adversarial method; the student may take its batches in pieces."""
+        small = self.student_batch if self.student_learns else None
+        for part in split_batch(batch, small) if small else (batch,):
+            super().training_step(part, batch_idx)
+
+    def setup(self, stage: str) -> None:
+        """Also bring in the teacher."""
+        super().setup(stage)
+        self.sequence_metrics = nn.ModuleList(SequenceMetrics() for _ in self.eval_names).to(self.device)
+        if stage != "fit":
+            return
+        if self.teacher_ckpt is not None:
+            self._bring_in(Path(self.teacher_ckpt))
+        elif isinstance(self.net, DynamicsStudent):
+            needing = [name for name, term in self.loss.terms.items() if isinstance(term, _TEACHING)]
+            if needing:
+                raise UserError(
+                    f"model={self.name} learns from a teacher: give model.teacher_ckpt=FILE, a checkpoint of "
+                    "model=dynamics_teacher, or leave the teacher out with "
+                    f"{' '.join(f'~loss.terms.{name}' for name in needing)}."
+                )
+
+    def _bring_in(self, path: Path) -> None:
+        from reflectzoo.methods.dynamics.convert import teacher_of
+
+        if isinstance(self.net, DynamicsTeacher):
+            raise UserError(f"model.teacher_ckpt is for a student's training, model={self.name} is the teacher.")
+        teacher = teacher_of(read_checkpoint(path, "model.teacher_ckpt"), f"model.teacher_ckpt={path}")
+        student = self.student
+        assert student is not None
+        check_pair(teacher, student)
+        if isinstance(self.net, TeacherAndStudent):
+            mine, theirs = self.net.teacher.state_dict(), teacher.state_dict()
+            wrong = [
+                key
+                for key in mine | theirs
+                if key not in mine or key not in theirs or mine[key].shape != theirs[key].shape
+            ]
+            if wrong:
+                raise UserError(
+                    f"model.teacher_ckpt={path} is another teacher than that of model={self.name} as configured "
+                    f"({len(wrong)} weights differ in name or shape, the first is '{wrong[0]}'): use the overrides of "
+                    "the run that made it, or model=dynamics_student, which takes any."
+                )
+            self.net.teacher.load_state_dict(theirs)
+            self._start_student()
+        else:
+            self.__dict__["_teacher"] = teacher.requires_grad_(False).to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Go over to the student when the teacher has had its epochs."""
+        if isinstance(self.net, TeacherAndStudent) and self._phase == 0 and self.current_epoch >= self.teacher_epochs:
+            self._start_student()
+            self._forget_best()
+            rank_zero_info(
+                f"Reflection Dynamics: the teacher is frozen, the student trains from epoch {self.current_epoch}"
+            )
+
+    def _start_student(self) -> None:
+        assert isinstance(self.net, TeacherAndStudent)
+        self._phase = 1
+        self.net.teacher.requires_grad_(False)
+
+    def _forget_best(self) -> None:
+        """A teacher, who sees more, scores better than the student will: it must not stay the best."""
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor:
+                callback.best_model_path = callback.kth_best_model_path = ""
+                callback.best_model_score = callback.current_score = None
+                callback.best_k_models = {}
+                callback.kth_value = torch.tensor(float("inf") if callback.mode == "min" else -float("inf"))
+
+    # -- measuring ----------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
+        """Also score what the teacher finds of motions and layers."""
+        outputs = super().validation_step(batch, batch_idx, dataloader_idx)
+        cast(SequenceMetrics, self.sequence_metrics[dataloader_idx]).update(outputs, batch)
+        return outputs
+
+    test_step = validation_step
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting afresh."""
+        super().on_validation_epoch_start()
+        for metrics in self.sequence_metrics:
+            cast(SequenceMetrics, metrics).reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def _log_metrics(self, stage: str) -> None:
+        super()._log_metrics(stage)
+        for name, metrics in zip(self.eval_names, self.sequence_metrics, strict=True):
+            for key, value in cast(SequenceMetrics, metrics).compute().items():
+                self.log(f"{stage}/{name}/{key}", value, rank_zero_only=False, sync_dist=False)
+
+    # -- remembering --------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also write down the phase."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reflectzoo"]["phase"] = self._phase
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on in the phase that the checkpoint was written in."""
+        super().on_load_checkpoint(checkpoint)
+        self._phase = int((checkpoint.get("reflectzoo") or {}).get("phase", 0))
+        if isinstance(self.net, TeacherAndStudent):
+            self.net.teacher.requires_grad_(self._phase == 0)
+
+
+_TEACHING = (TransferLoss, RepresentationAdversarialLoss)
+
+
+def _frames(batch: Batch) -> Tensor:
+    """(B, N, 3, H, W), still pictures as frames that do not move; (B, 3, H, W) if there are only those."""
+    if "frames" not in batch:
+        return batch["mixture"]
+    moving = batch["has_frames"][:, None, None, None, None]
+    return torch.where(moving, batch["frames"], batch["mixture"][:, None])
+
+
+def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
+    """A batch in pieces of at most ``size`` samples."""
+    count = len(batch["name"])
+    for start in range(0, count, size):
+        part = slice(start, start + size)
+        yield cast(Batch, {key: _piece(value, part) for key, value in batch.items()})
+
+
+def _piece(value: Any, part: slice) -> Any:
+    if isinstance(value, dict):
+        return {key: _piece(each, part) for key, each in value.items()}
+    return value[part]

@@ -1,0 +1,558 @@
+"""The teacher that watches frames and the student that sees one photograph.
+
+Zheng et al., "Distilling Reflection Dynamics for Single-Image Reflection Removal", ICCV 2021, section 3. Channels below
+are those of the published width, 256. What the paper leaves open is decided as README.md in this folder says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.nets.attention import ChannelAttention
+from reflectzoo.nets.warp import enlarged_motion, warp
+
+WIDTH = 256
+POOLS = (4, 8, 16, 32)
+_STRIDES = {4: (1, 2, 1, 2), 2: (1, 2, 1, 1)}
+
+
+# -- parts that teacher and student share -----------------------------------------------------------------------------
+
+
+def convolutions(channels: Sequence[int], strides: Sequence[int], last_relu: bool = True) -> nn.Sequential:
+    """3x3 convolutions with rectifiers and no normalisation.
+
+    Args:
+        channels: of the input and of every layer's output.
+        strides: of each layer.
+        last_relu: whether a rectifier follows the last layer, too.
+    """
+    layers: list[nn.Module] = []
+    for before, after, stride in zip(channels[:-1], channels[1:], strides, strict=True):
+        layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU()]
+    return nn.Sequential(*(layers if last_relu else layers[:-1]))
+
+
+def enlarging(before: int, after: int, factor: int) -> nn.Sequential:
+    """A transposed convolution to ``factor`` (1 or 2) times the size, 4x4 for 2, with a rectifier."""
+    layer = nn.ConvTranspose2d(before, after, 2 + factor, factor, padding=1)
+    return nn.Sequential(layer, nn.ReLU())
+
+
+class PyramidPooling(nn.Module):
+    """Features beside their means over squares of 4, 8, 16 and 32 pixels (Zhao et al., CVPR 2017; four levels here).
+
+    Args:
+        channels: of the input and the output; each level has a quarter of them.
+        sizes: sides of the squares.
+
+    Shape:
+        (B, C, H, W) -> the same. Squares that stick out of the picture are means of what lies inside.
+    """
+
+    def __init__(self, channels: int, sizes: Sequence[int] = POOLS) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        level = max(channels // 4, 1)
+        self.levels = nn.ModuleList(nn.Sequential(nn.Conv2d(channels, level, 1), nn.ReLU()) for _ in self.sizes)
+        self.fuse = nn.Sequential(nn.Conv2d(channels + level * len(self.sizes), channels, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        height, width = x.shape[-2:]
+        found = [x]
+        for size, level in zip(self.sizes, self.levels, strict=True):
+            means = F.avg_pool2d(x, size, ceil_mode=True, count_include_pad=False)
+            spread = F.interpolate(level(means), scale_factor=size, mode="nearest")
+            found.append(spread[..., :height, :width])
+        return cast(Tensor, self.fuse(torch.cat(found, dim=1)))
+
+
+class ImageDecoder(nn.Module):
+    """Features to an image, section 3.1.3: two up-sampling blocks, the first with pyramid pooling.
+
+    The paper gives no layer that makes three channels of 256: a linear 3x3 convolution does.
+
+    Args:
+        channels: of the features.
+        width: of all layers.
+        scale: 4 or 2, how much smaller the features are than the image.
+    """
+
+    def __init__(self, channels: int, width: int = WIDTH, scale: int = 4) -> None:
+        super().__init__()
+        self.up1 = nn.Sequential(
+            enlarging(channels, width, scale // 2), convolutions([width] * 2, [1]), PyramidPooling(width)
+        )
+        self.up2 = nn.Sequential(enlarging(width, width, 2), convolutions([width] * 3, [1, 1]))
+        self.image = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, channels, h, w) -> (B, 3, scale h, scale w), not clamped."""
+        return cast(Tensor, self.image(self.up2(self.up1(features))))
+
+
+def _padded(images: Tensor, scale: int) -> Tensor:
+    """(B, 3, H, W) with both sides extended to multiples of ``scale`` by reflection (repetition if too small)."""
+    height, width = images.shape[-2:]
+    down, right = -height % scale, -width % scale
+    if not (down or right):
+        return images
+    return F.pad(images, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
+
+
+def _check_setting(name: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        words = ", ".join(str(each) for each in allowed)
+        raise UserError(f"model.net.{name} must be one of {words}, got {value!r}.")
+
+
+def _check_width(width: int) -> None:
+    if not isinstance(width, int) or width < 2 or width % 2:
+        raise UserError(f"model.net.width must be an even number from 2 on, got {width!r}.")
+
+
+# -- the teacher ------------------------------------------------------------------------------------------------------
+
+
+class LayerDecoder(nn.Module):
+    """G_T or G_R: the features of one layer to that layer at twice their size, equation (1).
+
+    Besides the image it returns its last hidden features, averaged back to the size of the input: the paper's low-level
+    features Psi, which its text names and does not define.
+
+    Args:
+        channels: of the features and of all layers, 128 as published.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(enlarging(channels, channels, 2), convolutions([channels] * 4, [1, 1, 1]))
+        self.image = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> image (B, 3, 2h, 2w), not clamped; low-level features (B, C, h, w)."""
+        hidden = self.body(features)
+        return self.image(hidden), F.avg_pool2d(hidden, 2)
+
+
+class FlowNet(nn.Module):
+    """Two frames' features to the motion of each layer, section 3.1.2.
+
+    Five 3x3 convolutions, 512, 128, 128, 128 and the fields. The paper's last layer has two kernels, "two 1-channel
+    motion fields", which can only move along one axis; by default each field has two channels here. The last layer
+    starts at zero, so that nothing moves before anything is known.
+
+    Args:
+        channels: of both frames' features together, 1024 as published.
+        width: of the wide layers' quarter, 128 as published.
+        layers: number of fields (transmission, reflection).
+        axes: 2, or 1 for the literal reading (a displacement along the width only).
+    """
+
+    def __init__(self, channels: int, width: int, layers: int = 2, axes: int = 2) -> None:
+        super().__init__()
+        self.layers, self.axes = layers, axes
+        self.body = convolutions([channels, 4 * width, width, width, width], [1, 1, 1, 1])
+        self.fields = nn.Conv2d(width, layers * axes, 3, padding=1)
+        nn.init.zeros_(self.fields.weight)
+        nn.init.zeros_(cast(Tensor, self.fields.bias))
+
+    def forward(self, pair: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, channels, h, w) -> dynamics (B, width, h, w); one field (B, 2, h, w) a layer, in feature pixels."""
+        dynamics = self.body(pair)
+        fields = self.fields(dynamics)
+        # Not in half precision: a displacement of 16 pixels would have a step of 1/8 in bfloat16.
+        each = list(
+            fields.float().split(self.axes, dim=1) if fields.dtype != torch.float64 else fields.split(self.axes, 1)
+        )
+        if self.axes == 1:
+            each = [torch.cat([field, torch.zeros_like(field)], dim=1) for field in each]
+        return dynamics, each
+
+
+@dataclass
+class Knowledge:
+    """What the MKL module finds; fields and features by the name of the layer, lists over the neighbours.
+
+    Attributes:
+        representation: (B, R, h, w).
+        features: Phi of each layer, (B, N, C, h, w).
+        flow: (B, N - 1, 2, h, w) of each layer, in feature pixels: where a pixel of the centre frame lies in each other
+            frame, relative to its place in the centre.
+        images: what the decouple net's decoders make of each frame, (B, N, 3, 2h, 2w).
+    """
+
+    representation: Tensor
+    features: dict[str, Tensor]
+    flow: dict[str, Tensor]
+    images: dict[str, Tensor]
+
+
+class MultiViewKnowledge(nn.Module):
+    """The MKL module: decouple net, flow net and fusion net (section 3.1.2, figure 3).
+
+    One flow net serves every pair of the centre frame and a neighbour. The switches are those of Table 2; without the
+    decouple net nothing tells layers apart, so that there is one motion, of undivided features.
+
+    Args:
+        width: channels of the encoder's features.
+        frames: number of frames, odd.
+        decouple: whether there is a decouple net.
+        flow: whether there is a flow net; without it the neighbours' features are used where they are.
+        fusion: whether there is a fusion net; without it the representation is the centre's features beside the
+            (warped) ones of the neighbours.
+        motion: axes of a motion field, 2 or 1.
+    """
+
+    def __init__(
+        self,
+        width: int = WIDTH,
+        frames: int = 3,
+        decouple: bool = True,
+        flow: bool = True,
+        fusion: bool = True,
+        motion: int = 2,
+    ) -> None:
+        super().__init__()
+        half = width // 2
+        self.frames = frames
+        neighbours = frames - 1
+        shared = half if decouple else width
+        low = half if decouple else 0
+        self.layers = ("transmission", "reflection") if decouple else ("transmission",)
+        self.decoders = nn.ModuleDict({layer: LayerDecoder(half) for layer in self.layers} if decouple else {})
+        self.flow_net = FlowNet(2 * len(self.layers) * (shared + low), half, len(self.layers), motion) if flow else None
+        self.channels = half if fusion else frames * shared
+        dynamics = neighbours * half if flow else 0
+        self.fuse_centre, self.fuse_all = None, None
+        if fusion:
+            self.fuse_centre = convolutions([dynamics + shared + low, 5 * half, half, half], [1, 1, 1])
+            # Signed at the end, in teacher and student, so that distances and the discriminator see both directions.
+            self.fuse_all = convolutions([half + neighbours * shared, half, half], [1, 1], last_relu=False)
+
+    def forward(self, encoded: Tensor) -> Knowledge:
+        """Features (B, N, width, h, w) of the frames -> :class:`Knowledge`."""
+        size, frames = encoded.shape[:2]
+        centre = frames // 2
+        others = [index for index in range(frames) if index != centre]
+        images: dict[str, Tensor] = {}
+        low: dict[str, Tensor] = {}
+        if self.decoders:
+            features = dict(zip(self.layers, encoded.chunk(2, dim=2), strict=True))
+            for layer, decoder in self.decoders.items():
+                image, psi = decoder(features[layer].flatten(0, 1))
+                images[layer] = image.unflatten(0, (size, frames))
+                low[layer] = psi.unflatten(0, (size, frames))
+        else:
+            features = {"transmission": encoded}
+        # All that is known of a frame, layer by layer: Phi, Psi.
+        known = torch.cat([part[layer] for layer in self.layers for part in (features, low) if part], dim=2)
+        dynamics: list[Tensor] = []
+        fields: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        moved: list[Tensor] = []
+        for other in others:
+            neighbour = features["transmission"][:, other]
+            if self.flow_net is not None:
+                found, motion = self.flow_net(torch.cat([known[:, centre], known[:, other]], dim=1))
+                dynamics.append(found)
+                for layer, field in zip(self.layers, motion, strict=True):
+                    fields[layer].append(field)
+                neighbour = warp(neighbour, motion[0])
+            moved.append(neighbour)
+        centre_features = [part["transmission"][:, centre] for part in (features, low) if part]
+        if self.fuse_centre is not None and self.fuse_all is not None:
+            fused = self.fuse_centre(torch.cat([*dynamics, *centre_features], dim=1))
+            representation = self.fuse_all(torch.cat([fused, *moved], dim=1))
+        else:
+            representation = torch.cat([centre_features[0], *moved], dim=1)
+        flow = {layer: torch.stack(each, dim=1) for layer, each in fields.items() if each}
+        return Knowledge(representation, features, flow, images)
+
+
+class DynamicsTeacher(nn.Module):
+    """The teacher: a sequence of frames to the transmission of the centre one (section 3.1).
+
+    Args:
+        width: channels of the encoder and the decoder, even; 256 as published.
+        frames: in a sequence, odd, from 3 on.
+        mkl: whether there is a multi-view knowledge learning module. Table 2's "w/o MKL" fuses all frames' features by
+            one convolution.
+        decouple: see :class:`MultiViewKnowledge`; Table 2's "w/o Decouple Net".
+        flow: likewise, "w/o Flow Net".
+        fusion: likewise, "w/o Fusion Net".
+        motion: axes of a motion field: 2; 1 is the paper's literal reading, a displacement along the width only.
+        scale: 4, or 2 for features of half the image's size (encoder strides 1, 2, 1, 1 and a first transposed
+            convolution that does not enlarge), which costs four times as much.
+        residual: whether the decoder's output is added to the centre frame. Not in the paper; helps narrow networks,
+            through whose features no sharp photograph fits.
+
+    Raises:
+        UserError: for a value that makes no network.
+    """
+
+    def __init__(
+        self,
+        width: int = WIDTH,
+        frames: int = 3,
+        mkl: bool = True,
+        decouple: bool = True,
+        flow: bool = True,
+        fusion: bool = True,
+        motion: int = 2,
+        scale: int = 4,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_width(width)
+        _check_setting("motion", motion, (1, 2))
+        _check_setting("scale", scale, tuple(_STRIDES))
+        if not isinstance(frames, int) or frames < 3 or frames % 2 == 0:
+            raise UserError(f"model.net.frames must be an odd number from 3 on, got {frames!r}.")
+        self.frames, self.scale, self.residual = frames, scale, residual
+        self.encoder = convolutions([3, *[width] * 4], _STRIDES[scale])
+        self.knowledge = MultiViewKnowledge(width, frames, decouple, flow, fusion, motion) if mkl else None
+        self.fuse = None if mkl else nn.Conv2d(frames * width, width // 2, 3, padding=1)
+        self.decoder = ImageDecoder(self.representation_channels, width, scale)
+
+    @property
+    def representation_channels(self) -> int:
+        """Channels of the representation that the student is to find: 128 as published."""
+        return self.knowledge.channels if self.knowledge is not None else cast(nn.Conv2d, self.fuse).out_channels
+
+    def forward(self, frames: Tensor | Sequence[Tensor]) -> Outputs:
+        """Separate the centre frame.
+
+        Args:
+            frames: (B, N, 3, H, W) in [0, 1], or a list of N frames (B, 3, H, W), in order. One picture (B, 3, H, W)
+                stands for a camera that does not move.
+
+        Returns:
+            ``transmission`` (B, 3, H, W). ``stages`` has one entry, what the decouple net's decoders make of the
+            centre frame, enlarged to its size. ``aux``: ``representation`` (B, R, h, w); with the parts that make them
+            ``motion`` of each layer, (B, N - 1, 2, H, W) in pixels: where a pixel of the centre frame lies in the other
+            frames, relative to its own place; ``flow``, the same in features, (B, N - 1, 2, h, w); ``features`` of each
+            layer (B, N, C, h, w); ``frame_transmissions`` and ``frame_reflections`` (B, N, 3, 2H/scale, 2W/scale),
+            rounded up: the decoders' outputs. No values are clamped.
+
+        Raises:
+            UserError: if the number of frames is not the network's, or their sizes differ.
+        """
+        sequence = self._sequence(frames)
+        size, count, _, height, width = sequence.shape
+        padded = _padded(sequence.flatten(0, 1), self.scale)
+        encoded = self.encoder(padded).unflatten(0, (size, count))
+        aux: dict[str, Tensor | dict[str, Tensor]] = {}
+        outputs: Outputs = {"transmission": padded}
+        if self.knowledge is None:
+            representation: Tensor = cast(nn.Conv2d, self.fuse)(encoded.flatten(1, 2))
+        else:
+            known = self.knowledge(encoded)
+            representation = known.representation
+            aux["features"] = known.features
+            if known.flow:
+                aux["flow"] = known.flow
+                aux["motion"] = {
+                    layer: enlarged_motion(flow, self.scale, height, width) for layer, flow in known.flow.items()
+                }
+            if known.images:
+                step = self.scale // 2
+                reduced = {
+                    layer: images[..., : -(-height // step), : -(-width // step)]
+                    for layer, images in known.images.items()
+                }
+                for layer, images in reduced.items():
+                    aux[f"frame_{layer}s"] = images
+                outputs["stages"] = [
+                    {
+                        layer: _enlarged(images[:, count // 2], step, height, width)
+                        for layer, images in known.images.items()
+                    }
+                ]
+        aux["representation"] = representation
+        image = self.decoder(representation)[..., :height, :width]
+        outputs["transmission"] = sequence[:, count // 2] + image if self.residual else image
+        outputs["aux"] = aux
+        return outputs
+
+    def _sequence(self, frames: Tensor | Sequence[Tensor]) -> Tensor:
+        if not isinstance(frames, Tensor):
+            sizes = [tuple(frame.shape) for frame in frames]
+            if len(set(sizes)) > 1:
+                shown = ", ".join("x".join(map(str, each[-2:])) for each in sizes)
+                raise UserError(f"The frames of a sequence must be of one size, these are {shown}.")
+            frames = torch.stack(list(frames), dim=1)
+        if frames.ndim == 4:
+            frames = frames[:, None].expand(-1, self.frames, -1, -1, -1)
+        if frames.ndim != 5 or frames.shape[1] != self.frames:
+            got = f"{frames.shape[1]} frames" if frames.ndim == 5 else f"a tensor of shape {tuple(frames.shape)}"
+            raise UserError(
+                f"The teacher watches {self.frames} frames (model.net.frames), but these are {got}: "
+                "set data.frames to the same number."
+            )
+        return frames
+
+
+def _enlarged(image: Tensor, factor: int, height: int, width: int) -> Tensor:
+    if factor == 1:
+        return image[..., :height, :width]
+    whole = F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
+    return whole[..., :height, :width]
+
+
+# -- the student ------------------------------------------------------------------------------------------------------
+
+
+class ResidualChannelBlock(nn.Module):
+    """v + v' u with v' two convolutions of v and u the attention of its channels (section 3.2).
+
+    Args:
+        channels: of input and output.
+        scale: of what is added; 1 as the text has it, ERRNet has 0.1.
+    """
+
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.body = convolutions([channels] * 3, [1, 1], last_relu=False)
+        self.attention = ChannelAttention(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return x + self.scale * cast(Tensor, self.attention(self.body(x)))
+
+
+class DynamicsStudent(nn.Module):
+    """The student: one photograph to its transmission (section 3.2).
+
+    Args:
+        width: channels, even; 256 as published.
+        representation: channels of the representation it is to hallucinate, 128 as published; None for half the
+            width, as the full teacher has it.
+        hallucination: whether there is a hallucination module. Table 2's "w/o Hallucination" asks the encoder for the
+            representation instead (through a 1x1 convolution that serves only the losses).
+        encoder: whether there is a feature encoder; Table 2's "w/o Encoder".
+        blocks: residual blocks of the context module.
+        residual_scale: of these blocks, see :class:`ResidualChannelBlock`.
+        scale: as for :class:`DynamicsTeacher`, whose must be the same.
+        residual: likewise.
+
+    Raises:
+        UserError: for a value that makes no network.
+    """
+
+    def __init__(
+        self,
+        width: int = WIDTH,
+        representation: int | None = None,
+        hallucination: bool = True,
+        encoder: bool = True,
+        blocks: int = 10,
+        residual_scale: float = 1.0,
+        scale: int = 4,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_width(width)
+        _check_setting("scale", scale, tuple(_STRIDES))
+        if not hallucination and not encoder:
+            raise UserError("A student without hallucination and without encoder sees nothing: leave it one of them.")
+        channels = width // 2 if representation is None else representation
+        strides = _STRIDES[scale]
+        self.scale, self.residual, self.representation_channels = scale, residual, channels
+        self.hallucination = (
+            convolutions([3, *[width] * 4, channels], [*strides, 1], last_relu=False) if hallucination else None
+        )
+        self.encoder = convolutions([3, *[width] * 4], strides) if encoder else None
+        self.projection = None if hallucination else nn.Conv2d(width, channels, 1)
+        seen = (channels if hallucination else 0) + (width if encoder else 0)
+        self.context = nn.Sequential(
+            convolutions([seen, width], [1]), *(ResidualChannelBlock(width, residual_scale) for _ in range(blocks))
+        )
+        self.decoder = ImageDecoder(width, width, scale)
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate (B, 3, H, W) in [0, 1], any size.
+
+        Returns:
+            ``transmission`` of the same size, not clamped; ``aux["representation"]`` (B, R, h, w).
+        """
+        height, width = mixture.shape[-2:]
+        padded = _padded(mixture, self.scale)
+        seen: list[Tensor] = []
+        if self.hallucination is not None:
+            seen.append(self.hallucination(padded))
+        if self.encoder is not None:
+            seen.append(self.encoder(padded))
+        representation = seen[0] if self.projection is None else self.projection(seen[0])
+        image = self.decoder(self.context(torch.cat(seen, dim=1)))[..., :height, :width]
+        transmission = mixture + image if self.residual else image
+        return {"transmission": transmission, "aux": {"representation": representation}}
+
+
+class TeacherAndStudent(nn.Module):
+    """Both, for a training in which the second learns from the first.
+
+    Args:
+        teacher: watches frames.
+        student: looks at one photograph; must hallucinate as many channels as the teacher's representation has.
+
+    Raises:
+        UserError: if the two do not fit together.
+    """
+
+    def __init__(self, teacher: DynamicsTeacher, student: DynamicsStudent) -> None:
+        super().__init__()
+        check_pair(teacher, student)
+        self.teacher = teacher
+        self.student = student
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """What the student sees, see :meth:`DynamicsStudent.forward`."""
+        return cast(Outputs, self.student(mixture))
+
+
+def check_pair(teacher: DynamicsTeacher, student: DynamicsStudent) -> None:
+    """Raise unless the student can learn the teacher's representation.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    theirs = (teacher.representation_channels, teacher.scale)
+    ours = (student.representation_channels, student.scale)
+    if theirs != ours:
+        raise UserError(
+            f"The teacher's representation has {theirs[0]} channels at 1/{theirs[1]} of the size, the student's "
+            f"{ours[0]} at 1/{ours[1]}: give both the same width and scale, or set the student's representation="
+            f"{theirs[0]}."
+        )
+
+
+def teacher_and_student(
+    width: int = WIDTH,
+    scale: int = 4,
+    residual: bool = False,
+    teacher: dict[str, object] | None = None,
+    student: dict[str, object] | None = None,
+) -> TeacherAndStudent:
+    """A teacher and the student that fits it.
+
+    Args:
+        width: of both.
+        scale: of both.
+        residual: of both.
+        teacher: further arguments of :class:`DynamicsTeacher`.
+        student: further arguments of :class:`DynamicsStudent`; its ``representation`` follows the teacher.
+    """
+    shared: dict[str, object] = {"width": width, "scale": scale, "residual": residual}
+    first = DynamicsTeacher(**{**shared, **(teacher or {})})  # type: ignore[arg-type]
+    wanted = {"representation": first.representation_channels}
+    return TeacherAndStudent(first, DynamicsStudent(**{**shared, **wanted, **(student or {})}))  # type: ignore[arg-type]
