@@ -1,0 +1,262 @@
+"""Scores of single images, in double precision: PSNR, SSIM in two conventions, LMSE, NCC, SI, and of marked regions.
+
+All take predictions and truths of shape (B, C, H, W) in [0, 1] and return (B,) values, one for each image. NaN stands
+for a score that an image does not have (an empty region, an image smaller than the window), and for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from kornia.metrics import ssim as gaussian_ssim_map
+from torch import Tensor
+from torch.nn import functional as F
+
+from reflectzoo.losses.layers import check_same_shape
+from reflectzoo.losses.ssim import ssim_map, structure_map
+from reflectzoo.losses.statistic import luminance
+
+PSNR_CAP = 100.0
+"""dB that equal images score. Infinity would swallow every average; CoRRN's released program returns 100 too."""
+
+_K1, _K2 = 0.01, 0.03
+_UNIFORM = 7
+_GAUSSIAN = 11
+_LMSE_WINDOW, _LMSE_STEP = 20, 10
+# The program compares sums over images of 0..255.
+_LMSE_DARK = 1e-5 / 255**2
+_LMSE_BAND = 2**22
+"""Window elements unfolded at a time, which bounds the memory at 32 MiB a copy."""
+
+
+def channel_errors(preds: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each colour channel of each image.
+
+    Returns:
+        (B, C), in units of the images' own range squared.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    p, t = _double(preds, target)
+    return (p - t).square().mean(dim=(2, 3))
+
+
+def decibels(errors: Tensor) -> Tensor:
+    """PSNR of mean squared errors of images in [0, 1], at most :data:`PSNR_CAP`.
+
+    Example:
+        >>> decibels(torch.tensor([0.01, 0.0]))
+        tensor([ 20., 100.])
+    """
+    return (-10 * torch.log10(errors)).clamp(max=PSNR_CAP)
+
+
+def channel_psnr(preds: Tensor, target: Tensor) -> Tensor:
+    """PSNR of each colour channel by itself, then their mean: how most programs of the field compute it.
+
+    ``quality_assess`` of the released programs of ERRNet, YTMT and DSRNet. Never below :func:`pooled_psnr`, since a
+    channel with little error gains more decibels than one with much error loses.
+
+    Returns:
+        (B,) in dB, at most :data:`PSNR_CAP` for each channel.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return decibels(channel_errors(preds, target)).mean(dim=1)
+
+
+def pooled_psnr(preds: Tensor, target: Tensor) -> Tensor:
+    """PSNR of the error of all pixels and channels of an image together, as Location-aware SIRR and CoRRN compute it.
+
+    Returns:
+        (B,) in dB, at most :data:`PSNR_CAP`.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return decibels(channel_errors(preds, target).mean(dim=1))
+
+
+def uniform_ssim(preds: Tensor, target: Tensor) -> Tensor:
+    """SSIM under a uniform 7x7 window, channel by channel: scikit-image's default, and so most programs of the field.
+
+    Wang et al., TIP 2004, with K1 = 0.01, K2 = 0.03 and sample covariances (divided by 48); the mean over all places
+    where the window lies wholly inside the image. torchmetrics' uniform window divides by 49, so this is our own.
+
+    Returns:
+        (B,), at most 1; NaN for images smaller than the window.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> image = torch.rand(1, 3, 8, 9)
+        >>> uniform_ssim(image, image)
+        tensor([1.], dtype=torch.float64)
+    """
+    p, t = _double(preds, target)
+    if min(p.shape[-2:]) < _UNIFORM:
+        return _nowhere(p)
+
+    def mean(images: Tensor) -> Tensor:
+        return F.avg_pool2d(images, _UNIFORM, stride=1)
+
+    sample = _UNIFORM**2 / (_UNIFORM**2 - 1)
+    mean_p, mean_t = mean(p), mean(t)
+    variance_p = sample * (mean(p * p) - mean_p * mean_p)
+    variance_t = sample * (mean(t * t) - mean_t * mean_t)
+    covariance = sample * (mean(p * t) - mean_p * mean_t)
+    c1, c2 = _K1**2, _K2**2
+    above = (2 * mean_p * mean_t + c1) * (2 * covariance + c2)
+    below = (mean_p.square() + mean_t.square() + c1) * (variance_p + variance_t + c2)
+    return (above / below).mean(dim=(1, 2, 3))
+
+
+def gaussian_ssim(preds: Tensor, target: Tensor) -> Tensor:
+    """SSIM under an 11x11 Gaussian window of sigma 1.5, as Wang et al., TIP 2004, define it, channel by channel.
+
+    The mean over all places where the window lies wholly inside the image.
+
+    Returns:
+        (B,), at most 1; NaN for images smaller than the window.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    p, t = _double(preds, target)
+    if min(p.shape[-2:]) < _GAUSSIAN:
+        return _nowhere(p)
+    # Kornia's guard against a division by zero, which C1 * C2 prevents anyway, would cost flat images 1e-5.
+    values: Tensor = gaussian_ssim_map(p, t, _GAUSSIAN, max_val=1.0, eps=0.0, padding="valid")
+    return values.mean(dim=(1, 2, 3))
+
+
+def lmse(preds: Tensor, target: Tensor) -> Tensor:
+    """Local mean squared error: the error that a best brightness for each window leaves. Lower is better.
+
+    Grosse et al., ICCV 2009, as ``quality_assess`` of YTMT, ERRNet and DSRNet has it: windows of 20x20 pixels at steps
+    of 10, each channel by itself; in each the prediction is scaled by the least-squares factor; squared errors of all
+    windows over squared true values of all windows.
+
+    Returns:
+        (B,), from 0 on; 0 where the truth is black; NaN for images smaller than a window.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> image = torch.rand(1, 3, 40, 30)
+        >>> lmse(0.5 * image, image).item() < 1e-12
+        True
+    """
+    p, t = _double(preds, target)
+    if min(p.shape[-2:]) < _LMSE_WINDOW:
+        return _nowhere(p)
+    images, channels, height, width = p.shape
+    error, total = p.new_zeros(images), p.new_zeros(images)
+    # Windows of a few rows at a time: unfolding a whole photograph would take four times its memory and more.
+    per_row = images * channels * (width // _LMSE_STEP) * _LMSE_WINDOW**2
+    rows = max(1, _LMSE_BAND // per_row) * _LMSE_STEP
+    for top in range(0, height - _LMSE_WINDOW + 1, rows):
+        band = slice(top, min(top + rows + _LMSE_WINDOW - _LMSE_STEP, height))
+        wp, wt = _windows(p[:, :, band]), _windows(t[:, :, band])
+        power, product, truth = (wp * wp).sum(-2), (wp * wt).sum(-2), (wt * wt).sum(-2)
+        factor = torch.where(power > _LMSE_DARK, product / power.clamp(min=_LMSE_DARK), 0.0)
+        # Not through the expanded square, which would lose half the digits where the error is small.
+        error += (wt - factor.unsqueeze(-2) * wp).square().sum(dim=(1, 2, 3))
+        total += truth.sum(dim=(1, 2))
+    return torch.where(total > 0, error / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
+
+
+def ncc(preds: Tensor, target: Tensor) -> Tensor:
+    """Normalised cross-correlation of all values of an image, channels together.
+
+    ``quality_assess`` of YTMT, ERRNet and DSRNet: mean((x - mean x)(y - mean y)) / (std x * std y).
+
+    Returns:
+        (B,) in [-1, 1]. Where an image is of one value the quotient has no meaning; then 1 for equal images, else 0.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    p, t = (image.flatten(1) for image in _double(preds, target))
+    equal = (p == t).all(dim=1)
+    p, t = p - p.mean(dim=1, keepdim=True), t - t.mean(dim=1, keepdim=True)
+    covariance = (p * t).mean(dim=1)
+    deviations = p.square().mean(dim=1).sqrt() * t.square().mean(dim=1).sqrt()
+    # Rounding leaves a trace of variance in images of one value; real ones vary by 1/255 somewhere.
+    flat = deviations < 1e-12
+    return torch.where(flat, equal.to(p), covariance / torch.where(flat, 1.0, deviations))
+
+
+def structure_index(preds: Tensor, target: Tensor, grey: bool = False) -> Tensor:
+    """SI, see :class:`~reflectzoo.metrics.si.StructureIndex`: 1 minus CoRRN's structure loss of each image.
+
+    Args:
+        preds: (B, C, H, W); three channels if ``grey``.
+        target: same shape.
+        grey: compare grey values (0.2989 R + 0.5870 G + 0.1140 B).
+
+    Returns:
+        (B,), at most 1.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return _quality(structure_map, preds, target, grey).mean(dim=(1, 2))
+
+
+def regional_ssim(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = False) -> Tensor:
+    """SSIMr, see :class:`~reflectzoo.metrics.si.RegionalSSIM`: mean of the SSIM map where the mask is not 0.
+
+    Args:
+        preds: (B, C, H, W).
+        target: same shape.
+        mask: (B, H, W) bool.
+        grey: see :func:`structure_index`.
+
+    Returns:
+        (B,), at most 1; NaN where the mask is empty.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return _within(_quality(ssim_map, preds, target, grey), mask)
+
+
+def regional_si(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = False) -> Tensor:
+    """SIr: mean of the SI map where the mask is not 0; otherwise as :func:`regional_ssim`."""
+    return _within(_quality(structure_map, preds, target, grey), mask)
+
+
+def _quality(quality: Callable[[Tensor, Tensor], Tensor], preds: Tensor, target: Tensor, grey: bool) -> Tensor:
+    p, t = _double(preds, target)
+    return (quality(luminance(p), luminance(t)) if grey else quality(p, t)).mean(dim=1)
+
+
+def _within(values: Tensor, mask: Tensor) -> Tensor:
+    if mask.shape != values.shape:
+        raise ValueError(f"the mask is {tuple(mask.shape)}, but the images are {tuple(values.shape)} (B, H, W)")
+    weights = (mask != 0).to(values)
+    # 0 / 0, the score of an empty region, is NaN.
+    return (values * weights).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
+
+
+def _windows(images: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, 400, windows)."""
+    columns = F.unfold(images, _LMSE_WINDOW, stride=_LMSE_STEP)
+    return columns.view(len(images), images.shape[1], _LMSE_WINDOW**2, -1)
+
+
+def _double(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    check_same_shape(preds=preds, target=target)
+    if preds.ndim != 4:
+        raise ValueError(f"images must be (B, C, H, W), got {tuple(preds.shape)}")
+    return preds.double(), target.double()
+
+
+def _nowhere(images: Tensor) -> Tensor:
+    return images.new_full((len(images),), float("nan"))
