@@ -65,32 +65,34 @@ class PatchDiscriminator(nn.Module):
     """A map of logits, one per overlapping patch.
 
     Isola et al., CVPR 2017 (PatchGAN), in the form selectable in YTMT's released program: 4x4 convolutions with
-    padding 2, InstanceNorm without parameters. 2,764,737 parameters at the published width. ``state_dict`` keys are
-    the authors'.
+    padding 2, InstanceNorm without parameters; IBCLN's has padding 1. 2,764,737 parameters at the published width.
+    ``state_dict`` keys are the authors'.
 
     Args:
         in_channels: channels of the images judged.
         width: channels of the first convolution; doubled per layer, at most eight times.
         layers: number of stride-2 convolutions; 3 sees patches of 70x70.
+        padding: of every convolution.
 
     Shape:
-        (B, in_channels, H, W) -> (B, 1, h, w), about 1 / 2**layers of the size: 64x64 -> 11x11 with three layers.
-        Smallest input: two pixels (1x2); InstanceNorm cannot normalise a single one and raises ValueError.
+        (B, in_channels, H, W) -> (B, 1, h, w), about 1 / 2**layers of the size: 64x64 -> 11x11 with three layers, 6x6
+        with padding 1. Smallest input: two pixels (1x2), with padding 1 some 24 a side; InstanceNorm cannot normalise a
+        single one and raises ValueError.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64, layers: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, width: int = 64, layers: int = 3, padding: int = 2) -> None:
         super().__init__()
-        stack: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=2), nn.LeakyReLU(0.2, True)]
+        stack: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=padding), nn.LeakyReLU(0.2, True)]
         before = width
         for index in range(1, layers + 1):
             after = width * min(2**index, 8)
             stack += [
-                nn.Conv2d(before, after, 4, stride=2 if index < layers else 1, padding=2),
+                nn.Conv2d(before, after, 4, stride=2 if index < layers else 1, padding=padding),
                 nn.InstanceNorm2d(after),
                 nn.LeakyReLU(0.2, True),
             ]
             before = after
-        stack.append(nn.Conv2d(before, 1, 4, padding=2))
+        stack.append(nn.Conv2d(before, 1, 4, padding=padding))
         self.model = nn.Sequential(*stack)
 
     def forward(self, image: Tensor) -> Tensor:

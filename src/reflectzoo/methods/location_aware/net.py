@@ -13,9 +13,9 @@ is called ``visibility``; everything that leaves is ``confidence``, C = 1 - visi
 dominates.
 
 Shortcuts that leave the numbers as they are: the four gates are one convolution; the first step's memory is empty, so
-neither its half of that kernel nor the forget gate is computed; without gradients, the LSTM goes over the picture in
-bands, and a CPU works on the channels-last layout. :func:`plain_form` switches all of it off, which the tests compare
-with.
+neither its half of that kernel nor the forget gate is computed. Without gradients the LSTM goes over the picture in
+bands, and on a CPU everything is channels-last, wide convolutions follow Winograd (:mod:`reflectzoo.nets.winograd`) and
+an upsampling step is one 3x3 convolution. :func:`plain_form` switches all of it off, which the tests compare with.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError
+from reflectzoo.nets.winograd import Band, convolve, direct_convolutions, pays, winograd_bands
 
 _STRIDE = 8  # the pyramid's coarsest scale
 _RESIDUAL = 0.1  # factor of what a squeeze-and-excitation block adds
@@ -48,7 +49,8 @@ def plain_form() -> Iterator[None]:
     """Within this block everything is computed as the published program writes it down, shortcuts left out."""
     token = _plain.set(True)
     try:
-        yield
+        with direct_convolutions():
+            yield
     finally:
         _plain.reset(token)
 
@@ -120,9 +122,9 @@ class _SEBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         slope = self.conv1.act if self.prelu else None
-        y = self.conv2.conv2d(_activated(self.conv1.conv2d(x), slope))
-        weights = self.se_layer(y)
-        return x + _RESIDUAL * (y * weights) if _plain.get() else torch.addcmul(x, y, _RESIDUAL * weights)
+        y: Tensor = self.conv2.conv2d(_activated(self.conv1.conv2d(x), slope))
+        weights: Tensor = self.se_layer(y)
+        return x + _RESIDUAL * (y * weights) if _untouched() else y.mul_(_RESIDUAL * weights).add_(x)
 
 
 class _ChannelWeights(nn.Module):
@@ -170,10 +172,11 @@ class _CBAMBlock(nn.Module):
         self.cbam_layer = _Attention(channels, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2.conv2d(F.relu(self.conv1.conv2d(x), inplace=True))
-        y = y * self.cbam_layer.channel_layer(y)
-        weights = self.cbam_layer.spatial_layer(y)
-        return y * weights + x if _plain.get() else torch.addcmul(x, y, weights)
+        y = convolve(self.conv2.conv2d, F.relu(convolve(self.conv1.conv2d, x), inplace=True))
+        channels: Tensor = self.cbam_layer.channel_layer(y)
+        y = y * channels if _untouched() else y.mul_(channels)
+        pixels: Tensor = self.cbam_layer.spatial_layer(y)
+        return y * pixels + x if _untouched() else y.mul_(pixels).add_(x)
 
 
 class _Laplacian(nn.Module):
@@ -251,18 +254,14 @@ class _LSTM(nn.Module):
 
     def _in_bands(self, x: Tensor, weight: Tensor, bias: Tensor, cell: Tensor | None) -> State:
         """Some rows at a time: the gates of a whole photograph would take four times the memory's size."""
-        height, width = x.shape[-2:]
-        rows = max(_BAND // (len(weight) * width * len(x)), 1)
-        padded = F.pad(x, (0, 0, 1, 1))
         form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        shape = (len(x), self.channels, height, width)
+        shape = (len(x), self.channels, *x.shape[-2:])
         new = State(*(torch.empty(shape, device=x.device, dtype=weight.dtype, memory_format=form) for _ in range(2)))
-        for top in range(0, height, rows):
-            band = slice(top, min(top + rows, height))
-            gates = F.conv2d(padded[..., top : band.stop + 2, :], weight, bias, padding=(0, 1))
-            part = self._cell(gates, None if cell is None else cell[..., band, :])
-            new.hidden[..., band, :] = part.hidden
-            new.cell[..., band, :] = part.cell
+        for band in winograd_bands(x, weight, bias) if pays(x, weight) else _direct_bands(x, weight, bias):
+            here = (slice(band.sample, band.sample + 1), slice(None), band.rows)
+            part = self._cell(band.values.permute(2, 0, 1)[None], None if cell is None else cell[here])
+            new.hidden[here] = part.hidden
+            new.cell[here] = part.cell
         return new
 
     @staticmethod
@@ -284,31 +283,100 @@ class _LSTM(nn.Module):
         return State(torch.sigmoid(leaving) * torch.tanh(cell), cell)
 
 
+def _direct_bands(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[Band]:
+    """As :func:`~reflectzoo.nets.winograd.winograd_bands`, anywhere and in any precision."""
+    height, width = x.shape[-2:]
+    rows = max(_BAND // (len(weight) * width), 1)
+    for sample in range(len(x)):
+        padded = F.pad(x[sample : sample + 1], (0, 0, 1, 1))
+        for top in range(0, height, rows):
+            band = slice(top, min(top + rows, height))
+            gates = F.conv2d(padded[..., top : band.stop + 2, :], weight, bias, padding=(0, 1))
+            yield Band(sample, band, gates[0].permute(1, 2, 0))
+
+
 class _Upsampling(nn.Sequential):
-    """Transposed convolution of stride 2, the mean of 2x2 neighbours against its checkerboard, a rectifier."""
+    """Transposed convolution of stride 2, the mean of 2x2 neighbours against its checkerboard, a rectifier.
+
+    The border above and on the left is reflected before the mean, so that the first row and column of the result equal
+    the second ones.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W) >= 0."""
-        x = F.pad(self[0](x), (1, 0, 1, 0), mode="reflect")
+        layer = cast(nn.ConvTranspose2d, self[0])
+        if not _untouched():
+            kernel = _folded(layer.weight)
+            if pays(x, kernel):
+                return F.relu(self._at_once(x, kernel, cast(Tensor, layer.bias)), inplace=True)
+        x = F.pad(layer(x), (1, 0, 1, 0), mode="reflect")
         return F.relu(F.avg_pool2d(x, 2, stride=1), inplace=True)
+
+    @staticmethod
+    def _at_once(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Four results for each pixel of x by one convolution, moved to their places band by band."""
+        size, _, height, width = x.shape
+        out = x.new_empty(size, height, 2, width, 2, len(bias))
+        for band in winograd_bands(x, kernel, bias.repeat(4)):
+            values = band.values.view(-1, width, 2, 2, len(bias))
+            out[band.sample, band.rows] = values.permute(0, 2, 1, 3, 4)
+        out = out.view(size, 2 * height, 2 * width, len(bias))
+        out[:, 0] = out[:, 1]
+        out[:, :, 0] = out[:, :, 1]
+        return out.permute(0, 3, 1, 2)
+
+
+def _folded(weight: Tensor) -> Tensor:
+    """A 4x4 kernel of a transposed convolution of stride 2 and the mean of 2x2 after it, as one 3x3 convolution.
+
+    Along one axis, with y the transposed convolution of x by k, the mean is ``z[n] = (y[n-1] + y[n]) / 2``: again a
+    transposed convolution, by ``K[j] = (k[j-1] + k[j]) / 2`` with five taps. Even places of z see x at two places,
+    odd ones at three: ``z[2m] = K3 x[m-1] + K1 x[m]`` and ``z[2m+1] = K4 x[m-1] + K2 x[m] + K0 x[m+1]``.
+
+    Args:
+        weight: (C, C', 4, 4).
+
+    Returns:
+        (4 C', C, 3, 3); the four are even and odd rows times even and odd columns.
+    """
+    phases = weight.new_zeros(2, 3, 5)
+    for phase, tap, place in ((0, 0, 3), (0, 1, 1), (1, 0, 4), (1, 1, 2), (1, 2, 0)):
+        phases[phase, tap, place] = 1
+    mean = weight.new_zeros(5, 4)
+    for tap in range(4):
+        mean[tap, tap] = mean[tap + 1, tap] = 0.5
+    along = phases @ mean
+    return torch.einsum("piu,qjv,couv->pqocij", along, along, weight).flatten(0, 2)
+
+
+class _Rectified(nn.Sequential):
+    """A convolution and a rectifier."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(conv, nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(convolve(cast(nn.Conv2d, self[0]), x), inplace=True)
+
+
+def _untouched() -> bool:
+    """Whether intermediate results must stay as they are: for the gradient, or because the plain form is asked for."""
+    return torch.is_grad_enabled() or _plain.get()
 
 
 def _activated(x: Tensor, slope: nn.PReLU | None) -> Tensor:
     """Rectified, or with a PReLU; overwrites x where nothing speaks against it."""
     if slope is None:
         return F.relu(x, inplace=not _plain.get())
-    if torch.is_grad_enabled() or _plain.get():
-        return cast(Tensor, slope(x))
-    return F.leaky_relu(x, float(slope.weight), inplace=True)
+    return cast(Tensor, slope(x)) if _untouched() else F.leaky_relu(x, float(slope.weight), inplace=True)
 
 
-def _conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Module:
+def _conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> _Rectified:
     padding = dilation * (kernel // 2)
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation)
-    return nn.Sequential(conv, nn.ReLU(inplace=True))
+    return _Rectified(nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -490,7 +558,7 @@ class LocationAwareNet(nn.Module):
 
 
 def _sum(fresh: Tensor, skip: Tensor) -> Tensor:
-    return fresh + skip if _plain.get() or torch.is_grad_enabled() else fresh.add_(skip)
+    return fresh + skip if _untouched() else fresh.add_(skip)
 
 
 def _head(head: nn.Module, x: Tensor) -> Tensor:

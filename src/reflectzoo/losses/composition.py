@@ -1,0 +1,206 @@
+"""What the layers and the confidence map of Location-aware SIRR must compose to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.losses.base import LossTerm
+from reflectzoo.losses.found import found
+from reflectzoo.losses.layers import check_same_shape, full_precision, predicted
+from reflectzoo.losses.pixel import mse_loss
+from reflectzoo.losses.reduce import masked_mean
+
+GAMMA = 2.2
+"""Exponent of the inverse gamma correction; the paper does not say which, its predecessors' programs have 2.2."""
+
+_GREY = (0.299, 0.587, 0.114)
+
+
+def linear_light(image: Tensor) -> Tensor:
+    """Inverse gamma correction; negative values count as 0."""
+    return full_precision(image).clamp(min=0) ** GAMMA
+
+
+def confidence_loss(
+    confidence: Tensor, transmission: Tensor, reflection: Tensor, mixture: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """Mean squared error of (1 - C) T + R against I.
+
+    Dong et al., ICCV 2021, equations 7 and 8, one iteration, as published: on the gamma-corrected images. (In linear
+    light 1 - C would be the blend's constant alpha wherever nothing is clipped, and locate nothing.)
+
+    Args:
+        confidence: C, (B, 1, H, W) in [0, 1], 1 where the reflection dominates.
+        transmission: true T, (B, 3, H, W) in [0, 1], gamma-corrected as files hold it.
+        reflection: true R, likewise, as it lies in the mixture.
+        mixture: I, likewise.
+        valid: (B,) bool, the samples that count; all when None.
+
+    Returns:
+        Scalar >= 0; zero if no sample is valid.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> image = torch.ones(1, 3, 2, 2)
+        >>> confidence_loss(torch.full((1, 1, 2, 2), 0.5), 0.5 * image, 0.25 * image, image)  # (0.25 + 0.25 - 1)^2
+        tensor(0.2500)
+    """
+    check_same_shape(transmission=transmission, reflection=reflection, mixture=mixture)
+    check_same_shape(confidence=confidence[:, :1], mixture=mixture[:, :1])
+    return mse_loss((1 - full_precision(confidence)) * transmission + reflection, mixture, valid)
+
+
+def composition_loss(
+    transmission: Tensor, reflection: Tensor, mixture: Tensor, alpha: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """Mean squared error of alpha T + R against I, all in linear light.
+
+    Dong et al., ICCV 2021, equation 6 and the text below equation 8; one of its two forms. First in IBCLN (Li et al.,
+    CVPR 2020).
+
+    Args:
+        transmission: T, true or predicted, (B, 3, H, W), gamma-corrected.
+        reflection: R, predicted or true, likewise.
+        mixture: I, likewise.
+        alpha: (B,), the blend's weight of the transmission; not looked at where a sample is not valid.
+        valid: (B,) bool, the samples that count; all when None.
+
+    Returns:
+        Scalar >= 0; zero if no sample is valid.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> image = torch.ones(1, 3, 2, 2)
+        >>> composition_loss(image, 0 * image, image, torch.tensor([0.5]))
+        tensor(0.2500)
+    """
+    check_same_shape(transmission=transmission, reflection=reflection, mixture=mixture)
+    if valid is not None:
+        # Unknown ones are NaN, and NaN times a zero mask would still be NaN on the way back.
+        alpha = torch.where(valid, alpha, torch.zeros_like(alpha))
+    weight = alpha.to(mixture.device, full_precision(mixture).dtype).view(-1, 1, 1, 1)
+    composed = weight * linear_light(transmission) + linear_light(reflection)
+    return mse_loss(composed, linear_light(mixture), valid)
+
+
+def reflection_mask(mixture: Tensor, transmission: Tensor, threshold: float = 0.3) -> Tensor:
+    """Where a true pair differs much: the thresholded truth that the paper compares its own loss with.
+
+    Dong et al., ICCV 2021, below equation 16, after Qian et al., CVPR 2018: with D the grey version of the absolute
+    difference of I and T, 1 where D is above max(min D + b (max D - min D), b).
+
+    Args:
+        mixture: I, (B, 3, H, W) in [0, 1].
+        transmission: T, same shape.
+        threshold: b.
+
+    Returns:
+        (B, 1, H, W), 0 or 1.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(mixture=mixture, transmission=transmission)
+    difference = (full_precision(mixture) - full_precision(transmission)).abs()
+    grey = (difference * difference.new_tensor(_GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    low, high = grey.amin(dim=(1, 2, 3), keepdim=True), grey.amax(dim=(1, 2, 3), keepdim=True)
+    return (grey > (low + threshold * (high - low)).clamp(min=threshold)).to(grey.dtype)
+
+
+class ConfidenceLoss(LossTerm):
+    """:func:`confidence_loss` of ``aux["confidence"]``; samples whose true layers are unknown are left out."""
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the unweighted scalar >= 0."""
+        valid = batch["has_transmission"] & batch["has_reflection"]
+        return confidence_loss(
+            confidence_map(outputs), batch["transmission"], batch["reflection"], batch["mixture"], valid
+        )
+
+
+class ConfidenceMaskLoss(LossTerm):
+    """Binary cross entropy of ``aux["confidence"]`` against :func:`reflection_mask`.
+
+    Dong et al., ICCV 2021, equation 16, one iteration: an ablation in Table 3. Real pairs count, too.
+
+    Args:
+        threshold: of the mask, in [0, 1].
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+
+    Raises:
+        UserError: for a threshold out of bounds.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.3,
+        weight: float | Sequence[float] = 1.0,
+        start_epoch: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+            raise UserError(f"threshold of a confidence mask must be in [0, 1], got {threshold!r}.")
+        self.threshold = threshold
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the unweighted scalar >= 0."""
+        confidence = full_precision(confidence_map(outputs))
+        truth = reflection_mask(batch["mixture"], batch["transmission"], self.threshold)
+        check_same_shape(confidence=confidence, truth=truth)
+        # Not with logits, which the network does not return; autocast forbids this form in half precision.
+        with torch.autocast(confidence.device.type, enabled=False):
+            entropy = F.binary_cross_entropy(confidence, truth, reduction="none")
+        return masked_mean(entropy, batch["has_transmission"])
+
+
+class CompositionLoss(LossTerm):
+    """:func:`composition_loss` in both forms: true T with predicted R, plus predicted T with true R.
+
+    Dong et al., ICCV 2021, L_res below equation 8. Needs ``alpha`` among the batch's draws, as
+    ``synthesis=location_aware``, ``ibcln`` and ``zhang`` have it. Samples without it or without a true reflection, such as real pairs, are left out.
+    """
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the unweighted scalar >= 0.
+
+        Raises:
+            UserError: if the samples were synthesised without an alpha.
+        """
+        transmission, reflection = predicted(outputs, "transmission"), predicted(outputs, "reflection")
+        draws = batch.get("draws", {})
+        if "alpha" in draws:
+            alpha = draws["alpha"].to(transmission.device)
+        elif draws:
+            raise UserError(
+                "The composition loss needs the weight of the transmission, alpha, which this synthesis does not draw: "
+                "use synthesis=location_aware, ibcln or zhang, or take the term out (~loss.terms.<name>)."
+            )
+        else:
+            alpha = torch.full((len(transmission),), float("nan"), device=transmission.device)
+        known = batch["has_transmission"] & batch["has_reflection"] & torch.isfinite(alpha)
+        mixture = batch["mixture"]
+        return composition_loss(batch["transmission"], reflection, mixture, alpha, known) + composition_loss(
+            transmission, batch["reflection"], mixture, alpha, known
+        )
+
+
+def confidence_map(outputs: Outputs) -> Tensor:
+    """``aux["confidence"]``, of the last iteration if there are several.
+
+    Raises:
+        UserError: if the network predicts none.
+    """
+    maps = found(outputs, "confidence")
+    return cast(Tensor, maps[-1] if isinstance(maps, list) else maps)

@@ -1,0 +1,98 @@
+"""VGG features of the transmission at several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.losses.base import LossTerm
+from reflectzoo.losses.found import found
+from reflectzoo.losses.layers import full_precision, predicted
+from reflectzoo.losses.perceptual import perceptual_loss
+from reflectzoo.nets.shared_vgg import UsesVGG
+
+SECOND_CONVOLUTIONS: Mapping[str, float] = {f"relu{block}_2": 1.0 for block in range(1, 6)}
+"""Dong et al., ICCV 2021, below equation 10: "the layers conv k_2 (k = 1...5)". Their weights and whether the rectifier
+is included are not said; here it is, and they weigh the same."""
+
+SCALES: Mapping[str, float] = {"full": 1.0, "half": 0.8, "quarter": 0.6}
+"""The same paper: gamma of the last, third and fifth last layer of the auto-encoder."""
+
+
+class MultiScalePerceptualLoss(UsesVGG, LossTerm):
+    """``sum over scales of gamma * perceptual loss`` of the transmission and its coarse versions.
+
+    Dong et al., ICCV 2021, equation 10. The coarse predictions are ``aux["half"]`` and ``aux["quarter"]`` (of the last
+    iteration, if they are lists); the truth is brought to their size by an anti-aliased bilinear resize. Samples
+    without a true transmission are left out.
+
+    Args:
+        scales: ``full``, ``half``, ``quarter`` -> weight; those with weight 0 are not looked at.
+        layers: VGG-19 layer -> weight; by default :data:`SECOND_CONVOLUTIONS`.
+        normalise: whether VGG sees ImageNet-normalised images.
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+
+    Raises:
+        UserError: for an unknown scale, or if scales or layers are empty.
+    """
+
+    def __init__(
+        self,
+        scales: Mapping[str, float] = SCALES,
+        layers: Mapping[str, float] | None = None,
+        normalise: bool = True,
+        weight: float | Sequence[float] = 1.0,
+        start_epoch: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        unknown = [name for name in scales if name not in SCALES]
+        if unknown:
+            raise UserError(
+                f"scales of the multi-scale perceptual loss names '{unknown[0]}', but knows only {', '.join(SCALES)}."
+            )
+        self.scales = {name: float(factor) for name, factor in scales.items() if factor}
+        self.layers = dict(SECOND_CONVOLUTIONS if layers is None else layers)
+        if not self.scales or not self.layers:
+            raise UserError("The multi-scale perceptual loss needs at least one scale and one VGG layer.")
+        self.normalise = normalise
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the unweighted scalar >= 0.
+
+        Raises:
+            UserError: if the network has no coarse transmissions, or they are too small for VGG-19's deepest layer.
+        """
+        total = outputs["transmission"].new_zeros((), dtype=full_precision(outputs["transmission"]).dtype)
+        for name, factor in self.scales.items():
+            prediction = predicted(outputs, "transmission") if name == "full" else _coarse(outputs, name)
+            self._check_size(prediction, name)
+            truth = full_precision(batch["transmission"])
+            if truth.shape[-2:] != prediction.shape[-2:]:
+                truth = F.interpolate(
+                    truth, prediction.shape[-2:], mode="bilinear", align_corners=False, antialias=True
+                )
+            value = perceptual_loss(self.vgg, prediction, truth, self.layers, batch["has_transmission"], self.normalise)
+            total = total + factor * value
+        return total
+
+    def _check_size(self, prediction: Tensor, name: str) -> None:
+        deepest = max(int(layer[4]) for layer in self.layers)
+        least = 2 ** (deepest - 1)
+        if min(prediction.shape[-2:]) < least:
+            height, width = prediction.shape[-2:]
+            times = {"full": 1, "half": 2, "quarter": 4}[name]
+            raise UserError(
+                f"The perceptual loss at {name} size sees {height}x{width} pixels, but VGG-19's block {deepest} needs "
+                f"{least} a side: set data.crop to {least * times} or more, or loss.terms.<name>.scales.{name}=0."
+            )
+
+
+def _coarse(outputs: Outputs, name: str) -> Tensor:
+    images = found(outputs, name)
+    return cast(Tensor, images[-1] if isinstance(images, list) else images)

@@ -1,0 +1,115 @@
+"""Location-aware SIRR's training: one fit, whose second phase adds unaligned pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from reflectzoo.core.adversarial import AdversarialModule
+from reflectzoo.core.checkpoints import read_checkpoint
+from reflectzoo.losses.layers import check_choice
+from reflectzoo.methods.location_aware.convert import check_layout, remap
+from reflectzoo.methods.location_aware.net import LocationAwareNet
+
+
+class LocationAware(AdversarialModule):
+    """Location-aware Single Image Reflection Removal (Dong et al., ICCV 2021), Sec. 5.
+
+    The two phases differ in the learning rate, which follows the schedule, and in the data, which follow ``data.later``;
+    so one fit runs through both and resumes in either. ``stage1_ckpt`` starts from a finished first one.
+
+    Args:
+        init: what a new network starts from. ``normal``: weights from N(0, ``init_std``^2), biases 0, slopes 0.25, the
+            Laplacian kernel as it is. ``copy``: weights after He et al., and the transmission starts as a copy of the
+            input, for short trainings (see :func:`start_as_copy`).
+        init_std: standard deviation of ``normal``. The paper says "variance: 0.02"; that is 0.1414, under which a new
+            network's third transmission is of the order of 1e33 and its loss is not finite. 0.02 is what the program
+            of IBCLN has, whose training the paper follows.
+        clip_kernel: largest norm of the Laplacian kernel's gradient, the only one that is clipped; None for no
+            clipping (Table 2, "w/o GC in MLSM").
+        stage1_ckpt: weights to start from: a checkpoint of this zoo or the authors' ``model.pth``.
+        **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+
+    Raises:
+        UserError: for an unknown ``init``, or a ``stage1_ckpt`` that does not fit.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        init: str = "normal",
+        init_std: float = 0.02,
+        clip_kernel: float | None = 0.25,
+        stage1_ckpt: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.save_hyperparameters("init", "init_std", "clip_kernel")
+        check_choice("model.init", init, ("normal", "copy"))
+        self.clip_kernel = clip_kernel
+        if stage1_ckpt is not None:
+            state = remap(read_checkpoint(Path(stage1_ckpt), "model.stage1_ckpt"))
+            check_layout(state, self.net, f"model.stage1_ckpt={stage1_ckpt}")
+            self.net.load_state_dict(state)
+        elif init == "normal":
+            start_normal(self.net, init_std)
+        else:
+            start_as_copy(cast(LocationAwareNet, self.net))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient of the Laplacian kernel."""
+        kernel = self._kernel()
+        if self.clip_kernel is None or kernel is None or kernel.grad is None:
+            return
+        # Not in the discriminator's step, where an accumulated gradient may be half complete.
+        if any(each is kernel for group in optimizer.param_groups for each in group["params"]):
+            torch.nn.utils.clip_grad_norm_([kernel], self.clip_kernel)
+
+    def _kernel(self) -> nn.Parameter | None:
+        pyramid = getattr(self.net, "lap_pyramid", None)
+        return None if pyramid is None else cast(nn.Parameter, pyramid.kernel)
+
+
+def start_normal(net: nn.Module, std: float) -> None:
+    """All convolutions and linear layers from N(0, std^2), biases 0; slopes and the Laplacian kernel stay."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def start_as_copy(net: LocationAwareNet) -> None:
+    """Weights after He et al., biases 0, and three channels that hand the last transmission on unchanged.
+
+    They run through the first convolution, the first skip connection and the last two layers, in which all other
+    weights start at a tenth; so every iteration's transmission starts near the mixture, and only what must be taken
+    away is to be learnt. The reflection starts at 0.1 everywhere: under its rectifier and the gamma of its loss a black
+    one would get no gradient.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    heads = [net.conv10[0], net.output[0], net.det_conv_mask1[2]]
+    for head in heads if net.detection == "none" else [*heads, net.det_conv_mask0[2]]:
+        _weight(head).mul_(0.1)
+    _weight(net.conv1[0])[:3] = 0
+    _weight(net.conv10[0])[:3] = 0
+    for layer, first in ((net.conv1[0], 3), (net.conv10[0], 0), (net.output[0], 0)):
+        middle = _weight(layer).shape[-1] // 2
+        _weight(layer)[:3, first : first + 3, middle, middle] = torch.eye(3)
+    # Nothing joins the three on their way.
+    _weight(net.cbam_block0.conv2.conv2d)[:3] = 0
+    _weight(net.deconv2[0])[:, :3] = 0
+    nn.init.constant_(cast(Tensor, net.det_conv_mask1[2].bias), 0.1)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    return cast(Tensor, layer.weight).data
