@@ -22,8 +22,9 @@ def config_dir() -> str:
 
 
 def register_resolvers() -> None:
-    """Make ``${reflectzoo.run_dir:...}`` known to OmegaConf; harmless when done twice."""
+    """Make ``${reflectzoo.run_dir:...}`` and its like known to OmegaConf; harmless when done twice."""
     OmegaConf.register_new_resolver("reflectzoo.run_dir", _run_dir, replace=True)
+    OmegaConf.register_new_resolver("reflectzoo.evaluation_dir", _evaluation_dir, replace=True)
 
 
 def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str | None, now: str) -> str:
@@ -36,6 +37,11 @@ def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str
         if earlier is not None:
             return str(earlier)
     return str(Path(output_dir) / choice / now)
+
+
+def _evaluation_dir(resume: str | None, output_dir: str, benchmark: str, now: str) -> str:
+    """A new folder for a new evaluation; that of an interrupted one to go on with it."""
+    return str(resume) if resume is not None else str(Path(output_dir) / "evaluate" / benchmark / now)
 
 
 def model_names() -> list[str]:

@@ -39,7 +39,7 @@ def train(config: DictConfig) -> dict[str, float]:
         TrainingError: if a loss is not finite.
         Interrupted: after Ctrl-C, when everything is saved.
     """
-    _quieten()
+    quieten()
     _check_devices(config)
     run_dir = Path(config.run_dir)
     resume_from = _resume_path(config, run_dir)
@@ -100,7 +100,7 @@ def _callbacks(trainer: pl.Trainer) -> list[Callback]:
     return callbacks
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep adverts and warnings about what we do on purpose out of the user's way."""
     torch.set_float32_matmul_precision("high")
     for text in (

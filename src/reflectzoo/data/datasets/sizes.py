@@ -12,10 +12,12 @@ from PIL import Image
 from reflectzoo.data.images import Photo
 from reflectzoo.errors import UserError
 
+_FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
+
 
 @dataclass(frozen=True)
 class EvalSize:
-    """How stored pictures are resized before they are scored; bicubic, antialiased, to 8 bits, as Pillow does it.
+    """How stored pictures are resized before they are scored: antialiased, to 8 bits, as Pillow does it.
 
     At most one of the first three is given; without any, pictures keep their size.
 
@@ -25,6 +27,8 @@ class EvalSize:
         size: height and width of landscape pictures, the other way round for portrait ones (SIR2 at 224x288 for CoRRN).
         multiple: both sides are then made multiples of this, by resizing to the next smaller ones (16 for YTMT with
             ``--if_align``, 32 for DSRNet, 8 for Location-aware SIRR, 4 for IBCLN).
+        filter: Pillow's filter, by name: ``bicubic``, its default since version 7, or ``nearest`` (the default before),
+            ``box``, ``bilinear``, ``hamming``, ``lanczos``.
 
     Example:
         >>> EvalSize(shorter=420, multiple=16).of(1152, 930)
@@ -37,10 +41,15 @@ class EvalSize:
     longer: int | None = None
     size: tuple[int, int] | None = None
     multiple: int = 1
+    filter: str = "bicubic"
 
     @classmethod
-    def read(cls, value: EvalSize | Mapping[str, Any] | None) -> EvalSize:
+    def read(cls, value: EvalSize | Mapping[str, Any] | None, key: str = "data.eval_size") -> EvalSize:
         """From the configuration: a mapping of the attributes, or None for the stored size.
+
+        Args:
+            value: the mapping.
+            key: where it stands in the configuration, for messages.
 
         Raises:
             UserError: for an unknown name or a size that is none.
@@ -48,23 +57,26 @@ class EvalSize:
         if isinstance(value, EvalSize):
             return value
         given = {str(name): each for name, each in (value or {}).items() if each is not None}
-        known = ("shorter", "longer", "size", "multiple")
+        known = ("shorter", "longer", "size", "multiple", "filter")
         wrong = [name for name in given if name not in known]
         if wrong:
-            raise UserError(f"data.eval_size has no '{wrong[0]}'; choose from: {', '.join(known)}.")
+            raise UserError(f"{key} has no '{wrong[0]}'; choose from: {', '.join(known)}.")
+        kind = given.pop("filter", "bicubic")
+        if kind not in _FILTERS:
+            raise UserError(f"{key}.filter must be one of {', '.join(_FILTERS)}, got {kind!r}.")
         size = given.pop("size", None)
         if size is not None:
             if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
-                raise UserError(f"data.eval_size.size must be [height, width], got {size!r}.")
+                raise UserError(f"{key}.size must be [height, width], got {size!r}.")
             numbers = {"height": size[0], "width": size[1], **given}
         else:
             numbers = given
         for name, number in numbers.items():
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise UserError(f"data.eval_size.{name} must be a number of pixels, got {number!r}.")
+                raise UserError(f"{key}.{name} must be a number of pixels, got {number!r}.")
         if (size is not None) + ("shorter" in given) + ("longer" in given) > 1:
-            raise UserError("data.eval_size takes one of shorter, longer and size, not several of them.")
-        return cls(size=(size[0], size[1]) if size is not None else None, **given)
+            raise UserError(f"{key} takes one of shorter, longer and size, not several of them.")
+        return cls(size=(size[0], size[1]) if size is not None else None, filter=kind, **given)
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width at which a picture of this size is scored, at least one ``multiple`` each."""
@@ -81,7 +93,7 @@ class EvalSize:
         height, width = self.of(*photo.shape[:2])
         if (height, width) == photo.shape[:2]:
             return photo
-        return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
+        return np.array(Image.fromarray(photo).resize((width, height), _FILTERS[self.filter]))
 
     def __str__(self) -> str:
         """The protocol in words, as results record it."""
@@ -92,4 +104,6 @@ class EvalSize:
             words.append(f"shorter side {self.shorter}" if self.shorter else f"longer side {self.longer}")
         if self.multiple > 1:
             words.append(f"multiples of {self.multiple}")
+        if words and self.filter != "bicubic":
+            words.append(self.filter)
         return ", ".join(words) or "as stored"

@@ -154,6 +154,17 @@ class RealPairs(ReflectionDataModule):
             raise UserError(f"data={self.source.choice} has no test pairs in '{self.root}': {self.source.expected}.")
         return {name: self._whole(name, pairs) for name, pairs in self.found.test.items()}
 
+    def everything(self, name: str) -> PairImages:
+        """Whole pictures of all pairs that were found, for training or not: for evaluating on a folder without a split.
+
+        Args:
+            name: the data set's.
+
+        Raises:
+            UserError: if none can be used.
+        """
+        return self._whole(name, [*self.found.train, *(pair for pairs in self.found.test.values() for pair in pairs)])
+
     def _whole(self, name: str, pairs: Sequence[PairFiles]) -> PairImages:
         good = self._usable(pairs, decode=True)
         if not good:

@@ -1,0 +1,31 @@
+"""``python -m reflectzoo.evaluate benchmark=<name> data.root=FOLDER ckpt=FILE [overrides]``: measure methods."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from reflectzoo.cli import run
+from reflectzoo.config import config_dir, register_resolvers
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path=config_dir(), config_name="evaluate")
+def _main(config: DictConfig) -> None:
+    # Imported late, so that completion and --help answer at once.
+    from reflectzoo.evaluation.command import evaluate
+
+    evaluate(config)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exits with 0, 1 (a network could not be run), 2 (a mistake in what was given, or predictions are missing) or 130.
+    """
+    run(_main)
+
+
+if __name__ == "__main__":
+    main()

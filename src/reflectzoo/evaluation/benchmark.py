@@ -1,0 +1,306 @@
+"""Benchmarks: the test pictures of the zoo's data modules under the names by which papers report them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import SequentialSampler
+
+from reflectzoo.core.batch import Batch
+from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
+from reflectzoo.data.datasets.pairs import PairFiles, PairImages
+from reflectzoo.data.datasets.photos import FixedPair
+from reflectzoo.data.datasets.sequences import SequenceFiles, SequenceImages
+from reflectzoo.data.images import picture_size
+from reflectzoo.data.loader import ReflectionLoader, usable_cores
+from reflectzoo.data.modules.base import ReflectionDataModule
+from reflectzoo.data.modules.pairs import SplitPairs
+from reflectzoo.data.sampler import SampleKey
+from reflectzoo.errors import UserError
+from reflectzoo.evaluation.protocol import Protocol
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What papers call a data set and how many pictures they measure on.
+
+    Attributes:
+        title: for people.
+        published: in ``published_results.json``.
+        images: there; None where papers differ.
+    """
+
+    title: str
+    published: str
+    images: int | None
+
+
+KNOWN: Mapping[str, Known] = {
+    "real20": Known("Real20", "Real20", 20),
+    "objects": Known("SIR² Objects", "SIR2-Objects", 200),
+    "postcard": Known("SIR² Postcard", "SIR2-Postcard", 199),
+    "wild": Known("SIR² Wild", "SIR2-Wild", 55),
+    "nature": Known("Nature", "Nature", 20),
+    "seq1k": Known("Seq1K", "Seq1K", 300),
+    "ceilnet": Known("CEILNet synthetic", "CEILNet-synthetic (table2)", 100),
+}
+"""By the names that the data modules give their test sets."""
+
+AVERAGES: Mapping[frozenset[str], str] = {
+    frozenset({"real20", "objects", "postcard", "wild"}): "Average(Real20+Objects+Postcard+Wild)",
+    frozenset({"real20", "objects", "postcard", "wild", "nature"}): "Average(Postcard+Object+Wild+Real20+Nature)",
+    frozenset({"objects", "postcard", "wild"}): "SIR2",
+}
+"""What ``published_results.json`` calls the average over these sets."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One sample of a set, as far as it is known before it is read.
+
+    Attributes:
+        name: unique within the set.
+        files: what is read.
+        mixture: the photograph through glass, if it is a file.
+        transmission: likewise its truth.
+        reflection: likewise.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    mixture: Path | None = None
+    transmission: Path | None = None
+    reflection: Path | None = None
+
+    def stored_size(self) -> tuple[int, int] | None:
+        """Height and width of the stored mixture; None if mixtures are made, not stored."""
+        if self.mixture is None:
+            return None
+        width, height = picture_size(self.mixture)
+        return height, width
+
+
+class EvaluationSet:
+    """One data set of a benchmark.
+
+    Args:
+        name: the data module's name for it.
+        data: reads it.
+        module: completes its batches.
+        limit: only this many of its pictures.
+
+    Attributes:
+        found: every picture.
+        pictures: those that are used.
+
+    Raises:
+        UserError: if two samples have one name.
+    """
+
+    def __init__(self, name: str, data: KeyedDataset, module: ReflectionDataModule, limit: int | None = None) -> None:
+        self.name = name
+        self.data = data
+        self.module = module
+        self.found = [_picture(item) for item in _items(data)]
+        self.pictures = self.found[:limit]
+        seen: set[str] = set()
+        for picture in self.found:
+            if picture.name in seen:
+                raise UserError(f"Two pictures of the set '{name}' are called '{picture.name}': rename one.")
+            seen.add(picture.name)
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return KNOWN[self.name].title if self.name in KNOWN else self.name
+
+    def record(self) -> dict[str, Any]:
+        """What a result file says about it."""
+        known = KNOWN.get(self.name)
+        return {
+            "name": self.name,
+            "title": self.title,
+            "images": len(self.pictures),
+            "images_found": len(self.found),
+            "published": known.published if known else None,
+            "published_images": known.images if known else None,
+            "root": str(getattr(self.module, "root", None) or ""),
+            "files": [[picture.name, *(file.stat().st_size for file in picture.files)] for picture in self.pictures],
+        }
+
+
+class Benchmark:
+    """Some test sets, from one data module or from several.
+
+    Args:
+        name: of the benchmark.
+        parts: data modules; their test sets are used.
+        limit: only the first so many pictures of each set, for a quick look; None for all.
+
+    Raises:
+        UserError: for a limit below 1.
+    """
+
+    def __init__(self, name: str, parts: Mapping[str, ReflectionDataModule], limit: int | None = None) -> None:
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise UserError(f"limit must be a number of pictures from 1 on, or null, got {limit!r}.")
+        self.name = name
+        self.parts = parts
+        self.limit = limit
+        self.notices: list[Notice] = []
+
+    def open(self, protocol: Protocol) -> list[EvaluationSet]:
+        """Find, check and list the pictures. Sets without any truth are left out.
+
+        Raises:
+            UserError: if something is missing, or nothing can be scored.
+        """
+        opened: list[EvaluationSet] = []
+        for module in self.parts.values():
+            module.listener = self._hear
+            for name, data in _test_sets(module).items():
+                if isinstance(data, PairImages) and not any(pair.transmission for pair in data.pairs):
+                    _log.info("The %d pictures of '%s' have no truth and are left out.", len(data), name)
+                    continue
+                if isinstance(data, PairImages | SequenceImages):
+                    data.size = protocol.size_for(name)
+                opened.append(EvaluationSet(name, data, module, self.limit))
+        if not opened:
+            raise UserError(f"benchmark={self.name} has no picture with a truth to be scored.")
+        names = [each.name for each in opened]
+        for name in dict.fromkeys([*protocol.resize_for, *_weights(protocol)]):
+            if name not in names and name not in KNOWN:
+                raise UserError(
+                    f"protocol={protocol.name} speaks of a data set '{name}', but benchmark={self.name} has "
+                    f"{', '.join(names)}."
+                )
+        return opened
+
+    def _hear(self, notice: Notice) -> None:
+        self.notices.append(notice)
+        _log.warning("%s", notice.sentence)
+
+
+class Remaining(KeyedDataset):
+    """Those pictures of a set that are still to be scored.
+
+    Args:
+        whole: the set.
+        indices: which.
+    """
+
+    def __init__(self, whole: EvaluationSet, indices: Sequence[int]) -> None:
+        self.whole = whole
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, key: SampleKey) -> Sample:
+        """The sample of a place among the remaining ones."""
+        place = self.indices[key.index]
+        return self.whole.data.sample(SampleKey(0, place, place))
+
+
+class Share(SequentialSampler):
+    """Every N-th place: each process's own, none twice, however the number divides.
+
+    Args:
+        length: places, over all processes.
+        rank: of this process.
+        world_size: N.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(range(length))
+        self.places = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[SampleKey]:  # type: ignore[override]
+        for place in self.places:
+            yield SampleKey(0, place, place)
+
+
+class BenchmarkData(pl.LightningDataModule):
+    """The remaining pictures of a benchmark, one at a time, shared out over processes.
+
+    Args:
+        sets: of the benchmark.
+        remaining: for each set, the places still to be scored.
+        num_workers: processes that read; ``auto``: none on the CPU, else up to four.
+    """
+
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(
+        self, sets: Sequence[EvaluationSet], remaining: Sequence[Sequence[int]], num_workers: int | str = "auto"
+    ) -> None:
+        super().__init__()
+        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
+            raise UserError(f"data.num_workers must be 'auto' or a number from 0 on, got {num_workers!r}.")
+        self.sets = sets
+        self.remaining = remaining
+        self.num_workers = num_workers
+
+    def test_dataloader(self) -> list[ReflectionLoader]:
+        """One loader for each set."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        loaders = []
+        for each, places in zip(self.sets, self.remaining, strict=True):
+            data = Remaining(each, places)
+            share = Share(len(data), rank, world_size)
+            loaders.append(ReflectionLoader(data, share, num_workers=min(self._workers(), len(share))))
+        return loaders
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Draw the blends while the seeds are still at hand."""
+        self.sets[dataloader_idx].module.draw(batch)
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Complete a batch on its device. In single precision always: it holds the truth too."""
+        return self.sets[dataloader_idx].module.complete(batch)
+
+    def _workers(self) -> int:
+        if isinstance(self.num_workers, int):
+            return self.num_workers
+        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+        return 0 if on_cpu else min(4, usable_cores())
+
+
+def _test_sets(module: ReflectionDataModule) -> Mapping[str, KeyedDataset]:
+    if isinstance(module, SplitPairs) and not module.found.test and module.found.train:
+        # The user pointed at the folder of test pictures itself, which no subfolder marks as such.
+        return {module.test_name: module.everything(module.test_name)}
+    return module.test_sets()
+
+
+def _items(data: KeyedDataset) -> Sequence[Any]:
+    items: Sequence[Any] | None = getattr(data, "pairs", None) or getattr(data, "sequences", None)
+    if items is None:
+        raise TypeError(f"{type(data).__name__} does not list its samples in 'pairs' or 'sequences'")
+    return items
+
+
+def _picture(item: Any) -> Picture:
+    if isinstance(item, PairFiles):
+        return Picture(item.name, tuple(item.files), item.mixture, item.transmission, item.reflection)
+    if isinstance(item, SequenceFiles):
+        centre = item.frames[len(item.frames) // 2]
+        return Picture(item.name, tuple(item.files), centre, item.transmission)
+    if isinstance(item, FixedPair):
+        return Picture(item.name, (item.transmission.path, item.reflection.path))
+    raise TypeError(f"no picture can be made of a {type(item).__name__}")
+
+
+def _weights(protocol: Protocol) -> Sequence[str]:
+    return list(protocol.overall) if isinstance(protocol.overall, Mapping) else []

@@ -1,0 +1,120 @@
+"""What ``python -m reflectzoo.evaluate`` does: from the configuration to entries, a benchmark and a run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+from reflectzoo.config import build, plain
+from reflectzoo.errors import UserError
+from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
+from reflectzoo.evaluation.entries import Entry, PredictionsEntry, from_checkpoint, from_weights
+from reflectzoo.evaluation.protocol import Protocol
+from reflectzoo.evaluation.results import PLAN
+from reflectzoo.evaluation.runner import EntryFactory
+from reflectzoo.evaluation.runner import evaluate as run
+from reflectzoo.evaluation.table import show
+from reflectzoo.training import quieten
+
+
+def evaluate(config: DictConfig) -> dict[str, Any]:
+    """Evaluate as configured, print the table, and write the result into ``config.run_dir``.
+
+    Args:
+        config: composed from ``conf/evaluate.yaml``.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        UserError: for a configuration that cannot work; and, when everything else is measured and written, for
+            predictions that are missing.
+        TrainingError: if a network cannot be run.
+        Interrupted: after Ctrl-C.
+    """
+    quieten()
+    warnings.filterwarnings("ignore", ".*it is recommended to use .Trainer\\(devices=1.*")
+    if config.resume is not None and not (Path(config.resume) / PLAN).is_file():
+        raise UserError(f"resume={config.resume} holds no evaluation: give the folder of one that was interrupted.")
+    protocol: Protocol = build(config.protocol)
+    # Before anything is loaded: what is missing on disk is told at once.
+    parts = {str(name): build(part) for name, part in config.benchmark.parts.items()}
+    benchmark = Benchmark(config.benchmark.name, parts, config.limit)
+    entries = _entries(config)
+    folder = Path(config.run_dir)
+    results = run(
+        benchmark,
+        protocol,
+        entries,
+        folder,
+        partial(build, config.trainer, default_root_dir=folder),
+        masks=config.masks,
+        save_pictures=config.save_pictures,
+        num_workers=config.data.num_workers,
+        configuration=plain(config),
+        command=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else (),
+        say=rank_zero_info,
+    )
+    _tell(results, folder, config.published)
+    missing = {entry["name"]: len(entry["missing"]) for entry in results["entries"] if entry.get("missing")}
+    if missing:
+        told = " and ".join(f"{count} of {name}" for name, count in missing.items())
+        raise UserError(
+            f"Predictions are missing: {told} (named above and in {folder / 'results.json'}); everything else is "
+            "measured and written."
+        )
+    return results
+
+
+@rank_zero_only
+def _tell(results: Mapping[str, Any], folder: Path, published: bool) -> None:
+    show(results, published)
+    rank_zero_info(f"Everything is in {folder.resolve()}: results.json, results.csv, averages.csv")
+
+
+def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
+    entries: list[Entry | EntryFactory] = []
+    for name, path in _named(config.ckpt, "ckpt"):
+        entries.append(from_checkpoint(path, config.model, name))
+    weights = _named(config.weights, "weights")
+    if weights and config.model is None:
+        raise UserError("weights=FILE needs model=<name>, which says what network they are of.")
+    for name, path in weights:
+        entries.append(from_weights(path, config.model, list(config.overrides), name))
+    if config.model is not None and not weights and config.ckpt is None:
+        raise UserError(
+            f"model={config.model} alone has not learnt anything: give weights=FILE, or ckpt=FILE of a training run."
+        )
+    for name, path in _named(config.predictions, "predictions"):
+        entries.append(_predictions(name or Path(path).expanduser().resolve().name, path, config.fit_predictions))
+    return entries
+
+
+def _predictions(name: str, path: str, fit: bool) -> EntryFactory:
+    def make(sets: Sequence[EvaluationSet], protocol: Protocol) -> Entry:
+        return PredictionsEntry(name, Path(path).expanduser(), sets, protocol, fit)
+
+    return make
+
+
+def _named(value: Any, key: str) -> list[tuple[str | None, str]]:
+    """One path, a list of them or a mapping of names to them."""
+    content = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if content is None:
+        return []
+    if isinstance(content, Mapping):
+        pairs: list[tuple[str | None, Any]] = [(str(name), path) for name, path in content.items()]
+    elif isinstance(content, Sequence) and not isinstance(content, str):
+        pairs = [(None, path) for path in content]
+    else:
+        pairs = [(None, content)]
+    if not pairs or not all(isinstance(path, str | int | float) and str(path) for _, path in pairs):
+        raise UserError(f"{key} must be a path, [several, paths] or {{name: path, ...}}, got {content!r}.")
+    return [(name, str(path)) for name, path in pairs]

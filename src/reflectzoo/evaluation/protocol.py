@@ -1,0 +1,216 @@
+"""How a paper turns pictures into numbers, said in full: everything here changes the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from reflectzoo.core.batch import Batch
+from reflectzoo.data.datasets.sizes import EvalSize
+from reflectzoo.errors import UserError
+from reflectzoo.metrics import images
+from reflectzoo.metrics.images import ImageMetric, RegionMetric
+
+LAYERS = ("transmission", "reflection")
+METRICS = ("psnr", "ssim", "lmse", "ncc", "si", "ssimr", "sir", "lpips")
+REGIONAL = ("ssimr", "sir")
+
+_WORDS = {
+    "per_channel": "PSNR per colour channel",
+    "pooled": "PSNR of all channels together",
+    "uniform7": "SSIM under a uniform 7x7 window",
+    "gaussian11": "SSIM under a Gaussian 11x11 window",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way of scoring. Its files in ``conf/protocol/`` name the paper or program that scores so.
+
+    Attributes:
+        name: of the file.
+        source: who scores like this, and where we know it from.
+        resize: how mixtures and truths are resized before a network sees them and before anything is scored, see
+            :class:`~reflectzoo.data.datasets.sizes.EvalSize`.
+        resize_for: data set -> what differs from ``resize`` there.
+        clamp: cut predictions off at 0 and 1 first.
+        round_8bit: round predictions to the 256 values that a picture file holds.
+        psnr: ``per_channel`` or ``pooled`` (:mod:`reflectzoo.metrics.functional`).
+        ssim: ``uniform7`` (scikit-image's default) or ``gaussian11`` (Wang et al.).
+        si: ``rgb`` or ``grey``, for SI and the scores of regions.
+        average: within a data set, over ``images``, or over ``pixels``: then PSNR is that of the error of all pixels of
+            the set, and other scores count by their images' size.
+        overall: the average column: over all ``images``, so that large sets count more (Location-aware's 494), over
+            ``sets`` alike, or a mapping of data set -> weight (0 for those not named).
+        reflection_truth: what a predicted reflection is compared with: ``layer``, the reflection as it was shot, where
+            it was; or ``residual``, mixture - transmission, clamped to [0, 1] (YTMT's Table 2).
+        layers: which layers are scored.
+        metrics: which scores, of :data:`METRICS`. Those of regions need ``masks``, without which they are left out.
+
+    Raises:
+        UserError: for a value that is none of these.
+    """
+
+    name: str
+    source: str = ""
+    resize: EvalSize | Mapping[str, Any] = field(default_factory=EvalSize)
+    resize_for: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clamp: bool = True
+    round_8bit: bool = False
+    psnr: Literal["per_channel", "pooled"] = "per_channel"
+    ssim: Literal["uniform7", "gaussian11"] = "uniform7"
+    si: Literal["rgb", "grey"] = "rgb"
+    average: Literal["images", "pixels"] = "images"
+    overall: Literal["images", "sets"] | Mapping[str, float] = "images"
+    reflection_truth: Literal["layer", "residual"] = "layer"
+    layers: Sequence[str] = LAYERS
+    metrics: Sequence[str] = ("psnr", "ssim", "lmse", "ncc", "si", "ssimr", "sir")
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("psnr", ("per_channel", "pooled")),
+            ("ssim", ("uniform7", "gaussian11")),
+            ("si", ("rgb", "grey")),
+            ("average", ("images", "pixels")),
+            ("reflection_truth", ("layer", "residual")),
+        ):
+            _check(f"protocol.{name}", getattr(self, name), allowed)
+        for name in ("clamp", "round_8bit"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"protocol.{name} must be true or false, got {getattr(self, name)!r}.")
+        if isinstance(self.overall, Mapping):
+            for each, weight in self.overall.items():
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+                    raise UserError(f"protocol.overall.{each} must be a weight from 0 on, got {weight!r}.")
+            if not any(self.overall.values()):
+                raise UserError("protocol.overall gives every data set the weight 0.")
+        else:
+            _check("protocol.overall", self.overall, ("images", "sets"))
+        _check_some("protocol.layers", self.layers, LAYERS)
+        _check_some("protocol.metrics", self.metrics, METRICS)
+        # Read now, so that a mistake is told before anything is scored.
+        for name in ("", *self.resize_for):
+            self.size_for(name)
+
+    def size_for(self, dataset: str) -> EvalSize:
+        """How pictures of a data set are resized."""
+        base = dataclasses.asdict(EvalSize.read(self.resize, "protocol.resize"))
+        own = dict(self.resize_for.get(dataset) or {})
+        if {"shorter", "longer", "size"} & {name for name, value in own.items() if value is not None}:
+            base.update(shorter=None, longer=None, size=None)
+        return EvalSize.read({**base, **own}, f"protocol.resize_for.{dataset}" if own else "protocol.resize")
+
+    def prepare(self, prediction: Tensor) -> Tensor:
+        """A prediction (B, 3, H, W) as it is scored, in double precision."""
+        image = prediction.detach().double()
+        if self.clamp:
+            image = image.clamp(0, 1)
+        return (image * 255).round() / 255 if self.round_8bit else image
+
+    def truth(self, layer: str, batch: Batch) -> Tensor | None:
+        """What a layer of one sample is compared with, (1, 3, H, W) in double precision; None where it is unknown."""
+        if layer == "transmission":
+            return batch["transmission"].double() if bool(batch["has_transmission"][0]) else None
+        if self.reflection_truth == "residual":
+            if not bool(batch["has_transmission"][0]):
+                return None
+            return (batch["mixture"].double() - batch["transmission"].double()).clamp(0, 1)
+        return batch["reflection"].double() if bool(batch["has_reflection"][0]) else None
+
+    def scores(self, masks: bool = False) -> dict[str, ImageMetric]:
+        """The scores by key, ready to be used.
+
+        Args:
+            masks: whether there are regions to be scored.
+
+        Raises:
+            UserError: if LPIPS is asked for and cannot be had.
+        """
+        return {key: self._score(key) for key in METRICS if key in self.metrics and (masks or key not in REGIONAL)}
+
+    def _score(self, key: str) -> ImageMetric:
+        grey = self.si == "grey"
+        match key:
+            case "psnr":
+                return images.ChannelPSNR() if self.psnr == "per_channel" else images.PooledPSNR()
+            case "ssim":
+                return images.UniformSSIM() if self.ssim == "uniform7" else images.GaussianSSIM()
+            case "lmse":
+                return images.LMSE()
+            case "ncc":
+                return images.NCC()
+            case "si":
+                return images.SI(grey)
+            case "ssimr":
+                return images.SSIMr(grey)
+            case "sir":
+                return images.SIr(grey)
+        from reflectzoo.metrics.lpips import PerceptualDistance
+
+        return PerceptualDistance()
+
+    def record(self) -> dict[str, Any]:
+        """Plain values of every attribute, for a result file."""
+        plain = dataclasses.asdict(self)
+        plain["resize"] = dataclasses.asdict(EvalSize.read(self.resize))
+        plain["layers"], plain["metrics"] = list(self.layers), list(self.metrics)
+        return plain
+
+    def __str__(self) -> str:
+        """The protocol in one line.
+
+        Example:
+            >>> str(Protocol("plain", round_8bit=True))  # doctest: +NORMALIZE_WHITESPACE
+            'plain: pictures as stored; predictions clamped, rounded to 8 bits; PSNR per colour channel, SSIM under a
+            uniform 7x7 window; averages over images, overall over images'
+        """
+        sizes = [f"pictures {self.size_for('')}"] + [f"{name} {self.size_for(name)}" for name in self.resize_for]
+        treated = [word for word, done in (("clamped", self.clamp), ("rounded to 8 bits", self.round_8bit)) if done]
+        if isinstance(self.overall, Mapping):
+            weights = "data sets weighted " + ", ".join(f"{name} {weight:g}" for name, weight in self.overall.items())
+        else:
+            weights = self.overall
+        return (
+            f"{self.name}: {'; '.join(sizes)}; predictions {', '.join(treated) or 'as they come'}; "
+            f"{_WORDS[self.psnr]}, {_WORDS[self.ssim]}; averages over {self.average}, overall over {weights}"
+            + ("; reflections against mixture - transmission" if self.reflection_truth == "residual" else "")
+        )
+
+
+def score_image(score: ImageMetric, prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> float | None:
+    """One score of one image.
+
+    Args:
+        score: which.
+        prediction: (1, 3, H, W), as :meth:`Protocol.prepare` returns it.
+        truth: same shape.
+        mask: (1, H, W) bool; needed by scores of regions.
+
+    Returns:
+        None where the image has no such score.
+    """
+    with torch.no_grad(), torch.autocast(prediction.device.type, enabled=False):
+        if isinstance(score, RegionMetric):
+            if mask is None:
+                return None
+            value = score.per_region(prediction, truth, mask)
+        else:
+            value = score.per_image(prediction, truth)
+    return None if bool(value.isnan()) else float(value)
+
+
+def _check_some(key: str, values: Sequence[str], allowed: Sequence[str]) -> None:
+    if isinstance(values, str) or not values:
+        raise UserError(f"{key} must be a list of some of {', '.join(allowed)}, got {values!r}.")
+    for value in values:
+        _check(key, value, allowed)
+
+
+def _check(key: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UserError(f"{key} must be one of {', '.join(allowed)}, got {value!r}.")

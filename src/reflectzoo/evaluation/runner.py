@@ -1,0 +1,257 @@
+"""One evaluation from beginning to end: plan, score what is missing, average, write."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+import reflectzoo
+from reflectzoo.errors import Interrupted, TrainingError, UserError
+from reflectzoo.evaluation.benchmark import AVERAGES, Benchmark, BenchmarkData, EvaluationSet
+from reflectzoo.evaluation.entries import Entry, InputEntry, PredictionsEntry, name_apart
+from reflectzoo.evaluation.protocol import Protocol
+from reflectzoo.evaluation.results import (
+    PLAN,
+    Row,
+    averages,
+    check_same_plan,
+    fingerprint,
+    read_rows,
+    write_results,
+    write_whole,
+)
+from reflectzoo.evaluation.scorer import Masks, Scorer
+
+_NAMED = 10
+"""Missing and extra predictions that are told one by one."""
+
+EntryFactory = Callable[[Sequence[EvaluationSet], Protocol], Entry]
+
+
+def evaluate(
+    benchmark: Benchmark,
+    protocol: Protocol,
+    entries: Sequence[Entry | EntryFactory],
+    folder: str | Path,
+    trainer: Callable[..., pl.Trainer] = pl.Trainer,
+    *,
+    masks: str | Path | None = None,
+    save_pictures: bool = False,
+    num_workers: int | str = "auto",
+    configuration: Mapping[str, Any] | None = None,
+    command: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _line: None,
+) -> dict[str, Any]:
+    """Evaluate networks, pictures made elsewhere and the untouched input on a benchmark.
+
+    Args:
+        benchmark: the pictures.
+        protocol: how they are scored.
+        entries: besides the input, which always comes first. An entry that must know the pictures before it can be made
+            (:class:`~reflectzoo.evaluation.entries.PredictionsEntry`) is given as a function of sets and protocol.
+        folder: of the run. If an unfinished evaluation is in it, with the same entries, protocol and pictures, what is
+            scored already is not scored again.
+        trainer: makes the Trainer, with ``callbacks``; choose devices and precision here.
+        masks: folder of regions for SSIMr and SIr.
+        save_pictures: keep predictions, mixtures and truths as PNG files.
+        num_workers: processes that read pictures.
+        configuration: to be recorded.
+        command: likewise.
+        say: is told in one line each what is about to happen.
+
+    Returns:
+        What ``results.json`` holds, see :mod:`reflectzoo.evaluation.results`.
+
+    Raises:
+        UserError: if something does not fit.
+        TrainingError: if a network cannot be run.
+        Interrupted: after Ctrl-C; everything scored so far is kept.
+    """
+    from reflectzoo.evaluation.progress import EvaluationProgress
+
+    folder = Path(folder)
+    sets = benchmark.open(protocol)
+    regions = Masks(masks, sets) if masks is not None else None
+    made: list[Entry] = [InputEntry()]
+    made += [entry if isinstance(entry, Entry) else entry(sets, protocol) for entry in entries]
+    name_apart(made)
+    say(f"Protocol {protocol}")
+    for sentence in _remarks(sets, made):
+        say(sentence)
+
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    runner = trainer(callbacks=[EvaluationProgress()], **quiet)
+    plan = _plan(benchmark, sets, protocol, made, regions, save_pictures, str(runner.precision))
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / PLAN).is_file():
+        check_same_plan(folder, plan)
+    elif runner.global_rank == 0:
+        write_whole(folder / PLAN, _dump(plan))
+    # Each process looks before any of them writes: processes meet when the Trainer starts.
+    done = read_rows(folder)
+    names = {entry.name for entry in made}
+    done = {key: row for key, row in done.items() if key[0] in names}
+    remaining = [
+        [
+            place
+            for place, picture in enumerate(each.pictures)
+            if any(
+                entry.has(each.name, picture.name) and (entry.name, each.name, picture.name) not in done
+                for entry in made
+            )
+        ]
+        for each in sets
+    ]
+    if done:
+        left = sum(map(len, remaining))
+        say(f"{len(done)} scores of pictures are in '{folder}' already, {left} pictures are left")
+    scores = protocol.scores(regions is not None)
+    scorer = Scorer(made, sets, protocol, scores, done, folder, regions, save_pictures)
+    if any(remaining):
+        _score(runner, scorer, BenchmarkData(sets, remaining, num_workers), folder)
+    rows = _in_order(folder, made, sets)
+    results: dict[str, Any] = {
+        "complete": benchmark.limit is None
+        and not any(isinstance(each, PredictionsEntry) and each.missing for each in made),
+        "version": reflectzoo.__version__,
+        "command": list(command),
+        "configuration": dict(configuration or {}),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": _device(runner),
+            "precision": str(runner.precision),
+            "processes": runner.world_size,
+        },
+        "fingerprint": fingerprint(plan),
+        "benchmark": {
+            "name": benchmark.name,
+            "average": AVERAGES.get(frozenset(each.name for each in sets)),
+            "left_out": [notice.sentence for notice in benchmark.notices],
+            "limit": benchmark.limit,
+            "masks": str(masks) if masks is not None else None,
+        },
+        "sets": [{key: value for key, value in each.record().items() if key != "files"} for each in sets],
+        "protocol": {**protocol.record(), "in_words": str(protocol)},
+        "metrics": [
+            {"key": key, "title": score.title, "unit": score.unit, "higher_is_better": score.higher_is_better}
+            for key, score in scores.items()
+        ],
+        "entries": [entry.record() for entry in made],
+        "images": rows,
+        "averages": averages(
+            rows,
+            [entry.name for entry in made],
+            {each.name: len(each.pictures) for each in sets},
+            protocol,
+            list(scores),
+        ),
+    }
+    if runner.global_rank == 0:
+        write_results(folder, results)
+    return results
+
+
+def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path) -> None:
+    try:
+        runner.test(scorer, data, verbose=False)
+    except (SystemExit, KeyboardInterrupt) as stop:  # how Lightning leaves after Ctrl-C
+        scorer.close()
+        raise Interrupted(
+            f"Interrupted; {len(read_rows(folder))} scores of pictures are kept in '{folder}', the same command with "
+            f"resume={folder} goes on from there."
+        ) from stop
+    except (UserError, TrainingError):
+        scorer.close()
+        raise
+    # A process must not read what another has not written yet.
+    if runner.world_size > 1 and dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def _in_order(folder: Path, entries: Sequence[Entry], sets: Sequence[EvaluationSet]) -> list[Row]:
+    rows = read_rows(folder)
+    keys = [
+        (entry.name, each.name, picture.name)
+        for entry in entries
+        for each in sets
+        for picture in each.pictures
+        if entry.has(each.name, picture.name)
+    ]
+    absent = [key for key in keys if key not in rows]
+    if absent:
+        raise TrainingError(
+            f"{len(absent)} scores are missing in '{folder}' although every picture was looked at (the first is "
+            f"{absent[0]}): if processes write to different disks, give them a common one with paths.output_dir."
+        )
+    return [rows[key] for key in keys]
+
+
+def _plan(
+    benchmark: Benchmark,
+    sets: Sequence[EvaluationSet],
+    protocol: Protocol,
+    entries: Sequence[Entry],
+    masks: Masks | None,
+    save_pictures: bool,
+    precision: str,
+) -> dict[str, Any]:
+    regions = sorted((*key, path.stat().st_size) for key, path in masks.paths.items()) if masks else None
+    return {
+        "benchmark": benchmark.name,
+        "protocol": {key: value for key, value in protocol.record().items() if key != "source"},
+        "entries": {entry.name: entry.identity() for entry in entries},
+        "pictures": {each.name: each.record()["files"] for each in sets},
+        "masks": [list(region) for region in regions] if regions is not None else None,
+        "save_pictures": save_pictures,
+        "precision": precision,
+    }
+
+
+def _remarks(sets: Sequence[EvaluationSet], entries: Sequence[Entry]) -> list[str]:
+    """What a reader of the numbers must know, beforehand."""
+    remarks = []
+    for each in sets:
+        record = each.record()
+        wanted = record["published_images"]
+        if record["images"] < record["images_found"]:
+            remarks.append(f"Only {record['images']} of the {record['images_found']} pictures of {each.title} are used")
+        elif wanted is not None and wanted != record["images"]:
+            remarks.append(
+                f"{each.title} has {record['images']} pictures here, published numbers are of {wanted}: they cannot be "
+                "compared directly"
+            )
+    for entry in entries:
+        if isinstance(entry, PredictionsEntry):
+            remarks += _some(
+                [
+                    f"MISSING: {entry.name} has no usable prediction for '{miss['image']}' of {miss['set']} "
+                    f"({miss['reason']}); it is left out"
+                    for miss in entry.missing
+                ]
+            )
+            remarks += _some(
+                [f"EXTRA: {entry.name} has '{path}', which fits no picture; it is left out" for path in entry.extra]
+            )
+    return remarks
+
+
+def _some(sentences: Sequence[str]) -> list[str]:
+    more = len(sentences) - _NAMED
+    return [*sentences[:_NAMED], *([f"... and {more} more, all named in results.json"] if more > 0 else [])]
+
+
+def _device(runner: pl.Trainer) -> str:
+    device = runner.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _dump(plan: Mapping[str, Any]) -> str:
+    return json.dumps(plan, indent=1) + "\n"

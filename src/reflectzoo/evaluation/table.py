@@ -1,0 +1,205 @@
+"""The result as a table on the terminal, published numbers of the same pictures beneath it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reflectzoo.evaluation.published import Published, published_for
+from reflectzoo.evaluation.results import AVERAGE
+
+_DIGITS = {"psnr": 2, "ssim": 3, "lmse": 4, "ncc": 3, "si": 3, "ssimr": 3, "sir": 3, "lpips": 3}
+_MAIN = ("psnr", "ssim")
+_NARROWEST = 100
+
+
+def show(results: Mapping[str, Any], published: bool = True, console: Console | None = None) -> None:
+    """Print a result.
+
+    Args:
+        results: as :func:`reflectzoo.evaluation.runner.evaluate` returns it.
+        published: with what papers report for the same data sets.
+        console: where to; standard output when None, at least 100 columns wide where it is no terminal.
+    """
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(_NARROWEST, console.width, 24 + 15 * (len(results["sets"]) + 1)))
+    for renderable in tables(results, published):
+        console.print(renderable)
+
+
+def tables(results: Mapping[str, Any], published: bool = True) -> list[RenderableType]:
+    """What :func:`show` prints: a table for each layer that was scored, and the protocol."""
+    found: list[RenderableType] = []
+    for layer in ("transmission", "reflection"):
+        if not any(mean[layer] for means in results["averages"].values() for mean in means.values()):
+            continue
+        if len(results["sets"]) == 1:
+            found.append(_one_set(results, layer, published))
+        else:
+            found.append(_many_sets(results, layer, published))
+            found.append(_other_scores(results, layer))
+    if not found:
+        found.append(Text("Nothing was scored: the truth of no picture is known."))
+    lines = [f"Protocol {results['protocol']['in_words']}"]
+    for entry in results["entries"]:
+        if entry.get("missing"):
+            lines.append(
+                f"! {entry['name']}: {len(entry['missing'])} predictions are missing; its means are over other "
+                "pictures than those of the other rows"
+            )
+        if entry.get("extra"):
+            lines.append(f"! {entry['name']}: {len(entry['extra'])} pictures fit nothing and were left out")
+    if results["benchmark"]["limit"] is not None:
+        lines.append(f"! Only the first {results['benchmark']['limit']} pictures of each set were scored")
+    return [*found, Text("\n".join(lines))]
+
+
+def _rows(results: Mapping[str, Any], layer: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Entries that have the layer, with their means."""
+    return [
+        (entry, means) for entry, means in results["averages"].items() if any(mean[layer] for mean in means.values())
+    ]
+
+
+def _one_set(results: Mapping[str, Any], layer: str, published: bool) -> RenderableType:
+    (dataset,) = results["sets"]
+    table = Table(title=f"{dataset['title']}, {layer}, {dataset['images']} pictures")
+    table.add_column("")
+    keys = [metric["key"] for metric in results["metrics"]]
+    best = {key: _best(results, dataset["name"], layer, key) for key in keys}
+    for metric in results["metrics"]:
+        table.add_column(_title(metric), justify="right")
+    for entry, means in _rows(results, layer):
+        mean = means[dataset["name"]]
+        values = mean[layer] or {}
+        table.add_row(_label(entry, mean), *(_cell(values.get(key), key, best[key]) for key in keys))
+    facts = published_for([dataset["published"]], layer) if published and dataset["published"] else []
+    wanted = {metric["title"]: metric["key"] for metric in results["metrics"]}
+    grid = _grid([fact for fact in facts if fact.metric in wanted], lambda fact: fact.metric)
+    return _with_published(table, grid, [[title] for title in wanted], wanted, facts)
+
+
+def _many_sets(results: Mapping[str, Any], layer: str, published: bool) -> RenderableType:
+    keys = [metric["key"] for metric in results["metrics"] if metric["key"] in _MAIN]
+    titles = [metric["title"] for metric in results["metrics"] if metric["key"] in _MAIN]
+    table = Table(title=f"{' / '.join(titles)} of the {layer}")
+    table.add_column("")
+    columns = [(each["name"], f"{each['title']} ({each['images']})", each["published"]) for each in results["sets"]]
+    columns.append((AVERAGE, "average", results["benchmark"]["average"]))
+    for _, title, _ in columns:
+        table.add_column(title, justify="right")
+    best = {(name, key): _best(results, name, layer, key) for name, _, _ in columns for key in keys}
+    for entry, means in _rows(results, layer):
+        cells = []
+        for name, _, _ in columns:
+            values = means[name][layer] or {}
+            cells.append(_joined([_cell(values.get(key), key, best[name, key]) for key in keys]))
+        table.add_row(_label(entry, means[AVERAGE]), *cells)
+    known = {public: public for _, _, public in columns if public}
+    facts = published_for(known, layer) if published else []
+    wanted = dict(zip(titles, keys, strict=True))
+    facts = [fact for fact in facts if fact.metric in wanted]
+    grid = _grid(facts, lambda fact: f"{fact.dataset}/{fact.metric}")
+    places = [[f"{public}/{title}" for title in titles] for _, _, public in columns]
+    return _with_published(
+        table, grid, places, {f"{d}/{title}": key for d in known for title, key in wanted.items()}, facts
+    )
+
+
+def _other_scores(results: Mapping[str, Any], layer: str) -> RenderableType:
+    table = Table(title=f"All scores of the {layer}, {AVERAGE} of {len(results['sets'])} data sets")
+    table.add_column("")
+    for metric in results["metrics"]:
+        table.add_column(_title(metric), justify="right")
+    best = {metric["key"]: _best(results, AVERAGE, layer, metric["key"]) for metric in results["metrics"]}
+    for entry, means in _rows(results, layer):
+        values = means[AVERAGE][layer] or {}
+        table.add_row(_label(entry, means[AVERAGE]), *(_cell(values.get(key), key, best[key]) for key in best))
+    return table
+
+
+def _with_published(
+    table: Table,
+    grid: Mapping[str, Mapping[str, list[Published]]],
+    places: Sequence[Sequence[str]],
+    keys: Mapping[str, str],
+    facts: Sequence[Published],
+) -> RenderableType:
+    """Add a row for each published method, and name the sources below."""
+    rows = {
+        method: cells for method, cells in grid.items() if any(place in cells for group in places for place in group)
+    }
+    if not rows:
+        return table
+    table.add_section()
+    used = {fact.source for cells in rows.values() for found in cells.values() for fact in found}
+    sources = {
+        source: chr(ord("a") + number)
+        for number, source in enumerate(dict.fromkeys(f.source for f in facts if f.source in used))
+    }
+    for method, cells in rows.items():
+        marks = "".join(sorted({sources[fact.source] for found in cells.values() for fact in found}))
+        table.add_row(
+            Text(f"{method} [{marks}]", style="dim"),
+            *(
+                Text(" / ".join(_range(cells.get(place, []), keys.get(place, "")) for place in group), style="dim")
+                for group in places
+            ),
+        )
+    lines = [f"[{mark}] {source}" for source, mark in sources.items()]
+    return Group(table, Text("As published, by the papers' own protocols:\n" + "\n".join(lines), style="dim"))
+
+
+def _grid(facts: Sequence[Published], place: Any) -> dict[str, dict[str, list[Published]]]:
+    grid: dict[str, dict[str, list[Published]]] = {}
+    for fact in facts:
+        grid.setdefault(fact.label, {}).setdefault(place(fact), []).append(fact)
+    return grid
+
+
+def _range(facts: Sequence[Published], key: str) -> str:
+    """One value, or the least and the largest where sources disagree."""
+    shown = list(dict.fromkeys(_number(value, key) for value in sorted(fact.value for fact in facts)))
+    return "–".join(dict.fromkeys((shown[0], shown[-1]))) if shown else "·"
+
+
+def _best(results: Mapping[str, Any], dataset: str, layer: str, key: str) -> float | None:
+    """The best value among entries that were scored on every picture."""
+    higher = next(metric["higher_is_better"] for metric in results["metrics"] if metric["key"] == key)
+    values = [
+        means[dataset][layer][key]
+        for means in results["averages"].values()
+        if means[dataset][layer] and means[dataset]["missing"] == 0 and means[dataset][layer][key] is not None
+    ]
+    return (max if higher else min)(values) if len(values) > 1 else None
+
+
+def _cell(value: float | None, key: str, best: float | None) -> Text:
+    return Text(
+        "·" if value is None else _number(value, key), style="bold" if value is not None and value == best else ""
+    )
+
+
+def _joined(cells: Sequence[Text]) -> Text:
+    return Text(" / ").join(cells)
+
+
+def _number(value: float, key: str) -> str:
+    return f"{value:.{_DIGITS.get(key, 3)}f}"
+
+
+def _label(entry: str, mean: Mapping[str, Any]) -> Text:
+    if not mean["missing"]:
+        return Text(entry)
+    return Text(f"{entry} ! {mean['images']} of {mean['images'] + mean['missing']}", style="red")
+
+
+def _title(metric: Mapping[str, Any]) -> str:
+    unit = f" {metric['unit']}" if metric["unit"] else ""
+    return f"{metric['title']}{unit} {'↑' if metric['higher_is_better'] else '↓'}"
