@@ -28,7 +28,7 @@ quickstart: $(READY) ## train a small YTMT on real photographs for a few minutes
 	$(RUN) reflectzoo.train experiment=quickstart
 
 test: $(READY) lint ## the whole suite on the CPU, with lint
-	$(RUN) pytest -m "not gpu"
+	$(RUN) pytest -n 2 -m "not gpu"
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(RUN) pytest -m gpu

@@ -19,6 +19,7 @@ from PIL import Image
 import reflectzoo
 from reflectzoo.errors import UserError
 from tests.conftest import TINY, Run
+from tests.data import layouts
 
 Train = Callable[..., Run]
 
@@ -194,3 +195,11 @@ def test_checkpoint_of_another_model(train: Train, tmp_path: Path) -> None:
         file.truncate(len(saved) // 2)
     refused(train("model=ytmt_pcs", *QUICK, f"ckpt_path={tmp_path / 'half.ckpt'}"), "half.ckpt", "cannot be read")
     assert path.read_bytes() == saved
+
+
+def test_pairs_that_cannot_be_compared_do_not_choose_a_checkpoint(train: Train, tmp_path: Path) -> None:
+    layouts.layered(tmp_path / "unaligned", [str(number) for number in range(6)])
+    quick = [override for override in QUICK if "eval_crop" not in override]
+    data = ("data=unaligned", f"data.root={tmp_path / 'unaligned'}", "data.crop=16")
+    refused(train("model=ytmt_ucs", *quick, *data), "true transmission", "~callbacks.best")
+    assert train("model=ytmt_ucs", *quick, *data, "~callbacks.best").status == 0

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from reflectzoo.callbacks.interrupt import GracefulInterrupt
 from reflectzoo.config import build, build_all, plain
@@ -87,6 +88,14 @@ def _fit(
     interrupt = next((call for call in _callbacks(trainer) if isinstance(call, GracefulInterrupt)), None)
     try:
         trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True if resume_from else None)
+    except MisconfigurationException as error:
+        if "could not find the monitored key" not in str(error):
+            raise
+        raise UserError(
+            "None of the validated pictures has a true transmission to compare with, so the best checkpoint cannot be "
+            "chosen: train on a mixture with aligned pairs as well (for unaligned ones data=mixture_errnet_unaligned), "
+            "or do without both with ~callbacks.best test=false."
+        ) from error
     except SystemExit as stop:  # how Lightning leaves after KeyboardInterrupt
         if interrupt is not None and interrupt.path.is_file():
             raise Interrupted(
