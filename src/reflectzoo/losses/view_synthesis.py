@@ -19,7 +19,9 @@ from reflectzoo.losses.reduce import masked_mean
 from reflectzoo.nets.warp import inside, warp
 
 
-def view_synthesis_loss(centre: Tensor, neighbour: Tensor, motion: Tensor, valid: Tensor | None = None) -> Tensor:
+def view_synthesis_loss(
+    centre: Tensor, neighbour: Tensor, motion: Tensor, valid: Tensor | None = None, relative: bool = False
+) -> Tensor:
     """Mean squared error between the centre view and the neighbour moved onto it.
 
     Zheng et al., ICCV 2021, one summand of Eq. (3), as a mean instead of a norm, whose size would follow the image's.
@@ -30,6 +32,8 @@ def view_synthesis_loss(centre: Tensor, neighbour: Tensor, motion: Tensor, valid
         neighbour: same shape.
         motion: (B, 2, H, W) in pixels, see :func:`~reflectzoo.nets.warp.warp`.
         valid: (B,) bool, the samples that count; all when None.
+        relative: divide each sample's error by the variance of its centre view, so that faint views count as much as
+            strong ones, and features gain nothing by shrinking.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -39,8 +43,11 @@ def view_synthesis_loss(centre: Tensor, neighbour: Tensor, motion: Tensor, valid
     """
     if valid is None:
         valid = torch.ones(len(centre), dtype=torch.bool, device=centre.device)
-    error = (full_precision(centre) - warp(full_precision(neighbour), motion)).square()
-    return masked_mean(error * inside(motion), valid)
+    centre, neighbour = full_precision(centre), full_precision(neighbour)
+    error = (centre - warp(neighbour, motion)).square() * inside(motion)
+    if relative:
+        error = error / (centre.var(dim=(2, 3), correction=0).mean(dim=1)[:, None, None, None] + 1e-4)
+    return masked_mean(error, valid)
 
 
 class ViewSynthesisLoss(LossTerm):
@@ -53,6 +60,7 @@ class ViewSynthesisLoss(LossTerm):
             known (synthetic sequences), which no features can make small by becoming empty.
         scales: for ``layers``: sizes of the squares over which images and motions are averaged before they are
             compared; coarse ones let a motion be found from far away. The mean over the scales is taken.
+        relative: see :func:`view_synthesis_loss`.
         detach: whether features are kept from being changed by this loss.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
@@ -65,6 +73,7 @@ class ViewSynthesisLoss(LossTerm):
         self,
         of: Literal["features", "layers"] = "features",
         scales: Sequence[int] = (8, 4, 2),
+        relative: bool = False,
         detach: bool = False,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
@@ -75,6 +84,7 @@ class ViewSynthesisLoss(LossTerm):
             raise UserError(f"scales of the view synthesis loss are numbers of pixels from 1 on, not {scales!r}.")
         self.of = of
         self.scales = tuple(scales)
+        self.relative = relative
         self.detach = detach
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -103,11 +113,11 @@ class ViewSynthesisLoss(LossTerm):
 
     def _summand(self, centre: Tensor, neighbour: Tensor, motion: Tensor, valid: Tensor) -> Tensor:
         if self.of == "features":
-            return view_synthesis_loss(centre, neighbour, motion, valid)
+            return view_synthesis_loss(centre, neighbour, motion, valid, self.relative)
         total = motion.new_zeros(())
         for scale in self.scales:
             small, moved, field = (
                 F.avg_pool2d(full_precision(each), scale, ceil_mode=True) for each in (centre, neighbour, motion)
             )
-            total = total + view_synthesis_loss(small, moved, field / scale, valid)
+            total = total + view_synthesis_loss(small, moved, field / scale, valid, self.relative)
         return total / len(self.scales)
