@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.config import build, plain
+from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
 from reflectzoo.evaluation.entries import Entry, PredictionsEntry, from_checkpoint, from_weights
@@ -80,21 +81,30 @@ def _tell(results: Mapping[str, Any], folder: Path, published: bool) -> None:
 
 
 def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
+    model = config.get("model")
     entries: list[Entry | EntryFactory] = []
     for name, path in _named(config.ckpt, "ckpt"):
-        entries.append(from_checkpoint(path, config.model, name))
+        entries.append(from_checkpoint(path, model.name if model is not None else None, name))
     weights = _named(config.weights, "weights")
-    if weights and config.model is None:
+    if weights and model is None:
         raise UserError("weights=FILE needs model=<name>, which says what network they are of.")
-    for name, path in weights:
-        entries.append(from_weights(path, config.model, list(config.overrides), name))
-    if config.model is not None and not weights and config.ckpt is None:
+    if model is not None and not weights and config.ckpt is None:
         raise UserError(
-            f"model={config.model} alone has not learnt anything: give weights=FILE, or ckpt=FILE of a training run."
+            f"model={model.name} alone has not learnt anything: give weights=FILE, or ckpt=FILE of a training run."
         )
+    for name, path in weights:
+        entries.append(from_weights(path, _fresh(model), name))
     for name, path in _named(config.predictions, "predictions"):
         entries.append(_predictions(name or Path(path).expanduser().resolve().name, path, config.fit_predictions))
     return entries
+
+
+def _fresh(model: DictConfig) -> ReflectionModule:
+    """A network for the weights of a file. Its encoder, if pretrained, is overwritten by them anyway."""
+    module: ReflectionModule = build(model)
+    module.config = plain(model)
+    module.attach_vgg()
+    return module
 
 
 def _predictions(name: str, path: str, fit: bool) -> EntryFactory:

@@ -362,13 +362,12 @@ def from_checkpoint(path: str | Path, model: str | None = None, name: str | None
     return NetworkEntry(name or module.name, module, file, "checkpoint", _hash(file), provenance)
 
 
-def from_weights(path: str | Path, model: str, overrides: Sequence[str] = (), name: str | None = None) -> NetworkEntry:
+def from_weights(path: str | Path, module: ReflectionModule, name: str | None = None) -> NetworkEntry:
     """Weights of a method from a file of its authors, or any other that its ``convert.remap`` reads.
 
     Args:
         path: the file.
-        model: one of :func:`reflectzoo.list_models`.
-        overrides: of the model's configuration, e.g. ``model.net.width=32``.
+        module: the method, as :func:`reflectzoo.create_model` makes it; its network gets the weights.
         name: of the entry; None for the model's.
 
     Raises:
@@ -376,13 +375,9 @@ def from_weights(path: str | Path, model: str, overrides: Sequence[str] = (), na
     """
     file = Path(path).expanduser()
     content = read_checkpoint(file, "weights")
-    module = reflectzoo.create_model(model, *overrides)
-    _load(module.net, content, f"weights={path}", model)
-    provenance = {
-        "overrides": list(overrides),
-        "configuration": module.config,
-        "epoch": content.get("epoch") if isinstance(content.get("epoch"), int) else None,
-    }
+    _load(module.net, content, f"weights={path}", module.name)
+    epoch = content.get("epoch")
+    provenance = {"configuration": module.config, "epoch": epoch if isinstance(epoch, int) else None}
     return NetworkEntry(name or module.name, module.eval(), file, "weights", _hash(file), provenance)
 
 

@@ -107,10 +107,11 @@ class Protocol:
 
     def prepare(self, prediction: Tensor) -> Tensor:
         """A prediction (B, 3, H, W) as it is scored, in double precision."""
-        image = prediction.detach().double()
+        image = prediction.detach().float()
         if self.clamp:
             image = image.clamp(0, 1)
-        return (image * 255).round() / 255 if self.round_8bit else image
+        # Rounded in single precision, as where files are written: halves go the same way.
+        return (image * 255).round().double() / 255 if self.round_8bit else image.double()
 
     def truth(self, layer: str, batch: Batch) -> Tensor | None:
         """What a layer of one sample is compared with, (1, 3, H, W) in double precision; None where it is unknown."""

@@ -23,13 +23,15 @@ def show(results: Mapping[str, Any], published: bool = True, console: Console | 
     Args:
         results: as :func:`reflectzoo.evaluation.runner.evaluate` returns it.
         published: with what papers report for the same data sets.
-        console: where to; standard output when None, at least 100 columns wide where it is no terminal.
+        console: where to; standard output when None. One that is no terminal becomes as wide as the tables.
     """
-    if console is None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=max(_NARROWEST, console.width, 24 + 15 * (len(results["sets"]) + 1)))
-    for renderable in tables(results, published):
+    console = console or Console()
+    found = tables(results, published)
+    if not console.is_terminal:
+        # Nobody scrolls sideways in a file, but a table broken into pieces cannot be read at all.
+        wanted = [console.measure(table, options=console.options.update(width=1000)).maximum for table in found[:-1]]
+        console.width = max([_NARROWEST, *wanted])
+    for renderable in found:
         console.print(renderable)
 
 
