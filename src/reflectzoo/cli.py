@@ -91,7 +91,11 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[
     if isinstance(error, ConfigCompositionException):
         return _bad_composition(error, words), 2
     if isinstance(error, OverrideParseException):
-        return f"The override '{error.override}' cannot be read ({_first_line(error)}): write key=value.", 2
+        return (
+            f"The override '{error.override}' cannot be read ({_first_line(error)}): write key=value, with quotes of its "
+            "own around a value that has blanks, commas or letters like ü in it: \"key='value'\".",
+            2,
+        )
     if isinstance(error, InstantiationException):
         return _bad_value(error), 2
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -22,8 +22,9 @@ from reflectzoo.data.images import read_rgb
 from reflectzoo.data.loader import usable_cores
 from reflectzoo.data.modules import sample as sample_module
 from reflectzoo.data.modules.base import ReflectionDataModule
+from reflectzoo.data.modules.photo_folder import find_splits
 from reflectzoo.data.modules.sample import SamplePhotos
-from reflectzoo.data.modules.voc import VOCBlending, find_splits
+from reflectzoo.data.modules.voc import VOCBlending
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.errors import UserError
 from tests.data.conftest import Recorder, trainer, write_photo

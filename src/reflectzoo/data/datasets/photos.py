@@ -186,18 +186,16 @@ class FixedPair(NamedTuple):
     reflection: Region
 
 
-class FixedPairs(KeyedDataset):
-    """Fixed crops in fixed pairs, for validation and test.
+class PairsOfRegions(KeyedDataset):
+    """What evaluation sets of photographs share: the same pairs of regions in every run.
 
     Args:
-        pairs: the samples.
-        crop: side of the square, in pixels, to which each region is resized (bicubic, antialiased).
+        pairs: the samples; the seed of each follows from its name.
         dataset: the name samples carry.
     """
 
-    def __init__(self, pairs: Sequence[FixedPair], crop: int, dataset: str) -> None:
+    def __init__(self, pairs: Sequence[FixedPair], dataset: str) -> None:
         self.pairs = pairs
-        self.crop = crop
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -208,6 +206,20 @@ class FixedPairs(KeyedDataset):
         return list(
             dict.fromkeys(region.path for pair in self.pairs for region in (pair.transmission, pair.reflection))
         )
+
+
+class FixedPairs(PairsOfRegions):
+    """Fixed crops in fixed pairs, for validation and test.
+
+    Args:
+        pairs: the samples.
+        crop: side of the square, in pixels, to which each region is resized (bicubic, antialiased).
+        dataset: the name samples carry.
+    """
+
+    def __init__(self, pairs: Sequence[FixedPair], crop: int, dataset: str) -> None:
+        super().__init__(pairs, dataset)
+        self.crop = crop
 
     def sample(self, key: SampleKey) -> Sample:
         """One pair: ``transmission`` and ``reflection`` are (3, crop, crop) uint8."""

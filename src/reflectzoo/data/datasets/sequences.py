@@ -16,7 +16,7 @@ import torch
 from reflectzoo.data.augment import PhotoAugment
 from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, to_tensor
 from reflectzoo.data.datasets.pairs import SMALLEST_SCORED
-from reflectzoo.data.datasets.photos import FixedPair, OnError, PhotoPairs, Region
+from reflectzoo.data.datasets.photos import FixedPair, OnError, PairsOfRegions, PhotoPairs, Region
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, picture_size, read_rgb
 from reflectzoo.data.sampler import SampleKey
@@ -183,7 +183,7 @@ class SlidingWindows(PhotoPairs):
         }
 
 
-class FixedWindows(KeyedDataset):
+class FixedWindows(PairsOfRegions):
     """The same synthetic sequences in every run, for validation and test.
 
     Args:
@@ -195,18 +195,8 @@ class FixedWindows(KeyedDataset):
     unit = "sequences"
 
     def __init__(self, pairs: Sequence[FixedPair], motion: Motion, dataset: str = "sequences") -> None:
-        self.pairs = pairs
+        super().__init__(pairs, dataset)
         self.motion = motion
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def pictures(self) -> list[Path]:
-        """The photographs."""
-        return list(
-            dict.fromkeys(region.path for pair in self.pairs for region in (pair.transmission, pair.reflection))
-        )
 
     def sample(self, key: SampleKey) -> Sample:
         """``frame_transmissions`` and ``frame_reflections`` (N, 3, crop, crop) uint8; ``frame_motion`` (2, N, 2)."""

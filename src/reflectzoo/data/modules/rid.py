@@ -12,7 +12,7 @@ from reflectzoo.data.datasets.photos import OnError, readable
 from reflectzoo.data.datasets.source import Source, first_folder
 from reflectzoo.data.datasets.whole import FixedWholePairs, WholePairs
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
-from reflectzoo.data.modules.voc import jpeg_images
+from reflectzoo.data.modules.photo_folder import check_shares, jpeg_images
 from reflectzoo.data.seeding import name_seed
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
@@ -75,8 +75,6 @@ class RIDBlending(ReflectionDataModule):
     ) -> None:
         super().__init__(synthesis, **kwargs)
         check_choices(crop=1, eval_crop=1, augment="paper", on_error=on_error)
-        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
-            raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
         self.folders = {"reflections": reflections, "backgrounds": backgrounds}
         self.root = root
         self.sizes = [_size("sizes", size) for size in sizes]
@@ -87,7 +85,7 @@ class RIDBlending(ReflectionDataModule):
             "vertical_flip": vertical_flip,
         }
         self.samples_per_epoch = samples_per_epoch
-        self.shares = (val_share, test_share)
+        self.shares = check_shares(val_share, test_share)
         self.max_eval_pairs = max_eval_pairs
         self.on_error = on_error
         self._splits: dict[str, dict[str, list[Path]]] | None = None

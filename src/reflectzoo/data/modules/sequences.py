@@ -9,7 +9,7 @@ from typing import Any
 
 from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
 from reflectzoo.data.datasets.base import Notice, note_folders
-from reflectzoo.data.datasets.photos import OnError, pair_up, readable, views_of
+from reflectzoo.data.datasets.photos import OnError, views_of
 from reflectzoo.data.datasets.sequences import (
     FixedWindows,
     Motion,
@@ -25,7 +25,7 @@ from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.datasets.source import Source, first_folder, names_of
 from reflectzoo.data.modules import sample
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
-from reflectzoo.data.modules.voc import Splits, find_splits
+from reflectzoo.data.modules.photo_folder import PhotoFolder
 from reflectzoo.data.seeding import name_seed
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
@@ -33,7 +33,7 @@ from reflectzoo.errors import UserError
 SEQ1K_TRAIN, SEQ1K_ALL = 715, 1015
 
 
-class SyntheticSequences(ReflectionDataModule):
+class SyntheticSequences(PhotoFolder):
     """Sequences made from pairs of photographs over which windows slide.
 
     "Distilling Reflection Dynamics for Single-Image Reflection Removal", section 4.2. Every frame of a sequence is
@@ -42,58 +42,34 @@ class SyntheticSequences(ReflectionDataModule):
     Args:
         synthesis: makes mixtures.
         root: photographs as for ``data=voc``; None for those of ``data=sample``.
-        list: as for ``data=voc``.
-        val_root: as for ``data=voc``.
         frames: in a sequence, odd, so that there is a centre.
         crop: side of the window, in training.
         eval_crop: likewise in validation and test.
         transmission_step: least and most pixels by which the window on the transmission moves, along each axis.
         reflection_step: likewise on the reflection.
-        samples_per_epoch: length of an epoch; None for half the number of photographs.
-        val_share: as for ``data=voc``.
-        test_share: as for ``data=voc``.
-        max_eval_pairs: no more sequences than this in validation, and in the test.
-        on_error: ``skip`` replaces an unreadable photograph and says so; ``raise`` stops.
-        kwargs: see :class:`ReflectionDataModule`.
+        kwargs: see :class:`PhotoFolder`.
     """
 
     def __init__(
         self,
         synthesis: Synthesis,
         root: str | os.PathLike[str] | None = None,
-        list: str | os.PathLike[str] | None = None,
-        val_root: str | os.PathLike[str] | None = None,
         frames: int = 3,
         crop: int = 224,
         eval_crop: int = 224,
         transmission_step: Sequence[int] = (0, 2),
         reflection_step: Sequence[int] = (10, 20),
-        samples_per_epoch: int | None = None,
-        val_share: float = 0.02,
-        test_share: float = 0.02,
-        max_eval_pairs: int = 50,
-        on_error: OnError = "skip",
         **kwargs: Any,
     ) -> None:
-        super().__init__(synthesis, **kwargs)
-        check_choices(crop=crop, eval_crop=eval_crop, augment="paper", on_error=on_error)
+        super().__init__(synthesis, root, **kwargs)
+        check_choices(crop=crop, eval_crop=eval_crop, augment="paper", on_error=self.on_error)
         steps = (_step("transmission_step", transmission_step), _step("reflection_step", reflection_step))
         self.motion = Motion(_frames(frames), crop, *steps)
         self.eval_motion = Motion(frames, eval_crop, *steps)
-        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
-            raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
-        self.root = root
-        self.list = list
-        self.val_root = val_root
-        self.samples_per_epoch = samples_per_epoch
-        self.shares = (val_share, test_share)
-        self.max_eval_pairs = max_eval_pairs
-        self.on_error = on_error
-        self._splits: Splits | None = None
 
     def train_set(self) -> SlidingWindows:
         """Random sequences of the training photographs."""
-        scenes = sample.training_scenes() if self.root is None else views_of(self._split("train"))
+        scenes = sample.training_scenes() if self.root is None else views_of(self.splits["train"])
         return SlidingWindows(scenes, self.motion, self.seed, self.samples_per_epoch, self.on_error)
 
     def eval_sets(self) -> Mapping[str, FixedWindows]:
@@ -104,25 +80,10 @@ class SyntheticSequences(ReflectionDataModule):
         """Fixed sequences of the test photographs."""
         return {"sequences": self._fixed("test")}
 
-    def _split(self, split: str) -> Sequence[Path]:
-        if self._splits is None:
-            most = 2 * self.max_eval_pairs
-            self._splits = find_splits(self.root, self.list, self.val_root, self.shares, most, self.on_error)
-        return self._splits[split]
-
     def _fixed(self, split: str) -> FixedWindows:
-        if self.root is None:
-            pairs = sample.validation_pairs() if split == "val" else sample.test_pairs()
-            return FixedWindows(pairs, self.eval_motion)
-        photos, notices = readable(self._split(split), self.on_error)
-        for notice in notices:
-            self.notice(notice)
-        if len(photos) < 2:
-            raise UserError(
-                f"Only {len(photos)} of the {len(self._split(split))} photographs held out for the {split} split can "
-                "be read, but a sequence needs two: add photographs or set data.val_root."
-            )
-        return FixedWindows(pair_up(photos), self.eval_motion)
+        if self.root is not None:
+            return FixedWindows(self.held_out_pairs(split), self.eval_motion)
+        return FixedWindows(sample.validation_pairs() if split == "val" else sample.test_pairs(), self.eval_motion)
 
 
 class Seq1K(ReflectionDataModule):

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from reflectzoo.data.augment import Kind, PhotoAugment
-from reflectzoo.data.datasets.photos import FixedPairs, OnError, PhotoPairs, pair_up, readable, views_of
-from reflectzoo.data.images import SUFFIXES, find_images
-from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
-from reflectzoo.data.seeding import name_seed
+from reflectzoo.data.datasets.photos import FixedPairs, PhotoPairs, views_of
+from reflectzoo.data.modules.base import check_choices
+from reflectzoo.data.modules.photo_folder import PhotoFolder
 from reflectzoo.data.synthesis.base import Synthesis
-from reflectzoo.errors import UserError
-
-_log = logging.getLogger(__name__)
-
-_EXPECTED = (
-    "expected a folder of photographs or a VOCdevkit (PASCAL VOC 2012, about 2 GB, photographs under Flickr's terms of "
-    "use, from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/)"
-)
 
 
-class VOCBlending(ReflectionDataModule):
+class VOCBlending(PhotoFolder):
     """Mixtures of the photographs in a folder.
 
     ``root`` may be a folder of photographs (with subfolders or not), one with ``train/`` and ``val/`` (and perhaps
@@ -38,64 +26,28 @@ class VOCBlending(ReflectionDataModule):
     Args:
         synthesis: makes a mixture of two photographs.
         root: where the photographs are.
-        list: a text file naming the photographs to use, one a line, with or without a suffix, which may differ from
-            the file's (the papers' ``VOC2012_224_train_png.txt``). Names without a file are counted and left out.
-        val_root: a folder of photographs for validation and test.
         crop: side of the training crops.
         eval_crop: side of the evaluation images.
         augment: ``paper`` or ``hard``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
-        samples_per_epoch: length of an epoch; None for half the number of photographs, as the papers have it.
-        val_share: share of the photographs held out for validation, where nothing else says which.
-        test_share: likewise for the test.
-        max_eval_pairs: no more pairs than this in validation, and in the test.
-        on_error: ``skip`` replaces an unreadable photograph and says so; ``raise`` stops.
-        kwargs: see :class:`ReflectionDataModule`.
+        kwargs: see :class:`PhotoFolder`: ``list`` is a text file naming the photographs to use, one a line, with or
+            without a suffix, which may differ from the file's (the papers' ``VOC2012_224_train_png.txt``); names
+            without a file are counted and left out.
     """
 
     def __init__(
         self,
         synthesis: Synthesis,
         root: str | os.PathLike[str] | None = None,
-        list: str | os.PathLike[str] | None = None,
-        val_root: str | os.PathLike[str] | None = None,
         crop: int = 224,
         eval_crop: int = 224,
         augment: Kind = "paper",
-        samples_per_epoch: int | None = None,
-        val_share: float = 0.02,
-        test_share: float = 0.02,
-        max_eval_pairs: int = 50,
-        on_error: OnError = "skip",
         **kwargs: Any,
     ) -> None:
-        super().__init__(synthesis, **kwargs)
-        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=on_error)
-        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
-            raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
-        self.root = root
-        self.list = list
-        self.val_root = val_root
+        super().__init__(synthesis, root, **kwargs)
+        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=self.on_error)
         self.crop = crop
         self.eval_crop = eval_crop
         self.augment = augment
-        self.samples_per_epoch = samples_per_epoch
-        self.shares = (val_share, test_share)
-        self.max_eval_pairs = max_eval_pairs
-        self.on_error = on_error
-        self._splits: Splits | None = None
-
-    @property
-    def splits(self) -> Splits:
-        """Which photographs are for training, validation and test; found when first asked for.
-
-        Raises:
-            UserError: if there are none, or too few.
-        """
-        if self._splits is None:
-            self._splits = find_splits(
-                self.root, self.list, self.val_root, self.shares, 2 * self.max_eval_pairs, self.on_error
-            )
-        return self._splits
 
     def train_set(self) -> PhotoPairs:
         """Random pairs of the training photographs."""
@@ -118,179 +70,4 @@ class VOCBlending(ReflectionDataModule):
         return {"voc": self._fixed("test")}
 
     def _fixed(self, split: str) -> FixedPairs:
-        paths, notices = readable(self.splits[split], self.on_error)
-        for notice in notices:
-            self.notice(notice)
-        if len(paths) < 2:
-            raise UserError(
-                f"Only {len(paths)} of the {len(self.splits[split])} photographs held out for the {split} split can be "
-                "read, but a pair needs two: add photographs or set data.val_root."
-            )
-        return FixedPairs(pair_up(paths), self.eval_crop, "voc")
-
-
-Splits = Mapping[str, Sequence[Path]]
-
-
-def find_splits(
-    root: str | os.PathLike[str] | None,
-    names: str | os.PathLike[str] | None = None,
-    val_root: str | os.PathLike[str] | None = None,
-    shares: tuple[float, float] = (0.02, 0.02),
-    most: int = 100,
-    on_error: OnError = "raise",
-) -> Splits:
-    """Find the photographs and say what each is for; no file is in two splits.
-
-    Args:
-        root: as ``data.root``.
-        names: as ``data.list``.
-        val_root: as ``data.val_root``.
-        shares: of validation and test, where the folder itself does not say which.
-        most: photographs in each of the two, at most.
-        on_error: ``skip`` goes on without folders that cannot be opened and says so.
-
-    Returns:
-        ``train`` (sorted), ``val`` and ``test`` (ordered by a hash of the name).
-
-    Raises:
-        UserError: in one sentence, with what was expected and what was found.
-    """
-    if root is None or str(root) in ("", "???"):
-        raise UserError(f"data=voc needs data.root=FOLDER: {_EXPECTED}.")
-    top = _folder(root, "data.root")
-    held_out = _folder(val_root, "data.val_root") if val_root else None
-    tested: Path | None = None
-    if names is None and os.path.isdir(top / "train") and (os.path.isdir(top / "val") or held_out is not None):
-        if held_out is None:
-            held_out = top / "val"
-            tested = top / "test" if os.path.isdir(top / "test") else None
-        top = top / "train"
-    top = jpeg_images(top)
-
-    photos = _named(_photographs(top, "data.root", on_error), _list_file(names, Path(root)), top) if names else None
-    if photos is None:
-        photos = _photographs(top, "data.root", on_error)
-    if held_out is None:
-        return _hold_out(photos, top, shares, most)
-
-    others = _shuffled(_photographs(jpeg_images(held_out), "data.val_root", on_error), held_out)
-    if tested is not None:
-        val, test = others, _shuffled(_photographs(tested, "data.root", on_error), tested)
-    elif len(others) >= 4:
-        val, test = others[0::2], others[1::2]
-    else:
-        _log.warning("'%s' holds %d photographs, too few to keep some for a test of their own.", held_out, len(others))
-        val = test = others
-    val, test = val[:most], test[:most]
-    # A held-out folder may lie inside the training one, or be linked into it.
-    reserved = {os.path.realpath(path) for path in (*others, *val, *test)}
-    train = [path for path in photos if os.path.realpath(path) not in reserved]
-    _enough(len(train), 2, top, "training")
-    _enough(len(val), 2, held_out, "validation")
-    _enough(len(test), 2, tested or held_out, "the test")
-    return {"train": train, "val": val, "test": test}
-
-
-def _hold_out(photos: Sequence[Path], top: Path, shares: tuple[float, float], most: int) -> Splits:
-    """Split by the order of the names' hashes, which neither the seed nor the folder's place changes."""
-    _enough(len(photos), 6, top, "training, validation and test")
-    order = _shuffled(photos, top)
-    wanted = [min(most, max(2, math.floor(share * len(order)))) for share in shares]
-    # At least two photographs remain for each purpose, however large the shares.
-    val_count = min(wanted[0], len(order) - 4)
-    test_count = min(wanted[1], len(order) - 2 - val_count)
-    val, test = order[:val_count], order[val_count : val_count + test_count]
-    return {"train": sorted(order[val_count + test_count :]), "val": val, "test": test}
-
-
-def _shuffled(photos: Sequence[Path], top: Path) -> list[Path]:
-    return sorted(photos, key=lambda path: (name_seed(path.relative_to(top).as_posix()), path))
-
-
-def _enough(count: int, least: int, where: Path, purpose: str) -> None:
-    if count < least:
-        raise UserError(f"'{where}' gives {count} photographs for {purpose}, but at least {least} are needed.")
-
-
-def _folder(path: str | os.PathLike[str], key: str) -> Path:
-    folder = Path(path).expanduser()
-    if not os.path.lexists(folder):
-        raise UserError(f"{key}={path} does not exist: {_EXPECTED}.")
-    if not os.path.isdir(folder):
-        raise UserError(f"{key}={path} is {'a dangling link' if folder.is_symlink() else 'a file'}: {_EXPECTED}.")
-    return folder
-
-
-def jpeg_images(folder: Path) -> Path:
-    """The photographs of a VOCdevkit, whichever of its folders was given; any other folder is returned as it is."""
-    for pattern in ("JPEGImages", "VOC*/JPEGImages", "VOCdevkit/VOC*/JPEGImages"):
-        found = sorted(path for path in folder.glob(pattern) if os.path.isdir(path))
-        if found:
-            if len(found) > 1:
-                _log.info("Of %d VOC years, %s is used.", len(found), found[-1])
-            return found[-1]
-    return folder
-
-
-def _photographs(folder: Path, key: str, on_error: OnError) -> list[Path]:
-    unopened = (lambda _, sentence: _log.warning("%s", sentence)) if on_error == "skip" else None
-    photos = find_images(folder, recursive=True, unopened=unopened)
-    if not photos:
-        entries = sum(1 for _ in folder.iterdir())
-        found = f"{entries} entries, but no picture ({', '.join(sorted(SUFFIXES))})" if entries else "nothing"
-        raise UserError(f"{key}: '{folder}' holds {found}: {_EXPECTED}.")
-    return photos
-
-
-def _list_file(names: str | os.PathLike[str], root: Path) -> Path:
-    for path in (Path(names).expanduser(), root.expanduser() / names):
-        if path.is_file():
-            return path
-    raise UserError(f"data.list={names} is not a file: expected a text file with the name of one photograph a line.")
-
-
-def _named(photos: Sequence[Path], listing: Path, top: Path) -> list[Path]:
-    """The photographs that a list file names, in their sorted order.
-
-    Raises:
-        UserError: if none of the names has a file, or the list names nothing.
-    """
-    by_name: dict[str, Path] = {}
-    for path in reversed(photos):
-        by_name[_bare(path.name)] = path
-        by_name[path.name] = path
-    lines = listing.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    wanted = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    found: dict[Path, None] = {}
-    missing: list[str] = []
-    for line in wanted:
-        # VOC's own lists may say after the name whether it shows a class, so the first word counts as well.
-        names = [Path(text.replace("\\", "/")).name for text in (line, line.split()[0])]
-        match = next((by_name[key] for name in names for key in (name, _bare(name)) if key in by_name), None)
-        if match is None:
-            missing.append(line)
-        else:
-            found[match] = None
-    if not found:
-        raise UserError(
-            f"None of the {len(wanted)} names in data.list={listing} has a photograph under '{top}'"
-            + (f" (the first is '{wanted[0]}')." if wanted else ".")
-        )
-    if missing:
-        _log.warning(
-            "%d of the %d names in %s have no photograph under '%s' (the first is '%s'); going on with the other %d.",
-            len(missing),
-            len(wanted),
-            listing,
-            top,
-            missing[0],
-            len(found),
-        )
-    return sorted(found)
-
-
-def _bare(name: str) -> str:
-    """A file name without a picture's suffix, if it has one."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in SUFFIXES else name
+        return FixedPairs(self.held_out_pairs(split), self.eval_crop, "voc")
