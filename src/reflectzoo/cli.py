@@ -92,8 +92,8 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[
         return _bad_composition(error, words), 2
     if isinstance(error, OverrideParseException):
         return (
-            f"The override '{error.override}' cannot be read ({_first_line(error)}): write key=value, with quotes of its "
-            "own around a value that has blanks, commas or letters like ü in it: \"key='value'\".",
+            f"The override '{error.override}' cannot be read ({_first_line(error)}): write key=value, with quotes of "
+            "its own around a value that has blanks, commas or letters like ü in it: \"key='value'\".",
             2,
         )
     if isinstance(error, InstantiationException):
