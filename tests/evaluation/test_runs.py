@@ -18,8 +18,9 @@ from PIL import Image
 
 import reflectzoo
 from reflectzoo.config import build, choices, compose_config
+from reflectzoo.data.modules.pairs import PlainPairs
 from reflectzoo.evaluation.benchmark import Benchmark
-from reflectzoo.evaluation.entries import from_checkpoint
+from reflectzoo.evaluation.entries import PredictionsEntry, from_checkpoint
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import read_results
 from reflectzoo.evaluation.runner import evaluate as evaluate_in_python
@@ -106,8 +107,6 @@ def test_the_pictures_it_keeps_score_the_same_when_taken_for_predictions(
 
 
 def test_python_without_a_configuration(pairs: Path, checkpoint: Path, tmp_path: Path) -> None:
-    from reflectzoo.data.modules.pairs import PlainPairs
-
     said: list[str] = []
     results = evaluate_in_python(
         Benchmark("mine", {"pairs": PlainPairs(pairs, test_share=1.0)}),
@@ -195,18 +194,29 @@ def test_a_folder_of_test_pictures_alone_will_do(evaluate: Evaluate, tmp_path: P
 
 
 @pytest.mark.parametrize("name", choices("benchmark"))
-@pytest.mark.parametrize("protocol", [None, *choices("protocol")])
-def test_every_benchmark_and_protocol_composes(name: str, protocol: str | None) -> None:
-    chosen = [f"protocol={protocol}"] if protocol else []
-    config = compose_config([f"benchmark={name}", "data.root=/nowhere", *chosen], "evaluate")
+def test_every_benchmark_composes(name: str) -> None:
+    config = compose_config([f"benchmark={name}", "data.root=/nowhere"], "evaluate")
     assert config.benchmark.name == name
-    read: Protocol = build(config.protocol)
-    assert read.name == (protocol or config.protocol.name)
-    assert read.source
-    assert str(read).startswith(f"{read.name}: ")
-    if protocol is None:
-        parts = {key: build(part) for key, part in config.benchmark.parts.items()}
-        assert all(str(getattr(part, "root", "/nowhere")) == "/nowhere" for part in parts.values())
+    assert config.protocol.name in choices("protocol")
+    parts = {key: build(part) for key, part in config.benchmark.parts.items()}
+    assert all(str(getattr(part, "root", "/nowhere")) == "/nowhere" for part in parts.values())
+
+
+@pytest.mark.parametrize("name", choices("protocol"))
+def test_every_protocol_composes_and_says_whose_it_is(name: str) -> None:
+    # With a benchmark that would choose another one.
+    protocol: Protocol = build(compose_config(["benchmark=sirs_nature", f"protocol={name}"], "evaluate").protocol)
+    assert protocol.name == name
+    assert protocol.source
+    assert str(protocol).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("model", ["ytmt_uct", "corrn", "dynamics"])
+def test_models_compose_beside_a_benchmark(model: str) -> None:
+    config = compose_config(["benchmark=folder", "data.root=/nowhere", f"model={model}"], "evaluate")
+    assert config.model.name == model
+    assert config.benchmark.parts.pairs.root == "/nowhere"
+    assert config.trainer.max_epochs == 1
 
 
 # -- crash and resume -------------------------------------------------------------------------------------------------
@@ -237,7 +247,7 @@ def test_after_a_crash_nothing_is_scored_twice(
         before = crash_after(patch, 5, error)
         if error is OSError:
             with pytest.raises(OSError, match="power cut"):
-                evaluate_raw(evaluate, *common)
+                evaluate(*common)
         else:
             run = evaluate(*common)
             refused(run, "Interrupted; 5 scores", "/run goes on from there", status=130)
@@ -261,11 +271,6 @@ def test_after_a_crash_nothing_is_scored_twice(
     with monkeypatch.context() as patch:
         assert not crash_after(patch, 0, error)
         assert evaluate(*common, "resume=run", folder=None).status == 0
-
-
-def evaluate_raw(evaluate: Evaluate, *overrides: str) -> None:
-    """As the command, but a bug's exception comes through instead of an exit."""
-    evaluate(*overrides)
 
 
 def test_resuming_is_refused_when_something_differs(
@@ -316,20 +321,22 @@ def predictions(folder: Path, pattern: str = "{}.png", leave_out: str | None = N
     "pattern",
     ["{}.png", "{}_t.jpg", "{}-T.bmp", "{}_transmission.png", "pairs/{}.png", "Pairs/transmission/{}.png", "T/{}.png"],
 )
-def test_names_that_fit(evaluate: Evaluate, pairs: Path, tmp_path: Path, pattern: str) -> None:
-    predictions(tmp_path / "mine", pattern)
-    run = evaluate("benchmark=folder", f"data.root={pairs}", "predictions=mine")
-    assert run.status == 0, run.err
-    entry = run.results["entries"][1]
-    assert (entry["name"], entry["matched"], entry["missing"], entry["extra"]) == ("mine", 5, [], [])
+def test_names_that_fit(pairs: Path, tmp_path: Path, pattern: str) -> None:
+    record = matched(pairs, predictions(tmp_path / "mine", pattern))
+    assert (record["name"], record["matched"], record["missing"], record["extra"]) == ("mine", 5, [], [])
 
 
 @pytest.mark.parametrize("mark", ["_", "-", None])
-def test_parts_of_a_name_may_be_joined_or_left_out(evaluate: Evaluate, pairs: Path, tmp_path: Path, mark) -> None:
+def test_parts_of_a_name_may_be_joined_or_left_out(pairs: Path, tmp_path: Path, mark: str | None) -> None:
     predictions(tmp_path / "mine")
     (tmp_path / "mine/sub/d.png").rename(tmp_path / ("mine/d.png" if mark is None else f"mine/sub{mark}d.png"))
-    run = evaluate("benchmark=folder", f"data.root={pairs}", "predictions=mine")
-    assert run.status == 0, run.err
+    assert matched(pairs, tmp_path / "mine")["matched"] == 5
+
+
+def matched(pairs: Path, folder: Path) -> dict[str, Any]:
+    """What a result would say about a folder of predictions."""
+    sets = Benchmark("folder", {"pairs": PlainPairs(pairs, test_share=1.0)}).open(Protocol("plain"))
+    return PredictionsEntry("mine", folder, sets, Protocol("plain")).record()
 
 
 def test_missing_and_extra_predictions_are_named(evaluate: Evaluate, pairs: Path, tmp_path: Path) -> None:
