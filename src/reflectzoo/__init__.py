@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reflectzoo.core.module import ReflectionModule
+    from reflectzoo.inference.api import separate
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "list_models", "load_model"]
+__all__ = ["create_model", "list_models", "load_model", "separate"]
 
 
 def list_models() -> list[str]:
@@ -50,31 +51,34 @@ def create_model(name: str, *overrides: str) -> ReflectionModule:
     return model.eval()
 
 
-def load_model(path: str | Path) -> ReflectionModule:
-    """A trained method from a checkpoint that ``reflectzoo.train`` wrote, in evaluation mode, on the CPU.
+def load_model(
+    model: str | Path, weights: str | Path | None = None, *overrides: str, untrained: bool = False
+) -> ReflectionModule:
+    """A trained method, in evaluation mode, on the CPU.
 
     Args:
-        path: the ``.ckpt`` file.
+        model: one of :func:`list_models`; or, without ``weights``, a file that says by itself what it holds.
+        weights: a checkpoint that ``reflectzoo.train`` wrote, a safetensors file of ``reflectzoo convert``, a file of
+            the authors, the name of weights that ``reflectzoo models`` lists, or an address whose file name carries its
+            sha256; None takes the method's default weights.
+        *overrides: of the model's configuration, for a file that does not say it, e.g. ``"model.net.iterations=2"``.
+        untrained: take fresh weights if there are no trained ones.
 
     Raises:
-        UserError: if the file is missing, damaged, or was not written by the zoo.
+        UserError: if there are no weights, the file is missing, damaged or would run code, or it does not fit.
     """
-    from reflectzoo.config import build_from_record
-    from reflectzoo.core.checkpoints import read_checkpoint
-    from reflectzoo.errors import UserError
+    from reflectzoo.inference.models import load_file, load_for_inference
 
-    checkpoint = read_checkpoint(Path(path), "The checkpoint")
-    record = (checkpoint.get("reflectzoo") or {}).get("config")
-    if not record or "state_dict" not in checkpoint:
-        raise UserError(f"{path} was not written by reflectzoo.train, so it does not say which model it holds.")
-    try:
-        model: ReflectionModule = build_from_record(
-            {**record, "stage1_ckpt": None} if "stage1_ckpt" in record else record
-        )
-    except ValueError as error:
-        raise UserError(f"{path} is not opened: {error}.") from error
-    model.config = record
-    model.on_load_checkpoint(checkpoint)
-    model.load_state_dict(checkpoint["state_dict"])
-    model.attach_vgg()
-    return model.eval()
+    name = str(model)
+    if weights is None and name not in list_models():
+        return load_file(Path(model).expanduser(), None, overrides)
+    return load_for_inference(name, weights, overrides, untrained)
+
+
+def __getattr__(name: str) -> object:
+    # Pillow, OpenCV and the rest are loaded by whoever needs them.
+    if name == "separate":
+        from reflectzoo.inference.api import separate
+
+        return separate
+    raise AttributeError(f"module 'reflectzoo' has no attribute '{name}'")

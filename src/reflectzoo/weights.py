@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
+import re
 import socket
 import sys
 import threading
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
@@ -24,6 +29,8 @@ from reflectzoo.errors import UserError
 REACH_SECONDS = 8.0
 #: Seconds that a download may stand still before it is given up.
 STALL_SECONDS = 20.0
+#: What is known about weights that may be used, one file each.
+RECORDS = Path(__file__).parent / "weight_records"
 
 
 class DownloadError(UserError):
@@ -133,3 +140,192 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+# -- the registry ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """What is known about one file of weights; one JSON file in ``weight_records/`` each.
+
+    Attributes:
+        name: unique; what ``--weights`` takes.
+        model: one of :func:`reflectzoo.list_models`.
+        trained_by: who trained them.
+        trained_on: on what.
+        licence: of the weights; "unknown" where nobody says.
+        source: a page where they come from.
+        file: name of a file in the package, beside the record; or empty.
+        url: where the file can be had; or empty. With neither, people get it by hand from ``source``.
+        sha256: of the file, where there is one.
+        size: of the file in bytes, likewise.
+        overrides: of the model's configuration.
+        metrics: benchmark -> metric -> value, as measured with this program.
+        default: whether the model takes these when none are named.
+        note: a sentence for people.
+    """
+
+    name: str
+    model: str
+    trained_by: str
+    trained_on: str
+    licence: str
+    source: str = ""
+    file: str = ""
+    url: str = ""
+    sha256: str = ""
+    size: int = 0
+    overrides: tuple[str, ...] = ()
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    default: bool = False
+    note: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether this program can get the file by itself."""
+        return bool(self.file or self.url)
+
+
+def records(folder: Path | None = None) -> list[WeightRecord]:
+    """Every record, by name; those marked as default first.
+
+    Args:
+        folder: where the JSON files are; None for the package's.
+
+    Raises:
+        ValueError: for a record that says too little; a mistake of whoever wrote it.
+    """
+    found = []
+    for file in sorted((folder or RECORDS).glob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["overrides"] = tuple(content.get("overrides", ()))
+        try:
+            record = WeightRecord(**content)
+        except TypeError as error:
+            raise ValueError(f"{file.name} is no weight record: {error}") from error
+        if record.available and not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
+            raise ValueError(f"{file.name} has a file, but no sha256 of it")
+        if record.file and Path(record.file).name != record.file:
+            raise ValueError(f"{file.name}: 'file' must be a plain name, got {record.file!r}")
+        found.append(record)
+    return sorted(found, key=lambda record: (not record.default, record.name))
+
+
+def is_url(text: str) -> bool:
+    """Whether this is an address instead of a path."""
+    return urlparse(text).scheme in ("http", "https")
+
+
+def locate(wanted: WeightRecord | str) -> Path:
+    """The file of a record or of an address, downloaded into torch.hub's cache if it is not on this machine.
+
+    Args:
+        wanted: a record, or an address whose file name ends in eight or more digits of its sha256 before the suffix
+            (``name-<digits>.safetensors``).
+
+    Raises:
+        DownloadError: if it cannot be had, or is not the file whose hash is known.
+        UserError: if an address tells no hash, or a record no file.
+    """
+    if isinstance(wanted, str):
+        digits = torch.hub.HASH_REGEX.search(Path(urlparse(wanted).path).name)
+        if digits is None:
+            raise UserError(
+                f"{wanted} does not say the hash of its file: download it by hand and give the path, or use an address "
+                "whose file is called name-<first digits of its sha256>.suffix."
+            )
+        return _fetched(wanted, cache_path(wanted), digits.group(1))
+    if wanted.file:
+        path = RECORDS / wanted.file
+        _check_hash(path, wanted.sha256, wanted.name)
+        return path
+    if not wanted.url:
+        raise UserError(
+            f"The weights '{wanted.name}' cannot be downloaded by a program: get them from {wanted.source} and give "
+            "--weights FILE."
+        )
+    path = cache_path(wanted.url)
+    return _fetched(wanted.url, path.with_name(f"{wanted.sha256[:12]}-{path.name}"), wanted.sha256)
+
+
+def _fetched(url: str, path: Path, sha256: str) -> Path:
+    if path.is_file():
+        _check_hash(path, sha256, path.name)
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():
+                download(url, path, sha256)
+    except OSError as error:
+        raise DownloadError(f"{url} could not be downloaded to {path} ({error}): try again.") from error
+    return path
+
+
+def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) -> None:
+    """Download a file, going on where an earlier try broke off.
+
+    What has arrived is kept in ``<path>.part``; a server that knows byte ranges sends only the rest. Nothing appears
+    under ``path`` unless its hash is right.
+
+    Args:
+        url: of the file.
+        path: where to.
+        sha256: its hash, or the first digits.
+        stall: seconds without a byte after which it is given up.
+
+    Raises:
+        DownloadError: if it fails; what has arrived is kept, unless its hash is wrong.
+    """
+    part = path.with_name(f"{path.name}.part")
+    for again in (False, True):
+        start = part.stat().st_size if part.is_file() else 0
+        request = urllib.request.Request(url, headers={"User-Agent": "reflectzoo"})
+        if start:
+            request.add_header("Range", f"bytes={start}-")
+        rank_zero_info(f"Downloading {url} to {path}" + (f" from byte {start} on" if start else ""))
+        try:
+            with urllib.request.urlopen(request, timeout=stall) as answer:
+                resumed = answer.status == 206 and _starts_at(answer.headers.get("Content-Range", ""), start)
+                if answer.status == 206 and not resumed:
+                    raise DownloadError(f"{url} sends another part of the file than was asked for: try again.")
+                expected = int(answer.headers.get("Content-Length") or -1)
+                got = 0
+                with part.open("ab" if resumed else "wb") as file:
+                    while block := answer.read(2**18):
+                        file.write(block)
+                        got += len(block)
+                if 0 <= expected != got:
+                    raise DownloadError(f"{url} broke off after {start + got} bytes: try again, it goes on from there.")
+        except urllib.error.HTTPError as error:
+            # 416: nothing is left to send, so what is there is complete, or not a part of this file.
+            if error.code != 416:
+                raise DownloadError(f"{url} answers {error.code} {error.reason}: check the address.") from error
+        except (OSError, HTTPException, ValueError) as error:
+            raise DownloadError(
+                f"{url} could not be downloaded ({error}): connect and try again, what has arrived is kept in {part}."
+            ) from error
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found.startswith(sha256.lower()):
+            part.replace(path)
+            return
+        part.unlink()
+        # Half of an older version may have stood there: once more from the start.
+        if again or not start:
+            raise DownloadError(f"{url} is not the file that is expected (sha256 {found[:12]}…, not {sha256[:12]}…).")
+
+
+def _starts_at(content_range: str, start: int) -> bool:
+    found = re.match(r"bytes (\d+)-", content_range)
+    return found is not None and int(found.group(1)) == start
+
+
+def _check_hash(path: Path, sha256: str, name: str) -> None:
+    if not path.is_file():
+        raise DownloadError(f"The weights '{name}' should be in {path}, but are not: install the package again.")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(sha256.lower()):
+        raise DownloadError(f"{path} is not the file that it should be (sha256 {found[:12]}…): delete it, try again.")

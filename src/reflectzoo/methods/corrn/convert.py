@@ -59,6 +59,16 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return complete
 
 
+def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """The model and its settings that a file fits; None if it holds no CoRRN."""
+    try:
+        state = remap(checkpoint)
+    except (UserError, AttributeError, TypeError):
+        return None
+    width = len(state[_FIRST])
+    return "corrn", [f"model.net.width={width}", f"model.net.gradient_decoder={str(_GUIDANCE in state).lower()}"]
+
+
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
     """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 

@@ -72,6 +72,15 @@ def _join_gates(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
+def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """The model and its settings that a file fits; None if it holds no Location-aware SIRR."""
+    try:
+        state = remap(checkpoint)
+    except (UserError, AttributeError, TypeError):
+        return None
+    return "location_aware", [f"model.net.width={_width(state)}"]
+
+
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
     """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 

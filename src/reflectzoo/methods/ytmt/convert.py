@@ -177,6 +177,25 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout:
     )
 
 
+def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """The model and its settings that a file fits; None if it holds no YTMT network.
+
+    Where names and shapes fit two patterns, the paper's main variant is meant (C, not the ablation P; A, not none).
+    """
+    try:
+        layout = layout_of(remap(checkpoint))
+    except (UserError, AttributeError, TypeError):
+        return None
+    if layout.family == "plain":
+        settings = {"in_channels": layout.in_channels, "out_channels": layout.out_channels, "layers": layout.layers}
+        model = "ytmt_pcs" if layout.fused else "ytmt_pas"
+    else:
+        settings = {"hypercolumn": str(layout.hypercolumn).lower()}
+        model = f"ytmt_u{'c' if layout.fused else 'a'}{'s' if layout.stages == 1 else 't'}"
+        model += "_old" if layout.family == "released" else ""
+    return model, [f"model.net.{key}={value}" for key, value in {**settings, "width": layout.width}.items()]
+
+
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
     """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 

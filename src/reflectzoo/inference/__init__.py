@@ -1,0 +1,1 @@
+"""From a photograph to its layers: reading, separating in tiles, writing."""

@@ -1,0 +1,133 @@
+"""Reading and writing that leaves no half files behind, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from reflectzoo.data.images import UnreadableImage
+from reflectzoo.errors import UserError
+
+#: Larger files are no photographs; reading one would fill the memory before anything could say so.
+MAX_BYTES = 2**31
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would grow beyond the allowed size",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOENT: "there is no such folder",
+    errno.ELOOP: "its links lead in a circle",
+}
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as it may stand in a terminal: quoted, and nothing in it moves the cursor."""
+    text = os.fspath(path)
+    return "'" + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + "'"
+
+
+def why(error: OSError) -> str:
+    """What the system says, in words."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file, read at once.
+
+    Raises:
+        UnreadableImage: if there is none, it is larger than :data:`MAX_BYTES`, or it changed while it was read.
+    """
+    try:
+        # Without waiting: a pipe would keep us until somebody writes into it.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise UnreadableImage(f"{shown(path)} {_why_not_opened(path, error)}.") from None
+    with os.fdopen(handle, "rb") as file:
+        before = os.fstat(file.fileno())
+        if stat.S_ISDIR(before.st_mode):
+            raise UnreadableImage(f"{shown(path)} is a folder, not a picture.")
+        if not stat.S_ISREG(before.st_mode):
+            raise UnreadableImage(f"{shown(path)} is no regular file.")
+        if before.st_size > MAX_BYTES:
+            raise UnreadableImage(f"{shown(path)} has {before.st_size / 2**30:.1f} GiB, no photograph has.")
+        try:
+            data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise UnreadableImage(f"{shown(path)} cannot be read ({why(error)}).") from None
+        after = os.fstat(file.fileno())
+    if len(data) != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UnreadableImage(f"{shown(path)} changed while it was read: try again when it is complete.")
+    return data
+
+
+def write_atomically(path: Path, data: bytes, overwrite: bool = False) -> None:
+    """Write a file under another name in the same folder, then give it its own: complete, or not there.
+
+    Args:
+        path: of the file; folders above it are made.
+        data: its content.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        UserError: if the file exists, or cannot be written; nothing is left behind then.
+    """
+    spare: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not overwrite and os.path.lexists(path):
+            raise UserError(_exists(path))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # Not with the name itself, which may be as long as names can be.
+        spare = path.with_name(f".reflectzoo-{os.getpid()}-{secrets.token_hex(6)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(spare, flags, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            os.replace(spare, path)
+        else:
+            _move_to_free_name(spare, path)
+    except OSError as error:
+        raise UserError(
+            f"{shown(path)} cannot be written: {why(error)}; nothing was left behind, choose another place."
+        ) from error
+    finally:
+        if spare is not None:
+            with contextlib.suppress(OSError):
+                spare.unlink()
+
+
+def _move_to_free_name(spare: Path, path: Path) -> None:
+    """Unlike a rename, a link never replaces what another process put there in the meantime."""
+    try:
+        os.link(spare, path)
+    except FileExistsError:
+        raise UserError(_exists(path)) from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise UserError(_exists(path)) from None
+        os.replace(spare, path)
+
+
+def _exists(path: Path) -> str:
+    return f"{shown(path)} exists already and is left as it is: --overwrite (overwrite=True) replaces it."
+
+
+def _why_not_opened(path: Path, error: OSError) -> str:
+    if path.is_symlink() and error.errno == errno.ENOENT:
+        return f"is a link to {shown(os.readlink(path))}, which does not exist"
+    if error.errno == errno.ENOENT:
+        return "does not exist"
+    return f"cannot be opened ({why(error)})"

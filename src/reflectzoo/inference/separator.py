@@ -1,0 +1,329 @@
+"""A network made ready for photographs: any size, any kind of image, on any device."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reflectzoo.errors import UserError
+from reflectzoo.inference.picture import Picture
+from reflectzoo.inference.tiles import (
+    HALO,
+    Layers,
+    Plan,
+    WholeView,
+    bytes_per_pixel,
+    continued,
+    in_tiles,
+    plan_tiles,
+    reduced,
+)
+
+Precision = Literal["32", "16", "bf16"]
+Progress = Callable[[int, int], None]
+
+#: What a run may take of the machine's free memory when nothing is said, and never more than the second.
+_SHARE_OF_FREE = 0.7
+_MOST = int(3.5 * 2**30)
+#: The measured need of a tile knows nothing of the scratch memory of the libraries below torch.
+_SAFETY = 1.5
+_SCRATCH = 300 * 2**20
+#: Pictures up to this size are separated at once without measuring anything.
+_SMALL = 256 * 256
+_LAYERS = ("transmission", "reflection")
+
+
+class Separation(NamedTuple):
+    """Both layers of a picture.
+
+    Attributes:
+        transmission: the scene behind the glass.
+        reflection: what the glass mirrors, as it lies in the picture.
+    """
+
+    transmission: Any
+    reflection: Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was done, for whoever wants to tell.
+
+    Attributes:
+        tiles: how many; 1 if the picture was seen at once.
+        tile: height and width of the largest.
+        statistics: means and maxima over all pixels that tiles were given from the reduced picture.
+    """
+
+    tiles: int
+    tile: tuple[int, int]
+    statistics: int
+
+
+class Separator:
+    """Separates photographs with one network.
+
+    Args:
+        network: ``(1, 3, h, w) in [0, 1] -> {"transmission", "reflection"?}``; a module of the zoo, its network, or any
+            function (an ONNX session, say). Modules are moved to the device and set to evaluation.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: ``32``, or on a GPU ``16`` or ``bf16`` (mixed).
+        memory: bytes that the whole process may take on the CPU, or the tiles on a GPU; None chooses from what is free.
+        tile: largest tile in pixels a side instead of a choice by memory; 0 never cuts.
+        halo: pixels of overlap, see :mod:`reflectzoo.inference.tiles`; None takes the usual ones.
+        smallest: sides below this are continued to it before the network sees them; for functions that need it.
+
+    Raises:
+        UserError: for a device or a precision that is not there.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | Callable[[Tensor], Mapping[str, Any]],
+        device: str = "auto",
+        precision: Precision = "32",
+        memory: int | None = None,
+        tile: int | None = None,
+        halo: int | None = None,
+        smallest: int = 1,
+    ) -> None:
+        self.device = choose_device(device)
+        if precision not in ("32", "16", "bf16"):
+            raise UserError(f"The precision must be 32, 16 or bf16, got {precision!r}.")
+        if precision == "16" and self.device.type == "cpu":
+            raise UserError("The precision 16 needs a GPU: take 32, or bf16.")
+        self.precision = precision
+        self.memory = memory
+        self.tile = tile
+        self.halo = HALO if halo is None else halo
+        self.smallest = smallest
+        self.last: Job | None = None
+        """Of the picture before."""
+        self._per_pixel: float | None = None
+        self.network = network
+        if isinstance(network, nn.Module):
+            network.eval().to(self.device)
+
+    # -- one image -----------------------------------------------------------------------------------------------------
+
+    def layers(self, mixture: Tensor, progress: Progress | None = None) -> Layers:
+        """Separate (3, H, W) in [0, 1], float32; both layers likewise, clamped.
+
+        A method without a reflection gives what the transmission lacks of the mixture.
+
+        Args:
+            mixture: any H and W >= 1.
+            progress: told after each tile how many of how many are done.
+        """
+        height, width = mixture.shape[-2:]
+        image = continued(mixture, max(height, self.smallest), max(width, self.smallest))
+        plan = self._plan(*image.shape[-2:])
+        with torch.inference_mode():
+            while True:
+                try:
+                    layers = self._run(image, plan, progress)
+                    break
+                except torch.OutOfMemoryError:
+                    smaller = plan_tiles(plan.height, plan.width, plan.tile[0] * plan.tile[1] // 2, self.halo)
+                    if smaller.tile[0] * smaller.tile[1] >= plan.tile[0] * plan.tile[1]:
+                        raise UserError(
+                            f"The memory of {self.device} does not suffice for a tile of {plan.tile[1]}x"
+                            f"{plan.tile[0]} pixels: use --device cpu, or a smaller model."
+                        ) from None
+                    plan = smaller
+                    torch.cuda.empty_cache()
+            transmission = layers["transmission"][:, :height, :width].clamp(0, 1)
+            if "reflection" in layers:
+                reflection = layers["reflection"][:, :height, :width].clamp(0, 1)
+            else:
+                reflection = (mixture - transmission).clamp(0, 1)
+        # Not inference tensors: the caller may want gradients of something else.
+        return {"transmission": transmission.clone(), "reflection": reflection.clone()}
+
+    def picture(self, picture: Picture, strength: float = 1.0, progress: Progress | None = None) -> Separation:
+        """Separate a picture; both layers are pictures of the same kind, size, depth, profile and metadata.
+
+        Args:
+            picture: as :func:`~reflectzoo.inference.picture.read_picture` gives it.
+            strength: how much of the removal is applied, from 0 (the picture as it was, exactly) to 1.
+            progress: see :meth:`layers`.
+        """
+        layers = self.blended(picture.tensor(), strength, progress)
+        return Separation(*(picture.with_values(layers[name]) for name in _LAYERS))
+
+    def blended(self, image: Tensor, strength: float = 1.0, progress: Progress | None = None) -> Layers:
+        """As :meth:`layers` for grey (1, H, W), too, with the transmission ``I + strength (T - I)``.
+
+        Raises:
+            UserError: if the strength is not in [0, 1].
+        """
+        if not 0 <= strength <= 1:
+            raise UserError(f"The strength must lie between 0 and 1, got {strength}.")
+        layers = self.layers(image.expand(3, -1, -1), progress)
+        if image.shape[0] == 1:
+            layers = {name: layer.mean(dim=0, keepdim=True) for name, layer in layers.items()}
+        if strength < 1:
+            layers["transmission"] = image + strength * (layers["transmission"] - image)
+        return layers
+
+    # -- how -----------------------------------------------------------------------------------------------------------
+
+    def _run(self, image: Tensor, plan: Plan, progress: Progress | None) -> Layers:
+        if plan.count == 1:
+            self.last = Job(1, (image.shape[-2], image.shape[-1]), 0)
+            # Not continued to the stride: the network's own way with odd sizes is what its authors had.
+            found = self._call(image[None].to(self.device))
+            if progress:
+                progress(1, 1)
+            return {name: layer[0].to("cpu", torch.float32) for name, layer in found.items()}
+        view = WholeView()
+        with view.learning():
+            self._call(reduced(image).to(self.device))
+        self.last = Job(plan.count, plan.tile, view.statistics)
+        joined: Layers | None = None
+        for number, joined in enumerate(in_tiles(self._call, image, plan, view, self.device), start=1):
+            if joined is None and progress:
+                progress(number, plan.count)
+        assert joined is not None
+        return joined
+
+    def _call(self, image: Tensor) -> Layers:
+        kind = self.device.type
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        with torch.autocast(kind, dtype, enabled=True) if self.precision != "32" else contextlib.nullcontext():
+            outputs = self.network(image)
+        return {name: outputs[name] for name in _LAYERS if outputs.get(name) is not None}
+
+    def _plan(self, height: int, width: int) -> Plan:
+        pixels = height * width
+        if self.tile == 0 or (self.tile is None and pixels <= _SMALL):
+            limit = math.inf
+        elif self.tile is not None:
+            limit = self.tile**2
+        else:
+            limit = self._pixels_in_budget(pixels)
+        return plan_tiles(height, width, int(min(limit, 4 * (height + 32) * (width + 32))), self.halo)
+
+    def _pixels_in_budget(self, pixels: int) -> float:
+        """How large a tile may be."""
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            room = float(self.memory if self.memory is not None else _SHARE_OF_FREE * free)
+        else:
+            room = float(self.memory if self.memory is not None else min(_SHARE_OF_FREE * free_memory(), _MOST))
+            if self.memory is not None or _SHARE_OF_FREE * free_memory() > _MOST:
+                room -= resident()
+            # The padded picture, both layers, and what the layers become before they are written: float32.
+            room -= pixels * 3 * 4 * 5
+            room -= _SCRATCH
+        if self._per_pixel is None:
+            with torch.inference_mode():
+                self._per_pixel = bytes_per_pixel(self._call, self.device)
+        return max(room, 0.0) / (self._per_pixel * _SAFETY)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"There is no device '{name}': use auto, cpu, cuda or cuda:NUMBER.") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, False) or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UserError(f"This machine (or this build of torch) has no device '{name}': use --device cpu.")
+    return device
+
+
+def parse_bytes(text: str) -> int:
+    """``2G``, ``800M``, ``1.5GiB``: bytes, counted in powers of 1024.
+
+    Raises:
+        UserError: for anything else.
+
+    Example:
+        >>> parse_bytes("1.5G") == 3 * 2**29
+        True
+    """
+    word = text.strip().upper().removesuffix("IB").removesuffix("B")
+    factors = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    with contextlib.suppress(ValueError, OverflowError):
+        number = float(word[:-1]) * factors[word[-1]] if word[-1:] in factors else float(word)
+        if number > 0 and math.isfinite(number):
+            return int(number)
+    raise UserError(f"'{text}' is no amount of memory: write 2G or 800M.")
+
+
+def free_memory() -> int:
+    """Bytes that the system would give now; half a gibibyte where it does not say."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        # In a container the machine's own memory says nothing.
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        found.append(max(limit - int(Path("/sys/fs/cgroup/memory.current").read_text()), 0))
+    if not found:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return min(found, default=2**29)
+
+
+def resident() -> int:
+    """Bytes that this process holds now; 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def difference(separator: Separator, mixture: Tensor, tile: int) -> dict[str, float]:
+    """Largest difference between tiles and the whole picture, by layer.
+
+    The picture should have sides that are multiples of the stride; others are continued to it in tiles only.
+
+    Args:
+        separator: whose own choice of tiles is not changed.
+        mixture: (3, H, W).
+        tile: of this many pixels a side at most.
+    """
+    before = separator.tile
+    try:
+        separator.tile = 0
+        whole = separator.layers(mixture)
+        separator.tile = tile
+        cut = separator.layers(mixture)
+    finally:
+        separator.tile = before
+    return {name: float((whole[name] - cut[name]).abs().max()) for name in whole}
+
+
+def side_by_side(pictures: list[Picture]) -> Picture:
+    """Pictures of one height beside each other, with the metadata of the first.
+
+    Raises:
+        ValueError: if there are none, or they are not of one height and kind.
+    """
+    first = pictures[0]
+    joined = first.with_values(torch.cat([each.tensor() for each in pictures], dim=2))
+    alphas = [each.alpha for each in pictures if each.alpha is not None]
+    return replace(joined, alpha=np.concatenate(alphas, axis=1) if alphas else None)
