@@ -15,6 +15,7 @@ from reflectzoo.evaluation.results import AVERAGE
 _DIGITS = {"psnr": 2, "ssim": 3, "lmse": 4, "ncc": 3, "si": 3, "ssimr": 3, "sir": 3, "lpips": 3}
 _MAIN = ("psnr", "ssim")
 _NARROWEST = 100
+_NOTHING = "·"
 
 
 def show(results: Mapping[str, Any], published: bool = True, console: Console | None = None) -> None:
@@ -150,12 +151,16 @@ def _with_published(
         table.add_row(
             Text(f"{method} [{marks}]", style="dim"),
             *(
-                Text(" / ".join(_range(cells.get(place, []), keys.get(place, "")) for place in group), style="dim")
+                Text(_group([_range(cells.get(place, []), keys.get(place, "")) for place in group]), style="dim")
                 for group in places
             ),
         )
     lines = [f"[{mark}] {source}" for source, mark in sources.items()]
     return Group(table, Text("As published, by the papers' own protocols:\n" + "\n".join(lines), style="dim"))
+
+
+def _group(values: Sequence[str]) -> str:
+    return " / ".join(values) if any(value != _NOTHING for value in values) else _NOTHING
 
 
 def _grid(facts: Sequence[Published], place: Any) -> dict[str, dict[str, list[Published]]]:
@@ -168,7 +173,7 @@ def _grid(facts: Sequence[Published], place: Any) -> dict[str, dict[str, list[Pu
 def _range(facts: Sequence[Published], key: str) -> str:
     """One value, or the least and the largest where sources disagree."""
     shown = list(dict.fromkeys(_number(value, key) for value in sorted(fact.value for fact in facts)))
-    return "–".join(dict.fromkeys((shown[0], shown[-1]))) if shown else "·"
+    return "–".join(dict.fromkeys((shown[0], shown[-1]))) if shown else _NOTHING
 
 
 def _best(results: Mapping[str, Any], dataset: str, layer: str, key: str) -> float | None:
@@ -184,7 +189,7 @@ def _best(results: Mapping[str, Any], dataset: str, layer: str, key: str) -> flo
 
 def _cell(value: float | None, key: str, best: float | None) -> Text:
     return Text(
-        "·" if value is None else _number(value, key), style="bold" if value is not None and value == best else ""
+        _NOTHING if value is None else _number(value, key), style="bold" if value is not None and value == best else ""
     )
 
 
