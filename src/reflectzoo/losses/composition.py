@@ -169,7 +169,8 @@ class CompositionLoss(LossTerm):
     """:func:`composition_loss` in both forms: true T with predicted R, plus predicted T with true R.
 
     Dong et al., ICCV 2021, L_res below equation 8. Needs ``alpha`` among the batch's draws, as
-    ``synthesis=location_aware``, ``ibcln`` and ``zhang`` have it. Samples without it or without a true reflection, such as real pairs, are left out.
+    ``synthesis=location_aware``, ``ibcln`` and ``zhang`` have it. Samples without it or without a true reflection, such
+    as real pairs, are left out.
     """
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:

@@ -19,8 +19,8 @@ from reflectzoo.methods.location_aware.net import LocationAwareNet
 class LocationAware(AdversarialModule):
     """Location-aware Single Image Reflection Removal (Dong et al., ICCV 2021), Sec. 5.
 
-    The two phases differ in the learning rate, which follows the schedule, and in the data, which follow ``data.later``;
-    so one fit runs through both and resumes in either. ``stage1_ckpt`` starts from a finished first one.
+    The two phases differ in the learning rate, which follows the schedule, and in the data, which follow
+    ``data.later``: one fit runs through both and resumes in either. ``stage1_ckpt`` starts from a finished first one.
 
     Args:
         init: what a new network starts from. ``normal``: weights from N(0, ``init_std``^2), biases 0, slopes 0.25, the
@@ -87,19 +87,21 @@ def start_normal(net: nn.Module, std: float) -> None:
 def start_as_copy(net: LocationAwareNet) -> None:
     """Weights after He et al., biases 0, and three channels that hand the last transmission on unchanged.
 
-    They run through the first convolution, the first skip connection and the last two layers, in which all other
-    weights start at a tenth; so every iteration's transmission starts near the mixture, and only what must be taken
-    away is to be learnt. The reflection starts at 0.1 everywhere: under its rectifier and the gamma of its loss a black
-    one would get no gradient.
+    They run through the first convolution, the first skip connection and the last two layers, so every iteration's
+    transmission starts as the mixture, and only what must be taken away is to be learnt. The layers before an output
+    start at a tenth, or the first steps of Adam, as long for a large input as for a small one, would spoil the copy.
+    The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a black one would get no
+    gradient.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    heads = [net.conv10[0], net.output[0], net.det_conv_mask1[2]]
-    for head in heads if net.detection == "none" else [*heads, net.det_conv_mask0[2]]:
-        _weight(head).mul_(0.1)
+    outputs = [net.det_conv_mask1] if net.detection == "none" else [net.det_conv_mask1, net.det_conv_mask0]
+    for layer in (net.conv10[0], *(head[index] for head in outputs for index in (0, 2))):
+        _weight(layer).mul_(0.1)
+    _weight(net.output[0]).zero_()
     _weight(net.conv1[0])[:3] = 0
     _weight(net.conv10[0])[:3] = 0
     for layer, first in ((net.conv1[0], 3), (net.conv10[0], 0), (net.output[0], 0)):

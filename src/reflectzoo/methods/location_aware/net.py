@@ -13,9 +13,9 @@ is called ``visibility``; everything that leaves is ``confidence``, C = 1 - visi
 dominates.
 
 Shortcuts that leave the numbers as they are: the four gates are one convolution; the first step's memory is empty, so
-neither its half of that kernel nor the forget gate is computed. Without gradients the LSTM goes over the picture in
-bands, and on a CPU everything is channels-last, wide convolutions follow Winograd (:mod:`reflectzoo.nets.winograd`) and
-an upsampling step is one 3x3 convolution. :func:`plain_form` switches all of it off, which the tests compare with.
+neither its half of that kernel nor the forget gate is computed; on a CPU everything is channels-last. Without gradients
+the LSTM goes over the picture in bands, and on a CPU wide convolutions follow Winograd, an upsampling step being one of
+them (:mod:`reflectzoo.nets.winograd`). :func:`plain_form` switches all of it off, which the tests compare with.
 """
 
 from __future__ import annotations
@@ -486,7 +486,7 @@ class LocationAwareNet(nn.Module):
             ceil(W / 2)). Float32 whatever the precision.
         """
         image = _pad(_full(mixture))
-        if image.device.type == "cpu" and not torch.is_grad_enabled() and not _plain.get():
+        if image.device.type == "cpu" and not _plain.get():
             # In this layout a CPU's narrow and its transposed convolutions take half the time.
             image = image.contiguous(memory_format=torch.channels_last)
         height, width = mixture.shape[-2:]
