@@ -167,6 +167,9 @@ def _load_ours(path: Path, state: Mapping[str, Tensor], record: dict[str, Any]) 
     module.on_load_checkpoint({"reflectzoo": record})
     net = {key.removeprefix("net."): each for key, each in state.items() if key.startswith("net.")}
     _fill(module.net, net, shown(path), module.name)
+    others = {key: each for key, each in state.items() if not key.startswith("net.")}
+    if others:  # a discriminator, say; our safetensors leave it out
+        module.load_state_dict(others, strict=False)
     _attach(module)
     return module.eval()
 

@@ -35,7 +35,8 @@ from reflectzoo.data.images import SUFFIXES, UnreadableImage
 from reflectzoo.errors import UserError
 from reflectzoo.inference.files import read_bytes, shown, write_atomically
 
-Values: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Values: TypeAlias = npt.NDArray[Any]
+"""uint8 or uint16."""
 
 #: What a folder is searched for.
 PICTURE_SUFFIXES = SUFFIXES | {".jpe", ".jfif", ".avif", ".heic", ".heif", ".jp2", ".tga"}
@@ -124,7 +125,8 @@ class Picture:
     def tensor(self) -> Tensor:
         """The values as float32 (1 or 3, H, W) in [0, 1]; what :meth:`with_values` rounds back to the same integers."""
         wide = torch.from_numpy(self.values.astype(np.int32) if self.depth == 16 else self.values)
-        return wide.permute(2, 0, 1).to(torch.float32) / (2**self.depth - 1)
+        image: Tensor = wide.permute(2, 0, 1).to(torch.float32) / (2**self.depth - 1)
+        return image
 
     def with_values(self, image: Tensor) -> Picture:
         """Another picture of the same kind and origin.
@@ -248,8 +250,8 @@ def from_pil(image: Image.Image, upright: bool = True) -> Picture:
 def _from_file(image: Image.Image, data: bytes, name: str) -> Picture:
     origin, notes = _origin(image, data)
     orientation = orientation_of(image)
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        notes = (*notes, f"Of the {image.n_frames} pages or frames only the first is worked on.")
+    if (pages := int(getattr(image, "n_frames", 1))) > 1 and image.format != "MPO":
+        notes = (*notes, f"Of the {pages} pages or frames only the first is worked on.")
     deep = _deep(image, data)
     if deep is None:
         image.load()

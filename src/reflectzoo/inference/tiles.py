@@ -205,7 +205,7 @@ class WholeView(TorchFunctionMode):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the mode; after a tile all notes must have been used."""
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         if kind is None and self._place is not None and self._next != len(self._notes):
             raise RuntimeError(f"a tile asked for {self._next} of {len(self._notes)} statistics of the whole picture")
 
@@ -342,7 +342,7 @@ def in_tiles(
         for column in plan.columns:
             tile = padded[:, row.start : row.stop, column.start : column.stop]
             share = window(row, plan.halo)[:, None] * window(column, plan.halo)
-            where = Where(row.start, column.start, *tile.shape[-2:], plan.height, plan.width)
+            where = Where(row.start, column.start, tile.shape[-2], tile.shape[-1], plan.height, plan.width)
             image = tile[None].to(device)
             if view is None or plan.count == 1:
                 layers = network(image)
@@ -381,11 +381,11 @@ def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = STRIDE)
 # -- memory ----------------------------------------------------------------------------------------------------------
 
 
-class _Held(TorchDispatchMode):
+class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows how many bytes the results of torch's operators hold."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
