@@ -132,7 +132,7 @@ def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[Separatio
     mixture = batch["mixture"]
     rows: list[Separation] = []
     for name, images in (outputs.get("aux") or {}).items():
-        if not (isinstance(images, list) and all(_is_like(image, mixture) for image in images)):
+        if not (isinstance(images, list) and images and all(_is_like(image, mixture) for image in images)):
             continue
         row = {"input": mixture[index]}
         row |= {f"iteration {number}": image[index].expand(3, -1, -1) for number, image in enumerate(images, start=1)}
