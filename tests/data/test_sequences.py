@@ -82,6 +82,20 @@ def test_half_of_the_sequences_are_mirrored() -> None:
     assert 33 < mirrored < 67
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_true_motion_leads_from_the_centre_to_every_frame(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    photos = [rng.integers(0, 256, (90, 100, 3), dtype=np.uint8) for _ in range(2)]
+    views = Motion(3, 32, (0, 2), (10, 20)).cut(photos[0], photos[1], seed)
+    for layer, frames in enumerate((views.transmissions, views.reflections)):
+        assert (views.motion[layer, 1] == 0).all()
+        for frame, (right, down) in zip(frames, views.motion[layer].tolist(), strict=True):
+            rows = slice(max(0, -down), 32 - max(0, down))
+            columns = slice(max(0, -right), 32 - max(0, right))
+            there = (slice(rows.start + down, rows.stop + down), slice(columns.start + right, columns.stop + right))
+            assert (frame[there] == frames[1][rows, columns]).all()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 30), (2400, 40), (30, 900), (700, 800)])
 def test_photographs_of_any_size(size: tuple[int, int]) -> None:
     motion = Motion(3, 24, (0, 2), (3, 5))

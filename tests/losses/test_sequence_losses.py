@@ -286,5 +286,5 @@ def test_discriminator_is_made_for_the_representation() -> None:
 
 @pytest.mark.parametrize("term", [DecouplingLoss(), ViewSynthesisLoss(), TransferLoss()])
 def test_other_networks_are_told_in_a_sentence(term: nn.Module) -> None:
-    with pytest.raises(UserError, match="~loss.terms"):
+    with pytest.raises(UserError, match=r"~loss\.terms"):
         term({"transmission": torch.zeros(1, 3, 8, 8)}, sequence_batch(1))

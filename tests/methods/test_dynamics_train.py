@@ -330,6 +330,7 @@ def test_the_student_alone_from_a_training_of_both(
     whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def take_out(source: Path, target: Path) -> int:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setattr(sys, "argv", ["dynamics", str(source), str(target)])
         with pytest.raises(SystemExit) as stop:
             main()

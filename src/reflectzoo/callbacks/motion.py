@@ -85,5 +85,5 @@ def motion_images(outputs: Outputs, batch: Batch, index: int) -> tuple[dict[str,
                 side = max(1, min(picture.shape[-2:]) // 6)
                 corner = motion_colours(true[place, other].to(picture)[:, None, None], most)
                 picture[:, :side, :side] = corner
-            images[f"{layer} moves {name}"] = picture
+            images[f"{layer[0].upper()} moves, {name}"] = picture
     return images, "full colour: " + ", ".join(full)
