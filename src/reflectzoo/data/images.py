@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,10 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def find_images(
-    folder: str | os.PathLike[str], recursive: bool = False, unopened: Callable[[str, str], None] | None = None
+    folder: str | os.PathLike[str],
+    recursive: bool = False,
+    unopened: Callable[[str, str], None] | None = None,
+    suffixes: Collection[str] = SUFFIXES,
 ) -> list[Path]:
     """The picture files of a folder, told by their suffix, sorted by their path.
 
@@ -96,6 +99,7 @@ def find_images(
         folder: where to look; must exist.
         recursive: look into subfolders too (links to folders are not followed).
         unopened: told the path of a folder below this one that cannot be opened, and a sentence; None raises.
+        suffixes: what a picture's name may end in, in small letters.
 
     Raises:
         UserError: if the folder, or without ``unopened`` one below it, cannot be opened.
@@ -113,7 +117,7 @@ def find_images(
         found.extend(
             Path(place, name)
             for name in files
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
         )
     return sorted(found, key=lambda path: path.as_posix())
 

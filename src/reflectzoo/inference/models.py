@@ -39,6 +39,18 @@ class Layout(NamedTuple):
     overrides: tuple[str, ...] = ()
 
 
+class Opened(NamedTuple):
+    """A network with its weights, before it may look.
+
+    Attributes:
+        module: in evaluation mode; no VGG is attached yet.
+        record: what its file says, or what was found out about it: ``model``, ``config``, ``phase``, ``vgg``.
+    """
+
+    module: ReflectionModule
+    record: dict[str, Any]
+
+
 class Source(NamedTuple):
     """Where weights come from.
 
@@ -137,6 +149,18 @@ def load_file(path: Path, model: str | None = None, overrides: tuple[str, ...] =
     Raises:
         UserError: if it is damaged, would run code, holds no network of the zoo, or another than ``model``.
     """
+    module, record = open_file(path, model, overrides)
+    used = record.get("vgg")
+    if used and used.get("fingerprint"):
+        module.on_load_checkpoint({"reflectzoo": record})
+    elif used:
+        module.expect_vgg(used["source"])
+    _attach(module)
+    return module
+
+
+def open_file(path: Path, model: str | None = None, overrides: tuple[str, ...] = ()) -> Opened:
+    """As :func:`load_file`, without the VGG that the network may look through."""
     if path.suffix == ".safetensors":
         return _load_safetensors(path, model, overrides)
     content = read_checkpoint(path, "weights")
@@ -150,7 +174,7 @@ def load_file(path: Path, model: str | None = None, overrides: tuple[str, ...] =
 # -- our own files ---------------------------------------------------------------------------------------------------
 
 
-def _load_ours(path: Path, state: Mapping[str, Tensor], record: dict[str, Any]) -> ReflectionModule:
+def _load_ours(path: Path, state: Mapping[str, Tensor], record: dict[str, Any]) -> Opened:
     from reflectzoo.config import build_from_record
 
     config = dict(record["config"])
@@ -164,17 +188,16 @@ def _load_ours(path: Path, state: Mapping[str, Tensor], record: dict[str, Any]) 
     module.config = config
     if not needs_vgg(module.net):
         record = {**record, "vgg": None}  # that of the loss, which nobody asks here
-    module.on_load_checkpoint({"reflectzoo": record})
+    module.on_load_checkpoint({"reflectzoo": {**record, "vgg": None}})
     net = {key.removeprefix("net."): each for key, each in state.items() if key.startswith("net.")}
     _fill(module.net, net, shown(path), module.name)
     others = {key: each for key, each in state.items() if not key.startswith("net.")}
     if others:  # a discriminator, say; our safetensors leave it out
         module.load_state_dict(others, strict=False)
-    _attach(module)
-    return module.eval()
+    return Opened(module.eval(), {**record, "config": config})
 
 
-def _load_safetensors(path: Path, model: str | None, overrides: tuple[str, ...]) -> ReflectionModule:
+def _load_safetensors(path: Path, model: str | None, overrides: tuple[str, ...]) -> Opened:
     state, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         return _load_foreign(path, state, model, overrides)
@@ -232,15 +255,14 @@ def recognise(checkpoint: Mapping[str, Any]) -> list[Layout]:
     return found
 
 
-def _load_foreign(
-    path: Path, content: Mapping[str, Any], model: str | None, overrides: tuple[str, ...]
-) -> ReflectionModule:
+def _load_foreign(path: Path, content: Mapping[str, Any], model: str | None, overrides: tuple[str, ...]) -> Opened:
     name = shown(path)
     layouts = recognise(content)
     if model is None:
         if not layouts:
             raise UserError(
-                f"{name} is not recognised as weights of any method of the zoo: name the model it is of, with --model."
+                f"{name} was not written by reflectzoo.train and is not recognised as any method's weights: name the "
+                "model that it is of, with model= (--model)."
             )
         model = layouts[0].model
     # A model that was named may be a sibling of the one recognised (the same names and shapes): then its settings fit.
@@ -249,11 +271,10 @@ def _load_foreign(
     state, phase = _remapped(module.net, content, name, model)
     module.on_load_checkpoint({"reflectzoo": {"phase": phase}})
     _fill(module.net, state, name, model)
-    if needs_vgg(module.net) and module.vgg_source == "auto":
-        # They have learnt to see through ImageNet's; with others their output would be noise.
-        module.vgg_source = "imagenet"
-    _attach(module)
-    return module.eval()
+    # They have learnt to see through ImageNet's VGG; with random weights their output would be noise.
+    source = "imagenet" if module.vgg_source == "auto" else module.vgg_source
+    vgg = {"source": source, "fingerprint": None} if needs_vgg(module.net) else None
+    return Opened(module.eval(), {"model": module.name, "config": module.config, "phase": phase, "vgg": vgg})
 
 
 def _related(one: str, other: str) -> bool:

@@ -127,7 +127,7 @@ class Separator:
         height, width = mixture.shape[-2:]
         image = continued(mixture, max(height, self.smallest), max(width, self.smallest))
         plan = self._plan(*image.shape[-2:])
-        with torch.inference_mode():
+        with torch.no_grad():
             while True:
                 try:
                     layers = self._run(image, plan, progress)
@@ -141,13 +141,13 @@ class Separator:
                         ) from None
                     plan = smaller
                     torch.cuda.empty_cache()
-            transmission = layers["transmission"][:, :height, :width].clamp(0, 1)
+            # In place: they are ours, and of a large photograph each copy counts.
+            transmission = layers["transmission"][:, :height, :width].clamp_(0, 1)
             if "reflection" in layers:
-                reflection = layers["reflection"][:, :height, :width].clamp(0, 1)
+                reflection = layers["reflection"][:, :height, :width].clamp_(0, 1)
             else:
                 reflection = (mixture - transmission).clamp(0, 1)
-        # Not inference tensors: the caller may want gradients of something else.
-        return {"transmission": transmission.clone(), "reflection": reflection.clone()}
+        return {"transmission": transmission, "reflection": reflection}
 
     def picture(self, picture: Picture, strength: float = 1.0, progress: Progress | None = None) -> Separation:
         """Separate a picture; both layers are pictures of the same kind, size, depth, profile and metadata.
@@ -184,7 +184,7 @@ class Separator:
             found = self._call(image[None].to(self.device))
             if progress:
                 progress(1, 1)
-            return {name: layer[0].to("cpu", torch.float32) for name, layer in found.items()}
+            return {name: layer[0].to("cpu", torch.float32, copy=True) for name, layer in found.items()}
         view = WholeView()
         with view.learning():
             self._call(reduced(image).to(self.device))
@@ -226,7 +226,7 @@ class Separator:
             room -= pixels * 3 * 4 * 5
             room -= _SCRATCH
         if self._per_pixel is None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 self._per_pixel = bytes_per_pixel(self._call, self.device)
         return max(room, 0.0) / (self._per_pixel * _SAFETY)
 

@@ -352,7 +352,8 @@ def in_tiles(
             bottom, right = min(row.stop, height), min(column.stop, width)
             for name, layer in layers.items():
                 if name not in joined:
-                    joined[name] = torch.zeros(layer.shape[1], height, width)
+                    # Written to, not only promised: what a run takes is seen at its first tile.
+                    joined[name] = torch.full((layer.shape[1], height, width), 0.0)
                 part = layer[0].to("cpu", torch.float32) * share
                 inside = part[:, : bottom - row.start, : right - column.start]
                 joined[name][:, row.start : bottom, column.start : right] += inside

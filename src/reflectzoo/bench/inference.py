@@ -1,0 +1,162 @@
+"""``python -m reflectzoo.bench.inference``: what a photograph takes, in seconds and in memory, for each method.
+
+Each cell runs in a process of its own, with fresh weights (speed does not depend on them) and the usual choice of
+tiles. Seconds are those of the separation alone, without starting Python; memory is the peak of the whole process,
+libraries and weights included. Where a cell would take longer than ``--seconds``, it stops after the tile at which the
+time is up, and says of how many tiles its time is an estimate; memory is then the peak so far, and every later tile
+takes as much as one of these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from reflectzoo.bench.measure import machine
+from reflectzoo.cli import sentence
+from reflectzoo.inference.models import load_for_inference
+from reflectzoo.inference.separator import Separator, parse_bytes
+
+SIZES = {"400x540": (400, 540), "1024x768": (768, 1024), "4000x3000": (3000, 4000)}
+METHODS = ("ytmt_uct", "ytmt_ucs", "location_aware", "corrn", "dynamics_student")
+_CHILD_SECONDS = 3600
+
+
+class _EnoughError(Exception):
+    """The time is up."""
+
+
+def measure(
+    model: str, height: int, width: int, limit: float, memory: int | None, overrides: Sequence[str]
+) -> dict[str, object]:
+    """One cell, in this process.
+
+    Args:
+        model: one of :func:`reflectzoo.list_models`.
+        height: of the photograph.
+        width: of the photograph.
+        limit: seconds after which it stops at the next tile.
+        memory: as for :class:`~reflectzoo.inference.separator.Separator`.
+        overrides: of the model.
+    """
+    module = load_for_inference(model, None, ("model.vgg=random", *overrides), untrained=True)
+    if hasattr(module.net, "set_active_stage"):
+        module.net.set_active_stage(2)
+    separator = Separator(module, "cpu", memory=memory)
+    picture = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    times = [time.perf_counter()]
+    counts = [0, 1]
+
+    def told(done: int, tiles: int) -> None:
+        times.append(time.perf_counter())
+        counts[:] = [done, tiles]
+        if times[-1] - times[0] > limit and done < tiles:
+            raise _EnoughError
+
+    try:
+        separator.layers(picture, told)
+    except _EnoughError:
+        pass
+    times.append(time.perf_counter())
+    done, tiles = counts
+    # Before the first tile's end lies the look at the reduced picture; one tile is like another, but for the last of a
+    # row and of a column, which may be smaller.
+    taken = times[-1] - times[0]
+    if done < tiles:
+        each = (times[done] - times[1]) / (done - 1) if done > 1 else taken
+        taken += (tiles - done) * each
+    job = separator.last
+    return {
+        "seconds": taken,
+        "tiles": tiles,
+        "measured_tiles": done,
+        "tile": list(job.tile) if job else None,
+        "peak_bytes": _peak(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print a table.
+
+    Args:
+        argv: arguments; those of the command line when None.
+
+    Returns:
+        0; 2 for a mistake in what was given.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m reflectzoo.bench.inference",
+        description="Seconds and peak memory of a separation, for each method and size, on this machine, now.",
+    )
+    parser.add_argument("model", nargs="*", default=list(METHODS), help="methods (default: %(default)s)")
+    parser.add_argument("--size", action="append", choices=list(SIZES), help="only these sizes")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="for a cell, the rest is estimated (default %(default)s)"
+    )
+    parser.add_argument("--memory", help="as for reflectzoo remove, e.g. 2G")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--override", action="append", default=[], help="of the model, e.g. model.net.width=16")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    sizes = arguments.size or list(SIZES)
+    if arguments.child:
+        memory = parse_bytes(arguments.memory) if arguments.memory else None
+        cell = measure(arguments.model[0], *SIZES[sizes[0]], arguments.seconds, memory, arguments.override)
+        _say(json.dumps(cell))
+        return 0
+    here = machine()
+    _say(f"{here['cpu']}, {here['threads']} threads, torch {here['torch']}, load {here['load']} at the start")
+    rows = []
+    for model in arguments.model:
+        for size in sizes:
+            command = [sys.executable, "-m", "reflectzoo.bench.inference", model, "--child", "--size", size]
+            command += ["--seconds", str(arguments.seconds), "--threads", str(torch.get_num_threads())]
+            command += [word for each in arguments.override for word in ("--override", each)]
+            command += ["--memory", arguments.memory] if arguments.memory else []
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_CHILD_SECONDS, check=False)
+            if done.returncode:
+                _say(f"{model} {size} failed: {done.stderr.strip().splitlines()[-1]}")
+                return done.returncode
+            cell = json.loads(done.stdout.splitlines()[-1])
+            rows.append({"model": model, "size": size, **cell})
+            whole = cell["measured_tiles"] == cell["tiles"]
+            note = "" if whole else f"  ESTIMATED from {cell['measured_tiles']} of {cell['tiles']} tiles"
+            if whole and cell["tiles"] > 1:
+                note = f"  {cell['tiles']} tiles"
+            _say(f"  {model:18s} {size:>10s} {cell['seconds']:9.1f} s {cell['peak_bytes'] / 2**30:6.2f} GiB{note}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": here, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+def _peak() -> int:
+    """Most bytes that this process has held."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Exception as error:
+        told = sentence(error, [])
+        if told is None:
+            raise
+        sys.stderr.write(f"reflectzoo: {told[0]}\n")
+        sys.exit(told[1])

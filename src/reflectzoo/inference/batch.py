@@ -1,0 +1,226 @@
+"""Many photographs: which ones, where their results go, and a report at the end."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from reflectzoo.data.images import find_images
+from reflectzoo.errors import Interrupted, UserError
+from reflectzoo.inference.files import shown
+from reflectzoo.inference.picture import PICTURE_SUFFIXES, Picture, format_of, read_picture, suffix_for
+from reflectzoo.inference.separator import Separator, side_by_side
+
+_KINDS = ("transmission", "reflection", "side-by-side")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written for a photograph besides its transmission, and how.
+
+    Attributes:
+        reflection: the reflection, too.
+        side_by_side: all in one picture, too.
+        strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
+        overwrite: replace results that exist.
+    """
+
+    reflection: bool = False
+    side_by_side: bool = False
+    strength: float = 1.0
+    overwrite: bool = False
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names of the results."""
+        chosen = (True, self.reflection, self.side_by_side)
+        return [kind for kind, wanted in zip(_KINDS, chosen, strict=True) if wanted]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One photograph.
+
+    Attributes:
+        source: its file.
+        stem: the results' path without ``.<kind><suffix>``.
+        exact: the transmission's path, where it was named.
+    """
+
+    source: Path
+    stem: Path
+    exact: Path | None = None
+
+    def target(self, kind: str, suffix: str) -> Path:
+        """The path of a result."""
+        if self.exact is not None:
+            if kind == "transmission":
+                return self.exact
+            return self.exact.with_name(f"{self.exact.stem}.{kind}{self.exact.suffix}")
+        return self.stem.with_name(f"{self.stem.name}.{kind}{suffix}")
+
+
+def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, wanted: Wanted) -> list[Task]:
+    """The photographs that words of a command line mean.
+
+    A word is a file, a folder, or a pattern with ``*``, ``?`` or ``[`` where no file is called so. In folders earlier
+    results (``.transmission.`` and so on) and hidden files are left out, links to folders are not followed; with
+    ``output`` the tree below a folder is kept.
+
+    Args:
+        inputs: words.
+        output: a folder; or a file, if its suffix is that of a picture and there is one photograph.
+        recursive: look into folders of folders.
+        wanted: what will be written.
+
+    Raises:
+        UserError: if a word means nothing, nothing is found, two results would have one name, or the strength is
+            outside [0, 1].
+    """
+    if not 0 <= wanted.strength <= 1:
+        raise UserError(f"--strength must lie between 0 and 1, got {wanted.strength}.")
+    found: dict[Path, Path] = {}  # file -> its path within a result folder
+    for word in inputs:
+        for file, place in _meant(word, recursive):
+            found.setdefault(file, place)
+    if not found:
+        words = ", ".join(shown(word) for word in inputs)
+        deeper = "" if recursive else "; -r looks into subfolders, too"
+        raise UserError(f"There are no photographs in {words}{deeper}.")
+    exact = output is not None and not output.is_dir() and bool(output.suffix) and len(found) == 1
+    if output is not None and exact:
+        format_of(output)
+        source = next(iter(found))
+        return [Task(source, output.with_suffix(""), output)]
+    if output is not None and output.exists() and not output.is_dir():
+        raise UserError(f"-o {shown(output)} is a file, but several photographs need a folder: give one.")
+    tasks = []
+    stems: dict[Path, Path] = {}
+    for source, place in found.items():
+        stem = source.with_suffix("") if output is None else output / place.with_suffix("")
+        # photo.jpg and photo.png side by side: the second keeps its suffix in the name.
+        if stem in stems:
+            stem = stem.with_name(source.name)
+        if stem in stems:
+            raise UserError(
+                f"The results of {shown(stems[stem])} and {shown(source)} would have one name: use two folders."
+            )
+        stems[stem] = source
+        tasks.append(Task(source, stem))
+    return tasks
+
+
+def _meant(word: str, recursive: bool) -> list[tuple[Path, Path]]:
+    path = Path(word).expanduser()
+    if path.is_dir():
+        files = find_images(path, recursive, unopened=_warn, suffixes=PICTURE_SUFFIXES)
+        return [(file, file.relative_to(path)) for file in files if not _is_result(file)]
+    if not os.path.lexists(path) and glob.has_magic(word):
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=recursive))]
+        files = [match for match in matches if match.is_file() and match.suffix.lower() in PICTURE_SUFFIXES]
+        return [(file, Path(file.name)) for file in files if not _is_result(file)]
+    if not os.path.lexists(path):
+        raise UserError(f"{shown(path)} does not exist: give a photograph, a folder or a pattern.")
+    return [(path, Path(path.name))]
+
+
+def _is_result(file: Path) -> bool:
+    return file.stem.endswith(tuple(f".{kind}" for kind in _KINDS))
+
+
+def _warn(path: str, text: str) -> None:
+    sys.stderr.write(f"reflectzoo: {text}\n")
+
+
+def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> int:
+    """Separate photographs one after the other, going on past those that fail.
+
+    Args:
+        tasks: see :func:`find_tasks`.
+        separator: the network.
+        wanted: what to write.
+
+    Returns:
+        0; 1 if some failed of several, 2 if the only one did.
+
+    Raises:
+        Interrupted: after Ctrl-C; what is written is complete.
+    """
+    console = Console(stderr=True, soft_wrap=True)
+    failed: list[str] = []
+    done = 0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        # In thousandths of a photograph, so that a large one is seen to move.
+        bar = progress.add_task("", total=len(tasks))
+        try:
+            for number, task in enumerate(tasks):
+                progress.update(bar, description=escape(shown(task.source.name)), completed=number)
+
+                def told(tile: int, tiles: int, number: int = number) -> None:
+                    progress.update(bar, completed=number + tile / tiles)
+
+                try:
+                    for line in _one(task, separator, wanted, told):
+                        console.print(escape(line), highlight=False)
+                    done += 1
+                except UserError as error:
+                    failed.append(str(error))
+                    console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Interrupted: {done} of {len(tasks)} photographs are done, no result is half written."
+            ) from None
+    if failed and len(tasks) > 1:
+        console.print(f"{done} of {len(tasks)} done, {len(failed)} failed:", highlight=False)
+        for text in failed:
+            console.print(f"  {escape(text)}", highlight=False)
+    if not failed:
+        return 0
+    return 1 if len(tasks) > 1 else 2
+
+
+def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list[str]:
+    """Separate one photograph; what there is to say about it."""
+    picture = read_picture(task.source)
+    suffix = suffix_for(task.source, picture)
+    targets = {kind: task.target(kind, suffix) for kind in wanted.kinds}
+    for target in targets.values():
+        # Asked before the work, and again when the file is written.
+        if _same_file(target, task.source):
+            raise UserError(f"{shown(target)} is the photograph itself and is never replaced: choose another name.")
+        if not wanted.overwrite and os.path.lexists(target):
+            raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
+    transmission, reflection = separator.picture(picture, wanted.strength, told)  # type: ignore[arg-type]
+    results: dict[str, Picture] = {"transmission": transmission, "reflection": reflection}
+    if wanted.side_by_side:
+        results["side-by-side"] = side_by_side([picture, transmission, reflection])
+    lines = []
+    for kind, target in targets.items():
+        results[kind].save(target, wanted.overwrite)
+        lines.append(str(shown(target)))
+    job = separator.last
+    if job is not None and job.tiles > 1:
+        lines[0] += f" ({job.tiles} tiles of up to {job.tile[1]}x{job.tile[0]})"
+    return [*lines, *(f"  {note}" for note in picture.notes)]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

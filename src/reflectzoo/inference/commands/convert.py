@@ -1,0 +1,47 @@
+"""``reflectzoo convert``: weights of any known layout into one safe file that knows what it is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from reflectzoo.inference.convert import convert
+from reflectzoo.inference.files import shown
+
+EPILOG = """examples:
+  reflectzoo convert ytmt_uct_sirs_68_077_00595364.pt
+  reflectzoo convert model.pth -o location_aware.safetensors --licence unknown
+  reflectzoo convert checkpoints/last.ckpt --model ytmt_uct
+
+The layout is recognised; --model decides where weights fit two methods. Nothing in the file is run: one that would need
+it is refused.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("file", type=Path, help="the authors' .pt, .pth, .pth.tar, a checkpoint, or safetensors")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: <name>.safetensors beside it")
+    parser.add_argument("--model", metavar="NAME", help="what it is of, if that is not recognised rightly")
+    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of the model")
+    parser.add_argument("--trained-by", default="", help="who trained it; goes into the file, as the next two do")
+    parser.add_argument("--trained-on", default="", help="on what")
+    parser.add_argument("--licence", default="", help="of the weights")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert."""
+    provenance = {
+        "trained_by": arguments.trained_by,
+        "trained_on": arguments.trained_on,
+        "licence": arguments.licence,
+    }
+    target = arguments.output or arguments.file.with_suffix(".safetensors")
+    done = convert(arguments.file, target, arguments.model, tuple(arguments.override), provenance, arguments.overwrite)
+    sys.stdout.write(
+        f"{shown(target)}: model={done.model}, {done.tensors} tensors, {done.parameters:,} numbers\n"
+        f"sha256 {done.sha256}\n"
+    )
+    return 0

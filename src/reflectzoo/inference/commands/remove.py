@@ -1,0 +1,83 @@
+"""``reflectzoo remove``: from photographs to files beside them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import cast
+
+from reflectzoo.errors import UserError
+from reflectzoo.inference.batch import Task, Wanted, find_tasks, run_tasks
+from reflectzoo.inference.models import default_model, load_for_inference
+from reflectzoo.inference.separator import Precision, Separator, choose_device, parse_bytes
+
+EPILOG = """examples:
+  reflectzoo remove photo.jpg
+  reflectzoo remove photo.jpg -o clean.png --reflection
+  reflectzoo remove *.jpg -o clean/ --strength 0.7
+  reflectzoo remove holiday/ -r -o clean/ --side-by-side
+  reflectzoo remove photo.jpg --model ytmt_uct --weights ytmt_uct_sirs_68_077_00595364.pt
+
+Results keep size, bit depth, colour profile, transparency and metadata of the photograph. Without -o they stand beside
+it: photo.transmission.jpg, photo.reflection.jpg, photo.side-by-side.jpg.
+
+exit status: 0 all done; 1 some photographs failed and are named at the end; 2 a mistake in what was given; 130 Ctrl-C.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("input", nargs="+", help="photographs, folders, or patterns in quotes ('*.jpg')")
+    parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="a folder; for one photograph also a file")
+    parser.add_argument("-r", "--recursive", action="store_true", help="look into the folders of folders, too")
+    group = parser.add_argument_group("what is written")
+    group.add_argument("--reflection", action="store_true", help="the reflection as well")
+    group.add_argument("--side-by-side", action="store_true", help="photograph and layers in one picture")
+    group.add_argument(
+        "--strength", type=float, default=1.0, metavar="0…1", help="how much is removed (default %(default)s)"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace results that exist; never a photograph itself")
+    add_model_arguments(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What chooses a network and how it runs; for every command that looks at photographs."""
+    group = parser.add_argument_group("with what")
+    group.add_argument("--model", metavar="NAME", help="a method; left out: what the weights are of")
+    group.add_argument("--weights", metavar="FILE", help="checkpoint, safetensors, authors' file, or a listed name")
+    group.add_argument("--untrained", action="store_true", help="try a model that has learnt nothing: noise")
+    group.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="of the model, e.g. model.net.width=32"
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
+    group.add_argument("--precision", default="32", choices=["32", "16", "bf16"], help="(default %(default)s)")
+    group.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 2G; larger photographs go in tiles")
+
+
+def make_separator(arguments: argparse.Namespace) -> Separator:
+    """The network that the command line asks for.
+
+    Raises:
+        UserError: as :func:`~reflectzoo.inference.models.load_for_inference` and
+            :class:`~reflectzoo.inference.separator.Separator` do.
+    """
+    choose_device(arguments.device)
+    memory = parse_bytes(arguments.memory) if arguments.memory else None
+    model = arguments.model
+    if model is None and arguments.weights is None:
+        if arguments.untrained:
+            raise UserError("Say which model to try untrained: --model NAME.")
+        model = default_model()
+    network = load_for_inference(model, arguments.weights, tuple(arguments.override), arguments.untrained)
+    return Separator(network, arguments.device, cast(Precision, arguments.precision), memory)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Remove."""
+    wanted = Wanted(arguments.reflection, arguments.side_by_side, arguments.strength, arguments.overwrite)
+    tasks: list[Task] = find_tasks(arguments.input, arguments.output, arguments.recursive, wanted)
+    separator = make_separator(arguments)
+    if arguments.untrained and arguments.weights is None:
+        sys.stderr.write("reflectzoo: --untrained: this model has learnt nothing, its output is noise.\n")
+    return run_tasks(tasks, separator, wanted)

@@ -1,0 +1,75 @@
+"""Weights into a safetensors file that says what they are and where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.torch import save
+
+import reflectzoo
+from reflectzoo.errors import UserError
+from reflectzoo.inference.files import shown, write_atomically
+from reflectzoo.inference.models import FORMAT, open_file, sha256_of
+
+
+class Converted(NamedTuple):
+    """What was written.
+
+    Attributes:
+        model: which method.
+        tensors: how many.
+        parameters: numbers in them.
+        sha256: of the new file.
+    """
+
+    model: str
+    tensors: int
+    parameters: int
+    sha256: str
+
+
+def convert(
+    source: Path,
+    target: Path,
+    model: str | None = None,
+    overrides: tuple[str, ...] = (),
+    provenance: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Write the network of a file of weights as safetensors.
+
+    The metadata hold ``format`` ("reflectzoo"), ``record`` (JSON: model, configuration, training phase, the VGG it
+    looks through) and ``provenance`` (JSON: name and sha256 of the source, version, and what was given).
+
+    Args:
+        source: see :func:`reflectzoo.load_model`.
+        target: ends in ``.safetensors``.
+        model: what it is of; None recognises it.
+        overrides: of the model's configuration.
+        provenance: who trained it, on what, the licence.
+        overwrite: replace a file that exists.
+
+    Raises:
+        UserError: as :func:`reflectzoo.load_model` does, or if the file cannot be written.
+    """
+    if target.suffix != ".safetensors":
+        raise UserError(f"{shown(target)} must end in .safetensors.")
+    if not source.is_file():
+        raise UserError(f"There is no weights file {shown(source)}: check the path.")
+    if target.exists() and (not overwrite or target.samefile(source)):
+        raise UserError(f"{shown(target)} exists already and is left as it is: choose another name with -o.")
+    if model is not None and model not in reflectzoo.list_models():
+        raise UserError(f"There is no model '{model}': choose from {', '.join(reflectzoo.list_models())}.")
+    module, record = open_file(source, model, overrides)
+    made = {key: each for key, each in (provenance or {}).items() if each}
+    made |= {"source": source.name, "source_sha256": sha256_of(source), "version": reflectzoo.__version__}
+    metadata = {"format": FORMAT, "record": json.dumps(record), "provenance": json.dumps(made)}
+    state = {key: each.contiguous().clone() for key, each in module.net.state_dict().items()}
+    data = save(state, metadata)
+    write_atomically(target, data, overwrite)
+    total = sum(each.numel() for each in state.values())
+    return Converted(module.name, len(state), total, hashlib.sha256(data).hexdigest())
