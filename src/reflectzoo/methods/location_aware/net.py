@@ -248,7 +248,7 @@ class _LSTM(nn.Module):
             weight, bias = weight[: 3 * self.channels, : self.in_channels], bias[: 3 * self.channels]
         else:
             x = torch.cat((x, state.hidden.to(x.dtype)), 1)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._cell(F.conv2d(x, weight, bias, padding=1), None if state is None else state.cell)
         return self._in_bands(x, weight, bias, None if state is None else state.cell)
 
@@ -371,7 +371,10 @@ def _activated(x: Tensor, slope: nn.PReLU | None) -> Tensor:
     """Rectified, or with a PReLU; overwrites x where nothing speaks against it."""
     if slope is None:
         return F.relu(x, inplace=not _plain.get())
-    return cast(Tensor, slope(x)) if _untouched() else F.leaky_relu(x, float(slope.weight), inplace=True)
+    if _untouched() or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return cast(Tensor, slope(x))
+    # The same with one slope, and in place; elsewhere fetching that number would mean waiting for the device.
+    return F.leaky_relu(x, float(slope.weight), inplace=True)
 
 
 def _conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> _Rectified:
