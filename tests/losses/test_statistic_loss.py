@@ -84,10 +84,10 @@ def test_memory_grows_with_the_pixels_and_not_with_their_square(monkeypatch: pyt
     largest = 0
     plain = module._wave_sums
 
-    def watched(samples: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
+    def watched(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal largest
-        largest = max(largest, samples.numel() * len(waves))
-        return plain(samples, waves)
+        largest = max(largest, 2 * samples.numel() * (len(coarse) + len(fine)))
+        return plain(samples, coarse, fine)
 
     monkeypatch.setattr(module, "_wave_sums", watched)
     saved: list[int] = []

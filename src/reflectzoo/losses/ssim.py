@@ -194,10 +194,13 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
 def _blur(images: Tensor) -> Tensor:
     """Mean under the window around each pixel of (..., H, W), zeros outside."""
     taps = window(images.dtype, images.device)
-    flat = images.reshape(-1, 1, *images.shape[-2:])
+    # As channels of one image: on a CPU several times faster, there and back, than as images of one channel.
+    flat = images.reshape(1, -1, *images.shape[-2:])
+    count = flat.shape[1]
     with torch.autocast(images.device.type, enabled=False):
-        rows = F.conv2d(flat, taps.view(1, 1, -1, 1), padding=(_WINDOW // 2, 0))
-        return F.conv2d(rows, taps.view(1, 1, 1, -1), padding=(0, _WINDOW // 2)).view_as(images)
+        rows = F.conv2d(flat, taps.view(1, 1, -1, 1).expand(count, -1, -1, -1), padding=(_WINDOW // 2, 0), groups=count)
+        columns = taps.view(1, 1, 1, -1).expand(count, -1, -1, -1)
+        return F.conv2d(rows, columns, padding=(0, _WINDOW // 2), groups=count).view_as(images)
 
 
 @lru_cache(maxsize=8)

@@ -143,14 +143,14 @@ def pixel_mmd(x: Tensor, y: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) ->
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not (x.numel() and y.numel()):
         raise ValueError(f"samples must be (B, n) and (B, m), got {tuple(x.shape)} and {tuple(y.shape)}")
     x, y = x.clamp(-_FAR, _FAR), y.clamp(-_FAR, _FAR)
-    waves, shares = _waves(x.detach(), y.detach(), bandwidths)
-    sines_x, versines_x = _characteristic(x, waves)
-    sines_y, versines_y = _characteristic(y, waves)
-    return ((sines_x - sines_y).square() + (versines_x - versines_y).square()) @ shares
+    coarse, fine, shares = _waves(x.detach(), y.detach(), bandwidths)
+    sines_x, versines_x = _characteristic(x, coarse, fine)
+    sines_y, versines_y = _characteristic(y, coarse, fine)
+    return ((sines_x - sines_y).square() + (versines_x - versines_y).square()).flatten(1) @ shares
 
 
-def _waves(x: Tensor, y: Tensor, bandwidths: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Frequencies (K,) and the share of each in the kernel.
+def _waves(x: Tensor, y: Tensor, bandwidths: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Frequencies as sums of a coarse one (J,) and a fine one (K,), and the share of each (J * K,) in the kernel.
 
     A sum over frequencies w = h, 2h, ... repeats the kernel with period 2 pi / h: the spacing must leave room for the
     range of the samples and the reach of the widest kernel. The narrowest kernel's spectrum exp(-w^2 / 4g) says where
@@ -163,31 +163,51 @@ def _waves(x: Tensor, y: Tensor, bandwidths: Sequence[float]) -> tuple[Tensor, T
         extent = 0.0  # the samples are broken and so will be the result
     spacing = 2 * math.pi / (extent + reach / math.sqrt(min(bandwidths)))
     count = math.ceil(2 * math.sqrt(max(bandwidths)) * reach / spacing)
-    waves = spacing * torch.arange(1, count + 1, dtype=torch.float64)
+    side = math.ceil(math.sqrt(count))
+    fine = spacing * torch.arange(1, side + 1, dtype=torch.float64)
+    coarse = spacing * side * torch.arange(math.ceil(count / side), dtype=torch.float64)
+    waves = (coarse[:, None] + fine).flatten()
     # Both signs of w count, hence the 2; the density of w is normal with variance 2 g.
     densities = [torch.exp(-waves.square() / (4 * g)) / math.sqrt(4 * math.pi * g) for g in bandwidths]
     shares = 2 * spacing * torch.stack(densities).mean(dim=0)
-    return waves.to(x), shares.to(x)
+    return coarse.to(x), fine.to(x), shares.to(x)
 
 
-def _characteristic(samples: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of sin(w x) and of 1 - cos(w x) over the samples, (B, K) each; a chunk of samples at a time."""
-    sines = versines = samples.new_zeros(len(samples), len(waves))
-    for chunk in torch.split(samples, max(_CHUNK // (len(waves) * len(samples)), 1), dim=1):
+def _characteristic(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of sin(w x) and of 1 - cos(w x) over the samples, (B, J, K) each; a chunk of samples at a time."""
+    sines = versines = samples.new_zeros(len(samples), len(coarse), len(fine))
+    held = 2 * (len(coarse) + len(fine)) * len(samples)
+    for chunk in torch.split(samples, max(_CHUNK // held, 1), dim=1):
         # Recomputed on the way back, or all waves of all pixels would be kept.
         if torch.is_grad_enabled() and chunk.requires_grad:
-            part = cast(tuple[Tensor, Tensor], checkpoint(_wave_sums, chunk, waves, use_reentrant=False))
+            part = cast(tuple[Tensor, Tensor], checkpoint(_wave_sums, chunk, coarse, fine, use_reentrant=False))
         else:
-            part = _wave_sums(chunk, waves)
+            part = _wave_sums(chunk, coarse, fine)
         sines, versines = sines + part[0], versines + part[1]
     return sines / samples.shape[1], versines / samples.shape[1]
 
 
-def _wave_sums(samples: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
+def _wave_sums(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of sin((u + v) x) and 1 - cos((u + v) x) over the samples, for every coarse u and fine v.
+
+    With e(w) = exp(i w x) - 1, e(u + v) = e(u) + e(v) + e(u) e(v): few sines, and the products are one matrix product.
+    """
+    (sines_u, versines_u), (sines_v, versines_v) = (_sine_and_versine(samples, waves) for waves in (coarse, fine))
+    products = torch.cat((versines_u, sines_u), dim=2).transpose(1, 2) @ torch.cat((versines_v, sines_v), dim=2)
+    first, second = products.split(len(coarse), dim=1)
+    (both_versines, versine_sine), (sine_versine, both_sines) = (
+        block.split(len(fine), dim=2) for block in (first, second)
+    )
+    sines = sines_u.sum(dim=1)[:, :, None] + sines_v.sum(dim=1)[:, None] - versine_sine - sine_versine
+    versines = versines_u.sum(dim=1)[:, :, None] + versines_v.sum(dim=1)[:, None] - both_versines + both_sines
+    return sines, versines
+
+
+def _sine_and_versine(samples: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
     half = 0.5 * samples[..., None] * waves
     sine, cosine = torch.sin(half), torch.cos(half)
     # 1 - cos(a) = 2 sin(a / 2)^2 keeps its digits where a is small.
-    return 2 * (sine * cosine).sum(dim=1), 2 * sine.square().sum(dim=1)
+    return 2 * sine * cosine, 2 * sine.square()
 
 
 # --------------------------------------------------------------------------------------------------------------------
