@@ -278,11 +278,30 @@ def test_first_values_keep_the_signal() -> None:
 
 
 def test_golden_output() -> None:
-    """Guards refactoring: a seeded network on a fixed sequence."""
-    net = small(residual=True)
+    """Guards refactoring: a seeded network on a fixed sequence; every part of it shows in the output."""
+    torch.manual_seed(0)
+    net = DynamicsTeacher(16, init_gain=1.0).eval()
     nn.init.normal_(net.knowledge.flow_net.fields.weight, std=0.1)
-    found = net(frames(1, 3, 8, 8))["transmission"][0, :, 3, 3]
+    sequence = frames(1, 3, 12, 12)
+    found = net(sequence)["transmission"][0, :, 5, 6]
     assert found.tolist() == pytest.approx(GOLDEN, abs=1e-4)
+    for name in ("encoder.0", "knowledge.flow_net.body.0", "knowledge.fuse_centre.0", "knowledge.fuse_all.0"):
+        weight = net.get_parameter(f"{name}.weight")
+        with torch.no_grad():
+            weight.mul_(1.5)
+            assert (net(sequence)["transmission"][0, :, 5, 6] - found).abs().max() > 1e-3, name
+            weight.div_(1.5)
 
 
-GOLDEN = [0.084377, 0.993089, 0.865081]
+GOLDEN = [0.061565, 0.037733, -0.040101]
+
+
+def test_the_flow_net_starts_with_the_difference_of_its_frames() -> None:
+    """What both frames have in common, such as all of a still picture, is nothing to it."""
+    net = DynamicsTeacher(16, init_gain=1.0)
+    seen: list[torch.Tensor] = []
+    net.knowledge.flow_net.body[0].register_forward_hook(lambda _, __, output: seen.append(output))
+    net(frames()[:, 0])
+    assert seen[0].abs().max() < 1e-4
+    net(frames())
+    assert seen[-1].abs().max() > 0.01

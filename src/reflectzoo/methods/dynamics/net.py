@@ -103,6 +103,8 @@ class ImageDecoder(nn.Module):
 def initialise(net: nn.Module, gain: float | None) -> None:
     """Start the rectified convolutions from He et al.'s normal distribution times a gain; None changes nothing.
 
+    The flow net then starts with the difference of its two frames.
+
     The paper says nothing about first values. Under PyTorch's own a signal loses half of its strength in each of a
     dozen layers in a row, which takes a short training long to make up for.
     """
@@ -119,6 +121,13 @@ def initialise(net: nn.Module, gain: float | None) -> None:
             inputs //= module.stride[0] ** 2
         nn.init.normal_(module.weight, std=gain * (2 / inputs) ** 0.5)
         nn.init.zeros_(cast(Tensor, module.bias))
+    for module in net.modules():
+        if isinstance(module, FlowNet):
+            first = cast(nn.Conv2d, module.body[0]).weight
+            # What the two frames have in common says nothing about motion: start with their difference.
+            with torch.no_grad():
+                half = first.shape[1] // 2
+                first[:, half:] = -first[:, :half]
 
 
 def _padded(images: Tensor, scale: int) -> Tensor:
