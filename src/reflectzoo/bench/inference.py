@@ -10,6 +10,7 @@ takes as much as one of these.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -60,10 +61,8 @@ def measure(
         if times[-1] - times[0] > limit and done < tiles:
             raise _EnoughError
 
-    try:
+    with contextlib.suppress(_EnoughError):
         separator.layers(picture, told)
-    except _EnoughError:
-        pass
     times.append(time.perf_counter())
     done, tiles = counts
     # Before the first tile's end lies the look at the reduced picture; one tile is like another, but for the last of a
@@ -97,9 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("model", nargs="*", default=list(METHODS), help="methods (default: %(default)s)")
     parser.add_argument("--size", action="append", choices=list(SIZES), help="only these sizes")
-    parser.add_argument(
-        "--seconds", type=float, default=60, help="for a cell, the rest is estimated (default %(default)s)"
-    )
+    parser.add_argument("--seconds", type=float, default=60, help="for a cell, then estimated (default %(default)s)")
     parser.add_argument("--memory", help="as for reflectzoo remove, e.g. 2G")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--override", action="append", default=[], help="of the model, e.g. model.net.width=16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Entry:
         return {**asdict(self), "weights": [asdict(each) for each in self.weights]}
 
 
-def describe(name: str, counted: bool = True, side: int = 128) -> Entry:
+def describe(name: str, counted: bool = True, side: int = 64) -> Entry:
     """What there is to know about a method.
 
     Args:
@@ -47,17 +48,18 @@ def describe(name: str, counted: bool = True, side: int = 128) -> Entry:
         return Entry(name, None, None, weights)
     from reflectzoo.config import build, compose_config
 
-    # On the meta device nothing is computed and no memory is taken: shapes suffice to count.
-    with torch.device("meta"):
-        net = build(compose_config([f"model={name}"]).model.net)
-    net.eval()
+    net = build(compose_config([f"model={name}"]).model.net).eval()
     if hasattr(net, "set_active_stage"):
         net.set_active_stage(2)
     if needs_vgg(net):
-        with torch.device("meta"):
-            attach_vgg(net, VGG19().to("meta"))
-    # With gradients: a network's own ways of saving arithmetic, which not every machine has, are left aside.
+        attach_vgg(net, _vgg())
     parameters = sum(parameter.numel() for parameter in net.parameters())
+    # With gradients: a network's own ways of saving arithmetic, which not every machine has, are left aside.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.zeros(1, 3, side, side, device="meta"))
+        net(torch.zeros(1, 3, side, side))
     return Entry(name, parameters, counter.get_total_flops() / side**2 / 1e3, weights)
+
+
+@lru_cache(maxsize=1)
+def _vgg() -> VGG19:
+    return VGG19()

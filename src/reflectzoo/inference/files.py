@@ -52,12 +52,12 @@ def read_bytes(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise UnreadableImage(f"{shown(path)} {_why_not_opened(path, error)}.") from None
+    before = os.fstat(handle)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(handle)
+        kind = "is a folder, not a picture" if stat.S_ISDIR(before.st_mode) else "is no regular file"
+        raise UnreadableImage(f"{shown(path)} {kind}.")
     with os.fdopen(handle, "rb") as file:
-        before = os.fstat(file.fileno())
-        if stat.S_ISDIR(before.st_mode):
-            raise UnreadableImage(f"{shown(path)} is a folder, not a picture.")
-        if not stat.S_ISREG(before.st_mode):
-            raise UnreadableImage(f"{shown(path)} is no regular file.")
         if before.st_size > MAX_BYTES:
             raise UnreadableImage(f"{shown(path)} has {before.st_size / 2**30:.1f} GiB, no photograph has.")
         try:

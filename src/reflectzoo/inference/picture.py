@@ -248,11 +248,11 @@ def from_pil(image: Image.Image, upright: bool = True) -> Picture:
 
 
 def _from_file(image: Image.Image, data: bytes, name: str) -> Picture:
+    deep = _deep(image, data)  # first: reading EXIF data may decode the picture, and forget how deep it was
     origin, notes = _origin(image, data)
     orientation = orientation_of(image)
     if (pages := int(getattr(image, "n_frames", 1))) > 1 and image.format != "MPO":
         notes = (*notes, f"Of the {pages} pages or frames only the first is worked on.")
-    deep = _deep(image, data)
     if deep is None:
         image.load()
         picture = _from_pillow(image, name, origin, notes)
@@ -324,10 +324,9 @@ def _origin(image: Image.Image, data: bytes) -> tuple[Origin, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     exif: bytes | None = None
     try:
-        # Not the PNG reader's own method, which decodes the picture first.
         content = image.getexif()
         if len(content):
-            exif = _upright_exif(content)
+            exif = _upright_exif(content.tobytes())
     except Exception:  # damaged EXIF data fails in many ways, and the picture is fine without it
         notes = ("Its EXIF data is damaged and was left out.",)
     xmp = info.get("xmp")
@@ -404,7 +403,9 @@ def _turner(orientation: int) -> Callable[[Values], Values]:
     return turn
 
 
-def _upright_exif(content: Image.Exif) -> bytes:
+def _upright_exif(exif: bytes) -> bytes:
+    content = Image.Exif()
+    content.load(exif)
     turned = content.get(_ORIENTATION, 1) in (5, 6, 7, 8)
     if _ORIENTATION in content:
         content[_ORIENTATION] = 1

@@ -33,10 +33,10 @@ Progress = Callable[[int, int], None]
 
 #: What a run may take of the machine's free memory when nothing is said, and never more than the second.
 _SHARE_OF_FREE = 0.7
-_MOST = int(3.5 * 2**30)
+_MOST = int(3.7 * 2**30)
 #: The measured need of a tile knows nothing of the scratch memory of the libraries below torch.
-_SAFETY = 1.5
-_SCRATCH = 300 * 2**20
+_SAFETY = 1.3
+_SCRATCH = 256 * 2**20
 #: Pictures up to this size are separated at once without measuring anything.
 _SMALL = 256 * 256
 _LAYERS = ("transmission", "reflection")
@@ -222,8 +222,8 @@ class Separator:
             room = float(self.memory if self.memory is not None else min(_SHARE_OF_FREE * free_memory(), _MOST))
             if self.memory is not None or _SHARE_OF_FREE * free_memory() > _MOST:
                 room -= resident()
-            # The padded picture, both layers, and what the layers become before they are written: float32.
-            room -= pixels * 3 * 4 * 5
+            # The picture, the same continued to the stride, and both layers, in float32.
+            room -= pixels * 3 * 4 * 4
             room -= _SCRATCH
         if self._per_pixel is None:
             with torch.no_grad():

@@ -84,16 +84,17 @@ def spans(length: int, size: int, halo: int, stride: int = STRIDE) -> tuple[Span
 
     Args:
         length: of the axis, a multiple of the stride.
-        size: of the largest tile, more than twice the halo; both are rounded to multiples of the stride.
+        size: of the largest tile, at least three times the halo; both are rounded to multiples of the stride.
         halo: how far a tile reaches beyond the middle of the overlap; the overlap is twice as wide.
         stride: where tiles may begin.
     """
     halo = -(-halo // stride) * stride
-    size = max(size // stride * stride, 2 * halo + stride)
+    size = max(size // stride * stride, _least(halo, stride))
     if length <= size:
         return (Span(0, length, True, True),)
     count = -(-(length - 2 * halo) // (size - 2 * halo))
-    step = -(-(length - 2 * halo) // (count * stride)) * stride
+    # Never less than the halo, or one tile would rise while another still falls.
+    step = max(-(-(length - 2 * halo) // (count * stride)) * stride, halo)
     found: list[Span] = []
     start = 0
     while True:
@@ -102,6 +103,11 @@ def spans(length: int, size: int, halo: int, stride: int = STRIDE) -> tuple[Span
         if stop == length:
             return tuple(found)
         start += step
+
+
+def _least(halo: int, stride: int) -> int:
+    """The smallest tile."""
+    return max(3 * halo, 2 * halo + stride)
 
 
 def plan_tiles(height: int, width: int, pixels: int, halo: int = HALO, stride: int = STRIDE) -> Plan:
@@ -121,9 +127,9 @@ def plan_tiles(height: int, width: int, pixels: int, halo: int = HALO, stride: i
     if high * wide <= pixels:
         return Plan(high, wide, halo, spans(high, high, halo, stride), spans(wide, wide, halo, stride))
     best: tuple[float, Plan] | None = None
-    least = 2 * halo + stride
-    for tall in range(least, high + stride, stride):
-        across = max(min(pixels // min(tall, high), wide) // stride * stride, least)
+    least = _least(halo, stride)
+    for tall in range(min(least, high), high + stride, stride):
+        across = max(min(pixels // tall, wide) // stride * stride, least)
         rows, columns = spans(high, tall, halo, stride), spans(wide, across, halo, stride)
         plan = Plan(high, wide, halo, rows, columns)
         largest = plan.tile[0] * plan.tile[1]

@@ -12,8 +12,9 @@ from rich.table import Table
 from reflectzoo.errors import UserError
 from reflectzoo.inference.catalogue import describe
 
-EPILOG = """Parameters and cost are counted at the paper's width; cost is what one megapixel takes without tiles (multiplications
-and additions counted apart). Weights without an address are the authors': get them
+EPILOG = """\
+Parameters and cost are counted at the paper's width; cost is what one megapixel takes without tiles, multiplications
+and additions counted apart. Weights without an address are the authors': get them
 from their page and give --weights FILE.
 """
 
@@ -38,6 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps([entry.as_dict() for entry in entries], indent=1) + "\n")
         return 0
     table = Table("model", "parameters", "GFLOP/MP", "weights", "licence", box=None, pad_edge=False)
+    for number, column in enumerate(table.columns):
+        column.no_wrap = number != 4
+        column.justify = "right" if number in (1, 2) else "left"
     for entry in entries:
         table.add_row(
             entry.name,
@@ -46,8 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
             "\n".join(f"{each.name}{' (default)' if each.default else ''}" for each in entry.weights) or "none yet",
             "\n".join(each.licence for each in entry.weights),
         )
-        for column in (1, 2):
-            table.columns[column].justify = "right"
     console = Console()
     console.print(table)
     for record in [each for entry in entries for each in entry.weights]:

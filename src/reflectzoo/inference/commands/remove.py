@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.batch import Task, Wanted, find_tasks, run_tasks
+from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
 from reflectzoo.inference.models import default_model, load_for_inference
 from reflectzoo.inference.separator import Precision, Separator, choose_device, parse_bytes
 
@@ -76,8 +77,27 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
 def run(arguments: argparse.Namespace) -> int:
     """Remove."""
     wanted = Wanted(arguments.reflection, arguments.side_by_side, arguments.strength, arguments.overwrite)
-    tasks: list[Task] = find_tasks(arguments.input, arguments.output, arguments.recursive, wanted)
+    tasks = find_tasks(arguments.input, arguments.output, arguments.recursive, wanted)
     separator = make_separator(arguments)
     if arguments.untrained and arguments.weights is None:
         sys.stderr.write("reflectzoo: --untrained: this model has learnt nothing, its output is noise.\n")
     return run_tasks(tasks, separator, wanted)
+
+
+def predict(config: Mapping[str, Any]) -> int:
+    """The same from a configuration; see ``conf/predict.yaml``.
+
+    Returns:
+        The exit status.
+    """
+    values = dict(config)
+    given = values["input"]
+    output = values["output"]
+    arguments = argparse.Namespace(
+        **{key: each for key, each in values.items() if key not in ("input", "output", "overrides", "precision")},
+        input=[given] if isinstance(given, str) else [str(each) for each in given],
+        output=None if output is None else Path(output),
+        override=[str(each) for each in values["overrides"]],
+        precision=str(values["precision"]),
+    )
+    return run(arguments)

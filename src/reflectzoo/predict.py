@@ -1,0 +1,32 @@
+"""``python -m reflectzoo.predict input=photo.jpg weights=FILE [overrides]``: ``reflectzoo remove`` the Hydra way."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from reflectzoo.cli import run
+from reflectzoo.config import config_dir, register_resolvers
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path=config_dir(), config_name="predict")
+def _main(config: DictConfig) -> None:
+    # Imported late, so that completion and --help answer at once.
+    from reflectzoo.inference.commands.remove import predict
+
+    status = predict(config)
+    if status:
+        sys.exit(status)
+
+
+def main() -> None:
+    """Run the command line; exits with 0, 1 (some photographs failed), 2 (a mistake in what was given) or 130."""
+    run(_main)
+
+
+if __name__ == "__main__":
+    main()
