@@ -40,6 +40,7 @@ lint: $(READY) ## ruff and mypy
 
 bench: $(READY) ## speed and memory against the plain forms, measured here and now
 	$(RUN) reflectzoo.bench
+	$(RUN) reflectzoo.bench.inference
 
 parity: $(READY) ## every recorded case of the authors' programs in FOLDER=...
 	$(RUN) reflectzoo.parity "$(FOLDER)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from reflectzoo.cli import run
@@ -18,7 +19,9 @@ def _main(config: DictConfig) -> None:
     # Imported late, so that completion and --help answer at once.
     from reflectzoo.inference.commands.remove import predict
 
-    status = predict(config)
+    chosen = HydraConfig.get()
+    overrides = [word for word in chosen.overrides.task if word.lstrip("+~").startswith("model.")]
+    status = predict({**config, "model": chosen.runtime.choices.get("model"), "override": overrides})
     if status:
         sys.exit(status)
 

@@ -200,7 +200,7 @@ def test_help_answers_without_loading_torch() -> None:
 
 def test_the_hydra_way(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    words = ["input=[a.png]", "model=ytmt_pcs", "untrained=true", "overrides=['model.net.width=4']", "reflection=true"]
+    words = ["input=[a.png]", "model=ytmt_pcs", "untrained=true", "model.net.width=4", "reflection=true"]
     command = [sys.executable, "-m", "reflectzoo.predict", *words]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)

@@ -211,7 +211,9 @@ class Separator:
             limit = self.tile**2
         else:
             limit = self._pixels_in_budget(pixels)
-        return plan_tiles(height, width, int(min(limit, 4 * (height + 32) * (width + 32))), self.halo)
+        return plan_tiles(
+            height, width, int(min(limit, 4 * (height + 32) * (width + 32))), self.halo, side=self.tile or None
+        )
 
     def _pixels_in_budget(self, pixels: int) -> float:
         """How large a tile may be."""

@@ -110,7 +110,9 @@ def _least(halo: int, stride: int) -> int:
     return max(3 * halo, 2 * halo + stride)
 
 
-def plan_tiles(height: int, width: int, pixels: int, halo: int = HALO, stride: int = STRIDE) -> Plan:
+def plan_tiles(
+    height: int, width: int, pixels: int, halo: int = HALO, stride: int = STRIDE, side: int | None = None
+) -> Plan:
     """Choose tiles of at most so many pixels.
 
     Among sizes that fit, the one with the least to compute, overlaps included.
@@ -121,15 +123,17 @@ def plan_tiles(height: int, width: int, pixels: int, halo: int = HALO, stride: i
         pixels: of a tile; where this is less than the smallest tile there is, the smallest is taken.
         halo: see :func:`spans`.
         stride: see :func:`spans`.
+        side: no tile is longer or wider than this, unless that is less than the smallest there is.
     """
     high, wide = -(-height // stride) * stride, -(-width // stride) * stride
     halo = -(-halo // stride) * stride
-    if high * wide <= pixels:
+    longest = max(high, wide) if side is None else side
+    if high * wide <= pixels and max(high, wide) <= longest:
         return Plan(high, wide, halo, spans(high, high, halo, stride), spans(wide, wide, halo, stride))
     best: tuple[float, Plan] | None = None
     least = _least(halo, stride)
-    for tall in range(min(least, high), high + stride, stride):
-        across = max(min(pixels // tall, wide) // stride * stride, least)
+    for tall in range(min(least, high), max(min(high, longest), min(least, high)) + 1, stride):
+        across = max(min(pixels // tall, wide, longest) // stride * stride, least)
         rows, columns = spans(high, tall, halo, stride), spans(wide, across, halo, stride)
         plan = Plan(high, wide, halo, rows, columns)
         largest = plan.tile[0] * plan.tile[1]

@@ -85,19 +85,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def predict(config: Mapping[str, Any]) -> int:
-    """The same from a configuration; see ``conf/predict.yaml``.
+    """The same from a configuration.
+
+    Args:
+        config: keys of ``conf/predict.yaml``, but ``model`` is a name or None, and ``override`` lists the model's
+            settings.
 
     Returns:
         The exit status.
     """
-    values = dict(config)
-    given = values["input"]
-    output = values["output"]
+    given, output = config["input"], config["output"]
+    as_they_are = ("recursive", "model", "override", "weights", "untrained", "reflection", "side_by_side", "strength")
     arguments = argparse.Namespace(
-        **{key: each for key, each in values.items() if key not in ("input", "output", "overrides", "precision")},
+        **{key: config[key] for key in (*as_they_are, "overwrite", "device", "memory")},
         input=[given] if isinstance(given, str) else [str(each) for each in given],
         output=None if output is None else Path(output),
-        override=[str(each) for each in values["overrides"]],
-        precision=str(values["precision"]),
+        precision=str(config["precision"]),
     )
     return run(arguments)

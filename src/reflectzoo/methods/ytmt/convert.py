@@ -187,11 +187,7 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
     except (UserError, AttributeError, TypeError):
         return None
     if layout.family == "plain":
-        settings: dict[str, object] = {
-            "in_channels": layout.in_channels,
-            "out_channels": layout.out_channels,
-            "layers": layout.layers,
-        }
+        settings: dict[str, object] = {"layers": layout.layers}
         model = "ytmt_pcs" if layout.fused else "ytmt_pas"
     else:
         settings = {"hypercolumn": str(layout.hypercolumn).lower()}
