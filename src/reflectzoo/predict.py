@@ -17,11 +17,19 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="predict")
 def _main(config: DictConfig) -> None:
     # Imported late, so that completion and --help answer at once.
-    from reflectzoo.inference.commands.remove import predict
+    from omegaconf import OmegaConf
+
+    from reflectzoo.errors import UserError
+    from reflectzoo.inference.commands.remove import SETTINGS, predict
+
+    if OmegaConf.is_missing(config, "input"):
+        raise UserError("Say which photograph: input=photo.jpg, a folder, or input=[several].")
 
     chosen = HydraConfig.get()
     overrides = [word for word in chosen.overrides.task if word.lstrip("+~").startswith("model.")]
-    status = predict({**config, "model": chosen.runtime.choices.get("model"), "override": overrides})
+    status = predict(
+        {**{key: config[key] for key in SETTINGS}, "model": chosen.runtime.choices.get("model"), "override": overrides}
+    )
     if status:
         sys.exit(status)
 

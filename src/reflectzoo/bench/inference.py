@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,8 +49,9 @@ def measure(
         overrides: of the model.
     """
     module = load_for_inference(model, None, ("model.vgg=random", *overrides), untrained=True)
-    if hasattr(module.net, "set_active_stage"):
-        module.net.set_active_stage(2)
+    second: Any = getattr(module.net, "set_active_stage", None)
+    if second is not None:
+        second(2)
     separator = Separator(module, "cpu", memory=memory)
     picture = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
     times = [time.perf_counter()]

@@ -27,6 +27,13 @@ exit status: 0 all done; 1 some photographs failed and are named at the end; 2 a
 """
 
 
+#: Keys of ``conf/predict.yaml``, besides the model's own.
+SETTINGS = (
+    *("input", "output", "recursive", "weights", "untrained", "reflection", "side_by_side", "strength"),
+    *("overwrite", "device", "precision", "memory"),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("input", nargs="+", help="photographs, folders, or patterns in quotes ('*.jpg')")
@@ -95,9 +102,9 @@ def predict(config: Mapping[str, Any]) -> int:
         The exit status.
     """
     given, output = config["input"], config["output"]
-    as_they_are = ("recursive", "model", "override", "weights", "untrained", "reflection", "side_by_side", "strength")
+    changed = ("input", "output", "precision")
     arguments = argparse.Namespace(
-        **{key: config[key] for key in (*as_they_are, "overwrite", "device", "memory")},
+        **{key: each for key, each in config.items() if key not in changed},
         input=[given] if isinstance(given, str) else [str(each) for each in given],
         output=None if output is None else Path(output),
         precision=str(config["precision"]),
