@@ -52,6 +52,18 @@ def run(command: Callable[[], Any]) -> NoReturn:
     sys.exit(0)
 
 
+def answer(work: Callable[[], int]) -> int:
+    """Do the work of a command without Hydra and give its exit status; a user's mistake is told in one sentence."""
+    try:
+        return work()
+    except BaseException as error:
+        told = sentence(error, [])
+        if told is None:
+            raise
+        sys.stderr.write(f"reflectzoo: {told[0]}\n")
+        return told[1]
+
+
 def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[str, int] | None:
     """What to tell the user about an exception, and the exit status; None for a bug or a plain exit.
 

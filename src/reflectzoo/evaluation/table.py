@@ -77,7 +77,7 @@ def _one_set(results: Mapping[str, Any], layer: str, published: bool) -> Rendera
     keys = [metric["key"] for metric in results["metrics"]]
     best = {key: _best(results, dataset["name"], layer, key) for key in keys}
     for metric in results["metrics"]:
-        table.add_column(_title(metric), justify="right")
+        table.add_column(metric_title(metric), justify="right")
     for entry, means in _rows(results, layer):
         mean = means[dataset["name"]]
         values = mean[layer] or {}
@@ -119,7 +119,7 @@ def _other_scores(results: Mapping[str, Any], layer: str) -> RenderableType:
     table = Table(title=f"All scores of the {layer}, {AVERAGE} of {len(results['sets'])} data sets")
     table.add_column("")
     for metric in results["metrics"]:
-        table.add_column(_title(metric), justify="right")
+        table.add_column(metric_title(metric), justify="right")
     best = {metric["key"]: _best(results, AVERAGE, layer, metric["key"]) for metric in results["metrics"]}
     for entry, means in _rows(results, layer):
         values = means[AVERAGE][layer] or {}
@@ -172,7 +172,7 @@ def _grid(facts: Sequence[Published], place: Any) -> dict[str, dict[str, list[Pu
 
 def _range(facts: Sequence[Published], key: str) -> str:
     """One value, or the least and the largest where sources disagree."""
-    shown = list(dict.fromkeys(_number(value, key) for value in sorted(fact.value for fact in facts)))
+    shown = list(dict.fromkeys(number(value, key) for value in sorted(fact.value for fact in facts)))
     return "–".join(dict.fromkeys((shown[0], shown[-1]))) if shown else _NOTHING
 
 
@@ -189,7 +189,7 @@ def _best(results: Mapping[str, Any], dataset: str, layer: str, key: str) -> flo
 
 def _cell(value: float | None, key: str, best: float | None) -> Text:
     return Text(
-        _NOTHING if value is None else _number(value, key), style="bold" if value is not None and value == best else ""
+        _NOTHING if value is None else number(value, key), style="bold" if value is not None and value == best else ""
     )
 
 
@@ -197,7 +197,8 @@ def _joined(cells: Sequence[Text]) -> Text:
     return Text(" / ").join(cells)
 
 
-def _number(value: float, key: str) -> str:
+def number(value: float, key: str) -> str:
+    """A score with as many digits as papers print."""
     return f"{value:.{_DIGITS.get(key, 3)}f}"
 
 
@@ -207,6 +208,7 @@ def _label(entry: str, mean: Mapping[str, Any]) -> Text:
     return Text(f"{entry} ! {mean['images']} of {mean['images'] + mean['missing']}", style="red")
 
 
-def _title(metric: Mapping[str, Any]) -> str:
+def metric_title(metric: Mapping[str, Any]) -> str:
+    """Name, unit and which way is better, of one of ``metrics`` of a result."""
     unit = f" {metric['unit']}" if metric["unit"] else ""
     return f"{metric['title']}{unit} {'↑' if metric['higher_is_better'] else '↓'}"
