@@ -166,14 +166,18 @@ class _ExtractionB(nn.Module):
         return torch.cat((self.path1(x), self.path2(x), self.path3(x), self.path4(x)), 1)
 
 
+_LEAST = 16
+"""Published channels of the last layers. In proportion, a narrow network would be left with too few for three colours."""
+
+
 class _Scale:
-    """Published channel numbers at another width."""
+    """Published channel numbers at another width, none below the least that was published unless the width is."""
 
     def __init__(self, width: int) -> None:
         self.width = width
 
     def __call__(self, channels: int) -> int:
-        return max(channels * self.width // 64, 1)
+        return max(channels * self.width // 64, min(channels, self.width, _LEAST))
 
 
 # --------------------------------------------------------------------------------------------------------------------
