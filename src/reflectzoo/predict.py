@@ -27,7 +27,8 @@ def _main(config: DictConfig) -> None:
 
     chosen = HydraConfig.get()
     overrides = [word for word in chosen.overrides.task if word.lstrip("+~").startswith("model.")]
-    status = predict(
+    settings = {key: config[key] for key in SETTINGS}
+    status = predict({**settings, "model": chosen.runtime.choices.get("model"), "override": overrides})
         {**{key: config[key] for key in SETTINGS}, "model": chosen.runtime.choices.get("model"), "override": overrides}
     )
     if status:

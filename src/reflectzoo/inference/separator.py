@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 #: What a run may take of the machine's free memory when nothing is said, and never more than the second.
 _SHARE_OF_FREE = 0.7
-_MOST = int(3.7 * 2**30)
+_MOST = int(3.4 * 2**30)
 #: The measured need of a tile knows nothing of the scratch memory of the libraries below torch.
 _SAFETY = 1.3
 _SCRATCH = 256 * 2**20
