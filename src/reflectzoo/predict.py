@@ -29,8 +29,6 @@ def _main(config: DictConfig) -> None:
     overrides = [word for word in chosen.overrides.task if word.lstrip("+~").startswith("model.")]
     settings = {key: config[key] for key in SETTINGS}
     status = predict({**settings, "model": chosen.runtime.choices.get("model"), "override": overrides})
-        {**{key: config[key] for key in SETTINGS}, "model": chosen.runtime.choices.get("model"), "override": overrides}
-    )
     if status:
         sys.exit(status)
 
