@@ -10,9 +10,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from reflectzoo.config import build, plain
+from reflectzoo.config import build, build_all, plain
 from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
@@ -49,6 +50,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     parts = {str(name): build(part) for name, part in config.benchmark.parts.items()}
     benchmark = Benchmark(config.benchmark.name, parts, config.limit)
     entries = _entries(config)
+    loggers: list[Logger] = build_all(config.logger)
     folder = Path(config.run_dir)
     results = run(
         benchmark,
@@ -63,7 +65,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         command=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else (),
         say=rank_zero_info,
     )
-    _tell(results, folder, config.published)
+    _tell(results, folder, config.published, config.report)
+    _log(loggers, results, folder)
     missing = {entry["name"]: len(entry["missing"]) for entry in results["entries"] if entry.get("missing")}
     if missing:
         told = " and ".join(f"{count} of {name}" for name, count in missing.items())
@@ -75,9 +78,23 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
 
 
 @rank_zero_only
-def _tell(results: Mapping[str, Any], folder: Path, published: bool) -> None:
+def _tell(results: Mapping[str, Any], folder: Path, published: bool, report: bool) -> None:
     show(results, published)
-    rank_zero_info(f"Everything is in {folder.resolve()}: results.json, results.csv, averages.csv")
+    files = "results.json, results.csv, averages.csv"
+    if report:
+        from reflectzoo.report import write_report
+
+        write_report(folder, published=published)
+        files += ", report.html (open it in a browser), report.md, report.csv, report.json"
+    rank_zero_info(f"Everything is in {folder.resolve()}: {files}")
+
+
+@rank_zero_only
+def _log(loggers: Sequence[Logger], results: Mapping[str, Any], folder: Path) -> None:
+    if loggers:
+        from reflectzoo.report.logged import log_results
+
+        log_results(loggers, results, folder)
 
 
 def _entries(config: DictConfig) -> list[Entry | EntryFactory]:

@@ -140,7 +140,7 @@ def _draw(
         if any(path is None for path in paths.values()):
             drawn.append(case)
             continue
-        pictures = {what: _read(folder / str(path)) for what, path in paths.items()}
+        pictures = {what: read_picture(folder / str(path)) for what, path in paths.items()}
         pictures["error"] = error_map(pictures["ours"], pictures["truth"])
         uris = {what: _uri(picture, side, quality) for what, picture in pictures.items()}
         used += sum(map(len, uris.values()))
@@ -172,7 +172,12 @@ def error_map(ours: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.u
     return coloured
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A stored picture, (H, W, 3) in 0..255.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))

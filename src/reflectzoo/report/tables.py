@@ -66,6 +66,7 @@ class Line:
         images: pictures that a measured line is the mean of.
         missing: pictures it lacks.
         sources: numbers of the sources of a published line.
+        unconfirmed: whether a published value was not read in its source itself.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Line:
     images: int | None = None
     missing: int = 0
     sources: list[int] = field(default_factory=list)
+    unconfirmed: bool = False
 
 
 @dataclass
@@ -195,7 +197,8 @@ def _published(facts: Sequence[Published], columns: Sequence[Column], sources: d
                 cell.said.append((fact.value, sources.setdefault(fact.source, len(sources)), fact.note))
             cells.append(cell)
         used = sorted({source for cell in cells for _, source, _ in cell.said})
-        lines.append(Line(method, "published", cells, sources=used))
+        unconfirmed = not all(fact.confirmed for fact in found)
+        lines.append(Line(method, "published", cells, sources=used, unconfirmed=unconfirmed))
     return lines
 
 

@@ -76,6 +76,8 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case
         for line in table.lines:
             lines.append(markdown_row([_name(line), *(_marked(cell) for cell in line.cells)]))
         lines.append("")
+        if any(line.unconfirmed for line in table.lines):
+            lines += ["† A number we know at second hand: it was not read in the source itself.", ""]
         for sentence in table.conflicts:
             lines += [f"Sources disagree: {escape(sentence)}", ""]
     if tables.sources:
@@ -123,6 +125,7 @@ def _name(line: Line) -> str:
     name = escape(line.name)
     if line.missing:
         return f"{name} ({line.images} of {(line.images or 0) + line.missing})"
+    name += " †" if line.unconfirmed else ""
     return f"{name} {' '.join(f'[{source + 1}]' for source in line.sources)}".strip()
 
 
