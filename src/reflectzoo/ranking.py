@@ -217,7 +217,7 @@ def _table(group: Sequence[Mapping[str, Any]], layer: str, place: str, prefix: s
     order = sorted(
         range(len(group)), key=lambda k: (values[k][0] is None, sign * (values[k][0] or 0.0), group[k]["title"])
     )
-    lines = [f"### {escape(prefix)}{layer}", ""]
+    lines = [f"### {escape(prefix + layer)}", ""]
     lines.append(markdown_row(["", *(escape(metric_title(metric)) for metric in metrics), "weights", "measured"]))
     lines.append(markdown_row(["---", *("---:" for _ in metrics), "---", "---"]))
     for k in order:
