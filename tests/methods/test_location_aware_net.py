@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reflectzoo.bench.subject import Options, find_subjects
 from reflectzoo.errors import UserError
 from reflectzoo.methods.location_aware import net as module
 from reflectzoo.methods.location_aware.convert import check_layout, remap
@@ -133,6 +134,22 @@ def test_published_width_takes_the_fast_convolution(monkeypatch: pytest.MonkeyPa
         assert not calls
     for name, each in theirs.items():
         torch.testing.assert_close(ours[name], each, rtol=0, atol=1e-5, msg=name)
+
+
+def test_benchmark_compares_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    bands = winograd.winograd_bands
+    for place in (module, winograd):
+        monkeypatch.setattr(place, "winograd_bands", lambda *arguments: calls.append(1) or bands(*arguments))
+    rows = {row.key: row for row in find_subjects()["location_aware"].comparisons(Options(shrink=8))}
+    assert rows["inference_fp32"].goal == 1.3
+    assert rows["inference_bf16"].goal == 3.0
+    rows["inference_fp32"].plain()()
+    assert not calls
+    rows["inference_fp32"].fast()()
+    assert calls
+    for form in (rows["training_fp32"].plain, rows["training_fp32"].fast):
+        form()()
 
 
 def test_the_first_step_begins_with_an_empty_memory() -> None:
