@@ -148,8 +148,6 @@ def test_benchmark_compares_what_it_says(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not calls
     rows["inference_fp32"].fast()()
     assert calls
-    for form in (rows["training_fp32"].plain, rows["training_fp32"].fast):
-        form()()
 
 
 def test_the_first_step_begins_with_an_empty_memory() -> None:
