@@ -71,7 +71,6 @@ def _pictures(results: Mapping[str, Any], folder: Path) -> Any:
     import wandb
 
     columns = [(layer, metric["key"]) for layer in LAYERS for metric in results["metrics"]]
-    # No mixed types: with them, W&B keeps the word "Image" for every image.
     table = wandb.Table(columns=["entry", "set", "image", *_PICTURES, *(f"{layer}_{key}" for layer, key in columns)])
     shown = {(case.row["entry"], case.row["set"], case.row["image"]) for case in choose_cases(results)}
     stored = {(row["set"], row["image"]): row["pictures"] for row in results["images"] if row["entry"] == INPUT}
