@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "remove": ("reflectzoo.inference.commands.remove", "take the reflections out of photographs"),
     "models": ("reflectzoo.inference.commands.models", "list the methods: size, cost, weights, licence"),
     "convert": ("reflectzoo.inference.commands.convert", "turn weights of any known layout into a safetensors file"),
+    "export": ("reflectzoo.inference.commands.export", "write a network as an ONNX file, compared with PyTorch"),
 }
 
 _EPILOG = """examples:

@@ -30,7 +30,7 @@ exit status: 0 all done; 1 some photographs failed and are named at the end; 2 a
 #: Keys of ``conf/predict.yaml``, besides the model's own.
 SETTINGS = (
     *("input", "output", "recursive", "weights", "untrained", "reflection", "side_by_side", "strength"),
-    *("overwrite", "device", "precision", "memory"),
+    *("overwrite", "device", "precision", "backend", "memory"),
 )
 
 
@@ -60,6 +60,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
     group.add_argument("--precision", default="32", choices=["32", "16", "bf16"], help="(default %(default)s)")
+    group.add_argument("--backend", default="torch", choices=["torch", "onnx"], help="onnx: --weights is an .onnx file")
     group.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 2G; larger photographs go in tiles")
 
 
@@ -73,12 +74,32 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
     choose_device(arguments.device)
     memory = parse_bytes(arguments.memory) if arguments.memory else None
     model = arguments.model
+    if arguments.backend == "onnx" or Path(arguments.weights or "").suffix == ".onnx":
+        return _onnx_separator(arguments, memory)
     if model is None and arguments.weights is None:
         if arguments.untrained:
             raise UserError("Say which model to try untrained: --model NAME.")
         model = default_model()
     network = load_for_inference(model, arguments.weights, tuple(arguments.override), arguments.untrained)
     return Separator(network, arguments.device, cast(Precision, arguments.precision), memory)
+
+
+def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separator:
+    from reflectzoo.inference.onnx import OnnxSeparator, Session
+
+    if arguments.weights is None:
+        raise UserError(
+            "--backend onnx needs a file: make one with `reflectzoo export`, give it with --weights FILE.onnx."
+        )
+    if arguments.device not in ("auto", "cpu") or arguments.precision != "32" or arguments.override:
+        raise UserError(
+            "An ONNX file runs as it is, on the CPU in full precision: leave --device, --precision and --override out."
+        )
+    session = Session(Path(arguments.weights).expanduser())
+    found = session.facts["model"]
+    if arguments.model not in (None, found):
+        raise UserError(f"The ONNX file holds model={found}, not model={arguments.model}: leave --model out.")
+    return OnnxSeparator(session, memory)
 
 
 def run(arguments: argparse.Namespace) -> int:

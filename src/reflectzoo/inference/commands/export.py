@@ -1,0 +1,52 @@
+"""``reflectzoo export``: a network as an ONNX file, compared with PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from reflectzoo.errors import UserError
+from reflectzoo.inference.export import OPSET, export
+from reflectzoo.inference.files import shown
+from reflectzoo.inference.models import default_model, load_for_inference
+
+EPILOG = """examples:
+  reflectzoo export --weights checkpoints/last.ckpt reflections.onnx
+  reflectzoo export --model ytmt_uct --weights ytmt_uct_sirs_68_077_00595364.pt ytmt.onnx
+  reflectzoo remove photo.jpg --backend onnx --weights ytmt.onnx
+
+Height and width stay free. The file is written only if onnxruntime agrees with PyTorch at three sizes. Needs
+pip install 'reflectzoo[onnx]'; a large network takes a minute or two.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("output", type=Path, help="the file to write, *.onnx")
+    parser.add_argument("--model", metavar="NAME", help="a method; left out: what the weights are of")
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint, safetensors, authors' file, or a listed name")
+    parser.add_argument("--untrained", action="store_true", help="export a model that has learnt nothing: noise")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="of the model, e.g. model.net.width=32"
+    )
+    parser.add_argument("--opset", type=int, default=OPSET, help="of ONNX (default %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export."""
+    model = arguments.model
+    if model is None and arguments.weights is None:
+        if arguments.untrained:
+            raise UserError("Say which model to export untrained: --model NAME.")
+        model = default_model()
+    network = load_for_inference(model, arguments.weights, tuple(arguments.override), arguments.untrained)
+    done = export(network, arguments.output, opset=arguments.opset, overwrite=arguments.overwrite)
+    sys.stdout.write(
+        f"{shown(arguments.output)}: model={done.model}, opset {done.opset}, {done.size / 2**20:.1f} MiB, "
+        f"{' and '.join(done.layers)}\n"
+    )
+    for (height, width), difference in done.differences.items():
+        sys.stdout.write(f"{width}x{height}: differs from PyTorch by at most {difference:.1e}\n")
+    return 0

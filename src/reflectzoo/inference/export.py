@@ -1,0 +1,306 @@
+"""A network as an ONNX file for any size of picture, compared with PyTorch before the file is there.
+
+The exporter follows the network once with symbolic sides, and takes one branch wherever a network asks about them. So
+it is shown an awkward size, at which every padding is needed: a padding by nothing is then only a special case. What it
+gets wrong all the same it gets wrong silently; hence the comparison at sizes that were not exported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+import reflectzoo
+from reflectzoo.core.module import ReflectionModule
+from reflectzoo.errors import UserError
+from reflectzoo.inference.files import shown, write_atomically
+from reflectzoo.inference.onnx import FORMAT, Session, need
+from reflectzoo.inference.tiles import WholeView, bytes_per_pixel
+from reflectzoo.nets.hypercolumn import plain_hypercolumn
+
+OPSET = 20
+#: (height, width) of the comparison: multiples of every stride, odd, and neither; no square.
+SIZES = ((64, 96), (67, 93), (90, 58))
+TOLERANCE = 1e-3
+#: Smaller pictures are continued to this before the exported network sees them.
+SMALLEST = 32
+_LARGEST = 2**16
+#: One file of ONNX cannot be larger.
+_MOST_BYTES = 2**31 - 2**20
+_PROBE = 129
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        model: which method.
+        opset: of ONNX.
+        layers: names of the outputs.
+        differences: largest difference from PyTorch, values about [0, 1], for each (height, width).
+        size: bytes.
+    """
+
+    model: str
+    opset: int
+    layers: tuple[str, ...]
+    differences: dict[tuple[int, int], float]
+    size: int
+
+
+class ExportError(UserError):
+    """A network that cannot be exported, or comes out wrong; nothing has been written."""
+
+
+def export(
+    module: ReflectionModule,
+    target: Path,
+    *,
+    opset: int = OPSET,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    tolerance: float = TOLERANCE,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a network as ONNX, if onnxruntime then says the same as PyTorch.
+
+    Input ``mixture`` (1, 3, height, width), float32 in [0, 1], RGB, sides from 32 up; outputs ``transmission`` and, if
+    the network has one, ``reflection``, same size, not clamped. The metadata hold what
+    :class:`reflectzoo.inference.onnx.Session` needs.
+
+    Args:
+        module: with its weights, on the CPU.
+        target: ends in ``.onnx``.
+        opset: version of ONNX's operators, 18 or later.
+        sizes: at which to compare.
+        tolerance: largest difference allowed.
+        overwrite: replace a file that exists.
+
+    Raises:
+        ExportError: if it cannot be exported or differs from PyTorch.
+        UserError: if a package is missing, or the file cannot be written.
+    """
+    if target.suffix != ".onnx":
+        raise UserError(f"{shown(target)} must end in .onnx.")
+    if target.exists() and not overwrite:
+        raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        need(name)
+    if opset < 18:
+        raise UserError(f"The opset must be 18 or later, got {opset}.")
+    total = sum(each.numel() * each.element_size() for each in module.state_dict().values())
+    if total > _MOST_BYTES:
+        raise ExportError(f"model={module.name} has {total / 2**30:.1f} GiB of weights; an ONNX file can hold 2 GiB.")
+
+    module.eval()
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        stride, layers, statistics = _look(module)
+        program = _follow(_Exportable(module, stride, layers), opset, stride, layers, module.name)
+        facts = {
+            "model": module.name,
+            "config": module.config,
+            "opset": opset,
+            "smallest": max(SMALLEST, stride),
+            "statistics": statistics,
+            "bytes_per_pixel": _bytes_per_pixel(module),
+            "version": reflectzoo.__version__,
+        }
+        data = _with_metadata(program, facts)
+        differences = _compare(module, data, sizes)
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+    wrong = {size: each for size, each in differences.items() if not each <= tolerance}
+    if wrong:
+        (height, width), worst = max(wrong.items(), key=lambda pair: pair[1])
+        raise ExportError(
+            f"model={module.name} comes out of the export wrong: at {width}x{height} pixels onnxruntime differs from "
+            f"PyTorch by {worst:.2g}, allowed is {tolerance:g}; nothing was written, use PyTorch for this model."
+        )
+    write_atomically(target, data, overwrite)
+    return Exported(module.name, opset, layers, differences, len(data))
+
+
+def _look(module: nn.Module) -> tuple[int, tuple[str, ...], int]:
+    """What the network pads to, which layers it has, how many means over the whole picture it takes."""
+    image = torch.rand(1, 3, _PROBE, _PROBE, generator=torch.Generator().manual_seed(0))
+    spy, view = _PaddingSpy(image.shape), WholeView()
+    with torch.no_grad(), plain_hypercolumn():
+        with spy:
+            found = module(image)
+        with view.learning():
+            module(image)
+    layers = tuple(name for name in ("transmission", "reflection") if found.get(name) is not None)
+    return spy.stride, layers, view.statistics
+
+
+class _PaddingSpy(TorchFunctionMode):
+    """Learns to which multiple a network continues its picture, from what it adds to a side of 128 + 1."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self._shape = shape
+        self.stride = 1
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        mode = kwargs.get("mode", args[2] if len(args) > 2 else "constant")
+        if func is F.pad and args[0].shape == self._shape and mode in ("reflect", "replicate"):
+            amounts = tuple(kwargs.get("pad", args[1] if len(args) > 1 else ()))
+            if len(amounts) == 4 and amounts[0] == amounts[2] == 0 and amounts[1] == amounts[3]:
+                self.stride = max(self.stride, int(amounts[1]) + 1)
+        return func(*args, **kwargs)
+
+
+class _Exportable(nn.Module):
+    """From a picture to a tuple of layers, with the padding done so that the exporter can follow it."""
+
+    def __init__(self, module: nn.Module, stride: int, layers: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.stride = stride
+        self.layers = layers
+
+    def forward(self, mixture: Tensor) -> tuple[Tensor, ...]:
+        height, width = mixture.shape[-2:]
+        image = mixture
+        if self.stride > 1:
+            # The sides that come out are multiples for everybody to see, and the network has nothing left to decide.
+            for axis, length in ((2, height), (3, width)):
+                places = torch.arange((length + self.stride - 1) // self.stride * self.stride)
+                image = image.index_select(axis, torch.where(places < length, places, 2 * (length - 1) - places))
+        outputs = self.module(image)
+        return tuple(outputs[name][..., :height, :width] if self.stride > 1 else outputs[name] for name in self.layers)
+
+
+class _ForExport(TorchFunctionMode):
+    """Says in other words what exporter and runtime do not do alike."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        ragged = func is F.avg_pool2d and kwargs.get("ceil_mode") and kwargs.get("count_include_pad") is False
+        if ragged and len(args) == 2 and isinstance(args[1], int) and not kwargs.get("padding"):
+            return mean_of_blocks(args[0], args[1])
+        return func(*args, **kwargs)
+
+
+def mean_of_blocks(x: Tensor, side: int) -> Tensor:
+    """``avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)`` in operators that know no ragged borders.
+
+    Args:
+        x: (B, C, H, W).
+        side: of a block.
+
+    Example:
+        >>> mean_of_blocks(torch.arange(6.0).view(1, 1, 2, 3), 2)
+        tensor([[[[2.0000, 3.5000]]]])
+    """
+    inside: list[Tensor] = []
+    for axis, length in ((2, x.shape[2]), (3, x.shape[3])):
+        places = torch.arange((length + side - 1) // side * side, device=x.device)
+        inside.append((places < length).to(x.dtype))
+        x = x.index_select(axis, places.clamp(max=length - 1))
+    mask = (inside[0][:, None] * inside[1])[None, None]
+    return F.avg_pool2d(x * mask, side) / F.avg_pool2d(mask, side)
+
+
+def _follow(net: nn.Module, opset: int, stride: int, layers: tuple[str, ...], name: str) -> Any:
+    """The ONNX program."""
+    # One less than odd multiples of the stride, or of two again and again: nothing fits without padding.
+    sides = (63, 95) if stride == 1 else tuple((-(-least // stride) // 2 * 2 + 1) * stride - 1 for least in (64, 96))
+    smallest = max(SMALLEST, stride)
+    dynamic = {axis: torch.export.Dim(word, min=smallest, max=_LARGEST) for axis, word in ((2, "height"), (3, "width"))}
+    try:
+        # With gradients: a network's own ways of saving arithmetic are no operators of ONNX.
+        with torch.enable_grad(), plain_hypercolumn(), _quiet():
+            with _ForExport():
+                followed = torch.export.export(
+                    net,
+                    (torch.rand(1, 3, *sides),),
+                    dynamic_shapes=(dynamic,),
+                    strict=False,
+                    prefer_deferred_runtime_asserts_over_guards=True,
+                )
+            return torch.onnx.export(
+                followed,
+                (),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["mixture"],
+                output_names=list(layers),
+                verbose=False,
+            )
+    except Exception as error:
+        # The exporter has no exception of its own, and raises whatever it meets.
+        line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExportError(
+            f"model={name} cannot be exported ({line[:200].rstrip('.!')}); nothing was written, use PyTorch for it."
+        ) from error
+
+
+def _with_metadata(program: Any, facts: dict[str, Any]) -> bytes:
+    import onnx
+
+    proto = program.model_proto
+    # The names of both sides, for programs that show them; torch calls them s28 and the like.
+    for value in (*proto.graph.input, *proto.graph.output):
+        for axis, word in ((2, "height"), (3, "width")):
+            value.type.tensor_type.shape.dim[axis].dim_param = word
+    del proto.graph.value_info[:]
+    onnx.helper.set_model_props(proto, {"format": FORMAT, "record": json.dumps(facts)})
+    return cast(bytes, proto.SerializeToString())
+
+
+def _compare(module: nn.Module, data: bytes, sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+    session = Session(data, "the exported network")
+    generator = torch.Generator().manual_seed(0)
+    differences = {}
+    for height, width in sizes:
+        image = torch.rand(1, 3, height, width, generator=generator)
+        with torch.no_grad():
+            expected = module(image)
+        found = session(image)
+        differences[height, width] = max(
+            float("inf") if found[name].shape != expected[name].shape else
+            float((found[name] - expected[name]).abs().nan_to_num(nan=float("inf")).max())
+            for name in found
+        )  # fmt: skip
+    return differences
+
+
+def _bytes_per_pixel(module: nn.Module) -> float:
+    with torch.no_grad(), plain_hypercolumn():
+        return bytes_per_pixel(module, torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells about packages that are not there, and about its own insides."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    try:
+        for each in loggers:
+            each.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
