@@ -49,7 +49,7 @@ def draw(checkpoint: Path, picture: Path, samples: int = 2, overrides: tuple[str
         outputs = teacher(batch["frames"])
     page = draw_separations([separation_row(outputs, batch, index) for index in range(len(chosen))], cell=150)
     key = Image.fromarray(to_uint8(colour_wheel(64)))
-    whole = Image.new("RGB", (page.width, page.height + 20), "white")
+    whole = Image.new("RGB", (page.width, page.height + 48), "white")
     whole.paste(page, (0, 0))
     whole.paste(key, (whole.width - key.width - 8, whole.height - key.height - 4))
     whole.save(picture, quality=88)
