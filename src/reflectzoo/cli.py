@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import os
 import re
 import sys
@@ -11,23 +10,12 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from reflectzoo.errors import Interrupted, TrainingError, UserError
+from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserError
 
 # Read by OpenMP when torch is loaded, which every command does after this. Threads that spin as long as by default
 # make a step many times slower as soon as anything else runs on the same cores; threads that do not spin at all make
 # small networks slower on a quiet machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would grow beyond the allowed size",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "not permitted",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "it is a folder, not a file",
-}
 
 
 def run(command: Callable[[], Any]) -> NoReturn:
@@ -91,8 +79,8 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted.", 130
     for cause in _chain(error):
-        if isinstance(cause, OSError) and (cause.errno in _DISK or _made_folder(cause)):
-            reason = _DISK.get(cause.errno or 0, "the folder cannot be made there")
+        if isinstance(cause, OSError) and (cause.errno in DISK_REASONS or _made_folder(cause)):
+            reason = DISK_REASONS.get(cause.errno or 0, "the folder cannot be made there")
             where = f" {cause.filename}" if cause.filename else ""
             return (
                 f"Cannot write{where}: {reason}; what was already saved is untouched, choose another place "

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+
+DISK_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would grow beyond the allowed size",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
+}
+"""Why something cannot be written, by the system's number."""
+
 
 class UserError(Exception):
     """A mistake in what the user gave: a path, an override, a file, a checkpoint.

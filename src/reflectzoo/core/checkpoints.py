@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
 
@@ -47,3 +49,34 @@ def newest_run(output_dir: Path, choice: str) -> Path | None:
     """
     found = sorted(output_dir.glob(f"{choice}/*/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
     return found[-1].parent.parent if found else None
+
+
+def find_weights(checkpoint: Mapping[str, Any], first: str, name: str, give: str) -> dict[str, Tensor]:
+    """The weights of a network in a plain state dict, one wrapped in ``state_dict``, or a checkpoint of the training.
+
+    A ``module.`` prefix, left by parallel training, and the ``net.`` of the training's checkpoints are dropped. Tensors
+    are not copied.
+
+    Args:
+        checkpoint: what ``torch.load`` returned.
+        first: name of a weight that only this network has.
+        name: the network's, for the message.
+        give: which files would do, likewise.
+
+    Raises:
+        UserError: if there is no such network in it.
+    """
+    entries = checkpoint.get("state_dict", checkpoint)
+    state = {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
+    if f"net.{first}" in state:
+        state = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+    if first not in state:
+        found = f"its first weight is '{next(iter(state))}'" if state else "it holds no weights"
+        raise UserError(f"This checkpoint is not a {name} ({found}): give {give}.")
+    return state
+
+
+def misfits(state: Mapping[str, Tensor], net: nn.Module) -> list[str]:
+    """Names of weights that a network lacks, or has in another shape, or that the state dict lacks; sorted."""
+    shapes, given = ({key: value.shape for key, value in each.items()} for each in (net.state_dict(), state))
+    return sorted(key for key in shapes.keys() | given.keys() if shapes.get(key) != given.get(key))

@@ -10,20 +10,12 @@ import stat
 from pathlib import Path
 
 from reflectzoo.data.images import UnreadableImage
-from reflectzoo.errors import UserError
+from reflectzoo.errors import DISK_REASONS, UserError
 
 #: Larger files are no photographs; reading one would fill the memory before anything could say so.
 MAX_BYTES = 2**31
 
-_REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would grow beyond the allowed size",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "not permitted",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "it is a folder, not a file",
+_REASONS = DISK_REASONS | {
     errno.ENAMETOOLONG: "the name is too long",
     errno.ENOENT: "there is no such folder",
     errno.ELOOP: "its links lead in a circle",

@@ -194,10 +194,9 @@ def _wave_sums(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tensor, T
     """
     (sines_u, versines_u), (sines_v, versines_v) = (_sine_and_versine(samples, waves) for waves in (coarse, fine))
     products = torch.cat((versines_u, sines_u), dim=2).transpose(1, 2) @ torch.cat((versines_v, sines_v), dim=2)
-    first, second = products.split(len(coarse), dim=1)
-    (both_versines, versine_sine), (sine_versine, both_sines) = (
-        block.split(len(fine), dim=2) for block in (first, second)
-    )
+    many, more = len(coarse), len(fine)
+    both_versines, versine_sine = products[:, :many, :more], products[:, :many, more:]
+    sine_versine, both_sines = products[:, many:, :more], products[:, many:, more:]
     sines = sines_u.sum(dim=1)[:, :, None] + sines_v.sum(dim=1)[:, None] - versine_sine - sine_versine
     versines = versines_u.sum(dim=1)[:, :, None] + versines_v.sum(dim=1)[:, None] - both_versines + both_sines
     return sines, versines

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.checkpoints import find_weights, misfits
 from reflectzoo.errors import UserError
 
 _FIRST = "convs1R.0.weight"
@@ -40,16 +41,8 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         >>> list(remap({"epoch": 40, "state_dict": {"module.convs1R.0.weight": weight}, "optimizer": {}}))
         ['convs1R.0.weight']
     """
-    entries = checkpoint.get("state_dict", checkpoint)
-    state = {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
-    if f"net.{_FIRST}" in state:
-        state = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
-    if _FIRST not in state:
-        found = f"its first weight is '{next(iter(state))}'" if state else "it holds no weights"
-        raise UserError(
-            f"This checkpoint is not a CoRRN ({found}): give a file of the authors' program, with an entry "
-            "'state_dict', or a checkpoint of model=corrn."
-        )
+    give = "a file of the authors' program, with an entry 'state_dict', or a checkpoint of model=corrn"
+    state = find_weights(checkpoint, _FIRST, "CoRRN", give)
     complete: dict[str, Tensor] = {}
     for key, value in state.items():
         complete[key] = value
@@ -84,8 +77,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
     found, wanted = _describe(state), _describe(ours)
     if found != wanted:
         raise UserError(f"{source} is a CoRRN {found}, but the model is one {wanted}: choose the settings that fit.")
-    shapes, given = ({key: value.shape for key, value in each.items()} for each in (ours, state))
-    wrong = sorted(key for key in shapes.keys() | given.keys() if shapes.get(key) != given.get(key))
+    wrong = misfits(state, net)
     if wrong:
         raise UserError(
             f"{source} looks like the CoRRN {wanted} of the model, but {len(wrong)} of its {len(state)} weights do not "

@@ -167,7 +167,7 @@ class _ExtractionB(nn.Module):
 
 
 _LEAST = 16
-"""Published channels of the last layers. In proportion, a narrow network would be left with too few for three colours."""
+"""Published channels of the last layers; in proportion, a narrow network would have too few for three colours."""
 
 
 class _Scale:

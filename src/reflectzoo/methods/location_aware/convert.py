@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.checkpoints import find_weights, misfits
 from reflectzoo.errors import UserError
 
 _FIRST = "det_conv0.0.weight"
@@ -40,16 +41,8 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         >>> {key: tuple(value.shape) for key, value in remap(state).items()}
         {'det_conv0.0.weight': (32, 6, 3, 3), 'lstm.gates.weight': (256, 128, 3, 3)}
     """
-    entries = checkpoint.get("state_dict", checkpoint)
-    state = {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
-    if f"net.{_FIRST}" in state:
-        state = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
-    if _FIRST not in state:
-        found = f"its first weight is '{next(iter(state))}'" if state else "it holds no weights"
-        raise UserError(
-            f"This checkpoint is not a Location-aware SIRR ({found}): give the authors' model.pth, or a checkpoint of "
-            "model=location_aware."
-        )
+    give = "the authors' model.pth, or a checkpoint of model=location_aware"
+    state = find_weights(checkpoint, _FIRST, "Location-aware SIRR", give)
     return _join_gates(state)
 
 
@@ -99,8 +92,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
             f"{source} is a Location-aware SIRR of width {found}, but the model has width {wanted}: set "
             f"model.net.width={found}."
         )
-    shapes, given = ({key: value.shape for key, value in each.items()} for each in (ours, state))
-    wrong = sorted(key for key in shapes.keys() | given.keys() if shapes.get(key) != given.get(key))
+    wrong = misfits(state, net)
     if wrong:
         raise UserError(
             f"{source} is a Location-aware SIRR of width {found} as the model is, but {len(wrong)} of its {len(state)} "
