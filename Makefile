@@ -11,7 +11,7 @@ export NO_ALBUMENTATIONS_UPDATE = 1
 # Threads that spin for long while they wait slow everything down when cores are shared.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: quickstart test test-gpu lint bench parity clean help
+.PHONY: quickstart test test-slow test-gpu lint bench parity clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -28,7 +28,10 @@ quickstart: $(READY) ## train a small YTMT on real photographs for a few minutes
 	$(RUN) reflectzoo.train experiment=quickstart
 
 test: $(READY) lint ## the whole suite on the CPU, with lint
-	$(RUN) pytest -n 2 -m "not gpu"
+	$(RUN) pytest -n 2 -m "not gpu and not slow"
+
+test-slow: $(READY) ## tests of several minutes each: full-size networks, several processes
+	$(RUN) pytest -s -m slow
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(RUN) pytest -m gpu

@@ -16,6 +16,7 @@ import reflectzoo
 from reflectzoo.config import build, compose_config
 from reflectzoo.methods.corrn import module
 from reflectzoo.methods.corrn.encoder import fill_encoder
+from reflectzoo.methods.corrn.net import CoRRNNet
 
 Train = Callable[..., Run]
 
@@ -226,3 +227,32 @@ def test_the_papers_data(train: Train, tmp_path: Path) -> None:
     )
     assert run.status == 0, run.err
     assert len(column(run.folder, "train/transmission_statistic")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_full_size_network_learns_four_photographs_by_heart() -> None:
+    config = compose_config(["model=corrn", "data=sample", "data.crop=64", "data.batch_size=4", "data.num_workers=0"])
+    loss, data = build(config.loss), build(config.data)
+    data.setup("fit")
+    batch = data.complete(next(iter(data.train_dataloader())))
+    torch.manual_seed(0)
+    net = CoRRNNet()
+    assert sum(weight.numel() for weight in net.parameters()) == 59_512_039
+
+    def psnr(image: torch.Tensor) -> float:
+        return float(-10 * (image - batch["transmission"]).square().mean(dim=(1, 2, 3)).log10().mean())
+
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
+    for _ in range(200):
+        total, _ = loss(net(batch["mixture"]), batch)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        schedule.step()
+    net.eval()
+    with torch.no_grad():
+        found = psnr(net(batch["mixture"])["transmission"])
+    print(f"\ninput {psnr(batch['mixture']):.2f} dB, output {found:.2f} dB")
+    assert found > psnr(batch["mixture"]) + 4
