@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("reflectzoo.inference.commands.models", "list the methods: size, cost, weights, licence"),
     "convert": ("reflectzoo.inference.commands.convert", "turn weights of any known layout into a safetensors file"),
     "export": ("reflectzoo.inference.commands.export", "write a network as an ONNX file, compared with PyTorch"),
+    "demo": ("reflectzoo.inference.commands.demo", "a page in the browser, for this machine alone"),
 }
 
 _EPILOG = """examples:

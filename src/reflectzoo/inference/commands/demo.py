@@ -1,0 +1,78 @@
+"""``reflectzoo demo``: a page in the browser, for this machine alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from reflectzoo.errors import Interrupted, UserError
+from reflectzoo.inference.demo import Desk, import_gradio, serve
+from reflectzoo.inference.models import default_model, load_for_inference
+from reflectzoo.inference.separator import Separator, choose_device, parse_bytes
+
+EPILOG = """examples:
+  reflectzoo demo --weights checkpoints/last.ckpt
+  reflectzoo demo --weights ytmt.safetensors --weights corrn.safetensors      choose between them on the page
+  reflectzoo demo --untrained --model ytmt_ucs                                to see the page; its results are noise
+
+Needs pip install 'reflectzoo[demo]'. The page is served to this machine alone, and nothing leaves it; Ctrl-C ends it
+and removes all its files.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--weights", metavar="FILE", action="append", default=[], help="may be given several times")
+    parser.add_argument("--model", metavar="NAME", help="a method; left out: what the weights are of")
+    parser.add_argument("--untrained", action="store_true", help="show a model that has learnt nothing: noise")
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="of the model, e.g. model.net.width=32"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
+    parser.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 2G")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--no-browser", action="store_true", help="do not open one")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C."""
+    choose_device(arguments.device)
+    with tempfile.TemporaryDirectory(prefix="reflectzoo-demo-") as folder:
+        uploads, results = Path(folder) / "page", Path(folder) / "results"
+        results.mkdir()
+        gradio = import_gradio(uploads)
+        separators = _separators(arguments)
+        learnt = bool(arguments.weights) or not arguments.untrained
+        desk = Desk(separators, results)
+        served = serve(desk, gradio, port=arguments.port, browser=not arguments.no_browser, learnt=learnt)
+        sys.stdout.write(f"{served.local_url}  (Ctrl-C ends it)\n")
+        sys.stdout.flush()
+        try:
+            threading.Event().wait()
+        except (KeyboardInterrupt, Interrupted):
+            pass
+        finally:
+            served.close(verbose=False)
+    return 0
+
+
+def _separators(arguments: argparse.Namespace) -> dict[str, Separator]:
+    memory = parse_bytes(arguments.memory) if arguments.memory else None
+    if len(arguments.weights) > 1 and (arguments.model or arguments.override):
+        raise UserError("With several --weights leave --model and --override out: each file says what it is of.")
+    model = arguments.model
+    if model is None and not arguments.weights:
+        if arguments.untrained:
+            raise UserError("Say which model to show untrained: --model NAME.")
+        model = default_model()
+    found: dict[str, Separator] = {}
+    for weights in arguments.weights or [None]:
+        network = load_for_inference(model, weights, tuple(arguments.override), arguments.untrained)
+        name = f"{network.name} (untrained)" if weights is None and arguments.untrained else network.name
+        if name in found:
+            name = f"{name}, {Path(weights).name}"
+        found[name] = Separator(network, arguments.device, "32", memory)
+    return found

@@ -1,0 +1,237 @@
+"""A page in the browser: a photograph in, both layers out. Everything stays on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from reflectzoo.errors import UserError
+from reflectzoo.inference.picture import Picture, read_picture, suffix_for
+from reflectzoo.inference.separator import Separator
+
+#: What an upload may weigh, and how many pixels it may have.
+MAX_FILE = 64 * 2**20
+MAX_PIXELS = 24_000_000
+#: What the page shows is reduced to this; what it gives to download is not.
+_SHOWN = 1600
+#: Seconds after which results are removed while the page still runs, and how often that is looked after.
+_KEPT = 1800
+_LOOK = 300
+#: The same for what the browser sent and was sent, samples among it; all goes when the page ends.
+_SESSION = 86_400
+_SAMPLES = ("coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
+
+_CSS = """
+.gradio-container {max-width: 1100px !important; margin: 0 auto !important}
+#title h1 {margin-bottom: 0}
+#before_after img {image-rendering: auto}
+"""
+
+
+class Result(NamedTuple):
+    """What the page shows after a run.
+
+    Attributes:
+        before: the photograph, reduced.
+        after: its transmission, likewise.
+        transmission: a file of full size.
+        reflection: likewise.
+        told: a line about it.
+    """
+
+    before: Image.Image
+    after: Image.Image
+    transmission: Path
+    reflection: Path
+    told: str
+
+
+class Desk:
+    """What the page can do, without the page.
+
+    Args:
+        separators: by the name that the page shows; the first is chosen at the start.
+        folder: where results may lie; whoever made it removes it.
+    """
+
+    def __init__(self, separators: Mapping[str, Separator], folder: Path) -> None:
+        if not separators:
+            raise ValueError("a page without any method")
+        self.separators = dict(separators)
+        self.folder = folder
+
+    def run(self, photo: str | None, method: str, strength: float) -> Result:
+        """Separate a photograph.
+
+        Args:
+            photo: its file; None if none was given.
+            method: one of those given.
+            strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
+
+        Raises:
+            UserError: if there is none, it is too large or no picture, or there is no such method.
+        """
+        self.tidy()
+        if photo is None:
+            raise UserError("Choose a photograph first: drop one onto the page, take one, or click on a sample.")
+        if method not in self.separators:
+            raise UserError(f"There is no method '{method}' on this page: reload it.")
+        path = Path(photo)
+        picture = _read(path)
+        began = time.monotonic()
+        layers = self.separators[method].picture(picture, strength)
+        seconds = time.monotonic() - began
+        # Names of photographs are their owner's: nothing of them becomes a part of a path but the suffix.
+        place = self.folder / secrets.token_hex(8)
+        suffix = suffix_for(path, picture)
+        saved = [
+            layer.save(place / f"{name}{suffix}")
+            for name, layer in zip(("transmission", "reflection"), layers, strict=True)
+        ]
+        told = f"{picture.width} x {picture.height} pixels, {method}, {seconds:.1f} s"
+        return Result(_reduced(picture), _reduced(layers.transmission), saved[0], saved[1], told)
+
+    def tidy(self, older: float = _KEPT) -> None:
+        """Remove results of more than ``older`` seconds ago."""
+        for each in self.folder.iterdir():
+            if time.time() - each.stat().st_mtime >= older:
+                shutil.rmtree(each, ignore_errors=True)
+
+
+def _read(path: Path) -> Picture:
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        width = height = 0  # read_picture knows better what to say
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"This photograph has {width * height / 1e6:.0f} million pixels, the page takes {MAX_PIXELS / 1e6:.0f}: "
+            "use `reflectzoo remove` for it."
+        )
+    return read_picture(path)
+
+
+def _reduced(picture: Picture) -> Image.Image:
+    image = picture.to_pil().convert("RGB")
+    image.thumbnail((_SHOWN, _SHOWN))
+    return image
+
+
+def samples() -> list[str]:
+    """Photographs that come with scikit-image and are on this machine."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return [str(folder / name) for name in _SAMPLES if (folder / name).is_file()]
+
+
+def import_gradio(folder: Path) -> Any:
+    """Gradio, which then keeps its files in a folder and tells nobody.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    # Read when it is imported.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError("The page needs the package gradio: pip install 'reflectzoo[demo]'.") from error
+    return gradio
+
+
+def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
+    """The page, not yet served.
+
+    Args:
+        desk: does the work.
+        gradio: see :func:`import_gradio`.
+        learnt: whether its networks have; a warning stands on the page otherwise.
+    """
+
+    def run(photo: str | None, method: str, strength: float) -> tuple[Any, ...]:
+        try:
+            done = desk.run(photo, method, strength)
+        except UserError as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+        files = (
+            gradio.DownloadButton(value=str(each), interactive=True) for each in (done.transmission, done.reflection)
+        )
+        return (done.before, done.after), *files, done.told
+
+    def clear() -> tuple[Any, ...]:
+        # What is shown belongs to the photograph before.
+        return None, *(gradio.DownloadButton(value=None, interactive=False) for _ in range(2)), ""
+
+    names = list(desk.separators)
+    with gradio.Blocks(title="reflectzoo", analytics_enabled=False, delete_cache=(_LOOK, _SESSION)) as blocks:
+        gradio.Markdown(
+            "# reflectzoo\nTakes the reflection out of a photograph shot through glass. It stays on this machine.",
+            elem_id="title",
+        )
+        if not learnt:
+            gradio.Markdown("**This network has learnt nothing: what it gives is noise.** Start the page with weights.")
+        with gradio.Row():
+            with gradio.Column(min_width=300):
+                photo = gradio.Image(
+                    label="Photograph", type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"],
+                    height=320, buttons=["fullscreen"], elem_id="photo",
+                )  # fmt: skip
+                found = samples()
+                if found:
+                    gradio.Examples(found, photo, label="Samples (no glass in front of these)", cache_examples=False)
+                method = gradio.Dropdown(names, value=names[0], label="Method", elem_id="method")
+                strength = gradio.Slider(0, 1, value=1, step=0.05, label="Strength", elem_id="strength")
+                start = gradio.Button("Remove the reflection", variant="primary", elem_id="start")
+            with gradio.Column(min_width=300):
+                both = gradio.ImageSlider(
+                    label="Before and after: drag the line", type="pil", interactive=False, buttons=["fullscreen"],
+                    elem_id="before_after",
+                )  # fmt: skip
+                told = gradio.Markdown(elem_id="told")
+                with gradio.Row():
+                    downloads = [
+                        gradio.DownloadButton(f"Download {name}", interactive=False, min_width=140, elem_id=name)
+                        for name in ("transmission", "reflection")
+                    ]
+        results = [both, *downloads, told]
+        start.click(run, [photo, method, strength], results, concurrency_limit=1, api_name="remove")
+        photo.change(clear, None, results, api_visibility="private", show_progress="hidden")
+    return blocks
+
+
+def serve(desk: Desk, gradio: Any, *, port: int | None, browser: bool, learnt: bool = True) -> Any:
+    """Serve the page to this machine alone; the caller closes what comes back.
+
+    Args:
+        desk: does the work.
+        gradio: see :func:`import_gradio`.
+        port: None takes the first free one from 7860.
+        browser: open one.
+        learnt: see :func:`page`.
+
+    Raises:
+        UserError: if the port is taken.
+    """
+    blocks = page(desk, gradio, learnt)
+    # Names of fonts alone: the usual theme fetches them from elsewhere.
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    try:
+        blocks.queue(max_size=8).launch(
+            server_name="127.0.0.1", server_port=port, share=False, inbrowser=browser, quiet=True, ssr_mode=False,
+            prevent_thread_lock=True, max_file_size=MAX_FILE, footer_links=[], enable_monitoring=False, theme=theme,
+            css=_CSS,
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"The port {port or '7860 to 7959'} is taken: choose another with --port.") from error
+    return blocks

@@ -1,0 +1,181 @@
+"""The page: what it does without a browser, and in one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.inference.browser import CHROMIUM, Browser
+
+import reflectzoo
+from reflectzoo.__main__ import main
+from reflectzoo.errors import UserError
+from reflectzoo.inference import demo
+from reflectzoo.inference.demo import Desk, samples
+from reflectzoo.inference.separator import Separator
+
+
+def _photo(path: Path, size: tuple[int, int] = (61, 45)) -> Path:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = "a window"
+    Image.fromarray(values).save(path, exif=exif)
+    return path
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    network = reflectzoo.create_model("ytmt_pcs", "model.net.width=4", "loss=pixel")
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return Desk({"small": Separator(network)}, folder)
+
+
+def test_a_run(desk: Desk, tmp_path: Path) -> None:
+    done = desk.run(str(_photo(tmp_path / "a.jpg")), "small", 1.0)
+    assert done.before.size == done.after.size == (61, 45)
+    assert "61 x 45 pixels, small" in done.told
+    for path in (done.transmission, done.reflection):
+        assert path.suffix == ".jpg"
+        with Image.open(path) as image:
+            assert image.size == (61, 45)
+            assert image.getexif()[0x010E] == "a window"
+
+
+def test_strength_zero_is_the_photograph(desk: Desk, tmp_path: Path) -> None:
+    path = _photo(tmp_path / "a.png")
+    with Image.open(desk.run(str(path), "small", 0.0).transmission) as after, Image.open(path) as before:
+        assert np.array_equal(np.asarray(after), np.asarray(before))
+
+
+def test_mistakes(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _photo(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    monkeypatch.setattr(demo, "MAX_PIXELS", 5000)
+    for photo, method, told in (
+        (None, "small", "Choose a photograph"),
+        (str(path), "other", "no method 'other'"),
+        (str(tmp_path / "b.png"), "small", "not a picture"),
+        (str(_photo(tmp_path / "c.png", (100, 100))), "small", "reflectzoo remove"),
+    ):
+        with pytest.raises(UserError, match=told):
+            desk.run(photo, method, 1.0)
+    assert not list(desk.folder.iterdir())
+
+
+def test_old_results_are_removed(desk: Desk, tmp_path: Path) -> None:
+    first = desk.run(str(_photo(tmp_path / "a.png")), "small", 1.0)
+    os.utime(first.transmission.parent, (0, 0))
+    second = desk.run(str(tmp_path / "a.png"), "small", 1.0)
+    assert list(desk.folder.iterdir()) == [second.transmission.parent]
+
+
+def test_samples_are_photographs() -> None:
+    assert len(samples()) >= 3
+    for path in samples():
+        with Image.open(path) as image:
+            assert min(image.size) > 200
+
+
+def test_without_weights(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    assert main(["demo", "--model", "corrn", "--no-browser"]) == 2
+    assert "has not learnt anything" in capfd.readouterr().err
+
+
+def test_gradio_missing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "")  # given back afterwards
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["demo", "--model", "corrn", "--untrained", "--no-browser"]) == 2
+    assert "pip install 'reflectzoo[demo]'" in capfd.readouterr().err
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    place = tmp_path / "temporary"
+    place.mkdir()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "reflectzoo", "demo", "--no-browser", "--untrained", "--model", "ytmt_pcs",
+            "--override", "model.net.width=4",
+        ],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(place)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        found = re.match(r"(http://127\.0\.0\.1:\d+/)", process.stdout.readline())
+        assert found
+        yield found[1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert not list(place.glob("reflectzoo-demo-*")), "files were left behind"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_in_a_browser(address: str, tmp_path: Path) -> None:
+    pytest.importorskip("tornado", reason="tornado is not installed")
+    shots = Path(os.environ.get("REFLECTZOO_SHOTS", tmp_path))
+    browser = Browser(tmp_path)
+    try:
+        browser.size(1280, 900)
+        browser.call("Page.navigate", url=address)
+        browser.wait_for("!!document.querySelector('#photo input[type=file]')")
+        assert "learnt nothing" in browser.value("document.body.innerText")
+        browser.screenshot(shots / "desktop-start.png")
+
+        browser.upload("#photo input[type=file]", Path(samples()[0]))
+        browser.wait_for("!!document.querySelector('#photo img')")
+        browser.click("#start")
+        browser.wait_for("document.querySelectorAll('#before_after img').length >= 2")
+        browser.wait_for("/600 x 400 pixels/.test(document.querySelector('#told').innerText)")
+        browser.screenshot(shots / "desktop-result.png")
+
+        # The line follows the mouse: what is cut off of the upper picture changes.
+        state = "document.querySelector('#before_after').innerHTML.match(/clip-path: ?[^;\"]*|translateX?\\([^)]*\\)/g) + ''"
+        box = browser.value(
+            "JSON.parse(JSON.stringify(document.querySelector('#before_after img').getBoundingClientRect()))"
+        )
+        middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        before = browser.value(state)
+        browser.drag(middle, (middle[0] + box["width"] / 4, middle[1]))
+        browser.wait(lambda: browser.value(state) != before, "the line to move", 10)
+
+        for name in ("transmission", "reflection"):
+            browser.click(f"a#{name}, #{name} a, button#{name}, #{name} button")
+            browser.wait(lambda name=name: (browser.downloads / f"{name}.png").is_file(), f"the {name}")
+            with Image.open(browser.downloads / f"{name}.png") as image:
+                assert image.size == (600, 400)
+
+        browser.size(390, 844)
+        browser.wait_for("document.documentElement.scrollWidth <= 390")
+        browser.screenshot(shots / "phone-result.png")
+        strangers = [url for url in browser.asked if not url.startswith((address, "data:", "blob:", "about:"))]
+        assert not strangers, strangers
+    finally:
+        browser.close()
+
+
+def test_only_this_machine_and_no_large_files(address: str) -> None:
+    assert address.startswith("http://127.0.0.1:")
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(
+        demo.MAX_FILE + 1024
+    )
+    request = urllib.request.Request(
+        f"{address}gradio_api/upload", body + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 413
