@@ -144,7 +144,8 @@ def test_in_a_browser(address: str, tmp_path: Path) -> None:
         browser.screenshot(shots / "desktop-result.png")
 
         # The line follows the mouse: what is cut off of the upper picture changes.
-        state = "document.querySelector('#before_after').innerHTML.match(/clip-path: ?[^;\"]*|translateX?\\([^)]*\\)/g) + ''"
+        pattern = r"/clip-path: ?[^;\"]*|translateX?\([^)]*\)/g"
+        state = f"document.querySelector('#before_after').innerHTML.match({pattern}) + ''"
         box = browser.value(
             "JSON.parse(JSON.stringify(document.querySelector('#before_after img').getBoundingClientRect()))"
         )
