@@ -101,8 +101,8 @@ def test_gradio_missing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     assert "pip install 'reflectzoo[demo]'" in capfd.readouterr().err
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=[signal.SIGINT])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     pytest.importorskip("gradio", reason="the extra demo is not installed")
     place = tmp_path / "temporary"
     place.mkdir()
@@ -119,7 +119,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         assert found
         yield found[1]
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(request.param)
         assert process.wait(60) == 0
     assert not list(place.glob("reflectzoo-demo-*")), "files were left behind"
 
@@ -169,6 +169,7 @@ def test_in_a_browser(address: str, tmp_path: Path) -> None:
         browser.close()
 
 
+@pytest.mark.parametrize("address", [signal.SIGTERM], indirect=True)
 def test_only_this_machine_and_no_large_files(address: str) -> None:
     assert address.startswith("http://127.0.0.1:")
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(

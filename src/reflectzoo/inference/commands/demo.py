@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import threading
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     choose_device(arguments.device)
+    if threading.current_thread() is threading.main_thread():
+        # Ended by the system, it must remove its files as well.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="reflectzoo-demo-") as folder:
         uploads, results = Path(folder) / "page", Path(folder) / "results"
         results.mkdir()
