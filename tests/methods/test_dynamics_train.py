@@ -380,7 +380,13 @@ def test_ablations_by_hand_are_the_experiments(without: str) -> None:
     assert signature(("model=dynamics",)) != by_hand
 
 
-@pytest.mark.parametrize("without", ABLATIONS)
+@pytest.mark.slow
+@pytest.mark.parametrize("without", [each for each in ABLATIONS if each != "mkl"])
+def test_the_other_ablations_train_both(train: Train, without: str) -> None:
+    test_ablations_train_both(train, without)
+
+
+@pytest.mark.parametrize("without", ["mkl"])
 def test_ablations_train_both(train: Train, without: str) -> None:
     run = train(f"experiment=dynamics_without_{without}", *BOTH[1:])
     assert run.status == 0, run.err

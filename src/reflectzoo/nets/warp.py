@@ -26,7 +26,8 @@ def warp(image: Tensor, motion: Tensor) -> Tensor:
 
     Example:
         >>> row = torch.arange(4.0).view(1, 1, 1, 4)
-        >>> warp(row, torch.full((1, 2, 1, 4), 0.5) * torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)).flatten().tolist()
+        >>> motion = torch.tensor([0.5, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+        >>> [round(value, 4) for value in warp(row, motion).flatten().tolist()]
         [0.5, 1.5, 2.5, 3.0]
     """
     if motion.shape != (len(image), 2, *image.shape[-2:]):
