@@ -88,10 +88,10 @@ def start_as_copy(net: LocationAwareNet) -> None:
     """Weights after He et al., biases 0, and three channels that hand the last transmission on unchanged.
 
     They run through the first convolution, the first skip connection and the last two layers, so every iteration's
-    transmission starts as the mixture, and only what must be taken away is to be learnt. What else the last but one
-    layer computes starts at a tenth: the first steps of Adam, as long for a large input as for a small one, would spoil
-    the copy. The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a black one would
-    get no gradient.
+    transmission starts as the mixture, and only what must be taken away is to be learnt. The layers before an output
+    start at a tenth: the first steps of Adam, as long for a large input as for a small one, would spoil the copy, or
+    kill a head. The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a black one
+    would get no gradient.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -99,7 +99,7 @@ def start_as_copy(net: LocationAwareNet) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     outputs = [net.det_conv_mask1] if net.detection == "none" else [net.det_conv_mask1, net.det_conv_mask0]
-    for layer in (net.conv10[0], *(head[2] for head in outputs)):
+    for layer in (net.conv10[0], *(head[index] for head in outputs for index in (0, 2))):
         _weight(layer).mul_(0.1)
     _weight(net.output[0]).zero_()
     _weight(net.conv1[0])[:3] = 0
