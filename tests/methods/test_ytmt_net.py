@@ -16,14 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reflectzoo.errors import UserError
 from reflectzoo.methods.ytmt.net import (
-    AdditionHead,
-    ConcatenationHead,
-    SeparateHead,
     TwoStage,
     YTMTPlain,
     YTMTReleasedUNet,
     YTMTUNet,
 )
+from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead
 from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, dense
 from reflectzoo.nets.shared_vgg import attach_vgg
 from reflectzoo.parity import rule_state_dict, rule_vgg

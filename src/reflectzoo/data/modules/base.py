@@ -41,6 +41,7 @@ class ReflectionDataModule(pl.LightningDataModule):
 
     Args:
         synthesis: makes a mixture of two photographs; None where all mixtures are real.
+        eval_synthesis: makes those of validation and test, if they are to be another's.
         seed: what training draws follow from. Evaluation does not depend on it.
         batch_size: training samples of one process in one step.
         eval_batch_size: likewise for validation and test.
@@ -54,6 +55,7 @@ class ReflectionDataModule(pl.LightningDataModule):
     def __init__(
         self,
         synthesis: Synthesis | None = None,
+        eval_synthesis: Synthesis | None = None,
         seed: int = 0,
         batch_size: int = 1,
         eval_batch_size: int = 1,
@@ -67,6 +69,7 @@ class ReflectionDataModule(pl.LightningDataModule):
         if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
             raise UserError(f"data.num_workers must be 'auto' or a number from 0 on, got {num_workers!r}.")
         self.synthesis = synthesis
+        self.eval_synthesis = eval_synthesis
         self.seed = seed
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -204,7 +207,7 @@ class ReflectionDataModule(pl.LightningDataModule):
 
     def draw(self, raw: Sample) -> None:
         """Add what the synthesis draws for a collated batch, where something is to be blended."""
-        drawn = draw(raw, self.synthesis)
+        drawn = draw(raw, self._synthesis)
         if drawn is not None:
             raw["draws"] = drawn
 
@@ -215,7 +218,7 @@ class ReflectionDataModule(pl.LightningDataModule):
             raw: collated samples, see :data:`~reflectzoo.data.datasets.base.Sample`; perhaps ``draws``, and ``counts``,
                 false for samples that must not be scored.
         """
-        return complete(raw, self.synthesis)
+        return complete(raw, self._synthesis)
 
     def notice(self, notice: Notice) -> None:
         """Log something about a file: the first few of a kind by name, the others counted (see :meth:`teardown`)."""
@@ -229,6 +232,11 @@ class ReflectionDataModule(pl.LightningDataModule):
         if len(heard) <= _NAMED_NOTICES:
             more = " (Further ones are counted, not named.)" if len(heard) == _NAMED_NOTICES else ""
             _log.warning("%s%s", notice.sentence, more)
+
+    @property
+    def _synthesis(self) -> Synthesis | None:
+        scored = self.trainer is not None and (self.trainer.validating or self.trainer.testing)
+        return self.eval_synthesis if scored and self.eval_synthesis is not None else self.synthesis
 
     # -- where training stands --------------------------------------------------------------------------------------
 

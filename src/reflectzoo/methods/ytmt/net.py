@@ -22,75 +22,14 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.nets import hypercolumn as hyper
 from reflectzoo.nets.attention import ChannelAttention, PixelAttention
+from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead, Streams, negative_part
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, joint_hypercolumn_conv2d
 
 Pattern = Literal["C", "A", "P", "none"]
-Streams: TypeAlias = tuple[Tensor, Tensor]
 Features: TypeAlias = Tensor | HyperFeatures
 
 # Four 2x2 poolings: nothing smaller passes through the U-shaped networks.
 _MIN_SIZE = 16
-
-
-def _negative(x: Tensor) -> Tensor:
-    # Eq. (1) in one pass instead of the two of x - relu(x).
-    return x.clamp(max=0)
-
-
-def _side_by_side(own: Tensor, other: Tensor, negative: bool) -> Tensor:
-    """[relu(own), min(other, 0)] on channels, or [relu(own), relu(other)]."""
-    if torch.is_grad_enabled():
-        return torch.cat((F.relu(own), _negative(other) if negative else F.relu(other)), 1)
-    # Rectifying in place spares two fresh maps, and on a CPU fresh memory costs more than the arithmetic.
-    both = torch.cat((own, other), 1)
-    kept, received = both.chunk(2, 1)
-    kept.clamp_(min=0)
-    _ = received.clamp_(max=0) if negative else received.clamp_(min=0)
-    return both
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Exchange heads, Eq. (2)
-
-
-class ConcatenationHead(nn.Module):
-    """Exchange by concatenation and a 1x1 convolution, Fig. 1 (b). The result is not rectified again.
-
-    Args:
-        channels: C of each stream.
-        negative: take the negative part of the other stream; False takes its positive part, the "ReLU only" of Table 4.
-    """
-
-    def __init__(self, channels: int, negative: bool = True) -> None:
-        super().__init__()
-        self.negative = negative
-        self.fusion_l = nn.Conv2d(2 * channels, channels, 1)
-        self.fusion_r = nn.Conv2d(2 * channels, channels, 1)
-
-    def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
-        """Two maps (B, C, H, W) -> two of the same shape."""
-        return self.fusion_l(_side_by_side(l, r, self.negative)), self.fusion_r(_side_by_side(r, l, self.negative))
-
-
-class AdditionHead(nn.Module):
-    """Exchange by addition, Fig. 1 (c); nothing to learn."""
-
-    def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
-        """Two maps (B, C, H, W) -> two of the same shape."""
-        # Autograd allows it: unlike the rectifier, the negative part does not need its result for the way back.
-        return _negative(r).add_(F.relu(l)), _negative(l).add_(F.relu(r))
-
-
-class SeparateHead(nn.Module):
-    """No exchange: each stream is rectified on its own.
-
-    Table 4's dual-stream U-Net "without any feature interaction" has no code in the released program; this is the
-    plainest reading of it, the network of pattern A with both YTMT connections cut.
-    """
-
-    def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
-        """Two maps (B, C, H, W) -> two of the same shape."""
-        return F.relu(l), F.relu(r)
 
 
 def _head(pattern: Pattern, channels: int) -> nn.Module:
@@ -405,7 +344,7 @@ class _ReleasedUnit(nn.Module):
 
     @staticmethod
     def _split(x: Tensor) -> Streams:
-        return F.relu(x), _negative(x)
+        return F.relu(x), negative_part(x)
 
     @staticmethod
     def _stack(in_channels: int, out_channels: int, *before: nn.Module, conv: nn.Conv2d | None = None) -> nn.Sequential:

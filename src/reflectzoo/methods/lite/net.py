@@ -1,0 +1,157 @@
+"""A small network that runs on a laptop: one encoder, then two streams that exchange what their rectifiers drop.
+
+Ours, from parts of the zoo. Nearly all reflections are out of focus, so nearly all arithmetic happens at a quarter of
+the photograph's size and below; its fine detail goes around the network and is corrected, not redrawn. There is no
+normalisation and no pooling over the whole picture, so tiles of a large photograph agree with the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError, check_whole_number
+from reflectzoo.nets.exchange import ConcatenationHead, Streams
+
+_FOLD = 4
+"""The photograph enters folded: squares of this side become channels."""
+STRIDE = 32
+"""What height and width must be multiples of: the fold, then three times a half."""
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(x))), which starts as x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = _silent(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x + self.second(F.relu(self.first(x))))
+
+
+class _Exchange(nn.Module):
+    """A convolution in each stream, then YTMT's exchange; what comes of it is added. Starts as doing nothing."""
+
+    def __init__(self, channels: int, negative: bool) -> None:
+        super().__init__()
+        self.conv_l = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_r = nn.Conv2d(channels, channels, 3, padding=1)
+        self.head = ConcatenationHead(channels, negative)
+        _silent(self.head.fusion_l), _silent(self.head.fusion_r)
+
+    def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
+        from_l, from_r = self.head(self.conv_l(l), self.conv_r(r))
+        return l + from_l, r + from_r
+
+
+class _Up(nn.Module):
+    """Both streams at twice the size, what the encoder knew there added, then exchanges."""
+
+    def __init__(self, in_channels: int, skip_channels: int, channels: int, blocks: int, negative: bool) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(nn.Conv2d(in_channels, 4 * channels, 1) for _ in range(2))
+        self.skip = nn.ModuleList(nn.Conv2d(skip_channels, channels, 1) for _ in range(2))
+        self.blocks = nn.ModuleList(_Exchange(channels, negative) for _ in range(blocks))
+
+    def forward(self, l: Tensor, r: Tensor, skip: Tensor) -> Streams:  # noqa: E741
+        l, r = (  # noqa: E741
+            F.pixel_shuffle(up(stream), 2) + beside(skip)
+            for up, beside, stream in zip(self.up, self.skip, (l, r), strict=True)
+        )
+        for block in self.blocks:
+            l, r = block(l, r)  # noqa: E741
+        return l, r
+
+
+class LiteNet(nn.Module):
+    """One encoder, two streams on the way back; T is the mixture plus a correction.
+
+    Args:
+        widths: channels of the encoder at 1/4, 1/8, 1/16 and 1/32 of the photograph's size.
+        blocks: residual blocks there.
+        stream_widths: channels of each stream at 1/4, 1/8 and 1/16.
+        stream_blocks: exchanges there.
+        negative: exchange what the rectifier drops (YTMT); False exchanges what it keeps (its ablation "ReLU only").
+
+    Raises:
+        UserError: for lists of another length, or numbers that are not whole and positive.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (48, 96, 160, 224),
+        blocks: Sequence[int] = (2, 2, 4, 4),
+        stream_widths: Sequence[int] = (40, 64, 80),
+        stream_blocks: Sequence[int] = (2, 2, 2),
+        negative: bool = True,
+    ) -> None:
+        super().__init__()
+        _check("widths", widths, 4)
+        _check("blocks", blocks, 4)
+        _check("stream_widths", stream_widths, 3)
+        _check("stream_blocks", stream_blocks, 3)
+        self.stem = nn.Conv2d(3 * _FOLD**2, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(
+            nn.Sequential(*(_Residual(width) for _ in range(count)))
+            for width, count in zip(widths, blocks, strict=True)
+        )
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
+        incoming = (stream_widths[1], stream_widths[2], widths[3])
+        self.decoder = nn.ModuleList(
+            _Up(come, skip, width, count, negative)
+            for come, skip, width, count in zip(incoming, widths[:3], stream_widths, stream_blocks, strict=True)
+        )
+        self.out_l = _silent(nn.Conv2d(stream_widths[0], 3 * _FOLD**2, 3, padding=1))
+        self.out_r = _silent(nn.Conv2d(stream_widths[0], 3 * _FOLD**2, 3, padding=1))
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate a mixture.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1]; H and W multiples of :data:`STRIDE` (the module pads,
+                ``model.stride``).
+
+        Returns:
+            ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
+
+        Raises:
+            ValueError: for another size.
+        """
+        if any(side % STRIDE for side in mixture.shape[-2:]):
+            raise ValueError(f"LiteNet takes sizes that are multiples of {STRIDE}, got {tuple(mixture.shape)}")
+        features = self.stem(F.pixel_unshuffle(mixture, _FOLD))
+        skips = []
+        for level, stage in enumerate(self.encoder):
+            features = stage(features)
+            if level < len(self.down):
+                skips.append(features)
+                features = self.down[level](features)
+        l = r = features  # noqa: E741
+        for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
+            l, r = stage(l, r, skip)  # noqa: E741
+        return {
+            "transmission": mixture + F.pixel_shuffle(self.out_l(l), _FOLD),
+            "reflection": F.pixel_shuffle(self.out_r(r), _FOLD),
+        }
+
+
+def _silent(conv: nn.Conv2d) -> nn.Conv2d:
+    """A convolution that gives nothing until it has learnt to: a deep network without normalisation needs calm."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _check(name: str, values: Sequence[int], length: int) -> None:
+    if len(values) != length:
+        raise UserError(f"model.net.{name} must be {length} whole numbers, got {list(values)}.")
+    for value in values:
+        check_whole_number(f"model.net.{name}", value)
