@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from torch import Tensor
 
 import reflectzoo
 from reflectzoo.core.batch import Batch, Outputs
@@ -27,6 +22,7 @@ from reflectzoo.data.images import Photo, UnreadableImage, find_images, read_rgb
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import EvaluationSet, Picture
 from reflectzoo.evaluation.protocol import Protocol
+from reflectzoo.inference.models import fill_foreign
 
 INPUT = "input"
 _NAME = re.compile(r"[^\w.+@=-]+")
@@ -375,7 +371,7 @@ def from_weights(path: str | Path, module: ReflectionModule, name: str | None = 
     """
     file = Path(path).expanduser()
     content = read_checkpoint(file, "weights")
-    _load(module.net, content, f"weights={path}", module.name)
+    fill_foreign(module, content, f"weights={path}")
     epoch = content.get("epoch")
     provenance = {"configuration": module.config, "epoch": epoch if isinstance(epoch, int) else None}
     return NetworkEntry(name or module.name, module.eval(), file, "weights", _hash(file), provenance)
@@ -403,36 +399,6 @@ def name_apart(entries: Sequence[Entry]) -> None:
         if entry.name in seen:
             raise UserError(f"Two of the entries are the same ('{entry.name}'): give each once, or names of their own.")
         seen.add(entry.name)
-
-
-def _load(net: torch.nn.Module, content: Mapping[str, Any], source: str, model: str) -> None:
-    package = type(net).__module__.rpartition(".")[0]
-    convert: Any = import_module(f"{package}.convert") if find_spec(f"{package}.convert") else None
-    try:
-        if convert is not None and hasattr(convert, "remap"):
-            stages = getattr(net, "set_active_stage", None)
-            if stages is not None and "stages" in inspect.signature(convert.remap).parameters:
-                # Files of one stage fill both, as the program does it; what was trained then is the first.
-                whole = any(key.startswith("icnn2.") for key in convert.remap(content))
-                state = convert.remap(content, stages=2)
-                stages(2 if whole else 1)
-            elif "stages" in inspect.signature(convert.remap).parameters:
-                state = convert.remap(content, stages=1)
-            else:
-                state = convert.remap(content)
-            if hasattr(convert, "check_layout"):
-                convert.check_layout(state, net, source)
-        else:
-            entries = content.get("state_dict", content)
-            state = {str(key).removeprefix("net."): each for key, each in entries.items() if isinstance(each, Tensor)}
-        net.load_state_dict(state)
-    except UserError as error:
-        raise UserError(f"{source} does not fit model={model}: {error}") from error
-    except RuntimeError as error:
-        first = [line.strip() for line in str(error).splitlines() if line.strip()][1:2]
-        raise UserError(
-            f"{source} does not fit model={model}: {(first or ['other weights are expected'])[0]}"
-        ) from error
 
 
 def _fitting(index: Mapping[str, Sequence[Path]], picture: Picture, alone: bool, layer: str) -> list[Path]:

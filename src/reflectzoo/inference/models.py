@@ -268,13 +268,31 @@ def _load_foreign(path: Path, content: Mapping[str, Any], model: str | None, ove
     # A model that was named may be a sibling of the one recognised (the same names and shapes): then its settings fit.
     settings = next((layout.overrides for layout in layouts if _related(layout.model, model)), ())
     module = _fresh(model, (*settings, *overrides), attach=False)
-    state, phase = _remapped(module.net, content, name, model)
-    module.on_load_checkpoint({"reflectzoo": {"phase": phase}})
-    _fill(module.net, state, name, model)
+    phase = fill_foreign(module, content, name)
     # They have learnt to see through ImageNet's VGG; with random weights their output would be noise.
     source = "imagenet" if module.vgg_source == "auto" else module.vgg_source
     vgg = {"source": source, "fingerprint": None} if needs_vgg(module.net) else None
     return Opened(module.eval(), {"model": module.name, "config": module.config, "phase": phase, "vgg": vgg})
+
+
+def fill_foreign(module: ReflectionModule, content: Mapping[str, Any], source: str) -> int:
+    """Give a module the weights of somebody else's file.
+
+    Args:
+        module: as it was built.
+        content: of the file.
+        source: for messages.
+
+    Returns:
+        The training phase that the weights are of, which the module now is in.
+
+    Raises:
+        UserError: if they do not fit.
+    """
+    state, phase = _remapped(module.net, content, source, module.name)
+    module.on_load_checkpoint({"reflectzoo": {"phase": phase}})
+    _fill(module.net, state, source, module.name)
+    return phase
 
 
 def _related(one: str, other: str) -> bool:
