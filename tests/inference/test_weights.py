@@ -90,6 +90,25 @@ def test_the_authors_layouts_are_recognised_and_converted(tmp_path: Path, name: 
     assert story["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
 
 
+def test_half_is_half_the_size_and_nearly_the_same(tmp_path: Path) -> None:
+    model = small("location_aware", "model.net.width=8")
+    source = authors_file(model, tmp_path / "authors.pth")
+    convert(source, tmp_path / "whole.safetensors")
+    convert(source, tmp_path / "half.safetensors", half=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    found = reflectzoo.load_model(tmp_path / "half.safetensors")
+    assert {each.dtype for each in found.parameters()} == {torch.float32}
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        error = (found(image)["transmission"] - model(image)["transmission"]).abs().max()
+    assert 0 < error < 0.02
+
+    next(model.net.parameters()).data.fill_(1e6)
+    with pytest.raises(UserError, match="leave out --half"):
+        convert(authors_file(model, tmp_path / "large.pth"), tmp_path / "large.safetensors", half=True)
+
+
 def test_weights_of_the_authors_need_the_real_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small("ytmt_ucs", "model.net.width=4", "model.vgg=random")
     source = authors_file(model, tmp_path / "authors.pt")

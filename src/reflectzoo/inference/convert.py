@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors.torch import save
+from torch import Tensor
 
 import reflectzoo
 from reflectzoo.errors import UserError
@@ -39,6 +41,7 @@ def convert(
     overrides: tuple[str, ...] = (),
     provenance: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    half: bool = False,
 ) -> Converted:
     """Write the network of a file of weights as safetensors.
 
@@ -52,9 +55,11 @@ def convert(
         overrides: of the model's configuration.
         provenance: who trained it, on what, the licence.
         overwrite: replace a file that exists.
+        half: store 16-bit floating-point numbers, half the size; loading makes them 32-bit again.
 
     Raises:
-        UserError: as :func:`reflectzoo.load_model` does, or if the file cannot be written.
+        UserError: as :func:`reflectzoo.load_model` does, if a number is too large for 16 bits, or if the file cannot be
+            written.
     """
     if target.suffix != ".safetensors":
         raise UserError(f"{shown(target)} must end in .safetensors.")
@@ -69,7 +74,18 @@ def convert(
     made |= {"source": source.name, "source_sha256": sha256_of(source), "version": reflectzoo.__version__}
     metadata = {"format": FORMAT, "record": json.dumps(record), "provenance": json.dumps(made)}
     state = {key: each.contiguous().clone() for key, each in module.net.state_dict().items()}
+    if half:
+        state = {key: _halved(each, key, source) for key, each in state.items()}
     data = save(state, metadata)
     write_atomically(target, data, overwrite)
     total = sum(each.numel() for each in state.values())
     return Converted(module.name, len(state), total, hashlib.sha256(data).hexdigest())
+
+
+def _halved(tensor: Tensor, key: str, source: Path) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    halved = tensor.half()
+    if not bool(torch.isfinite(halved).all()):
+        raise UserError(f"{key} of {shown(source)} holds a number that 16 bits cannot: leave out --half.")
+    return halved

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trained-by", default="", help="who trained it; goes into the file, as the next two do")
     parser.add_argument("--trained-on", default="", help="on what")
     parser.add_argument("--licence", default="", help="of the weights")
+    parser.add_argument("--half", action="store_true", help="store 16-bit numbers: half the size")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
@@ -39,7 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
         "licence": arguments.licence,
     }
     target = arguments.output or arguments.file.with_suffix(".safetensors")
-    done = convert(arguments.file, target, arguments.model, tuple(arguments.override), provenance, arguments.overwrite)
+    overrides = tuple(arguments.override)
+    done = convert(
+        arguments.file, target, arguments.model, overrides, provenance, arguments.overwrite, half=arguments.half
+    )
     sys.stdout.write(
         f"{shown(target)}: model={done.model}, {done.tensors} tensors, {done.parameters:,} numbers\n"
         f"sha256 {done.sha256}\n"
