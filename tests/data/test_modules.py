@@ -25,7 +25,7 @@ from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.photo_folder import find_splits
 from reflectzoo.data.modules.sample import SamplePhotos
 from reflectzoo.data.modules.voc import VOCBlending
-from reflectzoo.data.synthesis import CEILNetSynthesis
+from reflectzoo.data.synthesis import CEILNetSynthesis, ClearSynthesis
 from reflectzoo.errors import UserError
 from tests.data.conftest import Recorder, trainer, write_photo
 
@@ -121,6 +121,38 @@ def test_a_fit_and_a_test_through_lightning(tmp_path: Path) -> None:
     running.test(recorder, module, verbose=False)
     assert module.test_names == ["sample"]
     assert len(recorder.validated) == len({entry[1] for entry in recorder.validated}) == 6
+
+
+def test_validation_may_blend_in_another_way(tmp_path: Path) -> None:
+    """Training without reflections, validation and test with them: told by whether the mixture is the transmission."""
+    module = SamplePhotos(
+        ClearSynthesis(),
+        crop=48,
+        eval_crop=48,
+        samples_per_epoch=2,
+        num_workers=0,
+        eval_synthesis=CEILNetSynthesis(),
+    )
+    blended: dict[str, list[bool]] = {"train": [], "val": [], "test": []}
+
+    class Look(Recorder):
+        def training_step(self, batch, batch_idx):
+            blended["train"].append(bool((batch["mixture"] != batch["transmission"]).any()))
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            blended["val"].append(bool((batch["mixture"] != batch["transmission"]).any()))
+
+        def test_step(self, batch, batch_idx, dataloader_idx=0):
+            blended["test"].append(bool((batch["mixture"] != batch["transmission"]).any()))
+
+    running = trainer(tmp_path, max_epochs=2)
+    recorder = Look()
+    running.fit(recorder, module)
+    running.test(recorder, module, verbose=False)
+    assert set(blended["train"]) == {False}
+    assert set(blended["val"]) == {True}
+    assert set(blended["test"]) == {True}
 
 
 def test_a_complete_batch_keeps_the_contract() -> None:
