@@ -50,8 +50,8 @@ def vivid(name: str, *overrides: str) -> ReflectionModule:
     for module in model.net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.kernel_size[0] > 1:
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            # Two attentions halve each signal of a YTMT block.
-            module.weight.data *= 5 if name.startswith("ytmt") else 1.4
+            # Two attentions halve each signal of a YTMT block; lite's residual blocks double theirs.
+            module.weight.data *= 5 if name.startswith("ytmt") else 0.3 if name == "lite" else 1.4
     if hasattr(model.net, "set_active_stage"):
         model.net.set_active_stage(2)
     return model
@@ -71,7 +71,7 @@ NETWORKS = {
     "ytmt_pcs": (["model.net.width=8"], 32, 1e-4),
     "ytmt_ucs": (["model.net.width=8", "model.net.hypercolumn=false"], 64, 1e-4),
     "ytmt_ucs_old": (["model.net.width=8", "model.net.hypercolumn=false"], 64, 1e-4),
-    "lite": (["model.net.widths=[8,12,16,16]", "model.net.stream_widths=[8,8,8]"], 288, 1e-4),
+    "lite": (["model.net.widths=[8,12,16,16]", "model.net.stream_widths=[8,8,8]"], 160, 1e-5),
     "corrn": (["model.net.width=4"], 256, 1e-3),
     "location_aware": (["model.net.width=4", "model.net.iterations=1"], 256, 1e-3),
     "dynamics_student": (["model.net.width=8", "model.net.blocks=2"], 160, 1e-3),
