@@ -25,6 +25,8 @@ from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import read_results
 from reflectzoo.evaluation.runner import evaluate as evaluate_in_python
 from reflectzoo.evaluation.scorer import Scorer
+from reflectzoo.inference.convert import convert
+from reflectzoo.weights import records
 from tests.conftest import command
 from tests.data import layouts
 from tests.evaluation.conftest import SIZES, Evaluate, Evaluated, make_pairs, noise, save, write_checkpoint
@@ -480,3 +482,18 @@ def test_broken_weights_do_not_become_numbers(evaluate: Evaluate, checkpoint: Pa
     torch.save(content, tmp_path / "nan.ckpt")
     run = evaluate("benchmark=folder", "data.root=pairs", "ckpt=nan.ckpt")
     refused(run, "numbers that are not finite for 'a' of pairs", status=1)
+
+
+def test_converted_and_packaged_weights(checkpoint: Path, pairs: Path, evaluate: Evaluate) -> None:
+    """Safetensors know their configuration; a model that has weights in the package needs no file."""
+    ours = pairs.parent / "ours.safetensors"
+    convert(checkpoint, ours)
+    benchmark = ["benchmark=folder", f"data.root={pairs}", "report=false"]
+    by_checkpoint = evaluate(*benchmark, f"ckpt={checkpoint}", folder="a").scores("ytmt_ucs")
+    by_weights = evaluate(*benchmark, "model=ytmt_ucs", f"weights={ours}", folder="b").scores("ytmt_ucs")
+    assert by_weights == by_checkpoint
+
+    packaged = evaluate(*benchmark, "model=lite", folder="c")
+    assert packaged.scores("lite").keys() == by_weights.keys()
+    entry = next(each for each in packaged.results["entries"] if each["name"] == "lite")
+    assert entry["sha256"] == next(each.sha256 for each in records() if each.name == "lite")

@@ -23,6 +23,7 @@ from reflectzoo.evaluation.results import PLAN
 from reflectzoo.evaluation.runner import EntryFactory
 from reflectzoo.evaluation.runner import evaluate as run
 from reflectzoo.evaluation.table import show
+from reflectzoo.inference.models import find_source
 from reflectzoo.training import quieten
 
 
@@ -106,9 +107,12 @@ def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
     if weights and model is None:
         raise UserError("weights=FILE needs model=<name>, which says what network they are of.")
     if model is not None and not weights and config.ckpt is None:
-        raise UserError(
-            f"model={model.name} alone has not learnt anything: give weights=FILE, or ckpt=FILE of a training run."
-        )
+        packaged = find_source(model.name, None)
+        if packaged is None:
+            raise UserError(
+                f"model={model.name} alone has not learnt anything: give weights=FILE, or ckpt=FILE of a training run."
+            )
+        weights = [(None, str(packaged.path))]
     for name, path in weights:
         entries.append(from_weights(path, _fresh(model), name))
     for name, path in _named(config.predictions, "predictions"):

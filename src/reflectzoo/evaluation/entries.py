@@ -22,7 +22,7 @@ from reflectzoo.data.images import Photo, UnreadableImage, find_images, read_rgb
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import EvaluationSet, Picture
 from reflectzoo.evaluation.protocol import Protocol
-from reflectzoo.inference.models import fill_foreign
+from reflectzoo.inference.models import fill_foreign, load_file
 
 INPUT = "input"
 _NAME = re.compile(r"[^\w.+@=-]+")
@@ -359,20 +359,26 @@ def from_checkpoint(path: str | Path, model: str | None = None, name: str | None
 
 
 def from_weights(path: str | Path, module: ReflectionModule, name: str | None = None) -> NetworkEntry:
-    """Weights of a method from a file of its authors, or any other that its ``convert.remap`` reads.
+    """Weights of a method from a file of its authors, or any other that its ``convert.remap`` reads, or safetensors.
 
     Args:
         path: the file.
-        module: the method, as :func:`reflectzoo.create_model` makes it; its network gets the weights.
+        module: the method, as :func:`reflectzoo.create_model` makes it; its network gets the weights. Safetensors of
+            ``reflectzoo convert`` know their configuration: of those only the method's name is compared.
         name: of the entry; None for the model's.
 
     Raises:
         UserError: if the file is missing or damaged, or the weights do not fit the model.
     """
     file = Path(path).expanduser()
-    content = read_checkpoint(file, "weights")
-    fill_foreign(module, content, f"weights={path}")
-    epoch = content.get("epoch")
+    if file.suffix == ".safetensors":
+        if not file.is_file():
+            raise UserError(f"weights={path} does not exist: give the path of a .safetensors file.")
+        module, epoch = load_file(file, module.name), None
+    else:
+        content = read_checkpoint(file, "weights")
+        fill_foreign(module, content, f"weights={path}")
+        epoch = content.get("epoch")
     provenance = {"configuration": module.config, "epoch": epoch if isinstance(epoch, int) else None}
     return NetworkEntry(name or module.name, module.eval(), file, "weights", _hash(file), provenance)
 
