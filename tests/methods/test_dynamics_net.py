@@ -12,6 +12,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.net import (
     DynamicsStudent,
     DynamicsTeacher,
+    LayerMatching,
     PyramidPooling,
     TeacherAndStudent,
     teacher_and_student,
@@ -261,11 +262,12 @@ def test_what_makes_no_network_is_told_in_a_sentence(make: Any, words: str) -> N
 
 
 def test_residual_starts_from_the_centre_frame() -> None:
-    net = small(residual=True)
-    nn.init.zeros_(net.decoder.image.weight)
-    nn.init.zeros_(net.decoder.image.bias)
-    sequence = frames()
+    net, sequence = small(residual=True), frames()
     assert torch.equal(net(sequence)["transmission"], sequence[:, 1])
+    net.decoder.image.bias.data.fill_(0.25)
+    assert torch.allclose(net(sequence)["transmission"], sequence[:, 1] + 0.25)
+    student = DynamicsStudent(8, residual=True, init_gain=1.0)
+    assert torch.equal(student(sequence[:, 0])["transmission"], sequence[:, 0])
 
 
 def test_first_values_keep_the_signal() -> None:
@@ -305,3 +307,62 @@ def test_the_flow_net_starts_with_the_difference_of_its_frames() -> None:
     assert seen[0].abs().max() < 1e-4
     net(frames())
     assert seen[-1].abs().max() > 0.01
+
+
+# -- matching, which the paper does not have ---------------------------------------------------------------------------
+
+
+def shifted(right: int, down: int, side: int = 24, margin: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two views of the same features (1, 4, side, side): in the second everything lies further right and down."""
+    whole = torch.rand(1, 4, side + 2 * margin, side + 2 * margin, generator=torch.Generator().manual_seed(5))
+    rows, columns = (slice(margin - by, margin - by + side) for by in (down, right))
+    return whole[..., margin : margin + side, margin : margin + side], whole[..., rows, columns]
+
+
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (2, -1), (-3, 3)])
+@pytest.mark.parametrize("rigid", [True, False])
+def test_matching_finds_a_known_shift(right: int, down: int, rigid: bool) -> None:
+    torch.manual_seed(0)
+    match = LayerMatching(4, 3, rigid, sharpness=1000.0)
+    found = match(*shifted(right, down))
+    # Away from the borders, where the convolution sees zeros beside the picture.
+    inner = found[..., 8:-8, 8:-8]
+    assert torch.allclose(inner, torch.tensor([right, down]).view(1, 2, 1, 1).float(), atol=1e-3)
+    assert not rigid or found.std(dim=(2, 3)).max() < 1e-6
+
+
+def test_matching_finds_parts_of_a_pixel() -> None:
+    """Of smooth features, by the mean over the displacements."""
+    where = torch.arange(40.0)
+    waves = torch.stack([torch.sin(where[:, None] / 3 + k) + torch.cos(where[None] / 4 + 2 * k) for k in range(4)])
+    other = torch.stack(
+        [torch.sin((where[:, None] + 0.6) / 3 + k) + torch.cos((where[None] - 1.3) / 4 + 2 * k) for k in range(4)]
+    )
+    match = LayerMatching(4, 4, rigid=True, sharpness=30.0)
+    right, down = match(waves[None], other[None])[0, :, 20, 20].tolist()
+    assert (right, down) == pytest.approx((1.3, -0.6), abs=0.15)
+
+
+def test_matching_feeds_the_flow_net() -> None:
+    """The last layer starts at zero, so the motion is what was matched; the channels added are the displacements'."""
+    net = small(matching=2, rigid=True)
+    assert layers(net.knowledge.flow_net.body)[0][0] == 2 * 2 * (4 + 4) + 2 * 2
+    sequence = frames(height=40, width=48)
+    motion = net(sequence)["aux"]["motion"]
+    assert all(field.abs().max() > 0 and field.std(dim=(-2, -1)).max() < 1e-5 for field in motion.values())
+    outputs = net(sequence)["aux"]["flow"]["reflection"]
+    outputs.square().sum().backward()
+    sharpness = net.knowledge.matches[1].sharpness
+    assert sharpness.grad is not None
+    assert sharpness.grad.abs() > 0
+    assert small(matching=2, motion=1)(sequence)["aux"]["motion"]["reflection"][:, :, 1].abs().max() == 0
+    for height, width in ((1, 1), (5, 9), (21, 34)):  # also smaller than the radius
+        found = small(matching=3)(frames(2, 3, height, width))["aux"]["motion"]["reflection"]
+        assert found.shape == (2, 2, 2, height, width)
+        assert torch.isfinite(found).all()
+
+
+def test_matching_is_off_as_published() -> None:
+    assert set(DynamicsTeacher(8).state_dict()) == set(DynamicsTeacher(8, rigid=True).state_dict())
+    with pytest.raises(UserError, match=r"model\.net\.matching must be a number of feature pixels from 1 on, or null"):
+        DynamicsTeacher(8, matching=0)

@@ -16,11 +16,14 @@ from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError
+from reflectzoo.losses.layers import full_precision
 from reflectzoo.nets.attention import ChannelAttention
 from reflectzoo.nets.warp import enlarged_motion, warp
 
 WIDTH = 256
 POOLS = (4, 8, 16, 32)
+ROUNDS = 4
+"""How often a matching of both layers looks for the reflection, each time in a better estimate of it."""
 _STRIDES = {4: (1, 2, 1, 2), 2: (1, 2, 1, 1)}
 
 
@@ -85,15 +88,19 @@ class ImageDecoder(nn.Module):
         channels: of the features.
         width: of all layers.
         scale: 4 or 2, how much smaller the features are than the image.
+        residual: whether the image is what is to be added to another one; it starts at zero then.
     """
 
-    def __init__(self, channels: int, width: int = WIDTH, scale: int = 4) -> None:
+    def __init__(self, channels: int, width: int = WIDTH, scale: int = 4, residual: bool = False) -> None:
         super().__init__()
         self.up1 = nn.Sequential(
             enlarging(channels, width, scale // 2), convolutions([width] * 2, [1]), PyramidPooling(width)
         )
         self.up2 = nn.Sequential(enlarging(width, width, 2), convolutions([width] * 3, [1, 1]))
         self.image = nn.Conv2d(width, 3, 3, padding=1)
+        if residual:
+            nn.init.zeros_(self.image.weight)
+            nn.init.zeros_(cast(Tensor, self.image.bias))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, channels, h, w) -> (B, 3, scale h, scale w), not clamped."""
@@ -111,9 +118,9 @@ def initialise(net: nn.Module, gain: float | None) -> None:
     if gain is None:
         return
     for name, module in net.named_modules():
-        # Not those that make images or motions, nor the attention's.
+        # Not those that make images or motions or what is compared, nor the attention's.
         rectified = isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.kernel_size[0] > 1
-        if not rectified or name.rsplit(".", 1)[-1] in ("image", "fields"):
+        if not rectified or name.rsplit(".", 1)[-1] in ("image", "fields", "compared"):
             continue
         assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
         inputs = module.in_channels * module.kernel_size[0] ** 2
@@ -126,8 +133,8 @@ def initialise(net: nn.Module, gain: float | None) -> None:
             first = cast(nn.Conv2d, module.body[0]).weight
             # What the two frames have in common says nothing about motion: start with their difference.
             with torch.no_grad():
-                half = first.shape[1] // 2
-                first[:, half:] = -first[:, :half]
+                half = module.channels // 2
+                first[:, half : 2 * half] = -first[:, :half]
 
 
 def _padded(images: Tensor, scale: int) -> Tensor:
@@ -156,8 +163,8 @@ def _check_width(width: int) -> None:
 class LayerDecoder(nn.Module):
     """G_T or G_R: the features of one layer to that layer at twice their size, equation (1).
 
-    Besides the image it returns its last hidden features, averaged back to the size of the input: the paper's low-level
-    features Psi, which its text names and does not define.
+    Besides the image it returns its last hidden features. Averaged back to the size of the input they are the paper's
+    low-level features Psi, which its text names and does not define.
 
     Args:
         channels: of the features and of all layers, 128 as published.
@@ -168,10 +175,76 @@ class LayerDecoder(nn.Module):
         self.body = nn.Sequential(enlarging(channels, channels, 2), convolutions([channels] * 4, [1, 1, 1]))
         self.image = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> image (B, 3, 2h, 2w), not clamped; low-level features (B, C, h, w)."""
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, h, w) -> image (B, 3, 2h, 2w), not clamped; hidden features (B, C, 2h, 2w); Psi (B, C, h, w)."""
         hidden = self.body(features)
-        return self.image(hidden), F.avg_pool2d(hidden, 2)
+        return self.image(hidden), hidden, F.avg_pool2d(hidden, 2)
+
+
+class LayerMatching(nn.Module):
+    """How far one layer moved between two frames, by comparing features of either; not in the paper.
+
+    A linear 3x3 convolution makes the features to compare. The squared distance between those of a place in the centre
+    frame and those of every place in the neighbour at most ``radius`` away is divided by their variance and averaged
+    around the place, or over the whole picture. The displacement is the mean over all of them under a softmax of the
+    negative distance, to which a learnt number for each displacement is added: what moves is always both layers, and
+    which of two displacements that fit is this one's, only experience says. What lies outside the neighbour is not
+    compared, nor is the margin that padding left its mark on.
+
+    Args:
+        channels: of the features.
+        radius: largest displacement along each axis, in feature pixels.
+        rigid: whether the whole layer moves by one displacement.
+        width: channels that are compared.
+        sharpness: first value of the softmax's factor, which is learnt.
+        margin: pixels at each border that are not compared, unless the picture is smaller than four of them.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        radius: int,
+        rigid: bool = False,
+        width: int = 8,
+        sharpness: float = 20.0,
+        margin: int = 2,
+    ) -> None:
+        super().__init__()
+        self.radius, self.rigid, self.margin = radius, rigid, margin
+        self.compared = nn.Conv2d(channels, width, 3, padding=1)
+        with (
+            torch.no_grad()
+        ):  # Frames (the first three) say something from the beginning, features when they are learnt.
+            self.compared.weight[:, 3:] = 0
+        self.sharpness = nn.Parameter(torch.tensor(sharpness).log())
+        self.prior = nn.Parameter(torch.zeros((2 * radius + 1) ** 2))
+
+    def forward(self, centre: Tensor, other: Tensor) -> Tensor:
+        """Two (B, channels, h, w) -> displacement (B, 2, h, w) in feature pixels, to the right and down."""
+        first, second = full_precision(self.compared(torch.cat([centre, other]))).chunk(2)
+        (height, width), radius, side = first.shape[-2:], self.radius, 2 * self.radius + 1
+        margin = self.margin if min(height, width) >= 4 * self.margin else 0
+        valid = F.pad(first.new_ones(1, 1, height - 2 * margin, width - 2 * margin), [margin] * 4)
+        padded, there = (F.pad(each, [radius] * 4) for each in (second, valid))
+        # One row of displacements after the other, since all at once fill the memory of large pictures.
+        rows = []
+        for row in range(side):
+            views = padded[:, :, row : row + height].unfold(3, width, 1).movedim(3, 2)
+            rows.append((first[:, :, None] - views).square().mean(dim=1))
+        counted = valid * there.unfold(2, height, 1).unfold(3, width, 1).reshape(1, side**2, height, width)
+        distance = torch.cat(rows, dim=1) * counted
+        if self.rigid:
+            distance, counted = (each.mean(dim=(2, 3), keepdim=True) for each in (distance, counted))
+        else:
+            distance, counted = (F.avg_pool2d(each, side, 1, radius) for each in (distance, counted))
+        variance = first.var(dim=(2, 3), correction=0).mean(dim=1)[:, None, None, None]
+        relative = distance / (counted.clamp(min=1e-6) * (variance + 1e-6))
+        likely = self.prior[:, None, None] - relative
+        fit = (likely * self.sharpness.exp()).masked_fill(counted == 0, -1e9).softmax(dim=1)
+        steps = torch.arange(-radius, radius + 1, device=fit.device, dtype=fit.dtype)
+        fit = fit.reshape(len(fit), side, side, *fit.shape[2:])
+        right, down = (fit.sum(dim=1).movedim(1, -1) @ steps, fit.sum(dim=2).movedim(1, -1) @ steps)
+        return torch.stack([right, down], dim=1).expand(-1, -1, height, width)
 
 
 class FlowNet(nn.Module):
@@ -186,27 +259,33 @@ class FlowNet(nn.Module):
         width: of the wide layers' quarter, 128 as published.
         layers: number of fields (transmission, reflection).
         axes: 2, or 1 for the literal reading (a displacement along the width only).
+        rigid: whether each layer moves as a whole, by the mean of its field.
+        more: further channels of the input, which are not of frames.
     """
 
-    def __init__(self, channels: int, width: int, layers: int = 2, axes: int = 2) -> None:
+    def __init__(
+        self, channels: int, width: int, layers: int = 2, axes: int = 2, rigid: bool = False, more: int = 0
+    ) -> None:
         super().__init__()
-        self.layers, self.axes = layers, axes
-        self.body = convolutions([channels, 4 * width, width, width, width], [1, 1, 1, 1])
+        self.layers, self.axes, self.rigid, self.channels = layers, axes, rigid, channels
+        self.body = convolutions([channels + more, 4 * width, width, width, width], [1, 1, 1, 1])
         self.fields = nn.Conv2d(width, layers * axes, 3, padding=1)
         nn.init.zeros_(self.fields.weight)
         nn.init.zeros_(cast(Tensor, self.fields.bias))
 
     def forward(self, pair: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, channels, h, w) -> dynamics (B, width, h, w); one field (B, 2, h, w) a layer, in feature pixels."""
+        """(B, channels + more, h, w) -> dynamics (B, width, h, w); a field (B, 2, h, w) a layer, in feature pixels."""
         dynamics = self.body(pair)
-        fields = self.fields(dynamics)
         # Not in half precision: a displacement of 16 pixels would have a step of 1/8 in bfloat16.
-        each = list(
-            fields.float().split(self.axes, dim=1) if fields.dtype != torch.float64 else fields.split(self.axes, 1)
-        )
-        if self.axes == 1:
-            each = [torch.cat([field, torch.zeros_like(field)], dim=1) for field in each]
-        return dynamics, each
+        fields = full_precision(self.fields(dynamics))
+        if self.rigid:
+            fields = fields.mean(dim=(2, 3), keepdim=True).expand_as(fields)
+        each = list(torch.split(fields, self.axes, dim=1))
+        return dynamics, [_along_width(field) for field in each] if self.axes == 1 else each
+
+
+def _along_width(field: Tensor) -> Tensor:
+    return torch.cat([field[:, :1], torch.zeros_like(field[:, :1])], dim=1)
 
 
 @dataclass
@@ -242,6 +321,10 @@ class MultiViewKnowledge(nn.Module):
             (warped) ones of the neighbours.
         motion: axes of a motion field, 2 or 1.
         flow_width: channels of the flow net, whose first layer has four times as many; None for half of ``width``.
+        matching: how many feature pixels a layer may move along each axis for :class:`LayerMatching` to find it; None,
+            as published, for none. The flow net then sees the neighbour moved by what was matched, and the
+            displacements, and finds what is to be added to them.
+        rigid: whether each layer moves as a whole, as in synthetic sequences.
     """
 
     def __init__(
@@ -253,6 +336,8 @@ class MultiViewKnowledge(nn.Module):
         fusion: bool = True,
         motion: int = 2,
         flow_width: int | None = None,
+        matching: int | None = None,
+        rigid: bool = False,
     ) -> None:
         super().__init__()
         half = width // 2
@@ -263,9 +348,15 @@ class MultiViewKnowledge(nn.Module):
         low = half if decouple else 0
         self.layers = ("transmission", "reflection") if decouple else ("transmission",)
         self.decoders = nn.ModuleDict({layer: LayerDecoder(half) for layer in self.layers} if decouple else {})
-        self.flow_net = (
-            FlowNet(2 * len(self.layers) * (shared + low), moving, len(self.layers), motion) if flow else None
+        count = len(self.layers)
+        matched = count if flow and matching is not None else 0
+        # Where there are layers to see, features of twice the size: a quarter of the image's is coarse for small steps.
+        self.finer = 2 if decouple else 1
+        self.matches = nn.ModuleList(
+            LayerMatching(shared + 3, self.finer * cast(int, matching), rigid) for _ in range(matched)
         )
+        self.motion = motion
+        self.flow_net = FlowNet(2 * count * (shared + low), moving, count, motion, rigid, 2 * matched) if flow else None
         self.channels = half if fusion else frames * shared
         dynamics = neighbours * moving if flow else 0
         self.fuse_centre, self.fuse_all = None, None
@@ -274,30 +365,44 @@ class MultiViewKnowledge(nn.Module):
             # Signed at the end, in teacher and student, so that distances and the discriminator see both directions.
             self.fuse_all = convolutions([half + neighbours * shared, half, half], [1, 1], last_relu=False)
 
-    def forward(self, encoded: Tensor) -> Knowledge:
-        """Features (B, N, width, h, w) of the frames -> :class:`Knowledge`."""
+    def forward(self, encoded: Tensor, shown: Tensor | None = None) -> Knowledge:
+        """Features (B, N, width, h, w) of the frames -> :class:`Knowledge`; matching looks at the frames themselves.
+
+        Args:
+            encoded: the features.
+            shown: the frames, (B, N, 3, s h, s w); needed for matching only.
+        """
         size, frames = encoded.shape[:2]
         centre = frames // 2
         others = [index for index in range(frames) if index != centre]
         images: dict[str, Tensor] = {}
         low: dict[str, Tensor] = {}
+        detailed: dict[str, Tensor] = {}
         if self.decoders:
             features = dict(zip(self.layers, encoded.chunk(2, dim=2), strict=True))
             for layer, decoder in self.decoders.items():
-                image, psi = decoder(features[layer].flatten(0, 1))
+                image, hidden, psi = decoder(features[layer].flatten(0, 1))
                 images[layer] = image.unflatten(0, (size, frames))
+                detailed[layer] = hidden.unflatten(0, (size, frames))
                 low[layer] = psi.unflatten(0, (size, frames))
         else:
-            features = {"transmission": encoded}
+            features = detailed = {"transmission": encoded}
         # All that is known of a frame, layer by layer: Phi, Psi.
         known = torch.cat([part[layer] for layer in self.layers for part in (features, low) if part], dim=2)
         dynamics: list[Tensor] = []
         fields: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
         moved: list[Tensor] = []
-        for other in others:
+        matched = self._matched(shown, detailed, others) if self.matches and shown is not None else [[] for _ in others]
+        for other, first in zip(others, matched, strict=True):
             neighbour = features["transmission"][:, other]
             if self.flow_net is not None:
-                found, motion = self.flow_net(torch.cat([known[:, centre], known[:, other]], dim=1))
+                seen = known[:, other]
+                if first:
+                    parts = seen.chunk(len(first), dim=1)
+                    seen = torch.cat([*map(warp, parts, first), *(field.to(seen.dtype) for field in first)], dim=1)
+                found, motion = self.flow_net(torch.cat([known[:, centre], seen], dim=1))
+                if first:
+                    motion = [field + start for field, start in zip(motion, first, strict=True)]
                 dynamics.append(found)
                 for layer, field in zip(self.layers, motion, strict=True):
                     fields[layer].append(field)
@@ -311,6 +416,50 @@ class MultiViewKnowledge(nn.Module):
             representation = torch.cat([centre_features[0], *moved], dim=1)
         flow = {layer: torch.stack(each, dim=1) for layer, each in fields.items() if each}
         return Knowledge(representation, features, flow, images)
+
+    def _matched(self, frames: Tensor, detailed: dict[str, Tensor], others: Sequence[int]) -> list[list[Tensor]]:
+        """First displacements (B, 2, h, w) in feature pixels, for each neighbour those of the layers.
+
+        The transmission is sharp, and is found by what is sharp in the frames. The mean of the frames moved by that is
+        taken for it, and in what it leaves of them the reflection is found. With both motions the layers are estimated
+        better, each as the mean of what the other leaves, and then the reflection's motion again.
+        """
+        factor = frames.shape[-1] // next(iter(detailed.values())).shape[-1]
+        views = [F.avg_pool2d(frame, factor) for frame in frames.unbind(1)]
+        sharp = [view - F.avg_pool2d(F.pad(view, [1] * 4, mode="replicate"), 3, 1) for view in views]
+        found = [self._match(0, sharp, detailed)]
+        if len(self.layers) > 1:
+            back, there = found[0], [-field.detach() for field in found[0]]
+            behind = _mean_of(views, back)
+            for turn in range(ROUNDS):
+                # Only the last turn is learnt from.
+                with torch.set_grad_enabled(torch.is_grad_enabled() and turn + 1 == ROUNDS):
+                    found[1:] = [self._match(1, _less(views, behind, there), detailed)]
+                with torch.no_grad():
+                    away = [-field for field in found[1]]
+                    for _ in range(3):
+                        mirrored = _mean_of(_less(views, behind, there), found[1])
+                        behind = _mean_of(_less(views, mirrored, away), back)
+        return [[F.avg_pool2d(fields[other], self.finer) / self.finer for fields in found] for other in others]
+
+    def _match(self, index: int, views: Sequence[Tensor], detailed: dict[str, Tensor]) -> list[Tensor]:
+        """The displacement of one layer in every frame, (B, 2, H, W) each, zero in the centre one."""
+        features = detailed[self.layers[index]]
+        seen = [torch.cat([view, features[:, i].to(view.dtype)], dim=1) for i, view in enumerate(views)]
+        centre = len(seen) // 2
+        still = seen[0].new_zeros(len(seen[0]), 2, *seen[0].shape[-2:])
+        fields = [still if i == centre else self.matches[index](seen[centre], each) for i, each in enumerate(seen)]
+        return [_along_width(field) for field in fields] if self.motion == 1 else fields
+
+
+def _mean_of(views: Sequence[Tensor], fields: Sequence[Tensor]) -> Tensor:
+    """The mean of frames that were moved onto the centre."""
+    return torch.stack([warp(view, field.detach()) for view, field in zip(views, fields, strict=True)]).mean(dim=0)
+
+
+def _less(views: Sequence[Tensor], layer: Tensor, fields: Sequence[Tensor]) -> list[Tensor]:
+    """What a layer, moved to where it is in each frame, leaves of them."""
+    return [view - warp(layer, field) for view, field in zip(views, fields, strict=True)]
 
 
 class DynamicsTeacher(nn.Module):
@@ -327,10 +476,13 @@ class DynamicsTeacher(nn.Module):
         motion: axes of a motion field: 2; 1 is the paper's literal reading, a displacement along the width only.
         flow_width: channels of the flow net, whose first layer has four times as many; None for half of ``width``, as
             published. Finding motions takes more channels than a narrow network has.
+        matching: how many feature pixels a layer may move along each axis to be found by comparing features, see
+            :class:`MultiViewKnowledge`; None as published.
+        rigid: whether each layer moves as a whole, as in synthetic sequences.
         scale: 4, or 2 for features of half the image's size (encoder strides 1, 2, 1, 1 and a first transposed
             convolution that does not enlarge), which costs four times as much.
         residual: whether the decoder's output is added to the centre frame. Not in the paper; helps narrow networks,
-            through whose features no sharp photograph fits.
+            through whose features no sharp photograph fits. What is added starts at zero.
         init_gain: see :func:`initialise`.
 
     Raises:
@@ -347,6 +499,8 @@ class DynamicsTeacher(nn.Module):
         fusion: bool = True,
         motion: int = 2,
         flow_width: int | None = None,
+        matching: int | None = None,
+        rigid: bool = False,
         scale: int = 4,
         residual: bool = False,
         init_gain: float | None = None,
@@ -355,13 +509,21 @@ class DynamicsTeacher(nn.Module):
         _check_width(width)
         _check_setting("motion", motion, (1, 2))
         _check_setting("scale", scale, tuple(_STRIDES))
+        if matching is not None and (not isinstance(matching, int) or isinstance(matching, bool) or matching < 1):
+            raise UserError(
+                f"model.net.matching must be a number of feature pixels from 1 on, or null, got {matching!r}."
+            )
         if not isinstance(frames, int) or frames < 3 or frames % 2 == 0:
             raise UserError(f"model.net.frames must be an odd number from 3 on, got {frames!r}.")
         self.frames, self.scale, self.residual = frames, scale, residual
         self.encoder = convolutions([3, *[width] * 4], _STRIDES[scale])
-        self.knowledge = MultiViewKnowledge(width, frames, decouple, flow, fusion, motion, flow_width) if mkl else None
+        self.knowledge = (
+            MultiViewKnowledge(width, frames, decouple, flow, fusion, motion, flow_width, matching, rigid)
+            if mkl
+            else None
+        )
         self.fuse = None if mkl else nn.Conv2d(frames * width, width // 2, 3, padding=1)
-        self.decoder = ImageDecoder(self.representation_channels, width, scale)
+        self.decoder = ImageDecoder(self.representation_channels, width, scale, residual)
         initialise(self, init_gain)
 
     @property
@@ -396,7 +558,7 @@ class DynamicsTeacher(nn.Module):
         if self.knowledge is None:
             representation: Tensor = cast(nn.Conv2d, self.fuse)(encoded.flatten(1, 2))
         else:
-            known = self.knowledge(encoded)
+            known = self.knowledge(encoded, padded.view(size, count, *padded.shape[1:]))
             representation = known.representation
             aux["features"] = known.features
             if known.flow:
@@ -520,7 +682,7 @@ class DynamicsStudent(nn.Module):
         self.context = nn.Sequential(
             convolutions([seen, width], [1]), *(ResidualChannelBlock(width, residual_scale) for _ in range(blocks))
         )
-        self.decoder = ImageDecoder(width, width, scale)
+        self.decoder = ImageDecoder(width, width, scale, residual)
         initialise(self, init_gain)
 
     def forward(self, mixture: Tensor) -> Outputs:
