@@ -19,6 +19,7 @@ from tests.inference.browser import CHROMIUM, Browser
 
 import reflectzoo
 from reflectzoo.__main__ import main
+from reflectzoo.data.modules.sample import locate
 from reflectzoo.errors import UserError
 from reflectzoo.inference import demo
 from reflectzoo.inference.demo import Desk, samples
@@ -80,11 +81,14 @@ def test_old_results_are_removed(desk: Desk, tmp_path: Path) -> None:
     assert list(desk.folder.iterdir()) == [second.transmission.parent]
 
 
-def test_samples_are_photographs() -> None:
-    assert len(samples()) >= 3
-    for path in samples():
-        with Image.open(path) as image:
-            assert min(image.size) > 200
+def test_samples_show_a_reflection(tmp_path: Path) -> None:
+    made = samples(tmp_path)
+    assert len(made) == 3
+    with Image.open(made[0]) as image, Image.open(locate(("skimage", "data", "coffee.png"))) as coffee:
+        assert image.size == coffee.size
+        added = np.asarray(image, float) - np.asarray(coffee, float)
+    assert added.min() >= -1, "a reflection only adds light"
+    assert 10 < added.mean() < 120
 
 
 def test_without_weights(capfd: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +140,7 @@ def test_in_a_browser(address: str, tmp_path: Path) -> None:
         assert "learnt nothing" in browser.value("document.body.innerText")
         browser.screenshot(shots / "desktop-start.png")
 
-        browser.upload("#photo input[type=file]", Path(samples()[0]))
+        browser.upload("#photo input[type=file]", Path(samples(tmp_path)[0]))
         browser.wait_for("!!document.querySelector('#photo img')")
         browser.click("#start")
         browser.wait_for("document.querySelectorAll('#before_after img').length >= 2")

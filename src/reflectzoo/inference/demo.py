@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reflectzoo.errors import UserError
 from reflectzoo.inference.picture import Picture, read_picture, suffix_for
 from reflectzoo.inference.separator import Separator
+from reflectzoo.pictures import to_uint8
 
 #: What an upload may weigh, and how many pixels it may have.
 MAX_FILE = 64 * 2**20
@@ -26,7 +29,8 @@ _KEPT = 1800
 _LOOK = 300
 #: The same for what the browser sent and was sent, samples among it; all goes when the page ends.
 _SESSION = 86_400
-_SAMPLES = ("coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
+#: What stands behind the glass, and what the glass mirrors.
+_SAMPLES = (("coffee.png", "chelsea.png"), ("chelsea.png", "rocket.jpg"), ("motorcycle_left.png", "coffee.png"))
 
 _CSS = """
 .gradio-container {max-width: 1100px !important; margin: 0 auto !important}
@@ -125,12 +129,30 @@ def _reduced(picture: Picture) -> Image.Image:
     return image
 
 
-def samples() -> list[str]:
-    """Photographs that come with scikit-image and are on this machine."""
-    import skimage
+def samples(folder: Path) -> list[str]:
+    """Photographs as if through glass, blended from those that come with scikit-image, as far as it is installed.
 
-    folder = Path(skimage.__file__).parent / "data"
-    return [str(folder / name) for name in _SAMPLES if (folder / name).is_file()]
+    Args:
+        folder: where they are written.
+    """
+    from reflectzoo.data.modules.sample import locate
+    from reflectzoo.data.synthesis import CEILNetSynthesis
+
+    made = []
+    for behind, mirrored in _SAMPLES:
+        try:
+            paths = [locate(("skimage", "data", name)) for name in (behind, mirrored)]
+        except UserError:
+            continue
+        scene = Image.open(paths[0]).convert("RGB")
+        glass = ImageOps.fit(Image.open(paths[1]).convert("RGB"), scene.size)
+        there, here = (torch.from_numpy(np.array(each)).permute(2, 0, 1)[None].float() / 255 for each in (scene, glass))
+        draws = {"sigma": torch.tensor([4.0]), "gamma": torch.tensor([1.3])}
+        blended, _, _ = CEILNetSynthesis().blend(there, here, draws)
+        path = folder / f"{Path(behind).stem}_through_glass.png"
+        Image.fromarray(to_uint8(blended[0])).save(path)
+        made.append(str(path))
+    return made
 
 
 def import_gradio(folder: Path) -> Any:
@@ -187,9 +209,9 @@ def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
                     label="Photograph", type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"],
                     height=320, buttons=["fullscreen"], elem_id="photo",
                 )  # fmt: skip
-                found = samples()
+                found = samples(desk.folder)
                 if found:
-                    gradio.Examples(found, photo, label="Samples (no glass in front of these)", cache_examples=False)
+                    gradio.Examples(found, photo, label="Samples", cache_examples=False)
                 method = gradio.Dropdown(names, value=names[0], label="Method", elem_id="method")
                 strength = gradio.Slider(0, 1, value=1, step=0.05, label="Strength", elem_id="strength")
                 start = gradio.Button("Remove the reflection", variant="primary", elem_id="start")
