@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reflectzoo.core.adversarial import AdversarialModule
+from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.checkpoints import read_checkpoint
 from reflectzoo.losses.layers import check_choice
 from reflectzoo.methods.location_aware.convert import check_layout, remap
 from reflectzoo.methods.location_aware.net import LocationAwareNet
+from reflectzoo.metrics.confidence import ConfidenceMetrics
 
 
 class LocationAware(AdversarialModule):
@@ -59,6 +61,7 @@ class LocationAware(AdversarialModule):
             start_normal(self.net, init_std)
         else:
             start_as_copy(cast(LocationAwareNet, self.net))
+        self.confidence_metrics = nn.ModuleList()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient of the Laplacian kernel."""
@@ -72,6 +75,35 @@ class LocationAware(AdversarialModule):
     def _kernel(self) -> nn.Parameter | None:
         pyramid = getattr(self.net, "lap_pyramid", None)
         return None if pyramid is None else cast(nn.Parameter, pyramid.kernel)
+
+    # -- measuring --------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Also prepare the score of the confidence map."""
+        super().setup(stage)
+        self.confidence_metrics = nn.ModuleList(ConfidenceMetrics() for _ in self.eval_names).to(self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
+        """Also score the confidence map (see :class:`~reflectzoo.metrics.confidence.ConfidenceMetrics`)."""
+        outputs = super().validation_step(batch, batch_idx, dataloader_idx)
+        cast(ConfidenceMetrics, self.confidence_metrics[dataloader_idx]).update(outputs, batch)
+        return outputs
+
+    test_step = validation_step
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting afresh."""
+        super().on_validation_epoch_start()
+        for metrics in self.confidence_metrics:
+            cast(ConfidenceMetrics, metrics).reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def _log_metrics(self, stage: str) -> None:
+        super()._log_metrics(stage)
+        for name, metrics in zip(self.eval_names, self.confidence_metrics, strict=True):
+            for key, value in cast(ConfidenceMetrics, metrics).compute().items():
+                self.log(f"{stage}/{name}/{key}", value, rank_zero_only=False, sync_dist=False)
 
 
 def start_normal(net: nn.Module, std: float) -> None:
