@@ -22,6 +22,8 @@ from reflectzoo.nets.warp import enlarged_motion, warp
 
 WIDTH = 256
 POOLS = (4, 8, 16, 32)
+FINER = 2
+"""How much larger than the features the frames are that a matching compares: features are coarse for small steps."""
 ROUNDS = 4
 """How often a matching of both layers looks for the reflection, each time in a better estimate of it."""
 _STRIDES = {4: (1, 2, 1, 2), 2: (1, 2, 1, 1)}
@@ -163,8 +165,8 @@ def _check_width(width: int) -> None:
 class LayerDecoder(nn.Module):
     """G_T or G_R: the features of one layer to that layer at twice their size, equation (1).
 
-    Besides the image it returns its last hidden features. Averaged back to the size of the input they are the paper's
-    low-level features Psi, which its text names and does not define.
+    Besides the image it returns its last hidden features, averaged back to the size of the input: the paper's low-level
+    features Psi, which its text names and does not define.
 
     Args:
         channels: of the features and of all layers, 128 as published.
@@ -175,27 +177,26 @@ class LayerDecoder(nn.Module):
         self.body = nn.Sequential(enlarging(channels, channels, 2), convolutions([channels] * 4, [1, 1, 1]))
         self.image = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, h, w) -> image (B, 3, 2h, 2w), not clamped; hidden features (B, C, 2h, 2w); Psi (B, C, h, w)."""
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> image (B, 3, 2h, 2w), not clamped; low-level features (B, C, h, w)."""
         hidden = self.body(features)
-        return self.image(hidden), hidden, F.avg_pool2d(hidden, 2)
+        return self.image(hidden), F.avg_pool2d(hidden, 2)
 
 
 class LayerMatching(nn.Module):
-    """How far one layer moved between two frames, by comparing features of either; not in the paper.
+    """How far one layer moved between two frames, by comparing them; not in the paper.
 
-    A linear 3x3 convolution makes the features to compare. The squared distance between those of a place in the centre
-    frame and those of every place in the neighbour at most ``radius`` away is divided by their variance and averaged
-    around the place, or over the whole picture. The displacement is the mean over all of them under a softmax of the
-    negative distance, to which a learnt number for each displacement is added: what moves is always both layers, and
-    which of two displacements that fit is this one's, only experience says. What lies outside the neighbour is not
-    compared, nor is the margin that padding left its mark on.
+    A linear 3x3 convolution, which starts as a Sobel operator, makes the features to compare. The squared distance
+    between those of a place in the centre frame and those of every place in the neighbour at most ``radius`` away is
+    divided by their variance and averaged around the place, or over the whole picture. The displacement is the mean
+    over all of them under a softmax of the negative distance, to which a learnt number for each displacement is added:
+    what moves is always both layers, and which of two displacements that fit is this one's, only experience says. What
+    lies outside the neighbour is not compared, nor is the margin that padding left its mark on.
 
     Args:
-        channels: of the features.
-        radius: largest displacement along each axis, in feature pixels.
+        channels: of the frames.
+        radius: largest displacement along each axis, in pixels of what is compared.
         rigid: whether the whole layer moves by one displacement.
-        width: channels that are compared.
         sharpness: first value of the softmax's factor, which is learnt.
         margin: pixels at each border that are not compared, unless the picture is smaller than four of them.
     """
@@ -205,17 +206,18 @@ class LayerMatching(nn.Module):
         channels: int,
         radius: int,
         rigid: bool = False,
-        width: int = 8,
-        sharpness: float = 20.0,
+        sharpness: float = 10.0,
         margin: int = 2,
     ) -> None:
         super().__init__()
         self.radius, self.rigid, self.margin = radius, rigid, margin
-        self.compared = nn.Conv2d(channels, width, 3, padding=1)
-        with (
-            torch.no_grad()
-        ):  # Frames (the first three) say something from the beginning, features when they are learnt.
-            self.compared.weight[:, 3:] = 0
+        self.compared = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        nn.init.zeros_(cast(Tensor, self.compared.bias))
+        with torch.no_grad():
+            sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
+            self.compared.weight.copy_(
+                torch.einsum("io,kyx->koiyx", torch.eye(channels), torch.stack([sobel, sobel.T])).flatten(0, 1)
+            )
         self.sharpness = nn.Parameter(torch.tensor(sharpness).log())
         self.prior = nn.Parameter(torch.zeros((2 * radius + 1) ** 2))
 
@@ -350,11 +352,7 @@ class MultiViewKnowledge(nn.Module):
         self.decoders = nn.ModuleDict({layer: LayerDecoder(half) for layer in self.layers} if decouple else {})
         count = len(self.layers)
         matched = count if flow and matching is not None else 0
-        # Where there are layers to see, features of twice the size: a quarter of the image's is coarse for small steps.
-        self.finer = 2 if decouple else 1
-        self.matches = nn.ModuleList(
-            LayerMatching(shared + 3, self.finer * cast(int, matching), rigid) for _ in range(matched)
-        )
+        self.matches = nn.ModuleList(LayerMatching(3, FINER * cast(int, matching), rigid) for _ in range(matched))
         self.motion = motion
         self.flow_net = FlowNet(2 * count * (shared + low), moving, count, motion, rigid, 2 * matched) if flow else None
         self.channels = half if fusion else frames * shared
@@ -377,22 +375,24 @@ class MultiViewKnowledge(nn.Module):
         others = [index for index in range(frames) if index != centre]
         images: dict[str, Tensor] = {}
         low: dict[str, Tensor] = {}
-        detailed: dict[str, Tensor] = {}
         if self.decoders:
             features = dict(zip(self.layers, encoded.chunk(2, dim=2), strict=True))
             for layer, decoder in self.decoders.items():
-                image, hidden, psi = decoder(features[layer].flatten(0, 1))
+                image, psi = decoder(features[layer].flatten(0, 1))
                 images[layer] = image.unflatten(0, (size, frames))
-                detailed[layer] = hidden.unflatten(0, (size, frames))
                 low[layer] = psi.unflatten(0, (size, frames))
         else:
-            features = detailed = {"transmission": encoded}
+            features = {"transmission": encoded}
         # All that is known of a frame, layer by layer: Phi, Psi.
         known = torch.cat([part[layer] for layer in self.layers for part in (features, low) if part], dim=2)
         dynamics: list[Tensor] = []
         fields: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
         moved: list[Tensor] = []
-        matched = self._matched(shown, detailed, others) if self.matches and shown is not None else [[] for _ in others]
+        matched = (
+            self._matched(shown, encoded.shape[-1], others)
+            if self.matches and shown is not None
+            else [[] for _ in others]
+        )
         for other, first in zip(others, matched, strict=True):
             neighbour = features["transmission"][:, other]
             if self.flow_net is not None:
@@ -417,38 +417,36 @@ class MultiViewKnowledge(nn.Module):
         flow = {layer: torch.stack(each, dim=1) for layer, each in fields.items() if each}
         return Knowledge(representation, features, flow, images)
 
-    def _matched(self, frames: Tensor, detailed: dict[str, Tensor], others: Sequence[int]) -> list[list[Tensor]]:
+    def _matched(self, frames: Tensor, width: int, others: Sequence[int]) -> list[list[Tensor]]:
         """First displacements (B, 2, h, w) in feature pixels, for each neighbour those of the layers.
 
-        The transmission is sharp, and is found by what is sharp in the frames. The mean of the frames moved by that is
-        taken for it, and in what it leaves of them the reflection is found. With both motions the layers are estimated
-        better, each as the mean of what the other leaves, and then the reflection's motion again.
+        The transmission is sharp, and is found first, by what is sharp in the frames. The mean of the frames moved by
+        that is taken for it, and in what it leaves of them the reflection is found. With both motions the
+        layers are estimated better, each as the mean of what the other leaves, and then the reflection's motion again.
         """
-        factor = frames.shape[-1] // next(iter(detailed.values())).shape[-1]
+        factor = frames.shape[-1] // (FINER * width)
         views = [F.avg_pool2d(frame, factor) for frame in frames.unbind(1)]
         sharp = [view - F.avg_pool2d(F.pad(view, [1] * 4, mode="replicate"), 3, 1) for view in views]
-        found = [self._match(0, sharp, detailed)]
+        found = [self._match(0, sharp)]
         if len(self.layers) > 1:
             back, there = found[0], [-field.detach() for field in found[0]]
             behind = _mean_of(views, back)
             for turn in range(ROUNDS):
                 # Only the last turn is learnt from.
                 with torch.set_grad_enabled(torch.is_grad_enabled() and turn + 1 == ROUNDS):
-                    found[1:] = [self._match(1, _less(views, behind, there), detailed)]
+                    found[1:] = [self._match(1, _less(views, behind, there))]
                 with torch.no_grad():
                     away = [-field for field in found[1]]
                     for _ in range(3):
                         mirrored = _mean_of(_less(views, behind, there), found[1])
                         behind = _mean_of(_less(views, mirrored, away), back)
-        return [[F.avg_pool2d(fields[other], self.finer) / self.finer for fields in found] for other in others]
+        return [[F.avg_pool2d(fields[other], FINER) / FINER for fields in found] for other in others]
 
-    def _match(self, index: int, views: Sequence[Tensor], detailed: dict[str, Tensor]) -> list[Tensor]:
+    def _match(self, index: int, views: Sequence[Tensor]) -> list[Tensor]:
         """The displacement of one layer in every frame, (B, 2, H, W) each, zero in the centre one."""
-        features = detailed[self.layers[index]]
-        seen = [torch.cat([view, features[:, i].to(view.dtype)], dim=1) for i, view in enumerate(views)]
-        centre = len(seen) // 2
-        still = seen[0].new_zeros(len(seen[0]), 2, *seen[0].shape[-2:])
-        fields = [still if i == centre else self.matches[index](seen[centre], each) for i, each in enumerate(seen)]
+        centre = len(views) // 2
+        still = views[0].new_zeros(len(views[0]), 2, *views[0].shape[-2:])
+        fields = [still if i == centre else self.matches[index](views[centre], view) for i, view in enumerate(views)]
         return [_along_width(field) for field in fields] if self.motion == 1 else fields
 
 
