@@ -327,6 +327,7 @@ class MultiViewKnowledge(nn.Module):
             as published, for none. The flow net then sees the neighbour moved by what was matched, and the
             displacements, and finds what is to be added to them.
         rigid: whether each layer moves as a whole, as in synthetic sequences.
+        correction: factor of what the flow net adds to motions that were matched.
     """
 
     def __init__(
@@ -340,6 +341,7 @@ class MultiViewKnowledge(nn.Module):
         flow_width: int | None = None,
         matching: int | None = None,
         rigid: bool = False,
+        correction: float = 1.0,
     ) -> None:
         super().__init__()
         half = width // 2
@@ -353,7 +355,7 @@ class MultiViewKnowledge(nn.Module):
         count = len(self.layers)
         matched = count if flow and matching is not None else 0
         self.matches = nn.ModuleList(LayerMatching(3, FINER * cast(int, matching), rigid) for _ in range(matched))
-        self.motion = motion
+        self.motion, self.correction = motion, correction
         self.flow_net = FlowNet(2 * count * (shared + low), moving, count, motion, rigid, 2 * matched) if flow else None
         self.channels = half if fusion else frames * shared
         dynamics = neighbours * moving if flow else 0
@@ -402,7 +404,7 @@ class MultiViewKnowledge(nn.Module):
                     seen = torch.cat([*map(warp, parts, first), *(field.to(seen.dtype) for field in first)], dim=1)
                 found, motion = self.flow_net(torch.cat([known[:, centre], seen], dim=1))
                 if first:
-                    motion = [field + start for field, start in zip(motion, first, strict=True)]
+                    motion = [start + self.correction * field for field, start in zip(motion, first, strict=True)]
                 dynamics.append(found)
                 for layer, field in zip(self.layers, motion, strict=True):
                     fields[layer].append(field)
@@ -477,6 +479,7 @@ class DynamicsTeacher(nn.Module):
         matching: how many feature pixels a layer may move along each axis to be found by comparing features, see
             :class:`MultiViewKnowledge`; None as published.
         rigid: whether each layer moves as a whole, as in synthetic sequences.
+        correction: factor of what the flow net adds to motions that were matched; 0 leaves them as they are.
         scale: 4, or 2 for features of half the image's size (encoder strides 1, 2, 1, 1 and a first transposed
             convolution that does not enlarge), which costs four times as much.
         residual: whether the decoder's output is added to the centre frame. Not in the paper; helps narrow networks,
@@ -499,6 +502,7 @@ class DynamicsTeacher(nn.Module):
         flow_width: int | None = None,
         matching: int | None = None,
         rigid: bool = False,
+        correction: float = 1.0,
         scale: int = 4,
         residual: bool = False,
         init_gain: float | None = None,
@@ -516,7 +520,7 @@ class DynamicsTeacher(nn.Module):
         self.frames, self.scale, self.residual = frames, scale, residual
         self.encoder = convolutions([3, *[width] * 4], _STRIDES[scale])
         self.knowledge = (
-            MultiViewKnowledge(width, frames, decouple, flow, fusion, motion, flow_width, matching, rigid)
+            MultiViewKnowledge(width, frames, decouple, flow, fusion, motion, flow_width, matching, rigid, correction)
             if mkl
             else None
         )
