@@ -120,7 +120,6 @@ def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     [
         (["none.jpg", *TINY], "does not exist"),
         (["."], "no photographs"),
-        (["a.png"], "No weights come with this version"),
         (["a.png", "--model", "ytmt_pcs"], "not learnt anything"),
         (["a.png", "--model", "ytmt"], "no model 'ytmt'"),
         (["a.png", "--untrained"], "--model NAME"),

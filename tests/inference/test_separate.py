@@ -13,6 +13,7 @@ from PIL import Image
 import reflectzoo
 from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
+from reflectzoo.inference import models
 from reflectzoo.inference.picture import Picture
 from reflectzoo.inference.separator import Separator
 
@@ -117,6 +118,10 @@ def test_what_is_no_image(model: ReflectionModule, image: Any, sentence: str) ->
 def test_an_untrained_model_says_so() -> None:
     with pytest.raises(UserError, match="not learnt anything"):
         reflectzoo.separate(np.zeros((4, 4, 3), np.uint8), "ytmt_pcs")
+
+
+def test_without_packaged_weights_nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "records", list)
     with pytest.raises(UserError, match="No weights come"):
         reflectzoo.separate(np.zeros((4, 4, 3), np.uint8))
 

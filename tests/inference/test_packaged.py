@@ -1,0 +1,112 @@
+"""The weights in the package: small, whole, quick to load, better than doing nothing on photographs they never saw."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+import reflectzoo
+from reflectzoo import weights
+from reflectzoo.__main__ import main
+from reflectzoo.core.module import ReflectionModule
+from reflectzoo.data.modules.sample import SamplePhotos
+from reflectzoo.data.synthesis import CEILNetSynthesis
+from reflectzoo.inference.models import read_safetensors
+from reflectzoo.weights import DownloadError, records
+
+
+def record() -> weights.WeightRecord:
+    return next(each for each in records() if each.default)
+
+
+@pytest.fixture(scope="module")
+def lite() -> ReflectionModule:
+    return reflectzoo.load_model("lite")
+
+
+def mixtures() -> list[tuple[Tensor, Tensor]]:
+    """Mixture and truth of the sample photographs that nothing is trained on."""
+    data = SamplePhotos(CEILNetSynthesis(), num_workers=0)
+    data.setup("test")
+    found = []
+    for loader in data.test_dataloader():
+        for raw in loader:
+            batch = data.complete(data.on_before_batch_transfer(raw, 0))
+            found.append((batch["mixture"], batch["transmission"]))
+    return found
+
+
+def test_what_is_said_is_in_the_package() -> None:
+    packaged = record()
+    path = weights.locate(packaged)
+    assert path.stat().st_size == packaged.size <= 25e6
+    _, metadata = read_safetensors(path)
+    assert json.loads(metadata["record"])["model"] == packaged.model == "lite"
+    assert packaged.licence
+    assert packaged.metrics
+
+
+def test_it_loads_in_a_second() -> None:
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        reflectzoo.load_model("lite")
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 1
+
+
+def test_a_damaged_file_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged = record()
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(weights.RECORDS / f"lite{suffix}", tmp_path)
+    damaged = tmp_path / packaged.file
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    monkeypatch.setattr(weights, "RECORDS", tmp_path)
+    with pytest.raises(DownloadError, match="sha256"):
+        weights.locate(packaged)
+
+
+def test_better_than_the_mixture(lite: ReflectionModule) -> None:
+    gains = []
+    for mixture, truth in mixtures():
+        with torch.no_grad():
+            found = lite(mixture)["transmission"].clamp(0, 1)
+        gains.append(
+            [
+                float(score(found, truth, data_range=1.0) - score(mixture, truth, data_range=1.0))
+                for score in (peak_signal_noise_ratio, structural_similarity_index_measure)
+            ]
+        )
+    psnr, ssim = torch.tensor(gains).mean(0).tolist()
+    assert psnr > 1.5
+    assert ssim > 0.01
+
+
+def test_a_photograph_without_a_reflection_hardly_changes(lite: ReflectionModule) -> None:
+    scores = []
+    for _, truth in mixtures():
+        with torch.no_grad():
+            found = lite(truth)["transmission"].clamp(0, 1)
+        scores.append(float(peak_signal_noise_ratio(found, truth, data_range=1.0)))
+    assert sum(scores) / len(scores) > 25
+
+
+def test_the_shortest_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "window.png"
+    mixture = mixtures()[0][0][0]
+    Image.fromarray((mixture * 255).round().byte().permute(1, 2, 0).numpy()).save(photo)
+    assert main(["remove", str(photo)]) == 0
+    assert "untrained" not in capfd.readouterr().err
+    with Image.open(tmp_path / "window.transmission.png") as result, Image.open(photo) as before:
+        assert result.size == before.size
+        assert result.tobytes() != before.tobytes()
