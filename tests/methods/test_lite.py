@@ -41,6 +41,12 @@ def test_the_size_that_ships() -> None:
     assert 2 * numbers < 25e6, "with 16 bits each the file must stay below 25 MB"
 
 
+def test_one_number_scales_all_widths() -> None:
+    net = LiteNet(width=12)
+    assert [stage[0].first.out_channels for stage in net.encoder] == [12, 24, 40, 56]
+    assert [stage.blocks[0].conv_l.out_channels for stage in net.decoder] == [10, 16, 20]
+
+
 def test_a_new_network_changes_nothing() -> None:
     mixture = torch.rand(2, 3, 64, 96)
     outputs = narrow()(mixture)
@@ -97,6 +103,7 @@ def test_a_shift_by_the_stride_moves_the_result() -> None:
     [
         ({"widths": (8, 8)}, "model.net.widths must be 4 whole numbers"),
         ({"stream_blocks": (1, 0, 1)}, "model.net.stream_blocks must be a whole number from 1 on, got 0"),
+        ({"width": 0}, "model.net.width must be a whole number"),
         ({"blocks": (1, 1, 1.5, 1)}, "model.net.blocks must be a whole number"),
     ],
 )

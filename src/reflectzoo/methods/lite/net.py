@@ -79,6 +79,7 @@ class LiteNet(nn.Module):
         stream_widths: channels of each stream at 1/4, 1/8 and 1/16.
         stream_blocks: exchanges there.
         negative: exchange what the rectifier drops (YTMT); False exchanges what it keeps (its ablation "ReLU only").
+        width: scales all widths so that the encoder's first is this; None leaves them as they are.
 
     Raises:
         UserError: for lists of another length, or numbers that are not whole and positive.
@@ -91,12 +92,19 @@ class LiteNet(nn.Module):
         stream_widths: Sequence[int] = (40, 64, 80),
         stream_blocks: Sequence[int] = (2, 2, 2),
         negative: bool = True,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         _check("widths", widths, 4)
         _check("blocks", blocks, 4)
         _check("stream_widths", stream_widths, 3)
         _check("stream_blocks", stream_blocks, 3)
+        if width is not None:
+            check_whole_number("model.net.width", width)
+            factor = width / widths[0]
+            widths, stream_widths = (
+                [max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths)
+            )
         self.stem = nn.Conv2d(3 * _FOLD**2, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             nn.Sequential(*(_Residual(width) for _ in range(count)))
