@@ -17,7 +17,7 @@ from reflectzoo.config import build, build_all, plain
 from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
-from reflectzoo.evaluation.entries import Entry, PredictionsEntry, from_checkpoint, from_weights
+from reflectzoo.evaluation.entries import Entry, PredictionsEntry, from_checkpoint, from_safetensors, from_weights
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import PLAN
 from reflectzoo.evaluation.runner import EntryFactory
@@ -114,7 +114,10 @@ def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
             )
         weights = [(None, str(packaged.path))]
     for name, path in weights:
-        entries.append(from_weights(path, _fresh(model), name))
+        if path.endswith(".safetensors"):
+            entries.append(from_safetensors(path, model.name, name))
+        else:
+            entries.append(from_weights(path, _fresh(model), name))
     for name, path in _named(config.predictions, "predictions"):
         entries.append(_predictions(name or Path(path).expanduser().resolve().name, path, config.fit_predictions))
     return entries

@@ -359,28 +359,41 @@ def from_checkpoint(path: str | Path, model: str | None = None, name: str | None
 
 
 def from_weights(path: str | Path, module: ReflectionModule, name: str | None = None) -> NetworkEntry:
-    """Weights of a method from a file of its authors, or any other that its ``convert.remap`` reads, or safetensors.
+    """Weights of a method from a file of its authors, or any other that its ``convert.remap`` reads.
 
     Args:
         path: the file.
-        module: the method, as :func:`reflectzoo.create_model` makes it; its network gets the weights. Safetensors of
-            ``reflectzoo convert`` know their configuration: of those only the method's name is compared.
+        module: the method, as :func:`reflectzoo.create_model` makes it; its network gets the weights.
         name: of the entry; None for the model's.
 
     Raises:
         UserError: if the file is missing or damaged, or the weights do not fit the model.
     """
     file = Path(path).expanduser()
-    if file.suffix == ".safetensors":
-        if not file.is_file():
-            raise UserError(f"weights={path} does not exist: give the path of a .safetensors file.")
-        module, epoch = load_file(file, module.name), None
-    else:
-        content = read_checkpoint(file, "weights")
-        fill_foreign(module, content, f"weights={path}")
-        epoch = content.get("epoch")
+    content = read_checkpoint(file, "weights")
+    fill_foreign(module, content, f"weights={path}")
+    epoch = content.get("epoch")
     provenance = {"configuration": module.config, "epoch": epoch if isinstance(epoch, int) else None}
     return NetworkEntry(name or module.name, module.eval(), file, "weights", _hash(file), provenance)
+
+
+def from_safetensors(path: str | Path, model: str, name: str | None = None) -> NetworkEntry:
+    """Weights that ``reflectzoo convert`` wrote, which know their configuration.
+
+    Args:
+        path: the file.
+        model: that they must be of.
+        name: of the entry; None for the model's.
+
+    Raises:
+        UserError: if the file is missing, damaged, or of another model.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"weights={path} does not exist: give the path of a .safetensors file.")
+    module = load_file(file, model)
+    provenance = {"configuration": module.config, "epoch": None}
+    return NetworkEntry(name or module.name, module, file, "weights", _hash(file), provenance)
 
 
 def name_apart(entries: Sequence[Entry]) -> None:

@@ -135,6 +135,7 @@ def samples(folder: Path) -> list[str]:
     Args:
         folder: where they are written.
     """
+    from reflectzoo.data.datasets.base import to_tensor
     from reflectzoo.data.modules.sample import locate
     from reflectzoo.data.synthesis import CEILNetSynthesis
 
@@ -146,7 +147,7 @@ def samples(folder: Path) -> list[str]:
             continue
         scene = Image.open(paths[0]).convert("RGB")
         glass = ImageOps.fit(Image.open(paths[1]).convert("RGB"), scene.size)
-        there, here = (torch.from_numpy(np.array(each)).permute(2, 0, 1)[None].float() / 255 for each in (scene, glass))
+        there, here = (to_tensor(np.array(each))[None].float() / 255 for each in (scene, glass))
         draws = {"sigma": torch.tensor([4.0]), "gamma": torch.tensor([1.3])}
         blended, _, _ = CEILNetSynthesis().blend(there, here, draws)
         path = folder / f"{Path(behind).stem}_through_glass.png"

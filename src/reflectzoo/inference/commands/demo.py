@@ -15,6 +15,7 @@ from reflectzoo.inference.models import default_model, load_for_inference
 from reflectzoo.inference.separator import Separator, choose_device, parse_bytes
 
 EPILOG = """examples:
+  reflectzoo demo                                                             with the packaged weights
   reflectzoo demo --weights checkpoints/last.ckpt
   reflectzoo demo --weights ytmt.safetensors --weights corrn.safetensors      choose between them on the page
   reflectzoo demo --untrained --model ytmt_ucs                                to see the page; its results are noise

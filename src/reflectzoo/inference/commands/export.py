@@ -12,6 +12,7 @@ from reflectzoo.inference.files import shown
 from reflectzoo.inference.models import default_model, load_for_inference
 
 EPILOG = """examples:
+  reflectzoo export lite.onnx
   reflectzoo export --weights checkpoints/last.ckpt reflections.onnx
   reflectzoo export --model ytmt_uct --weights ytmt_uct_sirs_68_077_00595364.pt ytmt.onnx
   reflectzoo remove photo.jpg --backend onnx --weights ytmt.onnx
