@@ -92,6 +92,30 @@ def test_confidence_by_hand() -> None:
     assert confidence_loss(shown, flat(0.4), flat(0.0), flat(0.4)).item() == pytest.approx(0, abs=1e-12)
 
 
+def test_relative_confidence_counts_an_error_alike_in_the_dark_and_in_the_light(batch_of: BatchOf) -> None:
+    # An error of 0.2 in C is one of 0.2 T in the mixture; (0.2 * 0.1)^2 / (0.1^2 + 0.01) and so on.
+    for brightness, published, relative in ((0.1, 0.0004, 0.02), (0.5, 0.01, 0.01 / 0.26)):
+        truth, reflection = flat(brightness), flat(0.3)
+        mixture = (1 - 0.5) * truth + reflection
+        layers = (flat(0.7, 1), truth, reflection, mixture)
+        assert confidence_loss(*layers).item() == pytest.approx(published, rel=1e-4)
+        assert confidence_loss(*layers, relative=True).item() == pytest.approx(relative, rel=1e-4)
+        outputs = outputs_of([truth], [reflection], [flat(0.7, 1)])
+        term = ConfidenceLoss(relative=True)
+        assert term(outputs, batch_of(truth, reflection, mixture)).item() == pytest.approx(relative, rel=1e-4)
+
+
+def test_relative_confidence_leaves_real_pairs_out(layers: Layers) -> None:
+    truth, reflection, mixture = layers(3, 2, 3, 8, 8)
+    both = confidence_loss(truth.new_full((2, 1, 8, 8), 0.3), truth, reflection, mixture, None, True)
+    one = confidence_loss(truth.new_full((1, 1, 8, 8), 0.3), truth[:1], reflection[:1], mixture[:1], None, True)
+    masked = confidence_loss(
+        truth.new_full((2, 1, 8, 8), 0.3), truth, reflection, mixture, torch.tensor([True, False]), True
+    )
+    torch.testing.assert_close(masked, one)
+    assert both.item() != pytest.approx(one.item())
+
+
 def test_composition_by_hand_in_linear_light() -> None:
     value = composition_loss(flat(0.5), flat(0.4), flat(0.6), torch.tensor([0.9]))
     assert value.item() == pytest.approx((0.9 * 0.5**2.2 + 0.4**2.2 - 0.6**2.2) ** 2, rel=1e-4)

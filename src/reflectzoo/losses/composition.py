@@ -20,6 +20,8 @@ from reflectzoo.losses.reduce import masked_mean
 GAMMA = 2.2
 """Exponent of the inverse gamma correction; the paper does not say which, its predecessors' programs have 2.2."""
 
+_DARKEST = 0.01  # what brightness is bounded by from below, in squared stored values: 0.1 of full white
+
 _GREY = (0.299, 0.587, 0.114)
 
 
@@ -29,7 +31,12 @@ def linear_light(image: Tensor) -> Tensor:
 
 
 def confidence_loss(
-    confidence: Tensor, transmission: Tensor, reflection: Tensor, mixture: Tensor, valid: Tensor | None = None
+    confidence: Tensor,
+    transmission: Tensor,
+    reflection: Tensor,
+    mixture: Tensor,
+    valid: Tensor | None = None,
+    relative: bool = False,
 ) -> Tensor:
     """Mean squared error of (1 - C) T + R against I.
 
@@ -42,6 +49,9 @@ def confidence_loss(
         reflection: true R, likewise, as it lies in the mixture.
         mixture: I, likewise.
         valid: (B,) bool, the samples that count; all when None.
+        relative: own variant: every pixel's error divided by its brightness, the mean of T^2 over the channels plus
+            0.01. As published an error of C counts T^2 times, hence hardly where T is dark, which is where reflections
+            dominate; divided, it counts the same everywhere.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -56,7 +66,11 @@ def confidence_loss(
     """
     check_same_shape(transmission=transmission, reflection=reflection, mixture=mixture)
     check_same_shape(confidence=confidence[:, :1], mixture=mixture[:, :1])
-    return mse_loss((1 - full_precision(confidence)) * transmission + reflection, mixture, valid)
+    composed = (1 - full_precision(confidence)) * transmission + reflection
+    if relative:
+        brightness = (full_precision(transmission).square().mean(dim=1, keepdim=True) + _DARKEST).sqrt()
+        composed, mixture = composed / brightness, mixture / brightness
+    return mse_loss(composed, mixture, valid)
 
 
 def composition_loss(
@@ -119,14 +133,25 @@ def reflection_mask(mixture: Tensor, transmission: Tensor, threshold: float = 0.
 
 
 class ConfidenceLoss(LossTerm):
-    """:func:`confidence_loss` of ``aux["confidence"]``; samples whose true layers are unknown are left out."""
+    """:func:`confidence_loss` of ``aux["confidence"]``; samples whose true layers are unknown are left out.
+
+    Args:
+        relative: see :func:`confidence_loss`.
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+    """
+
+    def __init__(
+        self, relative: bool = False, weight: float | Sequence[float] = 1.0, start_epoch: int | Sequence[int] = 0
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        self.relative = relative
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted scalar >= 0."""
         valid = batch["has_transmission"] & batch["has_reflection"]
-        return confidence_loss(
-            confidence_map(outputs), batch["transmission"], batch["reflection"], batch["mixture"], valid
-        )
+        layers = (batch["transmission"], batch["reflection"], batch["mixture"])
+        return confidence_loss(confidence_map(outputs), *layers, valid, self.relative)
 
 
 class ConfidenceMaskLoss(LossTerm):
