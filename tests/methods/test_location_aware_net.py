@@ -193,6 +193,19 @@ def test_other_sizes_are_continued_by_reflection() -> None:
     assert torch.equal(found, whole[..., :50, :61])
 
 
+@pytest.mark.parametrize("detection", ["laplacian", "image"])
+@pytest.mark.parametrize("size", [(24, 40), (21, 35)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_detection_alone_is_the_first_map(detection: str, size: tuple[int, int]) -> None:
+    net, mixture = small(detection=detection), image(2, 3, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(net.detect(mixture), net(mixture)["aux"]["confidence"][0])
+
+
+def test_no_detection_alone_without_detection() -> None:
+    with pytest.raises(UserError, match="no confidence map"):
+        small(detection="none", suppression=False).detect(image(1, 3, 16, 16))
+
+
 def test_polarity() -> None:
     """What leaves is the paper's C, 1 minus the program's map, which suppresses Laplacian features where it is high."""
     net, mixture = small(iterations=1), image(1, 3, 16, 16)

@@ -251,9 +251,55 @@ def test_start_as_a_copy(detection: str) -> None:
     for each in outputs["aux"]["transmission"]:
         torch.testing.assert_close(each, mixture)
     assert outputs["reflection"].mean().item() == pytest.approx(0.1, abs=0.1)
+    for each in outputs["aux"].get("confidence", []):
+        assert each.mean().item() == pytest.approx(0.31, abs=0.02)
     outputs["transmission"].mean().backward()
     # What the last layer does not look at yet has no gradient yet, but the last layer has one for it.
     assert net.output[0].weight.grad[:, 3:].abs().min() > 0
+
+
+def test_a_copy_stays_one_whatever_the_last_transmission_was() -> None:
+    """Else what an iteration takes away would be taken away again by the next."""
+    torch.manual_seed(0)
+    net = LocationAwareNet(width=16)
+    LocationAware(net, build(compose_config(["loss=pixel"]).loss), SimpleNamespace, init="copy")
+    mixture, previous = torch.rand(1, 3, 48, 48), torch.rand(1, 3, 48, 48)
+    torch.testing.assert_close(net.step(mixture, previous).transmission, mixture)
+
+
+DETECTION = ("lap_pyramid", "det_conv5", "det_conv6", "det_conv7", "det_conv8", "p_relu", "det_conv_mask0")
+
+
+def test_detection_first(train: Train) -> None:
+    """In the first epochs the detection learns and nothing else; then everything."""
+    late = [f"loss.terms.{name}.start_epoch=1" for name in ("composition", "ssim", "pixel", "adversarial")]
+    quick = (*QUICK, *late, "model.init=copy", "optimizer.lr=1e-3")
+    start = train(*quick, "model.detection_epochs=1", "trainer.max_epochs=1", "optimizer.lr=0.0", "run_dir=start")
+    first = train(*quick, "model.detection_epochs=1", "trainer.max_epochs=1", "run_dir=first")
+    second = train(*quick, "model.detection_epochs=1", "trainer.max_epochs=2", "run_dir=second")
+    assert (start.status, first.status, second.status) == (0, 0, 0), first.err
+    before, between, after = saved(start), saved(first), saved(second)
+    nets = {name for name in before if name.startswith("net.")}
+    found = {name for name in nets if name.removeprefix("net.").startswith(DETECTION)}
+    assert {name for name in nets if not torch.equal(before[name], between[name])} == found
+    changed = {name.split(".")[1] for name in nets - found if not torch.equal(between[name], after[name])}
+    assert {"output", "det_conv_mask1"} <= changed
+    assert len(column(second.folder, "train/pixel")) < len(column(second.folder, "train/confidence"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model.net.detection=none", "model.net.suppression=false", "~loss.terms.confidence"], "detection=none"),
+        (["~loss.terms.confidence"], "no term of the loss looks at it"),
+        (["model.detection_epochs=-1"], "must be a number of epochs"),
+        (["model.detection_epochs=many"], "must be a number of epochs"),
+    ],
+)
+def test_detection_first_needs_something_to_learn(train: Train, overrides: list[str], sentence: str) -> None:
+    run = train(*QUICK, "model.detection_epochs=1", *overrides)
+    assert run.status == 2
+    assert sentence in run.sentence
 
 
 def test_starting_from_the_authors_file(train: Train, tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from torch.optim import Optimizer
 from reflectzoo.core.adversarial import AdversarialModule
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.checkpoints import read_checkpoint
+from reflectzoo.errors import UserError
+from reflectzoo.losses.composition import ConfidenceLoss, ConfidenceMaskLoss
+from reflectzoo.losses.iterations import OverIterations
 from reflectzoo.losses.layers import check_choice
 from reflectzoo.methods.location_aware.convert import check_layout, remap
 from reflectzoo.methods.location_aware.net import LocationAwareNet
@@ -31,6 +34,10 @@ class LocationAware(AdversarialModule):
         init_std: standard deviation of ``normal``. The paper says "variance: 0.02"; that is 0.1414, under which a new
             network's third transmission is of the order of 1e33 and its loss is not finite. 0.02 is what the program
             of IBCLN has, whose training the paper follows.
+        detection_epochs: in so many first epochs only the detection of the first iteration learns: the rest is not even
+            computed, T counts as I and R as black. Ours, and off in the recipe: an epoch costs a tenth, and the map is
+            what everything after it looks at. Terms of the loss that need more than the map should begin later
+            (``start_epoch``).
         clip_kernel: largest norm of the Laplacian kernel's gradient, the only one that is clipped; None for no
             clipping (Table 2, "w/o GC in MLSM").
         stage1_ckpt: weights to start from: a checkpoint of this zoo or the authors' ``model.pth``.
@@ -45,13 +52,16 @@ class LocationAware(AdversarialModule):
         *args: Any,
         init: str = "normal",
         init_std: float = 0.02,
+        detection_epochs: int = 0,
         clip_kernel: float | None = 0.25,
         stage1_ckpt: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.save_hyperparameters("init", "init_std", "clip_kernel")
+        self.save_hyperparameters("init", "init_std", "detection_epochs", "clip_kernel")
         check_choice("model.init", init, ("normal", "copy"))
+        self.detection_epochs = detection_epochs
+        self._check_detection()
         self.clip_kernel = clip_kernel
         if stage1_ckpt is not None:
             state = remap(read_checkpoint(Path(stage1_ckpt), "model.stage1_ckpt"))
@@ -62,6 +72,35 @@ class LocationAware(AdversarialModule):
         else:
             start_as_copy(cast(LocationAwareNet, self.net))
         self.confidence_metrics = nn.ModuleList()
+
+    # -- learning ---------------------------------------------------------------------------------------------------
+
+    def look_at(self, batch: Batch) -> Outputs:
+        """As for any method; in the first ``detection_epochs`` of training, the map alone."""
+        if not self.training or self.current_epoch >= self.detection_epochs:
+            return super().look_at(batch)
+        mixture = batch["mixture"]
+        confidence = cast(LocationAwareNet, self.net).detect(mixture)
+        return {
+            "transmission": mixture,
+            "reflection": torch.zeros_like(mixture),
+            "aux": {"confidence": [confidence]},
+        }
+
+    def _check_detection(self) -> None:
+        """Raise unless there is a map to be learnt alone, and something that teaches it."""
+        epochs = self.detection_epochs
+        if not isinstance(epochs, int) or epochs < 0:
+            raise UserError(f"model.detection_epochs must be a number of epochs, 0 for none, got {epochs!r}.")
+        if epochs == 0:
+            return
+        if cast(LocationAwareNet, self.net).detection == "none":
+            raise UserError("model.detection_epochs trains the confidence map, and model.net.detection=none has none.")
+        if not any(_teaches_the_map(term) for term in self.loss.terms.values()):
+            raise UserError(
+                "model.detection_epochs trains the confidence map, and no term of the loss looks at it: add "
+                "loss.terms.confidence as loss=location_aware has it, or set model.detection_epochs=0."
+            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient of the Laplacian kernel."""
@@ -106,6 +145,11 @@ class LocationAware(AdversarialModule):
                 self.log(f"{stage}/{name}/{key}", value, rank_zero_only=False, sync_dist=False)
 
 
+def _teaches_the_map(term: nn.Module) -> bool:
+    inner = term.term if isinstance(term, OverIterations) else term
+    return isinstance(inner, ConfidenceLoss | ConfidenceMaskLoss)
+
+
 def start_normal(net: nn.Module, std: float) -> None:
     """All convolutions and linear layers from N(0, std^2), biases 0; slopes and the Laplacian kernel stay."""
     for module in net.modules():
@@ -117,13 +161,14 @@ def start_normal(net: nn.Module, std: float) -> None:
 
 @torch.no_grad()
 def start_as_copy(net: LocationAwareNet) -> None:
-    """Weights after He et al., biases 0, and three channels that hand the last transmission on unchanged.
+    """Weights after He et al., biases 0, and three channels that hand the mixture on unchanged.
 
     They run through the first convolution, the first skip connection and the last two layers, so every iteration's
-    transmission starts as the mixture, and only what must be taken away is to be learnt. The layers before an output
-    start at a tenth: the first steps of Adam, as long for a large input as for a small one, would spoil the copy, or
-    kill a head. The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a black one
-    would get no gradient.
+    transmission starts as the mixture, and only what must be taken away is to be learnt. (Were the last transmission
+    handed on instead, whatever one iteration takes away would soon be taken away three times.) The layers before an
+    output start at a tenth: the first steps of Adam, as long for a large input as for a small one, would spoil the
+    copy, or kill a head. The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a
+    black one would get no gradient. The confidence map starts near 0.3, about its mean.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -136,13 +181,15 @@ def start_as_copy(net: LocationAwareNet) -> None:
     _weight(net.output[0]).zero_()
     _weight(net.conv1[0])[:3] = 0
     _weight(net.conv10[0])[:3] = 0
-    for layer, first in ((net.conv1[0], 3), (net.conv10[0], 0), (net.output[0], 0)):
+    for layer in (net.conv1[0], net.conv10[0], net.output[0]):
         middle = _weight(layer).shape[-1] // 2
-        _weight(layer)[:3, first : first + 3, middle, middle] = torch.eye(3)
+        _weight(layer)[:3, :3, middle, middle] = torch.eye(3)
     # Nothing joins the three on their way.
     _weight(net.cbam_block0.conv2.conv2d)[:3] = 0
     _weight(net.deconv2[0])[:, :3] = 0
     nn.init.constant_(cast(Tensor, net.det_conv_mask1[2].bias), 0.1)
+    if net.detection != "none":
+        nn.init.constant_(cast(Tensor, net.det_conv_mask0[2].bias), 0.8)
 
 
 def _weight(layer: nn.Module) -> Tensor:

@@ -488,10 +488,7 @@ class LocationAwareNet(nn.Module):
             coarse transmissions ``quarter`` (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2),
             ceil(W / 2)). Float32 whatever the precision.
         """
-        image = _pad(_full(mixture))
-        if image.device.type == "cpu" and not _plain.get():
-            # In this layout a CPU's narrow and its transposed convolutions take half the time.
-            image = image.contiguous(memory_format=torch.channels_last)
+        image = _prepared(mixture)
         height, width = mixture.shape[-2:]
         lists: dict[str, list[Tensor]] = {"transmission": [], "reflection": [], "confidence": []}
         lists |= {"quarter": [], "half": []}
@@ -511,6 +508,25 @@ class LocationAwareNet(nn.Module):
             "aux": {name: each for name, each in lists.items() if each},
         }
 
+    def detect(self, mixture: Tensor) -> Tensor:
+        """The confidence map of the first iteration alone; nothing that it does not need is computed.
+
+        Args:
+            mixture: as for :meth:`forward`.
+
+        Returns:
+            (B, 1, H, W) in (0, 1), what ``aux["confidence"][0]`` of :meth:`forward` is.
+
+        Raises:
+            UserError: for a network without detection.
+        """
+        if self.detection == "none":
+            raise UserError("Location-aware SIRR: with model.net.detection=none there is no confidence map.")
+        image = _prepared(mixture)
+        both = torch.cat((image, image), 1)
+        _, visibility = self._locate(both if self.detection == "laplacian" else self._image_features(both))
+        return 1 - visibility[..., : mixture.shape[-2], : mixture.shape[-1]]
+
     def step(self, image: Tensor, previous: Tensor, state: State | None = None) -> Step:
         """One iteration; paper, equations 2 and 3.
 
@@ -529,21 +545,28 @@ class LocationAwareNet(nn.Module):
 
     def _detect(self, both: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features for the LSTM, and the map."""
-        x = self.det_conv0(both)
-        for block in (self.det_conv1, self.det_conv2, self.det_conv3, self.det_conv4, self.det_conv4_1):
-            x = _activated(block(x), None)
-        x = _activated(self.det_conv4_2(x), None)
+        x = self._image_features(both)
         if self.detection == "none":
             return x, None
-        y = self.det_conv5(self.lap_pyramid(both) if self.detection == "laplacian" else x)
-        for block in (self.det_conv6, self.det_conv7, self.det_conv8):
-            y = _activated(block(y), self.p_relu)
-        visibility = _head(self.det_conv_mask0, y)
+        y, visibility = self._locate(both if self.detection == "laplacian" else x)
         if not self.suppression:
             return x, visibility
         for block in (self.det_conv9, self.det_conv10, self.det_conv11):
             y = _activated(block(y), self.p_relu)
         return torch.cat((x, y * (1 - visibility)), 1), visibility
+
+    def _image_features(self, both: Tensor) -> Tensor:
+        x = self.det_conv0(both)
+        for block in (self.det_conv1, self.det_conv2, self.det_conv3, self.det_conv4, self.det_conv4_1):
+            x = _activated(block(x), None)
+        return _activated(self.det_conv4_2(x), None)
+
+    def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The detection's features, and 1 - C, of [I, T], or of the image branch's features."""
+        y = self.det_conv5(self.lap_pyramid(x) if self.detection == "laplacian" else x)
+        for block in (self.det_conv6, self.det_conv7, self.det_conv8):
+            y = _activated(block(y), self.p_relu)
+        return y, _head(self.det_conv_mask0, y)
 
     def _restore(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The contextual auto-encoder: transmissions at 1/4, 1/2 and full size."""
@@ -577,6 +600,15 @@ def _full(image: Tensor) -> Tensor:
 
 def _dtype_of(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
+
+
+def _prepared(mixture: Tensor) -> Tensor:
+    """In float32 at least, of a size that the pyramid divides, and laid out as suits the device."""
+    image = _pad(_full(mixture))
+    if image.device.type == "cpu" and not _plain.get():
+        # In this layout a CPU's narrow and its transposed convolutions take half the time.
+        image = image.contiguous(memory_format=torch.channels_last)
+    return image
 
 
 def _pad(image: Tensor) -> Tensor:
