@@ -241,50 +241,67 @@ def test_the_papers_variance_as_written_explodes() -> None:
     assert not last.square().isfinite().all()
 
 
+@pytest.mark.parametrize(("init", "confidence"), [("copy", 0.5), ("copy_input", 0.31)])
 @pytest.mark.parametrize("detection", ["laplacian", "none"])
-def test_start_as_a_copy(detection: str) -> None:
+def test_start_as_a_copy(detection: str, init: str, confidence: float) -> None:
     torch.manual_seed(0)
     net = LocationAwareNet(width=16, detection=detection, suppression=detection != "none")  # type: ignore[arg-type]
-    LocationAware(net, build(compose_config(["loss=pixel"]).loss), SimpleNamespace, init="copy")
+    LocationAware(net, build(compose_config(["loss=pixel"]).loss), SimpleNamespace, init=init)
     mixture = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6), (48, 48), mode="bilinear")
     outputs = net(mixture)
     for each in outputs["aux"]["transmission"]:
         torch.testing.assert_close(each, mixture)
     assert outputs["reflection"].mean().item() == pytest.approx(0.1, abs=0.1)
     for each in outputs["aux"].get("confidence", []):
-        assert each.mean().item() == pytest.approx(0.31, abs=0.02)
+        assert each.mean().item() == pytest.approx(confidence, abs=0.02)
     outputs["transmission"].mean().backward()
     # What the last layer does not look at yet has no gradient yet, but the last layer has one for it.
     assert net.output[0].weight.grad[:, 3:].abs().min() > 0
 
 
-def test_a_copy_stays_one_whatever_the_last_transmission_was() -> None:
-    """Else what an iteration takes away would be taken away again by the next."""
+@pytest.mark.parametrize("init", ["copy", "copy_input"])
+def test_which_image_is_handed_on(init: str) -> None:
     torch.manual_seed(0)
     net = LocationAwareNet(width=16)
-    LocationAware(net, build(compose_config(["loss=pixel"]).loss), SimpleNamespace, init="copy")
+    LocationAware(net, build(compose_config(["loss=pixel"]).loss), SimpleNamespace, init=init)
     mixture, previous = torch.rand(1, 3, 48, 48), torch.rand(1, 3, 48, 48)
-    torch.testing.assert_close(net.step(mixture, previous).transmission, mixture)
+    torch.testing.assert_close(net.step(mixture, previous).transmission, mixture if init == "copy_input" else previous)
 
 
 DETECTION = ("lap_pyramid", "det_conv5", "det_conv6", "det_conv7", "det_conv8", "p_relu", "det_conv_mask0")
 
 
-def test_detection_first(train: Train) -> None:
-    """In the first epochs the detection learns and nothing else; then everything."""
-    late = [f"loss.terms.{name}.start_epoch=1" for name in ("composition", "ssim", "pixel", "adversarial")]
-    quick = (*QUICK, *late, "model.init=copy", "optimizer.lr=1e-3")
-    start = train(*quick, "model.detection_epochs=1", "trainer.max_epochs=1", "optimizer.lr=0.0", "run_dir=start")
-    first = train(*quick, "model.detection_epochs=1", "trainer.max_epochs=1", "run_dir=first")
-    second = train(*quick, "model.detection_epochs=1", "trainer.max_epochs=2", "run_dir=second")
-    assert (start.status, first.status, second.status) == (0, 0, 0), first.err
-    before, between, after = saved(start), saved(first), saved(second)
-    nets = {name for name in before if name.startswith("net.")}
-    found = {name for name in nets if name.removeprefix("net.").startswith(DETECTION)}
-    assert {name for name in nets if not torch.equal(before[name], between[name])} == found
-    changed = {name.split(".")[1] for name in nets - found if not torch.equal(between[name], after[name])}
-    assert {"output", "det_conv_mask1"} <= changed
-    assert len(column(second.folder, "train/pixel")) < len(column(second.folder, "train/confidence"))
+def test_detection_first_gives_nothing_else_a_gradient() -> None:
+    torch.manual_seed(0)
+    loss = build(compose_config(["model=location_aware", *NO_VGG, "~loss.terms.adversarial"]).loss)
+    net = LocationAwareNet(width=16)
+    model = LocationAware(net, loss, SimpleNamespace, init="copy_input", detection_epochs=1)
+    transmission, reflection = torch.rand(1, 3, 24, 24), torch.rand(1, 3, 24, 24)
+    batch: Batch = {
+        "mixture": transmission + reflection,
+        "transmission": transmission,
+        "reflection": reflection,
+        "has_transmission": torch.tensor([True]),
+        "has_reflection": torch.tensor([True]),
+        "draws": {"alpha": torch.tensor([0.9])},
+    }  # type: ignore[typeddict-item]
+    outputs = model.look_at(batch)
+    assert torch.equal(outputs["transmission"], batch["mixture"])
+    total, _ = loss(outputs, batch)
+    total.backward()
+    learnt = {name for name, each in net.named_parameters() if each.grad is not None and each.grad.any()}
+    assert {name.split(".")[0] for name in learnt} == set(DETECTION)
+    # Validation sees the whole network at any time.
+    assert len(model.eval().look_at(batch)["aux"]["transmission"]) == 3
+
+
+def test_detection_first_then_everything(train: Train) -> None:
+    late = [f"+loss.terms.{name}.start_epoch=1" for name in ("composition", "ssim", "pixel", "adversarial")]
+    run = train(*QUICK, *late, "model.init=copy_input", "model.detection_epochs=1", "trainer.max_epochs=2")
+    assert run.status == 0, run.err
+    assert len(column(run.folder, "train/confidence")) == 2 * len(column(run.folder, "train/pixel")) > 0
+    assert column(run.folder, "val/mean/psnr")[0] == pytest.approx(column(run.folder, "val/mean/input_psnr")[0])
+    assert column(run.folder, "val/mean/psnr")[1] != pytest.approx(column(run.folder, "val/mean/psnr")[0])
 
 
 @pytest.mark.parametrize(

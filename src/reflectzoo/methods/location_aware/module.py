@@ -29,8 +29,9 @@ class LocationAware(AdversarialModule):
 
     Args:
         init: what a new network starts from. ``normal``: weights from N(0, ``init_std``^2), biases 0, slopes 0.25, the
-            Laplacian kernel as it is. ``copy``: weights after He et al., and the transmission starts as a copy of the
-            input, for short trainings (see :func:`start_as_copy`).
+            Laplacian kernel as it is. ``copy``: weights after He et al., and every transmission starts as a copy of the
+            last one, the first of the input, for short trainings; ``copy_input``: of the input itself, for shorter
+            ones (see :func:`start_as_copy`).
         init_std: standard deviation of ``normal``. The paper says "variance: 0.02"; that is 0.1414, under which a new
             network's third transmission is of the order of 1e33 and its loss is not finite. 0.02 is what the program
             of IBCLN has, whose training the paper follows.
@@ -59,7 +60,7 @@ class LocationAware(AdversarialModule):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init", "init_std", "detection_epochs", "clip_kernel")
-        check_choice("model.init", init, ("normal", "copy"))
+        check_choice("model.init", init, ("normal", "copy", "copy_input"))
         self.detection_epochs = detection_epochs
         self._check_detection()
         self.clip_kernel = clip_kernel
@@ -70,7 +71,7 @@ class LocationAware(AdversarialModule):
         elif init == "normal":
             start_normal(self.net, init_std)
         else:
-            start_as_copy(cast(LocationAwareNet, self.net))
+            start_as_copy(cast(LocationAwareNet, self.net), of_input=init == "copy_input")
         self.confidence_metrics = nn.ModuleList()
 
     # -- learning ---------------------------------------------------------------------------------------------------
@@ -160,15 +161,20 @@ def start_normal(net: nn.Module, std: float) -> None:
 
 
 @torch.no_grad()
-def start_as_copy(net: LocationAwareNet) -> None:
-    """Weights after He et al., biases 0, and three channels that hand the mixture on unchanged.
+def start_as_copy(net: LocationAwareNet, of_input: bool = False) -> None:
+    """Weights after He et al., biases 0, and three channels that hand an image on unchanged.
 
     They run through the first convolution, the first skip connection and the last two layers, so every iteration's
-    transmission starts as the mixture, and only what must be taken away is to be learnt. (Were the last transmission
-    handed on instead, whatever one iteration takes away would soon be taken away three times.) The layers before an
-    output start at a tenth: the first steps of Adam, as long for a large input as for a small one, would spoil the
-    copy, or kill a head. The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a
-    black one would get no gradient. The confidence map starts near 0.3, about its mean.
+    transmission starts as the mixture, and only what must be taken away is to be learnt. The layers before an output
+    start at a tenth: the first steps of Adam, as long for a large input as for a small one, would spoil the copy, or
+    kill a head. The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a black one
+    would get no gradient.
+
+    Args:
+        net: is changed in place.
+        of_input: False hands on the last transmission, so that what the iterations take away adds up: learnt sooner,
+            and sooner too much. True hands on the mixture, so that each iteration starts anew; the confidence map then
+            starts at 0.3 instead of 0.5, which is about its mean.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -181,14 +187,14 @@ def start_as_copy(net: LocationAwareNet) -> None:
     _weight(net.output[0]).zero_()
     _weight(net.conv1[0])[:3] = 0
     _weight(net.conv10[0])[:3] = 0
-    for layer in (net.conv1[0], net.conv10[0], net.output[0]):
+    for layer, first in ((net.conv1[0], 0 if of_input else 3), (net.conv10[0], 0), (net.output[0], 0)):
         middle = _weight(layer).shape[-1] // 2
-        _weight(layer)[:3, :3, middle, middle] = torch.eye(3)
+        _weight(layer)[:3, first : first + 3, middle, middle] = torch.eye(3)
     # Nothing joins the three on their way.
     _weight(net.cbam_block0.conv2.conv2d)[:3] = 0
     _weight(net.deconv2[0])[:, :3] = 0
     nn.init.constant_(cast(Tensor, net.det_conv_mask1[2].bias), 0.1)
-    if net.detection != "none":
+    if of_input and net.detection != "none":
         nn.init.constant_(cast(Tensor, net.det_conv_mask0[2].bias), 0.8)
 
 
