@@ -92,7 +92,7 @@ def test_confidence_by_hand() -> None:
     assert confidence_loss(shown, flat(0.4), flat(0.0), flat(0.4)).item() == pytest.approx(0, abs=1e-12)
 
 
-def test_relative_confidence_counts_an_error_alike_in_the_dark_and_in_the_light(batch_of: BatchOf) -> None:
+def test_relative_confidence_by_hand(batch_of: BatchOf) -> None:
     # An error of 0.2 in C is one of 0.2 T in the mixture; (0.2 * 0.1)^2 / (0.1^2 + 0.01) and so on.
     for brightness, published, relative in ((0.1, 0.0004, 0.02), (0.5, 0.01, 0.01 / 0.26)):
         truth, reflection = flat(brightness), flat(0.3)

@@ -287,18 +287,21 @@ def test_detection_first_gives_nothing_else_a_gradient() -> None:
     }  # type: ignore[typeddict-item]
     outputs = model.look_at(batch)
     assert torch.equal(outputs["transmission"], batch["mixture"])
-    total, _ = loss(outputs, batch)
+    total, parts = loss(outputs, batch)
+    assert set(parts) == {"confidence"}
+    assert set(loss(model.eval().look_at(batch), batch, epoch=1)[1]) == {"confidence", "composition", "ssim", "pixel"}
     total.backward()
     learnt = {name for name, each in net.named_parameters() if each.grad is not None and each.grad.any()}
     assert {name.split(".")[0] for name in learnt} == set(DETECTION)
     # Validation sees the whole network at any time.
-    assert len(model.eval().look_at(batch)["aux"]["transmission"]) == 3
+    assert len(model.look_at(batch)["aux"]["transmission"]) == 3
 
 
 def test_detection_first_then_everything(train: Train) -> None:
-    late = [f"+loss.terms.{name}.start_epoch=1" for name in ("composition", "ssim", "pixel", "adversarial")]
-    run = train(*QUICK, *late, "model.init=copy_input", "model.detection_epochs=1", "trainer.max_epochs=2")
+    run = train(*QUICK, "model.init=copy_input", "model.detection_epochs=1", "trainer.max_epochs=2")
     assert run.status == 0, run.err
+    for term in ("composition", "ssim", "discriminator"):
+        assert len(column(run.folder, f"train/{term}")) == len(column(run.folder, "train/pixel"))
     assert len(column(run.folder, "train/confidence")) == 2 * len(column(run.folder, "train/pixel")) > 0
     assert column(run.folder, "val/mean/psnr")[0] == pytest.approx(column(run.folder, "val/mean/input_psnr")[0])
     assert column(run.folder, "val/mean/psnr")[1] != pytest.approx(column(run.folder, "val/mean/psnr")[0])

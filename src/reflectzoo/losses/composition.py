@@ -51,7 +51,7 @@ def confidence_loss(
         valid: (B,) bool, the samples that count; all when None.
         relative: own variant: every pixel's error divided by its brightness, the mean of T^2 over the channels plus
             0.01. As published an error of C counts T^2 times, hence hardly where T is dark, which is where reflections
-            dominate; divided, it counts the same everywhere.
+            dominate; divided, it counts about the same wherever T is not nearly black.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.

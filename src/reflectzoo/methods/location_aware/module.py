@@ -13,6 +13,7 @@ from reflectzoo.core.adversarial import AdversarialModule
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.checkpoints import read_checkpoint
 from reflectzoo.errors import UserError
+from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.composition import ConfidenceLoss, ConfidenceMaskLoss
 from reflectzoo.losses.iterations import OverIterations
 from reflectzoo.losses.layers import check_choice
@@ -36,9 +37,8 @@ class LocationAware(AdversarialModule):
             network's third transmission is of the order of 1e33 and its loss is not finite. 0.02 is what the program
             of IBCLN has, whose training the paper follows.
         detection_epochs: in so many first epochs only the detection of the first iteration learns: the rest is not even
-            computed, T counts as I and R as black. Ours, and off in the recipe: an epoch costs a tenth, and the map is
-            what everything after it looks at. Terms of the loss that need more than the map should begin later
-            (``start_epoch``).
+            computed, and terms of the loss that do not look at the map begin afterwards. Ours, and off in the recipe:
+            such an epoch costs little, and the map is what everything after it looks at.
         clip_kernel: largest norm of the Laplacian kernel's gradient, the only one that is clipped; None for no
             clipping (Table 2, "w/o GC in MLSM").
         stage1_ckpt: weights to start from: a checkpoint of this zoo or the authors' ``model.pth``.
@@ -62,7 +62,7 @@ class LocationAware(AdversarialModule):
         self.save_hyperparameters("init", "init_std", "detection_epochs", "clip_kernel")
         check_choice("model.init", init, ("normal", "copy", "copy_input"))
         self.detection_epochs = detection_epochs
-        self._check_detection()
+        self._put_detection_first()
         self.clip_kernel = clip_kernel
         if stage1_ckpt is not None:
             state = remap(read_checkpoint(Path(stage1_ckpt), "model.stage1_ckpt"))
@@ -88,8 +88,8 @@ class LocationAware(AdversarialModule):
             "aux": {"confidence": [confidence]},
         }
 
-    def _check_detection(self) -> None:
-        """Raise unless there is a map to be learnt alone, and something that teaches it."""
+    def _put_detection_first(self) -> None:
+        """Delay what does not look at the map; raise unless there is a map to be learnt, and something teaches it."""
         epochs = self.detection_epochs
         if not isinstance(epochs, int) or epochs < 0:
             raise UserError(f"model.detection_epochs must be a number of epochs, 0 for none, got {epochs!r}.")
@@ -97,11 +97,15 @@ class LocationAware(AdversarialModule):
             return
         if cast(LocationAwareNet, self.net).detection == "none":
             raise UserError("model.detection_epochs trains the confidence map, and model.net.detection=none has none.")
-        if not any(_teaches_the_map(term) for term in self.loss.terms.values()):
+        others = [cast(LossTerm, term) for term in self.loss.terms.values() if not _teaches_the_map(term)]
+        if len(others) == len(self.loss.terms):
             raise UserError(
                 "model.detection_epochs trains the confidence map, and no term of the loss looks at it: add "
                 "loss.terms.confidence as loss=location_aware has it, or set model.detection_epochs=0."
             )
+        for term in others:
+            starts = [term.start_epoch] if isinstance(term.start_epoch, int) else term.start_epoch
+            term.start_epoch = [max(start, epochs) for start in starts]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient of the Laplacian kernel."""
