@@ -5,6 +5,21 @@ Zheng, Qiao, Cao, Guo, Zhang and Lau, ICCV 2021. See README.md in this folder.
 
 from __future__ import annotations
 
-from reflectzoo.methods.dynamics.net import DynamicsStudent, DynamicsTeacher
+from reflectzoo.core.method import Method, Model, Size
 
-__all__ = ["DynamicsStudent", "DynamicsTeacher"]
+_TEACHER = {"teacher_ckpt": "a finished teacher: a checkpoint of model=dynamics_teacher or model=dynamics"}
+
+METHOD = Method(
+    name="dynamics",
+    package=__name__,
+    title="Distilling Reflection Dynamics for Single-Image Reflection Removal",
+    models={
+        "dynamics_student": Model("the student, who looks at one photograph", starts_from=_TEACHER),
+        "dynamics_teacher": Model("the teacher, who watches three frames"),
+        "dynamics": Model("teacher, then student, in one run", phases=("teacher", "student"), starts_from=_TEACHER),
+    },
+    networks=(".net:DynamicsStudent", ".net:DynamicsTeacher", ".net:teacher_and_student"),
+    tiny=("model.net.width=8",),
+    size=Size(multiple=32),
+    published="Reflection-dynamics",
+)

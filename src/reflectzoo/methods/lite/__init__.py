@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from reflectzoo.methods.lite.net import LiteNet
+from reflectzoo.core.method import Method, Model, Size
 
-__all__ = ["LiteNet"]
+METHOD = Method(
+    name="lite",
+    package=__name__,
+    title="A small network that runs on a laptop",
+    models={"lite": Model("the zoo's own small network, whose weights ship")},
+    networks=(".net:LiteNet",),
+    tiny=("model.net.width=8",),
+    size=Size(multiple=32),
+)

@@ -1,0 +1,114 @@
+"""Every method there is: the folders beside this file, and the entry points ``reflectzoo.methods`` of other packages.
+
+A package of somebody else's joins by one line of its ``pyproject.toml``::
+
+    [project.entry-points."reflectzoo.methods"]
+    mine = "mypackage:METHOD"
+
+Its configuration lies in ``mypackage/conf`` (``conf/model/mine.yaml`` and so on), its weight records in
+``mypackage/weights``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from reflectzoo.core.method import Method
+from reflectzoo.errors import UserError
+
+GROUP = "reflectzoo.methods"
+"""The entry points of packages that bring methods."""
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """Every method by its name: those of the zoo in alphabetical order, then those of plugins.
+
+    A plugin that cannot be imported, or claims a name that is taken, is left out with a warning: it must not keep the
+    others from working.
+
+    Raises:
+        UserError: if a folder of the zoo has code but declares no method, or two claim one name.
+    """
+    found: dict[str, Method] = {}
+    for folder in _folders():
+        method = getattr(importlib.import_module(f"reflectzoo.methods.{folder}"), "METHOD", None)
+        if not isinstance(method, Method):
+            raise UserError(
+                f"The folder reflectzoo/methods/{folder} declares no method: write METHOD = Method(...) in its "
+                "__init__.py, as `reflectzoo new method NAME` does."
+            )
+        if (clash := _clash(method, found)) is not None:
+            raise UserError(f"reflectzoo/methods/{folder}: {clash}.")
+        found[method.name] = method
+    for point in sorted(entry_points(group=GROUP), key=lambda each: (each.name, each.value)):
+        try:
+            method = _load(point)
+        except Exception as error:  # whatever the import of somebody else's package raises
+            warnings.warn(f"The plugin {_who(point)} is left out: {error}", stacklevel=2)
+            continue
+        if (clash := _clash(method, found)) is not None:
+            warnings.warn(f"The plugin {_who(point)} is left out: {clash}", stacklevel=2)
+            continue
+        found[method.name] = method
+    return found
+
+
+def method_of(model: str) -> Method:
+    """The method that brings a model.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for method in methods().values():
+        if model in method.models:
+            return method
+    raise UserError(f"There is no model '{model}': choose from {', '.join(model_names())}.")
+
+
+def model_names() -> list[str]:
+    """Every choice of ``model=``, in alphabetical order."""
+    return sorted(model for method in methods().values() for model in method.models)
+
+
+def network_called(target: str) -> tuple[Method, str] | None:
+    """The method and the name of the network at a dotted path (``_target_`` in YAML); None if none registers it."""
+    for method in methods().values():
+        for name, path in method.network_targets().items():
+            if path == target:
+                return method, name
+    return None
+
+
+def _folders() -> list[str]:
+    """Folders of methods, also of those that somebody forgot the ``__init__.py`` in."""
+    here = Path(__file__).parent
+    packages = {each.name for each in pkgutil.iter_modules([str(here)]) if each.ispkg}
+    bare = {each.parent.name for each in here.glob("*/*.py")}
+    return sorted(packages | bare)
+
+
+def _load(point: EntryPoint) -> Method:
+    method = point.load()
+    if not isinstance(method, Method):
+        raise TypeError(f"{point.value} is a {type(method).__name__}, not a reflectzoo.core.method.Method")
+    return method
+
+
+def _clash(method: Method, others: dict[str, Method]) -> str | None:
+    if method.name in others:
+        return f"there is a method '{method.name}' already, of {others[method.name].package}"
+    for other in others.values():
+        for model in method.models:
+            if model in other.models:
+                return f"there is a model '{model}' already, of {other.package}"
+    return None
+
+
+def _who(point: EntryPoint) -> str:
+    return f"{point.name} ({point.dist.name} {point.dist.version})" if point.dist is not None else point.name
