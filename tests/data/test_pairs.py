@@ -250,6 +250,13 @@ def test_a_square_of_seven_tenths_lies_inside_and_anywhere() -> None:
     assert max(places) - min(places) > 100
 
 
+def test_the_whole_picture_squeezed() -> None:
+    view = PhotoAugment(32, "whole")(gradient(100, 60), 5).astype(float)
+    assert view.shape == (32, 32, 3)
+    assert (view[:, -1, 0] - view[:, 0, 0]).mean() / 255 * 99 > 90, "all columns, and not mirrored"
+    assert np.array_equal(view, PhotoAugment(32, "whole")(gradient(100, 60), 6))
+
+
 def test_layers_of_different_sizes_cannot_be_cut_together() -> None:
     with pytest.raises(ValueError, match="must be of one size"):
         PhotoAugment(8).together([gradient(20, 20), gradient(20, 21)], 0)

@@ -11,7 +11,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.losses.adversarial import AdversarialLoss, discriminator_loss, generator_loss
 from reflectzoo.nets.discriminators import DiscriminatorVGG
 
-KINDS = ("sgan", "rsgan", "rasgan")
+KINDS = ("sgan", "rsgan", "rasgan", "lsgan")
 
 
 def column(*values: float) -> torch.Tensor:
@@ -49,6 +49,12 @@ def test_hand_worked_numbers() -> None:
         bce(0.5 - mean_real, 0) + bce(-1 - mean_real, 0)
     ) / 4
     assert discriminator_loss("rasgan", fake, real).item() == pytest.approx(expected)
+
+
+def test_least_squares_by_hand() -> None:
+    fake, real = column(0.5, -1.0), column(2.0, 1.0)
+    assert generator_loss("lsgan", fake, real).item() == pytest.approx((0.5**2 + 2**2) / 2)
+    assert discriminator_loss("lsgan", fake, real).item() == pytest.approx(((1 + 0) / 2 + (0.25 + 1) / 2) / 2)
 
 
 def test_relativistic_average_at_batch_size_one_is_plainly_relativistic() -> None:

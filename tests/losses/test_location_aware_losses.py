@@ -133,6 +133,24 @@ def test_both_forms_are_zero_for_the_truth_and_only_for_it(batch_of: BatchOf, la
     assert term({"transmission": 0.5 * transmission, "reflection": reflection}, batch).item() > 1e-4
 
 
+def test_forms_of_the_composition(batch_of: BatchOf) -> None:
+    """IBCLN's two: both layers predicted, and the reflection alone; alpha rounded to one decimal."""
+    batch = batch_of(flat(0.5), flat(0.4), flat(0.6))
+    batch["draws"] = {"alpha": torch.tensor([0.87])}
+    outputs: Outputs = {"transmission": flat(0.7), "reflection": flat(0.3)}
+    both = CompositionLoss([["transmission", "reflection"]], decimals=1)(outputs, batch)
+    assert both.item() == pytest.approx((0.9 * 0.7**2.2 + 0.3**2.2 - 0.6**2.2) ** 2, rel=1e-4)
+    one = CompositionLoss([["reflection"]])(outputs, batch)
+    assert one.item() == pytest.approx((0.87 * 0.5**2.2 + 0.3**2.2 - 0.6**2.2) ** 2, rel=1e-4)
+    sums = CompositionLoss([["transmission", "reflection"], ["reflection"]], decimals=1)(outputs, batch)
+    assert sums.item() == pytest.approx(
+        both.item() + CompositionLoss([["reflection"]], decimals=1)(outputs, batch).item()
+    )
+    for wrong in ([], [[]], ["reflection"], [["mixture"]]):
+        with pytest.raises(UserError, match="composition loss"):
+            CompositionLoss(wrong)  # type: ignore[arg-type]
+
+
 def test_real_pairs_are_skipped_and_give_no_gradient(batch_of: BatchOf, layers: Layers) -> None:
     transmission, reflection, predicted_t, predicted_r = layers(4, 2, 3, 8, 8)
     predictions = predicted_t.requires_grad_(), predicted_r.requires_grad_()

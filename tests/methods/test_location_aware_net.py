@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from reflectzoo.bench.subject import Options, find_subjects
 from reflectzoo.errors import UserError
-from reflectzoo.methods.location_aware import net as module
 from reflectzoo.methods.location_aware.convert import check_layout, remap
-from reflectzoo.methods.location_aware.net import LocationAwareNet, State, plain_form
-from reflectzoo.nets import winograd
+from reflectzoo.methods.location_aware.net import LocationAwareNet
+from reflectzoo.nets import contextual, recurrent, winograd
+from reflectzoo.nets.plain import plain_form
+from reflectzoo.nets.recurrent import State
 from reflectzoo.parity import rule_state_dict
 from reflectzoo.parity.report import run_folder
 
@@ -96,7 +97,7 @@ def test_shortcuts_are_exact(variant: str) -> None:
 def test_shortcuts_of_inference_are_exact(band: int, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the fast convolution in every layer that could have it, however narrow, and in float64."""
     net, mixture = small().double(), image(2, 3, 52, 70).double()
-    monkeypatch.setattr(module, "_BAND", band)
+    monkeypatch.setattr(recurrent, "_BAND", band)
     monkeypatch.setattr(winograd, "_BAND", 36 * band)
     taken: list[int] = []
 
@@ -104,7 +105,7 @@ def test_shortcuts_of_inference_are_exact(band: int, fast: bool, monkeypatch: py
         taken.append(1)
         return fast and not winograd._direct.get()
 
-    for place in (module, winograd):
+    for place in (contextual, recurrent, winograd):
         monkeypatch.setattr(place, "pays", always)
     with torch.inference_mode():
         ours = flattened(net(mixture))  # type: ignore[arg-type]
@@ -118,7 +119,7 @@ def test_shortcuts_of_inference_are_exact(band: int, fast: bool, monkeypatch: py
 def test_published_width_takes_the_fast_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, ...]] = []
     bands = winograd.winograd_bands
-    for place in (module, winograd):
+    for place in (contextual, recurrent, winograd):
         monkeypatch.setattr(
             place,
             "winograd_bands",
@@ -139,7 +140,7 @@ def test_published_width_takes_the_fast_convolution(monkeypatch: pytest.MonkeyPa
 def test_benchmark_compares_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     bands = winograd.winograd_bands
-    for place in (module, winograd):
+    for place in (contextual, recurrent, winograd):
         monkeypatch.setattr(place, "winograd_bands", lambda *arguments: calls.append(1) or bands(*arguments))
     rows = {row.key: row for row in find_subjects()["location_aware"].comparisons(Options(shrink=8))}
     assert rows["inference_fp32"].goal == 1.3

@@ -56,7 +56,8 @@ class ReflectionModule(pl.LightningModule):
         self.net = net
         self.loss = loss
         self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
+        # The empty configuration of scheduler=none is no schedule, either.
+        self.make_scheduler = scheduler or None
         self.name = name
         self.stride = stride
         self.vgg_source = vgg

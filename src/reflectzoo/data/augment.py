@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -15,8 +15,8 @@ from reflectzoo.data.images import Photo
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
 import albumentations as A
 
-Kind = Literal["paper", "hard", "square"]
-KINDS: tuple[str, ...] = ("paper", "hard", "square")
+Kind = Literal["paper", "hard", "square", "whole"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 # A picture more elongated than this is cut to it first: enlarging 12000x200 whole would only make a 36 MB strip of
 # which one square is used.
@@ -34,13 +34,14 @@ class PhotoAugment:
     mirror images, brightness, contrast, saturation, hue and gamma, and every other time the colour channels
     exchanged.
 
-    ``square`` is what IBCLN's program does with real pairs: a square of 0.7 of the shorter side, anywhere, resized.
+    ``square`` and ``whole`` are what IBCLN's program does with real pairs and with the photographs it blends: a square
+    of 0.7 of the shorter side, anywhere, resized; and the whole picture, squeezed into a square. Neither is mirrored.
 
     Photographs smaller than the crop are enlarged just enough.
 
     Args:
         crop: side of the view in pixels.
-        kind: ``paper``, ``hard`` or ``square``.
+        kind: ``paper``, ``hard``, ``square`` or ``whole``.
         colours: whether ``hard`` changes colours. Not where several layers must still add up afterwards.
         rotate: probability of a turn by 90, 180 or 270 degrees on top (0.5 in DSRNet's program).
     """
@@ -51,8 +52,8 @@ class PhotoAugment:
         self.crop = crop
         self.kind = kind
         self.rotate = rotate
-        steps = {"paper": _paper(crop), "hard": _hard(crop, colours), "square": [_square(crop)]}
-        self._compose = A.Compose(steps[kind])
+        steps = {"paper": _paper(crop), "hard": _hard(crop, colours)}
+        self._compose = A.Compose(steps.get(kind, [_squeezed(crop)]))
 
     @property
     def shorter(self) -> int:
@@ -104,7 +105,7 @@ def _random_square(photo: Photo, rng: np.random.Generator) -> Photo:
     return photo[top : top + side, left : left + side]
 
 
-def _square(crop: int) -> A.BasicTransform:
+def _squeezed(crop: int) -> A.BasicTransform:
     return A.Resize(crop, crop, interpolation=cv2.INTER_CUBIC, area_for_downscale="image")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,17 @@ from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, check_choice, check_same_shape, full_precision, predicted
 from reflectzoo.losses.reduce import across_processes, masked_batch_mean, masked_mean
 
-GANKind = Literal["sgan", "rsgan", "rasgan"]
-_KINDS = ("sgan", "rsgan", "rasgan")
+GANKind = Literal["sgan", "rsgan", "rasgan", "lsgan"]
+_KINDS = get_args(GANKind)
 
 
 def generator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The generator's part of a GAN loss on logits.
+    """The generator's part of a GAN loss on logits (``lsgan``: on scores).
 
     With bce(x, y) the mean binary cross entropy of logits x against y:
     ``sgan``: bce(fake, 1); ``rsgan``: bce(fake - real, 1); ``rasgan`` (Jolicoeur-Martineau, ICLR 2019):
     [bce(real - mean fake, 0) + bce(fake - mean real, 1)] / 2, the means over the batch alone, so that it is ``rsgan``
-    at batch size 1.
+    at batch size 1. ``lsgan`` (Mao et al., ICCV 2017): the mean of (fake - 1)^2.
 
     Args:
         kind: see above.
@@ -46,6 +46,8 @@ def generator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor | No
         tensor(0.6931)
     """
     fake, real, valid = _prepared(kind, fake, real, valid)
+    if kind == "lsgan":
+        return _square(fake, 1, valid)
     if kind == "sgan":
         return _bce(fake, 1, valid)
     if kind == "rsgan":
@@ -58,11 +60,14 @@ def discriminator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor 
     """The discriminator's part of a GAN loss on logits.
 
     ``sgan``: [bce(fake, 0) + bce(real, 1)] / 2; ``rsgan``: bce(real - fake, 1); ``rasgan``:
-    [bce(real - mean fake, 1) + bce(fake - mean real, 0)] / 2.
+    [bce(real - mean fake, 1) + bce(fake - mean real, 0)] / 2; ``lsgan``: the means of (real - 1)^2 and of fake^2,
+    added and divided by 2.
 
     Arguments, result and errors as for :func:`generator_loss`.
     """
     fake, real, valid = _prepared(kind, fake, real, valid)
+    if kind == "lsgan":
+        return (_square(fake, 0, valid) + _square(real, 1, valid)) / 2
     if kind == "sgan":
         return (_bce(fake, 0, valid) + _bce(real, 1, valid)) / 2
     if kind == "rsgan":
@@ -77,6 +82,10 @@ def _prepared(kind: str, fake: Tensor, real: Tensor, valid: Tensor | None) -> tu
     if valid is None:
         valid = fake.new_ones(len(fake), dtype=torch.bool)
     return full_precision(fake), full_precision(real), valid
+
+
+def _square(scores: Tensor, truth: int, valid: Tensor) -> Tensor:
+    return masked_mean((scores - truth).square(), valid)
 
 
 def _bce(logits: Tensor, truth: int, valid: Tensor) -> Tensor:
@@ -95,7 +104,7 @@ class AdversarialLoss(LossTerm):
 
     Args:
         discriminator: (B, 3, H, W) -> logits (B, 1, h, w).
-        kind: ``sgan``, ``rsgan`` or ``rasgan``, see :func:`generator_loss`.
+        kind: ``sgan``, ``rsgan``, ``rasgan`` or ``lsgan``, see :func:`generator_loss`.
         candidates: the predicted layers that the discriminator is shown as fakes, one list for each training phase (the
             last one holds for all later phases). With two of them its loss is the smaller one, each against the true
             transmission: what YTMT's program does in its second stage.

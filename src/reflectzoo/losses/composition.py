@@ -13,7 +13,7 @@ from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.found import found
-from reflectzoo.losses.layers import check_same_shape, full_precision, predicted
+from reflectzoo.losses.layers import Layer, check_choice, check_same_shape, full_precision, predicted
 from reflectzoo.losses.pixel import mse_loss
 from reflectzoo.losses.reduce import masked_mean
 
@@ -191,12 +191,40 @@ class ConfidenceMaskLoss(LossTerm):
 
 
 class CompositionLoss(LossTerm):
-    """:func:`composition_loss` in both forms: true T with predicted R, plus predicted T with true R.
+    """The sum of :func:`composition_loss` in several forms: some layers predicted, the other ones true.
 
-    Dong et al., ICCV 2021, L_res below equation 8. Needs ``alpha`` among the batch's draws, as
-    ``synthesis=location_aware``, ``ibcln`` and ``zhang`` have it. Samples without it or without a true reflection, such
-    as real pairs, are left out.
+    By default true T with predicted R, plus predicted T with true R: Dong et al., ICCV 2021, L_res below equation 8.
+    Needs ``alpha`` among the batch's draws, as ``synthesis=location_aware``, ``ibcln`` and ``zhang`` have it. Samples
+    without it or without a true reflection, such as real pairs, are left out.
+
+    Args:
+        forms: for each form, the layers that are predicted in it. IBCLN's residual reconstruction loss is
+            ``[[transmission, reflection]]``, its loss on the reflection ``[[reflection]]``.
+        decimals: to how many decimals alpha is rounded; None leaves it as it was drawn. IBCLN's program: 1.
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+
+    Raises:
+        UserError: if there is no form, or one predicts nothing or an unknown layer.
     """
+
+    def __init__(
+        self,
+        forms: Sequence[Sequence[Layer]] = (("reflection",), ("transmission",)),
+        decimals: int | None = None,
+        weight: float | Sequence[float] = 1.0,
+        start_epoch: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        if not forms or any(isinstance(form, str) or not form for form in forms):
+            raise UserError(
+                "forms of the composition loss lists the layers that each form predicts, e.g. [[reflection]]."
+            )
+        for form in forms:
+            for layer in form:
+                check_choice("a layer of the composition loss", layer, ("transmission", "reflection"))
+        self.forms = tuple(tuple(form) for form in forms)
+        self.decimals = decimals
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted scalar >= 0.
@@ -204,22 +232,27 @@ class CompositionLoss(LossTerm):
         Raises:
             UserError: if the samples were synthesised without an alpha.
         """
-        transmission, reflection = predicted(outputs, "transmission"), predicted(outputs, "reflection")
+        device = outputs["transmission"].device
         draws = batch.get("draws", {})
         if "alpha" in draws:
-            alpha = draws["alpha"].to(transmission.device)
+            alpha = draws["alpha"].to(device)
+            if self.decimals is not None:
+                alpha = torch.round(alpha, decimals=self.decimals)
         elif draws:
             raise UserError(
                 "The composition loss needs the weight of the transmission, alpha, which this synthesis does not draw: "
                 "use synthesis=location_aware, ibcln or zhang, or take the term out (~loss.terms.<name>)."
             )
         else:
-            alpha = torch.full((len(transmission),), float("nan"), device=transmission.device)
+            alpha = torch.full((len(batch["mixture"]),), float("nan"), device=device)
         known = batch["has_transmission"] & batch["has_reflection"] & torch.isfinite(alpha)
-        mixture = batch["mixture"]
-        return composition_loss(batch["transmission"], reflection, mixture, alpha, known) + composition_loss(
-            transmission, batch["reflection"], mixture, alpha, known
-        )
+        values = []
+        for form in self.forms:
+            transmission, reflection = (
+                predicted(outputs, layer) if layer in form else batch[layer] for layer in ("transmission", "reflection")
+            )
+            values.append(composition_loss(transmission, reflection, batch["mixture"], alpha, known))
+        return torch.stack(values).sum()
 
 
 def confidence_map(outputs: Outputs) -> Tensor:

@@ -54,13 +54,20 @@ def _first(keys: list[str]) -> str:
     return f" (first '{keys[0]}')" if keys else ""
 
 
-def check_parameter_count(module: nn.Module, fixture: Fixture) -> None:
+def check_parameter_count(module: nn.Module, fixture: Fixture, part: str = "") -> None:
     """Raise unless the module has as many parameters as recorded (buffers not counted).
+
+    Args:
+        module: that is counted.
+        fixture: with the number, or with one for each part.
+        part: of a recording of several networks.
 
     Raises:
         ParityError: naming both counts.
     """
     wanted = fixture.data.get("parameter_count")
+    if part and isinstance(wanted, Mapping):
+        wanted = wanted.get(part)
     found = sum(parameter.numel() for parameter in module.parameters())
     if wanted is not None and found != wanted:
         raise ParityError(f"{type(module).__name__} has {found} parameters, but {wanted} are recorded")

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from reflectzoo.core.checkpoints import find_weights, misfits
 from reflectzoo.errors import UserError
+from reflectzoo.nets.recurrent import join_gates
 
 _FIRST = "det_conv0.0.weight"
-_GATES = ("i", "g", "o", "f")  # order within ours
 
 
 def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -36,6 +35,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         UserError: if there is no such network in it, or some but not all of its gates.
 
     Example:
+        >>> import torch
         >>> state = {"det_conv0.0.weight": torch.zeros(32, 6, 3, 3)}
         >>> state |= {f"conv_{gate}.0.weight": torch.zeros(64, 128, 3, 3) for gate in "ifgo"}
         >>> {key: tuple(value.shape) for key, value in remap(state).items()}
@@ -43,26 +43,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     give = "the authors' model.pth, or a checkpoint of model=location_aware"
     state = find_weights(checkpoint, _FIRST, "Location-aware SIRR", give)
-    return _join_gates(state)
-
-
-def _join_gates(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    joined: dict[str, Tensor] = {}
-    for key, value in state.items():
-        stem, _, rest = key.partition(".")
-        if stem not in {f"conv_{gate}" for gate in _GATES}:
-            joined[key] = value
-            continue
-        leaf = rest.rpartition(".")[2]
-        ours = f"lstm.gates.{leaf}"
-        if ours in joined:
-            continue
-        names = [f"conv_{gate}.{rest}" for gate in _GATES]
-        missing = [name for name in names if name not in state]
-        if missing:
-            raise UserError(f"This checkpoint has '{key}', but not '{missing[0]}': it may be damaged.")
-        joined[ours] = torch.cat([state[name] for name in names])
-    return joined
+    return join_gates(state)
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:

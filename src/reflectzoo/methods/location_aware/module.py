@@ -20,6 +20,7 @@ from reflectzoo.losses.layers import check_choice
 from reflectzoo.methods.location_aware.convert import check_layout, remap
 from reflectzoo.methods.location_aware.net import LocationAwareNet
 from reflectzoo.metrics.confidence import ConfidenceMetrics
+from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
 
 
 class LocationAware(AdversarialModule):
@@ -155,15 +156,6 @@ def _teaches_the_map(term: nn.Module) -> bool:
     return isinstance(inner, ConfidenceLoss | ConfidenceMaskLoss)
 
 
-def start_normal(net: nn.Module, std: float) -> None:
-    """All convolutions and linear layers from N(0, std^2), biases 0; slopes and the Laplacian kernel stay."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(module.weight, std=std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
 @torch.no_grad()
 def start_as_copy(net: LocationAwareNet, of_input: bool = False) -> None:
     """Weights after He et al., biases 0, and three channels that hand an image on unchanged.
@@ -180,27 +172,14 @@ def start_as_copy(net: LocationAwareNet, of_input: bool = False) -> None:
             and sooner too much. True hands on the mixture, so that each iteration starts anew; the confidence map then
             starts at 0.3 instead of 0.5, which is about its mean.
     """
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    start_he(net)
     outputs = [net.det_conv_mask1] if net.detection == "none" else [net.det_conv_mask1, net.det_conv_mask0]
-    for layer in (net.conv10[0], *(head[index] for head in outputs for index in (0, 2))):
-        _weight(layer).mul_(0.1)
-    _weight(net.output[0]).zero_()
-    _weight(net.conv1[0])[:3] = 0
-    _weight(net.conv10[0])[:3] = 0
-    for layer, first in ((net.conv1[0], 0 if of_input else 3), (net.conv10[0], 0), (net.output[0], 0)):
-        middle = _weight(layer).shape[-1] // 2
-        _weight(layer)[:3, first : first + 3, middle, middle] = torch.eye(3)
-    # Nothing joins the three on their way.
-    _weight(net.cbam_block0.conv2.conv2d)[:3] = 0
-    _weight(net.deconv2[0])[:, :3] = 0
+    for layer in (head[index] for head in outputs for index in (0, 2)):
+        weight_of(layer).mul_(0.1)
+    first, up, last, output = (layer[0] for layer in (net.conv1, net.deconv2, net.conv10, net.output))
+    hand_on(first, up, last, output, channel=0 if of_input else 3)
+    # Nothing joins the three in the residual block on their way.
+    weight_of(net.cbam_block0.conv2.conv2d)[:3] = 0
     nn.init.constant_(cast(Tensor, net.det_conv_mask1[2].bias), 0.1)
     if of_input and net.detection != "none":
         nn.init.constant_(cast(Tensor, net.det_conv_mask0[2].bias), 0.8)
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    return cast(Tensor, layer.weight).data

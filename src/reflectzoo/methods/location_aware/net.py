@@ -15,14 +15,13 @@ dominates.
 Shortcuts that leave the numbers as they are: the four gates are one convolution; the first step's memory is empty, so
 neither its half of that kernel nor the forget gate is computed; on a CPU everything is channels-last. Without gradients
 the LSTM goes over the picture in bands, and on a CPU wide convolutions follow Winograd, an upsampling step being one of
-them (:mod:`reflectzoo.nets.winograd`). :func:`plain_form` switches all of it off, which the tests compare with.
+them (:mod:`reflectzoo.nets.winograd`). :func:`~reflectzoo.nets.plain.plain_form` switches all of it off, which the
+tests compare with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast, get_args
 
 import torch
@@ -31,35 +30,18 @@ from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError
-from reflectzoo.nets.winograd import Band, convolve, direct_convolutions, pays, winograd_bands
+from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
+from reflectzoo.nets.plain import is_plain, untouched
+from reflectzoo.nets.recurrent import ConvLSTM, State
+from reflectzoo.nets.sizes import prepared
+from reflectzoo.nets.winograd import convolve
 
 _STRIDE = 8  # the pyramid's coarsest scale
 _RESIDUAL = 0.1  # factor of what a squeeze-and-excitation block adds
 _SCALES = (8, 4, 2, 1)
-_BAND = 2**21  # gate values that the LSTM holds at a time, without gradients
 
 Detection = Literal["laplacian", "image", "none"]
 Kernel = Literal["laplacian", "random", "edge"]
-
-_plain: ContextVar[bool] = ContextVar("plain_location_aware", default=False)
-
-
-@contextmanager
-def plain_form() -> Iterator[None]:
-    """Within this block everything is computed as the published program writes it down, shortcuts left out."""
-    token = _plain.set(True)
-    try:
-        with direct_convolutions():
-            yield
-    finally:
-        _plain.reset(token)
-
-
-class State(NamedTuple):
-    """What the LSTM remembers, (B, width, H, W) each, float32 whatever the precision."""
-
-    hidden: Tensor
-    cell: Tensor
 
 
 class Step(NamedTuple):
@@ -124,7 +106,7 @@ class _SEBlock(nn.Module):
         slope = self.conv1.act if self.prelu else None
         y: Tensor = self.conv2.conv2d(_activated(self.conv1.conv2d(x), slope))
         weights: Tensor = self.se_layer(y)
-        return x + _RESIDUAL * (y * weights) if _untouched() else y.mul_(_RESIDUAL * weights).add_(x)
+        return x + _RESIDUAL * (y * weights) if untouched() else y.mul_(_RESIDUAL * weights).add_(x)
 
 
 class _ChannelWeights(nn.Module):
@@ -174,9 +156,9 @@ class _CBAMBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = convolve(self.conv2.conv2d, F.relu(convolve(self.conv1.conv2d, x), inplace=True))
         channels: Tensor = self.cbam_layer.channel_layer(y)
-        y = y * channels if _untouched() else y.mul_(channels)
+        y = y * channels if untouched() else y.mul_(channels)
         pixels: Tensor = self.cbam_layer.spatial_layer(y)
-        return y * pixels + x if _untouched() else y.mul_(pixels).add_(x)
+        return y * pixels + x if untouched() else y.mul_(pixels).add_(x)
 
 
 class _Laplacian(nn.Module):
@@ -216,170 +198,14 @@ class _Laplacian(nn.Module):
         return x if scale == 1 else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-class _LSTM(nn.Module):
-    """Convolutional LSTM (Shi et al., NeurIPS 2015, without peepholes) whose four gates are one convolution.
-
-    ``i, g, o, f = gates([x, h])``; ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``; ``h' = sigmoid(o) tanh(c')``. The memory
-    stays in float32 under mixed precision.
-
-    Args:
-        in_channels: of x.
-        channels: of h and c.
-    """
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.channels = channels
-        # The forget gate is the last, so that a first step, which has nothing to forget, leaves off the tail.
-        self.gates = nn.Conv2d(in_channels + channels, 4 * channels, 3, padding=1)
-
-    def forward(self, x: Tensor, state: State | None) -> State:
-        """One step.
-
-        Args:
-            x: (B, in_channels, H, W).
-            state: of the step before; None at the start, where all is zero.
-        """
-        if _plain.get():
-            return self._plain(x, state)
-        weight, bias = self.gates.weight, cast(Tensor, self.gates.bias)
-        if state is None:
-            weight, bias = weight[: 3 * self.channels, : self.in_channels], bias[: 3 * self.channels]
-        else:
-            x = torch.cat((x, state.hidden.to(x.dtype)), 1)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self._cell(F.conv2d(x, weight, bias, padding=1), None if state is None else state.cell)
-        return self._in_bands(x, weight, bias, None if state is None else state.cell)
-
-    def _in_bands(self, x: Tensor, weight: Tensor, bias: Tensor, cell: Tensor | None) -> State:
-        """Some rows at a time: the gates of a whole photograph would take four times the memory's size."""
-        form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        shape = (len(x), self.channels, *x.shape[-2:])
-        new = State(*(torch.empty(shape, device=x.device, dtype=weight.dtype, memory_format=form) for _ in range(2)))
-        for band in winograd_bands(x, weight, bias) if pays(x, weight) else _direct_bands(x, weight, bias):
-            here = (slice(band.sample, band.sample + 1), slice(None), band.rows)
-            part = self._cell(band.values.permute(2, 0, 1)[None], None if cell is None else cell[here])
-            new.hidden[here] = part.hidden
-            new.cell[here] = part.cell
-        return new
-
-    @staticmethod
-    def _cell(gates: Tensor, cell: Tensor | None) -> State:
-        entering, candidate, leaving, *forgetting = _full(gates).chunk(3 if cell is None else 4, 1)
-        new = torch.sigmoid(entering) * torch.tanh(candidate)
-        if cell is not None:
-            new = torch.addcmul(new, torch.sigmoid(forgetting[0]), cell)
-        return State(torch.sigmoid(leaving) * torch.tanh(new), new)
-
-    def _plain(self, x: Tensor, state: State | None) -> State:
-        if state is None:
-            zeros = self.gates.weight.new_zeros(len(x), self.channels, *x.shape[-2:])
-            state = State(zeros, zeros)
-        x = torch.cat((x, state.hidden.to(x.dtype)), 1)
-        kernels = zip(self.gates.weight.chunk(4), cast(Tensor, self.gates.bias).chunk(4), strict=True)
-        entering, candidate, leaving, forgetting = (_full(F.conv2d(x, w, b, padding=1)) for w, b in kernels)
-        cell = torch.sigmoid(forgetting) * state.cell + torch.sigmoid(entering) * torch.tanh(candidate)
-        return State(torch.sigmoid(leaving) * torch.tanh(cell), cell)
-
-
-def _direct_bands(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[Band]:
-    """As :func:`~reflectzoo.nets.winograd.winograd_bands`, anywhere and in any precision."""
-    height, width = x.shape[-2:]
-    rows = max(_BAND // (len(weight) * width), 1)
-    for sample in range(len(x)):
-        padded = F.pad(x[sample : sample + 1], (0, 0, 1, 1))
-        for top in range(0, height, rows):
-            band = slice(top, min(top + rows, height))
-            gates = F.conv2d(padded[..., top : band.stop + 2, :], weight, bias, padding=(0, 1))
-            yield Band(sample, band, gates[0].permute(1, 2, 0))
-
-
-class _Upsampling(nn.Sequential):
-    """Transposed convolution of stride 2, the mean of 2x2 neighbours against its checkerboard, a rectifier.
-
-    The border above and on the left is reflected before the mean, so that the first row and column of the result equal
-    the second ones.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W) >= 0."""
-        layer = cast(nn.ConvTranspose2d, self[0])
-        if not _untouched():
-            kernel = _folded(layer.weight)
-            if pays(x, kernel):
-                return F.relu(self._at_once(x, kernel, cast(Tensor, layer.bias)), inplace=True)
-        x = F.pad(layer(x), (1, 0, 1, 0), mode="reflect")
-        return F.relu(F.avg_pool2d(x, 2, stride=1), inplace=True)
-
-    @staticmethod
-    def _at_once(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """Four results for each pixel of x by one convolution, moved to their places band by band."""
-        size, _, height, width = x.shape
-        out = x.new_empty(size, height, 2, width, 2, len(bias))
-        for band in winograd_bands(x, kernel, bias.repeat(4)):
-            values = band.values.view(-1, width, 2, 2, len(bias))
-            out[band.sample, band.rows] = values.permute(0, 2, 1, 3, 4)
-        out = out.view(size, 2 * height, 2 * width, len(bias))
-        out[:, 0] = out[:, 1]
-        out[:, :, 0] = out[:, :, 1]
-        return out.permute(0, 3, 1, 2)
-
-
-def _folded(weight: Tensor) -> Tensor:
-    """A 4x4 kernel of a transposed convolution of stride 2 and the mean of 2x2 after it, as one 3x3 convolution.
-
-    Along one axis, with y the transposed convolution of x by k, the mean is ``z[n] = (y[n-1] + y[n]) / 2``: again a
-    transposed convolution, by ``K[j] = (k[j-1] + k[j]) / 2`` with five taps. Even places of z see x at two places,
-    odd ones at three: ``z[2m] = K3 x[m-1] + K1 x[m]`` and ``z[2m+1] = K4 x[m-1] + K2 x[m] + K0 x[m+1]``.
-
-    Args:
-        weight: (C, C', 4, 4).
-
-    Returns:
-        (4 C', C, 3, 3); the four are even and odd rows times even and odd columns.
-    """
-    phases = weight.new_zeros(2, 3, 5)
-    for phase, tap, place in ((0, 0, 3), (0, 1, 1), (1, 0, 4), (1, 1, 2), (1, 2, 0)):
-        phases[phase, tap, place] = 1
-    mean = weight.new_zeros(5, 4)
-    for tap in range(4):
-        mean[tap, tap] = mean[tap + 1, tap] = 0.5
-    along = phases @ mean
-    return torch.einsum("piu,qjv,couv->pqocij", along, along, weight).flatten(0, 2)
-
-
-class _Rectified(nn.Sequential):
-    """A convolution and a rectifier."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv, nn.ReLU(inplace=True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(convolve(cast(nn.Conv2d, self[0]), x), inplace=True)
-
-
-def _untouched() -> bool:
-    """Whether intermediate results must stay as they are: for the gradient, or because the plain form is asked for."""
-    return torch.is_grad_enabled() or _plain.get()
-
-
 def _activated(x: Tensor, slope: nn.PReLU | None) -> Tensor:
     """Rectified, or with a PReLU; overwrites x where nothing speaks against it."""
     if slope is None:
-        return F.relu(x, inplace=not _plain.get())
-    if _untouched() or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.relu(x, inplace=not is_plain())
+    if untouched() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return cast(Tensor, slope(x))
     # The same with one slope, and in place; elsewhere fetching that number would mean waiting for the device.
     return F.leaky_relu(x, float(slope.weight), inplace=True)
-
-
-def _conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> _Rectified:
-    padding = dilation * (kernel // 2)
-    return _Rectified(nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -429,7 +255,7 @@ class LocationAwareNet(nn.Module):
 
         if detection == "laplacian":
             self.lap_pyramid = _Laplacian(kernel, scales, train_kernel)
-        self.det_conv0 = _conv_relu(6, narrow)
+        self.det_conv0 = conv_relu(6, narrow)
         self.det_conv1, self.det_conv2, self.det_conv3, self.det_conv4, self.det_conv4_1, self.det_conv4_2 = (
             _SEBlock(narrow, prelu=False) for _ in range(6)
         )
@@ -449,7 +275,7 @@ class LocationAwareNet(nn.Module):
         self.suppression = suppression
         joined = 2 * narrow if suppression else narrow
         if lstm:
-            self.lstm = _LSTM(joined, width)
+            self.lstm = ConvLSTM(joined, width)
             joined = width
         self.remembers = lstm
         self.det_conv_mask1 = nn.Sequential(
@@ -460,16 +286,16 @@ class LocationAwareNet(nn.Module):
         )
 
         w1, w2, w4 = width, 2 * width, 4 * width
-        self.conv1 = _conv_relu(9 if detection == "none" else 10, w1, kernel=5)
-        self.conv2, self.conv3 = _conv_relu(w1, w2, stride=2), _conv_relu(w2, w2)
-        self.conv4, self.conv5, self.conv6 = _conv_relu(w2, w4, stride=2), _conv_relu(w4, w4), _conv_relu(w4, w4)
+        self.conv1 = conv_relu(9 if detection == "none" else 10, w1, kernel=5)
+        self.conv2, self.conv3 = conv_relu(w1, w2, stride=2), conv_relu(w2, w2)
+        self.conv4, self.conv5, self.conv6 = conv_relu(w2, w4, stride=2), conv_relu(w4, w4), conv_relu(w4, w4)
         self.diconv1, self.diconv2, self.diconv3, self.diconv4 = (
-            _conv_relu(w4, w4, dilation=dilation) for dilation in (2, 4, 8, 16)
+            conv_relu(w4, w4, dilation=dilation) for dilation in (2, 4, 8, 16)
         )
-        self.conv7, self.conv8 = _conv_relu(w4, w4), _conv_relu(w4, w4)
-        self.deconv1, self.conv9 = _Upsampling(w4, w2), _conv_relu(w2, w2)
-        self.deconv2, self.conv10 = _Upsampling(w2, w1), _conv_relu(w1, narrow)
-        self.outframe1, self.outframe2, self.output = _conv_relu(w4, 3), _conv_relu(w2, 3), _conv_relu(narrow, 3)
+        self.conv7, self.conv8 = conv_relu(w4, w4), conv_relu(w4, w4)
+        self.deconv1, self.conv9 = Upsampling(w4, w2), conv_relu(w2, w2)
+        self.deconv2, self.conv10 = Upsampling(w2, w1), conv_relu(w1, narrow)
+        self.outframe1, self.outframe2, self.output = conv_relu(w4, 3), conv_relu(w2, 3), conv_relu(narrow, 3)
         self.cbam_block0 = _CBAMBlock(w1, narrow)
         self.cbam_block1, self.cbam_block2 = (_CBAMBlock(w2, narrow) for _ in range(2))
         self.cbam_block3, self.cbam_block4, self.cbam_block5 = (_CBAMBlock(w4, narrow) for _ in range(3))
@@ -488,7 +314,7 @@ class LocationAwareNet(nn.Module):
             coarse transmissions ``quarter`` (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2),
             ceil(W / 2)). Float32 whatever the precision.
         """
-        image = _prepared(mixture)
+        image = prepared(mixture, _STRIDE)
         height, width = mixture.shape[-2:]
         lists: dict[str, list[Tensor]] = {"transmission": [], "reflection": [], "confidence": []}
         lists |= {"quarter": [], "half": []}
@@ -522,7 +348,7 @@ class LocationAwareNet(nn.Module):
         """
         if self.detection == "none":
             raise UserError("Location-aware SIRR: with model.net.detection=none there is no confidence map.")
-        image = _prepared(mixture)
+        image = prepared(mixture, _STRIDE)
         both = torch.cat((image, image), 1)
         _, visibility = self._locate(both if self.detection == "laplacian" else self._image_features(both))
         return 1 - visibility[..., : mixture.shape[-2], : mixture.shape[-1]]
@@ -538,7 +364,7 @@ class LocationAwareNet(nn.Module):
         both = torch.cat((image, previous), 1)
         features, visibility = self._detect(both)
         state = self.lstm(features, state) if self.remembers else None
-        reflection = _head(self.det_conv_mask1, features if state is None else state.hidden)
+        reflection = image_head(self.det_conv_mask1, features if state is None else state.hidden)
         seen = [both, reflection] if visibility is None else [both, reflection, visibility]
         quarter, half, transmission = self._restore(torch.cat(seen, 1))
         return Step(state, visibility, reflection, quarter, half, transmission)
@@ -566,7 +392,7 @@ class LocationAwareNet(nn.Module):
         y = self.det_conv5(self.lap_pyramid(x) if self.detection == "laplacian" else x)
         for block in (self.det_conv6, self.det_conv7, self.det_conv8):
             y = _activated(block(y), self.p_relu)
-        return y, _head(self.det_conv_mask0, y)
+        return y, image_head(self.det_conv_mask0, y)
 
     def _restore(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The contextual auto-encoder: transmissions at 1/4, 1/2 and full size."""
@@ -576,47 +402,11 @@ class LocationAwareNet(nn.Module):
         x = self.cbam_block5(self.cbam_block4(self.cbam_block3(x)))
         x = self.diconv4(self.diconv3(self.diconv2(self.diconv1(x))))
         x = self.conv8(self.conv7(x))
-        frame1 = _head(self.outframe1, x)
-        x = self.conv9(_sum(self.deconv1(x), half))
-        frame2 = _head(self.outframe2, x)
-        x = self.conv10(_sum(self.deconv2(x), full))
-        return frame1, frame2, _head(self.output, x)
-
-
-def _sum(fresh: Tensor, skip: Tensor) -> Tensor:
-    return fresh + skip if _untouched() else fresh.add_(skip)
-
-
-def _head(head: nn.Module, x: Tensor) -> Tensor:
-    """An output layer in float32: what it returns is an image, and enters the next iteration."""
-    with torch.autocast(x.device.type, enabled=False):
-        return cast(Tensor, head(x.to(_dtype_of(head))))
-
-
-def _full(image: Tensor) -> Tensor:
-    """The same numbers in float32 at least."""
-    return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
-
-
-def _dtype_of(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
-
-
-def _prepared(mixture: Tensor) -> Tensor:
-    """In float32 at least, of a size that the pyramid divides, and laid out as suits the device."""
-    image = _pad(_full(mixture))
-    if image.device.type == "cpu" and not _plain.get():
-        # In this layout a CPU's narrow and its transposed convolutions take half the time.
-        image = image.contiguous(memory_format=torch.channels_last)
-    return image
-
-
-def _pad(image: Tensor) -> Tensor:
-    down, right = -image.shape[-2] % _STRIDE, -image.shape[-1] % _STRIDE
-    if not (down or right):
-        return image
-    mode = "reflect" if down < image.shape[-2] and right < image.shape[-1] else "replicate"
-    return F.pad(image, (0, right, 0, down), mode=mode)
+        frame1 = image_head(self.outframe1, x)
+        x = self.conv9(add_skip(self.deconv1(x), half))
+        frame2 = image_head(self.outframe2, x)
+        x = self.conv10(add_skip(self.deconv2(x), full))
+        return frame1, frame2, image_head(self.output, x)
 
 
 def _check(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from reflectzoo.methods.location_aware.convert import check_layout, remap
-from reflectzoo.methods.location_aware.net import LocationAwareNet, State, Step
+from reflectzoo.methods.location_aware.net import LocationAwareNet, Step
+from reflectzoo.nets.recurrent import State
 from reflectzoo.parity import (
     NETWORK_LIMIT,
     Case,

@@ -1,0 +1,98 @@
+"""The rows that benchmarks of whole networks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.nets.plain import plain_form
+
+Make = Callable[[], nn.Module]
+Size = tuple[int, int]
+
+_ROWS = {
+    # key: what is measured, with the place of the size
+    "inference_fp32": "inference {}, fp32",
+    "training_fp32": "training step {}, fp32",
+    "inference_bf16": "inference {}, bf16 against plain fp32",
+    "inference_memory": "inference {}, fp32: peak memory",
+}
+
+
+def network_rows(
+    options: Options, make: Make, sizes: tuple[Size, Size, Size], goals: Mapping[str, float], least: int = 16
+) -> list[Comparison]:
+    """Inference and a training step of a network, within and without :func:`~reflectzoo.nets.plain.plain_form`.
+
+    Args:
+        options: of the command.
+        make: makes the network.
+        sizes: of the picture for inference, for its peak memory, and for a training step.
+        goals: which rows there are, and the ratio that each is to reach: ``inference_fp32``, ``training_fp32``,
+            ``inference_bf16``, ``inference_memory``.
+        least: no side is shrunk below this.
+    """
+    inference, large, training = (
+        (max(height // options.shrink, least), max(width // options.shrink, least)) for height, width in sizes
+    )
+    return [_row(key, goal, options, make, inference, large, training) for key, goal in goals.items()]
+
+
+def _row(
+    key: str, goal: float, options: Options, make: Make, inference: Size, large: Size, training: Size
+) -> Comparison:
+    prepare = _training if key.startswith("training") else _inference
+    size = {"training_fp32": training, "inference_memory": large}.get(key, inference)
+    bf16 = key.endswith("bf16")
+    return Comparison(
+        key,
+        _ROWS[key].format(f"{size[0]}x{size[1]}"),
+        "memory" if key.endswith("memory") else "seconds",
+        goal,
+        lambda: prepare(make, size, options.seed, plain=True, bf16=False),
+        lambda: prepare(make, size, options.seed, plain=False, bf16=bf16),
+        bf16=bf16,
+    )
+
+
+def _network(make: Make, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return make()
+
+
+def _picture(size: Size, seed: int) -> Tensor:
+    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def _inference(make: Make, size: Size, seed: int, plain: bool, bf16: bool) -> Prepared:
+    net, picture = _network(make, seed).eval(), _picture(size, seed)
+    if bf16:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run() -> object:
+        with (
+            torch.inference_mode(),
+            plain_form() if plain else nullcontext(),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
+        ):
+            return net(picture)["transmission"]
+
+    return run
+
+
+def _training(make: Make, size: Size, seed: int, plain: bool, bf16: bool) -> Prepared:
+    net, picture = _network(make, seed).train(), _picture(size, seed)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+
+    def run() -> object:
+        optimizer.zero_grad()
+        with plain_form() if plain else nullcontext():
+            loss = (net(picture)["transmission"] - picture).abs().mean()
+        loss.backward()
+        return optimizer.step()
+
+    return run

@@ -1,0 +1,97 @@
+"""Blocks of the contextual auto-encoder that IBCLN and Location-aware SIRR have in common."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.nets.plain import untouched
+from reflectzoo.nets.winograd import convolve, pays, winograd_bands
+
+
+class Rectified(nn.Sequential):
+    """A convolution and a rectifier."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(conv, nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride) >= 0."""
+        return F.relu(convolve(cast(nn.Conv2d, self[0]), x), inplace=True)
+
+
+def conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> Rectified:
+    """A :class:`Rectified` that keeps the size, but for the stride."""
+    padding = dilation * (kernel // 2)
+    return Rectified(nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation))
+
+
+class Upsampling(nn.Sequential):
+    """Transposed convolution of stride 2, the mean of 2x2 neighbours against its checkerboard, a rectifier.
+
+    The border above and on the left is reflected before the mean, so that the first row and column of the result equal
+    the second ones.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W) >= 0."""
+        layer = cast(nn.ConvTranspose2d, self[0])
+        if not untouched():
+            kernel = folded(layer.weight)
+            if pays(x, kernel):
+                return F.relu(self._at_once(x, kernel, cast(Tensor, layer.bias)), inplace=True)
+        x = F.pad(layer(x), (1, 0, 1, 0), mode="reflect")
+        return F.relu(F.avg_pool2d(x, 2, stride=1), inplace=True)
+
+    @staticmethod
+    def _at_once(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Four results for each pixel of x by one convolution, moved to their places band by band."""
+        size, _, height, width = x.shape
+        out = x.new_empty(size, height, 2, width, 2, len(bias))
+        for band in winograd_bands(x, kernel, bias.repeat(4)):
+            values = band.values.view(-1, width, 2, 2, len(bias))
+            out[band.sample, band.rows] = values.permute(0, 2, 1, 3, 4)
+        out = out.view(size, 2 * height, 2 * width, len(bias))
+        out[:, 0] = out[:, 1]
+        out[:, :, 0] = out[:, :, 1]
+        return out.permute(0, 3, 1, 2)
+
+
+def folded(weight: Tensor) -> Tensor:
+    """A 4x4 kernel of a transposed convolution of stride 2 and the mean of 2x2 after it, as one 3x3 convolution.
+
+    Along one axis, with y the transposed convolution of x by k, the mean is ``z[n] = (y[n-1] + y[n]) / 2``: again a
+    transposed convolution, by ``K[j] = (k[j-1] + k[j]) / 2`` with five taps. Even places of z see x at two places,
+    odd ones at three: ``z[2m] = K3 x[m-1] + K1 x[m]`` and ``z[2m+1] = K4 x[m-1] + K2 x[m] + K0 x[m+1]``.
+
+    Args:
+        weight: (C, C', 4, 4).
+
+    Returns:
+        (4 C', C, 3, 3); the four are even and odd rows times even and odd columns.
+    """
+    phases = weight.new_zeros(2, 3, 5)
+    for phase, tap, place in ((0, 0, 3), (0, 1, 1), (1, 0, 4), (1, 1, 2), (1, 2, 0)):
+        phases[phase, tap, place] = 1
+    mean = weight.new_zeros(5, 4)
+    for tap in range(4):
+        mean[tap, tap] = mean[tap + 1, tap] = 0.5
+    along = phases @ mean
+    return torch.einsum("piu,qjv,couv->pqocij", along, along, weight).flatten(0, 2)
+
+
+def add_skip(fresh: Tensor, skip: Tensor) -> Tensor:
+    """The sum; without a gradient to record it takes the place of ``fresh``."""
+    return fresh + skip if untouched() else fresh.add_(skip)
+
+
+def image_head(head: nn.Module, x: Tensor) -> Tensor:
+    """An output layer in float32: what it returns is an image, and enters the next iteration."""
+    with torch.autocast(x.device.type, enabled=False):
+        return cast(Tensor, head(x.to(next(head.parameters()).dtype)))

@@ -1,0 +1,36 @@
+"""What networks do to a picture before they look at it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reflectzoo.losses.layers import full_precision
+from reflectzoo.nets.plain import is_plain
+
+
+def continued(image: Tensor, stride: int) -> Tensor:
+    """A picture continued by reflection below and on the right, to sides that are multiples of ``stride``.
+
+    Args:
+        image: (B, C, H, W), H and W >= 1. Where it is too small to be reflected, its border is repeated.
+        stride: at least 1.
+
+    Returns:
+        The picture itself if nothing is missing.
+    """
+    down, right = -image.shape[-2] % stride, -image.shape[-1] % stride
+    if not (down or right):
+        return image
+    mode = "reflect" if down < image.shape[-2] and right < image.shape[-1] else "replicate"
+    return F.pad(image, (0, right, 0, down), mode=mode)
+
+
+def prepared(mixture: Tensor, stride: int) -> Tensor:
+    """In float32 at least, of a size that ``stride`` divides (see :func:`continued`), and laid out for the device."""
+    image = continued(full_precision(mixture), stride)
+    if image.device.type == "cpu" and not is_plain():
+        # In this layout a CPU's narrow and its transposed convolutions take half the time.
+        image = image.contiguous(memory_format=torch.channels_last)
+    return image

@@ -1,0 +1,69 @@
+"""What new networks start from."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from reflectzoo.errors import UserError
+
+_LAYERS = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+
+
+def start_normal(net: nn.Module, std: float) -> None:
+    """All convolutions and linear layers from N(0, std^2), biases 0; everything else stays."""
+    for module in net.modules():
+        if isinstance(module, _LAYERS):
+            nn.init.normal_(module.weight, std=std)
+            _no_bias(module)
+
+
+def start_he(net: nn.Module) -> None:
+    """All convolutions and linear layers after He et al. (ICCV 2015), for rectifiers; biases 0; the rest stays."""
+    for module in net.modules():
+        if isinstance(module, _LAYERS):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            _no_bias(module)
+
+
+def _no_bias(module: nn.Module) -> None:
+    if module.bias is not None:
+        nn.init.zeros_(cast(Tensor, module.bias))
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """A layer's weight, to be changed in place."""
+    return cast(Tensor, layer.weight).data
+
+
+@torch.no_grad()
+def hand_on(first: nn.Conv2d, up: nn.ConvTranspose2d, last: nn.Conv2d, output: nn.Conv2d, channel: int) -> None:
+    """Let three channels run through an auto-encoder's first and last layers, so that an image comes out unchanged.
+
+    They go through the first convolution and the skip connection at full size; nothing is added to them on the way, and
+    the output takes nothing else. For images >= 0 and rectifiers.
+
+    Args:
+        first: the first convolution, of any odd kernel.
+        up: the last upsampling, whose result the skip connection is added to.
+        last: the convolution after it; what it otherwise makes starts at a tenth, since the first steps of Adam, as
+            long for a large input as for a small one, would spoil the copy.
+        output: the layer that makes the image.
+        channel: the first of the image's three channels in the input.
+
+    Raises:
+        UserError: if one of the layers has fewer than three channels.
+    """
+    if min(first.out_channels, up.out_channels, last.out_channels) < 3:
+        raise UserError("A network that starts as a copy hands on three colours: set a larger model.net.width.")
+    weight_of(last).mul_(0.1)
+    weight_of(output).zero_()
+    weight_of(up)[:, :3] = 0
+    for layer, begin in ((first, channel), (last, 0), (output, 0)):
+        weight = weight_of(layer)
+        middle = weight.shape[-1] // 2
+        if layer is not output:
+            weight[:3] = 0
+        weight[:3, begin : begin + 3, middle, middle] = torch.eye(3)
