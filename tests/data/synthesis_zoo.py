@@ -19,6 +19,7 @@ from reflectzoo.data.synthesis import (
     DSRNetSynthesis,
     EffectSynthesis,
     Ghosting,
+    GlassSynthesis,
     IBCLNSynthesis,
     LocationAwareSynthesis,
     MixedSynthesis,
@@ -49,6 +50,7 @@ def plain_models() -> dict[str, Synthesis]:
         "dsrnet_mixed": DSRNetSynthesis(targets="mixed"),
         "cold": ColdSynthesis(),
         "clear": ClearSynthesis(),
+        "glass": GlassSynthesis(),
         "effects": EffectSynthesis(CEILNetSynthesis(), effects),
     }
 

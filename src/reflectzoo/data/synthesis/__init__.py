@@ -15,6 +15,7 @@ from reflectzoo.data.synthesis.effects import (
     EffectSynthesis,
     Ghosting,
 )
+from reflectzoo.data.synthesis.glass import GlassSynthesis
 from reflectzoo.data.synthesis.ibcln import IBCLNSynthesis
 from reflectzoo.data.synthesis.location_aware import LocationAwareSynthesis
 from reflectzoo.data.synthesis.mixed import MixedSynthesis
@@ -34,6 +35,7 @@ __all__ = [
     "Effect",
     "EffectSynthesis",
     "Ghosting",
+    "GlassSynthesis",
     "IBCLNSynthesis",
     "LocationAwareSynthesis",
     "MixedSynthesis",
