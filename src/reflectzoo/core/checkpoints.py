@@ -12,6 +12,11 @@ from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
 
+LAST = "last.ckpt"
+"""The checkpoint from which training goes on."""
+PREVIOUS = "last.previous.ckpt"
+"""The one before it, should the last one be damaged."""
+
 
 def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     """Load a checkpoint's dictionary on the CPU with ``weights_only=True``.

@@ -1,0 +1,45 @@
+"""A moving average of the weights that survives every interruption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from reflectzoo.errors import UserError
+
+
+class ExponentialAverage(WeightAveraging):
+    """Lightning's moving average of the weights, with what it lacks.
+
+    - A checkpoint written during validation, when the network holds the averaged weights, keeps both apart.
+    - Weights that do not move (a frozen teacher) keep their value to the last bit in the average: it is formed as
+      a + (w - a)(1 - decay), not as a decay + w (1 - decay).
+
+    Args:
+        decay: share of the old average in the new one, in [0, 1).
+
+    Raises:
+        UserError: for another ``decay``.
+    """
+
+    def __init__(self, decay: float = 0.99) -> None:
+        if not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay must be a number from 0 on and below 1, got {decay!r}.")
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._swapped = False
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._swapped = not self._swapped
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The averaged weights go into ``state_dict``, the raw ones into ``current_model_state``."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._swapped:
+            raw, averaged = checkpoint["state_dict"], checkpoint["current_model_state"]
+            checkpoint["state_dict"], checkpoint["current_model_state"] = averaged, raw
