@@ -140,7 +140,8 @@ def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return close or [each for each in known if each.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:limit]
 
 
-def _did_you_mean(close: list[str]) -> str:
+def did_you_mean(close: list[str]) -> str:
+    """The end of a sentence about a misspelt word."""
     return f"; did you mean {' or '.join(close)}?" if close else "."
 
 
@@ -152,7 +153,7 @@ def _unknown_choice(error: Any) -> str:
         return _first_line(error)
     group = group.rsplit("/", 1)[-1] if group not in ("model", "data") else group
     offered = ", ".join(each for each in options if not each.startswith("_"))
-    return f"There is no {group}={choice}{_did_you_mean(nearest(choice, options))} Choose from: {offered}."
+    return f"There is no {group}={choice}{did_you_mean(nearest(choice, options))} Choose from: {offered}."
 
 
 def _bad_composition(error: BaseException, words: Sequence[str]) -> str:
@@ -171,7 +172,7 @@ def _bad_composition(error: BaseException, words: Sequence[str]) -> str:
         key = (found.group(1) or found.group(2)).split("@")[0]
         sweep = any(word in ("-m", "--multirun") for word in words)
         hint = " In a multirun, a setting that only some of the models have is written ++key=value." if sweep else ""
-        return f"There is no setting '{key}'{_did_you_mean(nearest(key, _known_keys(words)))}{hint}"
+        return f"There is no setting '{key}'{did_you_mean(nearest(key, _known_keys(words)))}{hint}"
     return _first_line(error)
 
 

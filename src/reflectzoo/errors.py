@@ -44,5 +44,13 @@ class TrainingError(Exception):
     """Training cannot go on (a loss became NaN, a disk is full). Same manners as :class:`UserError`, status 1."""
 
 
+class NotFinite(TrainingError):
+    """A loss or a weight is infinite or no number any more."""
+
+
+class LostProcess(TrainingError):
+    """A process that this one works with died: a data worker, or another rank."""
+
+
 class Interrupted(Exception):
     """The user pressed Ctrl-C; the message says what is saved. The command line exits with status 130."""

@@ -121,7 +121,7 @@ class GracefulInterrupt(Checkpoint):
             self.saved = True
             raise KeyboardInterrupt
 
-    # -- what Lightning's counters say ----------------------------------------------------------------------------------
+    # -- what Lightning's counters say --------------------------------------------------------------------------------
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import TrainingError, UserError
+from reflectzoo.errors import NotFinite, UserError
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.metrics.layers import LayerMetrics
@@ -109,15 +109,15 @@ class ReflectionModule(pl.LightningModule):
         """Stop before a broken loss reaches the weights.
 
         Raises:
-            TrainingError: naming the terms that are not finite.
+            NotFinite: naming the terms that are not.
         """
         if bool(torch.isfinite(total)):
             return
         broken = ", ".join(key for key, value in parts.items() if not torch.isfinite(value)) or "their sum"
-        raise TrainingError(
+        raise NotFinite(
             f"The loss is {float(total)} in epoch {self.current_epoch} ({broken}): training stops before this reaches "
-            "the weights, and the checkpoints already written are untouched; try a smaller optimizer.lr, "
-            "trainer.precision=32-true, or look for a bad image in this data."
+            "the weights, and the checkpoints already written are untouched; try trainer.precision=32-true or "
+            "another loss, or look for a bad image in this data"
         )
 
     def param_groups(self) -> Iterable[nn.Parameter]:
@@ -211,7 +211,18 @@ class ReflectionModule(pl.LightningModule):
         return self._vgg_used
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down the method's name, its configuration and which VGG it looked through."""
+        """Write down the method's name, its configuration and which VGG it looked through.
+
+        Raises:
+            NotFinite: if weights are broken, so that they never replace good ones.
+        """
+        for key, value in checkpoint["state_dict"].items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise NotFinite(
+                    f"The weight '{key}' is not finite in epoch {self.current_epoch}: nothing is saved, and the "
+                    "checkpoints already written are untouched; try trainer.precision=32-true, a smaller "
+                    "optimizer.lr, or clipping"
+                )
         checkpoint["reflectzoo"] = {"model": self.name, "config": self.config, "vgg": self._vgg_used}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
