@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,9 +12,20 @@ from torch.nn import functional as F
 from reflectzoo.config import build, compose_config
 from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
-from reflectzoo.methods.lite.net import STRIDE, LiteNet
+from reflectzoo.methods.lite.net import FOLD, STRIDE, LiteNet
+from reflectzoo.methods.lite.net_2 import LiteNet2
 
 NARROW = {"widths": (8, 12, 16, 16), "blocks": (1, 1, 1, 1), "stream_widths": (8, 8, 8), "stream_blocks": (1, 1, 1)}
+
+
+Net = TypeVar("Net", LiteNet, LiteNet2)
+FORMS = {
+    "lite_1": (LiteNet, {}),
+    "lite": (LiteNet2, {}),
+    "naf": (LiteNet2, {"block": "naf", "features": "none"}),
+    "residual": (LiteNet2, {"head": "residual"}),
+}
+each_form = pytest.mark.parametrize("form", FORMS)
 
 
 def narrow(**settings: object) -> LiteNet:
@@ -20,7 +33,13 @@ def narrow(**settings: object) -> LiteNet:
     return LiteNet(**{**NARROW, **settings})  # type: ignore[arg-type]
 
 
-def awake(net: LiteNet) -> LiteNet:
+def formed(form: str) -> LiteNet | LiteNet2:
+    torch.manual_seed(0)
+    kind, settings = FORMS[form]
+    return kind(**{**NARROW, **settings})  # type: ignore[operator, no-any-return]
+
+
+def awake(net: Net) -> Net:
     """With something in every convolution; a new network is silent."""
     torch.manual_seed(1)
     for module in net.modules():
@@ -34,7 +53,7 @@ def module_of(*overrides: str) -> ReflectionModule:
     return module
 
 
-def test_the_size_that_ships() -> None:
+def test_the_size_of_lite_1() -> None:
     with torch.device("meta"):
         numbers = sum(parameter.numel() for parameter in LiteNet().parameters())
     assert numbers == 6_935_456
@@ -47,20 +66,32 @@ def test_one_number_scales_all_widths() -> None:
     assert [stage.blocks[0].conv_l.out_channels for stage in net.decoder] == [10, 16, 20]
 
 
-def test_a_new_network_changes_nothing() -> None:
+def test_the_size_that_ships() -> None:
+    with torch.device("meta"):
+        net = LiteNet2()
+    numbers = sum(parameter.numel() for parameter in net.parameters())
+    assert numbers == 9_987_024
+    assert 2 * numbers < 25e6, "with 16 bits each the file must stay below 25 MB"
+
+
+@each_form
+def test_a_new_network_changes_nothing(form: str) -> None:
     mixture = torch.rand(2, 3, 64, 96)
-    outputs = narrow()(mixture)
+    outputs = formed(form)(mixture)
     assert torch.equal(outputs["transmission"], mixture)
     assert outputs["reflection"].shape == mixture.shape
     assert not outputs["reflection"].any()
 
 
-def test_every_weight_is_reached() -> None:
-    net = awake(narrow())
+@each_form
+def test_every_weight_that_learns_is_reached(form: str) -> None:
+    net = awake(formed(form))
     outputs = net(torch.rand(1, 3, 64, 64))
     (outputs["transmission"].square().mean() + outputs["reflection"].square().mean()).backward()
-    silent = [name for name, each in net.named_parameters() if each.grad is None or not each.grad.any()]
+    learning = {name: each for name, each in net.named_parameters() if each.requires_grad}
+    silent = [name for name, each in learning.items() if each.grad is None or not each.grad.any()]
     assert silent == []
+    assert all(name in learning or name.startswith("features.") for name, _ in net.named_parameters())
 
 
 def test_streams_exchange_what_the_rectifier_drops() -> None:
@@ -86,9 +117,10 @@ def test_any_size_through_the_module(size: tuple[int, int]) -> None:
     assert module.stride == STRIDE
 
 
-def test_a_shift_by_the_stride_moves_the_result() -> None:
+@pytest.mark.parametrize("form", ["lite_1", "naf"])
+def test_a_shift_by_the_stride_moves_the_result(form: str) -> None:
     """Nothing depends on the place or on the whole picture, so tiles can agree."""
-    net = awake(narrow())
+    net = awake(formed(form))
     picture = torch.rand(1, 3, 64, 608)
     with torch.no_grad():
         whole = net(picture)["transmission"]
@@ -117,10 +149,33 @@ def test_the_bare_network_says_what_sizes_it_takes() -> None:
         narrow()(torch.rand(1, 3, 33, 32))
 
 
-def test_it_learns_to_take_a_veil_away() -> None:
+def test_what_a_lite_cannot_be_made_of() -> None:
+    for settings, words in (
+        ({"head": "scale"}, "model.net.head must be one of gain, residual, got 'scale'"),
+        ({"features": "vgg"}, "model.net.features must be one of efficientnet_lite0, none, got 'vgg'"),
+        ({"block": "conv"}, "model.net.block must be one of plain, naf"),
+        ({"widths": (8, 8)}, "model.net.widths must be 4 whole numbers"),
+    ):
+        with pytest.raises(UserError, match=words):
+            LiteNet2(**settings)  # type: ignore[arg-type]
+
+
+def test_the_gain_multiplies_each_pixel() -> None:
+    """With the last convolution set by hand: T = I + 0.25 - 0.5 I, everywhere and in every colour."""
+    net = formed("lite")
+    assert net.out_l.bias is not None
+    with torch.no_grad():
+        net.out_l.bias[: 3 * FOLD**2] = 0.25
+        net.out_l.bias[3 * FOLD**2 :] = -0.5
+        mixture = torch.rand(1, 3, 32, 64)
+        torch.testing.assert_close(net(mixture)["transmission"], 0.5 * mixture + 0.25)
+
+
+@pytest.mark.parametrize("form", ["lite_1", "lite"])
+def test_it_learns_to_take_a_veil_away(form: str) -> None:
     """A bright veil over noise of another kind in each picture: the loss falls to a fraction."""
-    net = narrow()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    net = formed(form)
+    optimizer = torch.optim.AdamW([each for each in net.parameters() if each.requires_grad], lr=3e-3)
     generator = torch.Generator().manual_seed(0)
 
     def pair() -> tuple[Tensor, Tensor]:

@@ -18,25 +18,26 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.nets.exchange import ConcatenationHead, Streams
 
-_FOLD = 4
+FOLD = 4
 """The photograph enters folded: squares of this side become channels."""
 STRIDE = 32
 """What height and width must be multiples of: the fold, then three times a half."""
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """x + conv(relu(conv(x))), which starts as x."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = _silent(nn.Conv2d(channels, channels, 3, padding=1))
+        self.second = silent(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> same shape."""
         return cast(Tensor, x + self.second(F.relu(self.first(x))))
 
 
-class _Exchange(nn.Module):
+class Exchange(nn.Module):
     """A convolution in each stream, then YTMT's exchange; what comes of it is added. Starts as doing nothing."""
 
     def __init__(self, channels: int, negative: bool) -> None:
@@ -44,23 +45,25 @@ class _Exchange(nn.Module):
         self.conv_l = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_r = nn.Conv2d(channels, channels, 3, padding=1)
         self.head = ConcatenationHead(channels, negative)
-        _silent(self.head.fusion_l), _silent(self.head.fusion_r)
+        silent(self.head.fusion_l), silent(self.head.fusion_r)
 
     def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
+        """Two maps (B, C, H, W) -> two of the same shape."""
         from_l, from_r = self.head(self.conv_l(l), self.conv_r(r))
         return l + from_l, r + from_r
 
 
-class _Up(nn.Module):
+class Up(nn.Module):
     """Both streams at twice the size, what the encoder knew there added, then exchanges."""
 
     def __init__(self, in_channels: int, skip_channels: int, channels: int, blocks: int, negative: bool) -> None:
         super().__init__()
         self.up = nn.ModuleList(nn.Conv2d(in_channels, 4 * channels, 1) for _ in range(2))
         self.skip = nn.ModuleList(nn.Conv2d(skip_channels, channels, 1) for _ in range(2))
-        self.blocks = nn.ModuleList(_Exchange(channels, negative) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Exchange(channels, negative) for _ in range(blocks))
 
     def forward(self, l: Tensor, r: Tensor, skip: Tensor) -> Streams:  # noqa: E741
+        """Two maps (B, C, H, W) and the encoder's (B, S, 2H, 2W) -> two (B, channels, 2H, 2W)."""
         l, r = (  # noqa: E741
             F.pixel_shuffle(up(stream), 2) + beside(skip)
             for up, beside, stream in zip(self.up, self.skip, (l, r), strict=True)
@@ -95,29 +98,27 @@ class LiteNet(nn.Module):
         width: int | None = None,
     ) -> None:
         super().__init__()
-        _check("widths", widths, 4)
-        _check("blocks", blocks, 4)
-        _check("stream_widths", stream_widths, 3)
-        _check("stream_blocks", stream_blocks, 3)
+        check_lengths(
+            widths=(widths, 4), blocks=(blocks, 4), stream_widths=(stream_widths, 3), stream_blocks=(stream_blocks, 3)
+        )
         if width is not None:
             check_whole_number("model.net.width", width)
             factor = width / widths[0]
             widths, stream_widths = (
                 [max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths)
             )
-        self.stem = nn.Conv2d(3 * _FOLD**2, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
-            nn.Sequential(*(_Residual(width) for _ in range(count)))
-            for width, count in zip(widths, blocks, strict=True)
+            nn.Sequential(*(Residual(width) for _ in range(count))) for width, count in zip(widths, blocks, strict=True)
         )
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
         incoming = (stream_widths[1], stream_widths[2], widths[3])
         self.decoder = nn.ModuleList(
-            _Up(come, skip, width, count, negative)
+            Up(come, skip, width, count, negative)
             for come, skip, width, count in zip(incoming, widths[:3], stream_widths, stream_blocks, strict=True)
         )
-        self.out_l = _silent(nn.Conv2d(stream_widths[0], 3 * _FOLD**2, 3, padding=1))
-        self.out_r = _silent(nn.Conv2d(stream_widths[0], 3 * _FOLD**2, 3, padding=1))
+        self.out_l = silent(nn.Conv2d(stream_widths[0], 3 * FOLD**2, 3, padding=1))
+        self.out_r = silent(nn.Conv2d(stream_widths[0], 3 * FOLD**2, 3, padding=1))
 
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate a mixture.
@@ -134,7 +135,7 @@ class LiteNet(nn.Module):
         """
         if any(side % STRIDE for side in mixture.shape[-2:]):
             raise ValueError(f"LiteNet takes sizes that are multiples of {STRIDE}, got {tuple(mixture.shape)}")
-        features = self.stem(F.pixel_unshuffle(mixture, _FOLD))
+        features = self.stem(F.pixel_unshuffle(mixture, FOLD))
         skips = []
         for level, stage in enumerate(self.encoder):
             features = stage(features)
@@ -145,12 +146,12 @@ class LiteNet(nn.Module):
         for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
             l, r = stage(l, r, skip)  # noqa: E741
         return {
-            "transmission": mixture + F.pixel_shuffle(self.out_l(l), _FOLD),
-            "reflection": F.pixel_shuffle(self.out_r(r), _FOLD),
+            "transmission": mixture + F.pixel_shuffle(self.out_l(l), FOLD),
+            "reflection": F.pixel_shuffle(self.out_r(r), FOLD),
         }
 
 
-def _silent(conv: nn.Conv2d) -> nn.Conv2d:
+def silent(conv: nn.Conv2d) -> nn.Conv2d:
     """A convolution that gives nothing until it has learnt to: a deep network without normalisation needs calm."""
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:
@@ -158,8 +159,14 @@ def _silent(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def _check(name: str, values: Sequence[int], length: int) -> None:
-    if len(values) != length:
-        raise UserError(f"model.net.{name} must be {length} whole numbers, got {list(values)}.")
-    for value in values:
-        check_whole_number(f"model.net.{name}", value)
+def check_lengths(**lists: tuple[Sequence[int], int]) -> None:
+    """Each setting by name, and how many whole numbers it must hold.
+
+    Raises:
+        UserError: for another number of them, or one that is not whole and positive.
+    """
+    for name, (values, length) in lists.items():
+        if len(values) != length:
+            raise UserError(f"model.net.{name} must be {length} whole numbers, got {list(values)}.")
+        for value in values:
+            check_whole_number(f"model.net.{name}", value)

@@ -1,0 +1,175 @@
+"""Lite of today: ImageNet features beside the encoder, two streams that exchange, a gain and an offset for each pixel.
+
+Ours. The first lite (:mod:`reflectzoo.methods.lite.net`) added a correction to the mixture; this one multiplies as
+well, since a pane takes a share of the light, and it sees what things are through a frozen EfficientNet-Lite0. All
+of its own arithmetic still happens at a quarter of the size and below, without normalisation and without pooling over
+the picture, so tiles of a large photograph agree with the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError, check_whole_number
+from reflectzoo.methods.lite.net import FOLD, STRIDE, Residual, Up, check_lengths, silent
+from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, efficientnet_lite0
+
+Head = Literal["gain", "residual"]
+Block = Literal["plain", "naf"]
+Features = Literal["efficientnet_lite0", "none"]
+_LEVELS = 5
+"""Maps of the features: strides 2 (not used), 4, 8, 16, 32."""
+
+
+class GatedBlock(nn.Module):
+    """A block of NAFNet without its pooling attention: 1x1, depthwise 3x3, one half times the other, 1x1; starts as x.
+
+    Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, Fig. 3 (c), the attention over the whole picture
+    left out because tiles would not agree; the normalisation is over the channels of each pixel.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _PixelNorm(channels)
+        self.widen = nn.Conv2d(channels, 2 * channels, 1)
+        self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
+        self.narrow = silent(nn.Conv2d(channels, channels, 1))
+        self.norm_2 = _PixelNorm(channels)
+        self.widen_2 = nn.Conv2d(channels, 2 * channels, 1)
+        self.narrow_2 = silent(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> same shape."""
+        first, second = self.depthwise(self.widen(self.norm(x))).chunk(2, 1)
+        x = x + self.narrow(first * second)
+        first, second = self.widen_2(self.norm_2(x)).chunk(2, 1)
+        out: Tensor = x + self.narrow_2(first * second)
+        return out
+
+
+class _PixelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(1, keepdim=True)
+        centred = x - mean
+        spread = (centred.square().mean(1, keepdim=True) + 1e-6).rsqrt()
+        return centred * spread * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+class LiteNet2(nn.Module):
+    """One encoder with ImageNet features beside it, two streams on the way back, T = gain * I + offset.
+
+    Args:
+        widths: channels of the encoder at 1/4, 1/8, 1/16 and 1/32 of the photograph's size.
+        blocks: blocks there.
+        stream_widths: channels of each stream at 1/4, 1/8 and 1/16.
+        stream_blocks: exchanges there.
+        features: ``efficientnet_lite0`` adds its maps to the encoder's by 1x1 convolutions; ``none`` does without.
+        head: ``gain`` gives T = (1 + gain) * I + offset for each pixel and colour; ``residual`` T = I + offset.
+        block: of the encoder, ``plain`` (two 3x3 convolutions) or ``naf`` (:class:`GatedBlock`).
+        negative: exchange what the rectifier drops (YTMT); False exchanges what it keeps.
+        width: scales all widths so that the encoder's first is this; None leaves them as they are.
+
+    Raises:
+        UserError: for lists of another length, numbers that are not whole and positive, or an unknown choice.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (48, 96, 160, 224),
+        blocks: Sequence[int] = (2, 2, 4, 4),
+        stream_widths: Sequence[int] = (40, 64, 80),
+        stream_blocks: Sequence[int] = (2, 2, 2),
+        features: Features = "efficientnet_lite0",
+        head: Head = "gain",
+        block: Block = "plain",
+        negative: bool = True,
+        width: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_lengths(widths=(widths, 4), blocks=(blocks, 4), stream_widths=(stream_widths, 3),
+                      stream_blocks=(stream_blocks, 3))  # fmt: skip
+        for name, value, choices in (("features", features, Features), ("head", head, Head), ("block", block, Block)):
+            if value not in get_args(choices):
+                raise UserError(f"model.net.{name} must be one of {', '.join(get_args(choices))}, got {value!r}.")
+        if width is not None:
+            check_whole_number("model.net.width", width)
+            factor = width / widths[0]
+            widths, stream_widths = (
+                [max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths)
+            )
+        self.head = head
+        kind = Residual if block == "plain" else GatedBlock
+        self.stem = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(
+            nn.Sequential(*(kind(wide) for _ in range(count))) for wide, count in zip(widths, blocks, strict=True)
+        )
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
+        incoming = (stream_widths[1], stream_widths[2], widths[3])
+        self.decoder = nn.ModuleList(
+            Up(come, skip, wide, count, negative)
+            for come, skip, wide, count in zip(incoming, widths[:3], stream_widths, stream_blocks, strict=True)
+        )
+        self.features = EfficientNetLite0(_LEVELS) if features != "none" else None
+        self.seen = nn.ModuleList(
+            silent(nn.Conv2d(channels, wide, 1)) for channels, wide in zip(CHANNELS[1:], widths, strict=True)
+        ) if features != "none" else nn.ModuleList()  # fmt: skip
+        out = 3 * FOLD**2
+        self.out_l = silent(nn.Conv2d(stream_widths[0], out * (2 if head == "gain" else 1), 3, padding=1))
+        self.out_r = silent(nn.Conv2d(stream_widths[0], out, 3, padding=1))
+
+    def start(self) -> None:
+        """Put ImageNet's weights into the features, for a training from the beginning.
+
+        Raises:
+            UserError: if they are not installed, or are not the published ones.
+        """
+        if self.features is not None:
+            self.features.load_state_dict(efficientnet_lite0(_LEVELS).state_dict())
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate a mixture.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1]; H and W multiples of :data:`STRIDE` (the module pads,
+                ``model.stride``).
+
+        Returns:
+            ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
+
+        Raises:
+            ValueError: for another size.
+        """
+        if any(side % STRIDE for side in mixture.shape[-2:]):
+            raise ValueError(f"LiteNet2 takes sizes that are multiples of {STRIDE}, got {tuple(mixture.shape)}")
+        known: list[Tensor] = self.features(mixture)[1:] if self.features is not None else []
+        features = self.stem(F.pixel_unshuffle(mixture, FOLD))
+        skips = []
+        for level, stage in enumerate(self.encoder):
+            if known:
+                features = features + self.seen[level](known[level])
+            features = stage(features)
+            if level < len(self.down):
+                skips.append(features)
+                features = self.down[level](features)
+        l = r = features  # noqa: E741
+        for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
+            l, r = stage(l, r, skip)  # noqa: E741
+        correction = F.pixel_shuffle(self.out_l(l), FOLD)
+        if self.head == "gain":
+            offset, gain = correction.chunk(2, 1)
+            correction = torch.addcmul(offset, gain, mixture)
+        return {"transmission": mixture + correction, "reflection": F.pixel_shuffle(self.out_r(r), FOLD)}

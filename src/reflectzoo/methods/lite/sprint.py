@@ -1,0 +1,439 @@
+"""Train lite by the clock: everything in memory, nothing between the pictures and the network.
+
+    python -m reflectzoo.methods.lite.sprint outputs/lite --photos PHOTOS/train --pairs PAIRS … --minutes 60
+
+Photographs and real pairs are decoded once and stay on the device as bytes; crops, mixtures, network, loss and
+optimiser run there one after the other. The rate follows a cosine of the time that is left, so the run ends when it
+has to. Into its folder it writes, every few minutes, ``last.pt`` (all that is needed to go on: call it again),
+``average-*.safetensors`` (the averaged weights, 16 bits, in pieces below 16 MiB) and a line of ``log.csv``. On a GPU it
+computes in bfloat16.
+
+    python -m reflectzoo.methods.lite.sprint outputs/lite --pack lite.safetensors
+
+makes one file of the averaged weights as ``reflectzoo remove --weights`` and the package read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.config import build, compose_config
+from reflectzoo.data.synthesis import CEILNetSynthesis, GlassSynthesis, Synthesis
+from reflectzoo.errors import UserError
+from reflectzoo.methods.lite.net_2 import LiteNet2
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_PIECE = 15 * 2**20
+_FLOOR = 1e-4
+"""Added to the mean squared error under the logarithm: 40 dB are good enough."""
+
+
+class Bank(NamedTuple):
+    """Pictures in memory, (3, H, W) bytes each; ``scenes`` holds the pairs (mixture, transmission) of each scene."""
+
+    photos: list[Tensor]
+    scenes: list[list[tuple[Tensor, Tensor]]]
+
+
+class Crops(NamedTuple):
+    """One batch, (B, 3, S, S) float in [0, 1]; ``known`` (B,) says whose reflection is true."""
+
+    mixture: Tensor
+    transmission: Tensor
+    reflection: Tensor
+    known: Tensor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; 0 when done or stopped cleanly."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reflectzoo.methods.lite.sprint", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("out", type=Path, help="folder of this run; an existing one is continued")
+    parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument(
+        "--pairs", type=Path, nargs="*", default=[], help="folders with blended/ and transmission_layer/"
+    )
+    parser.add_argument("--val-pairs", type=Path, help="pairs to choose by")
+    parser.add_argument("--val-photos", type=Path, help="photographs to choose by, blended once and for all")
+    parser.add_argument("--start", type=Path, help="weights to begin with: a file of lite or lite_1")
+    parser.add_argument("--minutes", type=float, default=60, help="of this run, all its parts together")
+    parser.add_argument("--crop", type=int, nargs=2, default=(160, 160), metavar=("FIRST", "LAST"))
+    parser.add_argument("--grow-at", type=float, default=0.7, help="share of the time after which crops are LAST")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--real", type=float, default=0.4, help="share of real pairs")
+    parser.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights")
+    parser.add_argument("--report", type=float, default=10, help="minutes between two lines of the log")
+    parser.add_argument("--net", default="{}", help="settings of the network as JSON")
+    parser.add_argument("--seed", type=int, default=2018)
+    wanted = parser.parse_args(argv)
+    try:
+        _Run(wanted).go()
+    except UserError as fault:
+        print(fault, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+class _Run:
+    def __init__(self, wanted: argparse.Namespace) -> None:
+        self.wanted = wanted
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(wanted.seed)
+        self.rng = np.random.default_rng(wanted.seed)
+        settings = json.loads(wanted.net)
+        net = LiteNet2(**settings)
+        if wanted.start is None:
+            net.start()
+        else:
+            warm_start(net, read_state(wanted.start))
+        self.net = net.to(self.device).to(memory_format=torch.channels_last).train()
+        if self.device.type == "cpu":
+            pointwise_as_products(self.net)
+        self.learning = [each for each in self.net.parameters() if each.requires_grad]
+        self.average = [each.detach().clone() for each in self.learning]
+        self.optimizer = torch.optim.AdamW(
+            self.learning, lr=wanted.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        self.step, self.spent, self.seen = 0, 0.0, 0
+        self.synthesis: Synthesis = build(compose_config(["synthesis=lite"]).synthesis).to(self.device)
+        self.wanted.out.mkdir(parents=True, exist_ok=True)
+        if (self.wanted.out / "last.pt").is_file():
+            self._resume()
+        self.bank = load_bank(wanted.photos, wanted.pairs, self.device)
+        self.validation = Validation(wanted.val_photos, wanted.val_pairs, self.device)
+        self.stopped = False
+
+    def go(self) -> None:
+        """Until the time is over, or a signal says so."""
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: setattr(self, "stopped", True))
+        total = self.wanted.minutes * 60
+        begun, before = time.monotonic(), self.spent
+        reported = self.spent
+        losses: list[Tensor] = []
+        if self.step == 0:
+            self._report(math.nan)
+            begun = time.monotonic()
+        while self.spent < total and not self.stopped:
+            share = self.spent / total
+            warm = min((self.step + 1) / 100, 1.0)
+            rate = self.wanted.lr * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            side = self.wanted.crop[0] if share < self.wanted.grow_at else self.wanted.crop[1]
+            batch = max(round(self.wanted.batch * (self.wanted.crop[0] / side) ** 2), 2)
+            losses.append(self._learn(self.draw(batch, side)))
+            self.spent = before + time.monotonic() - begun
+            if self.spent - reported >= self.wanted.report * 60:
+                self._report(float(torch.stack(losses).mean()))
+                # Looking is not training: its time does not count.
+                begun, before, reported, losses = time.monotonic(), self.spent, self.spent, []
+        self._report(float(torch.stack(losses).mean()) if losses else math.nan)
+
+    def draw(self, count: int, side: int) -> Crops:
+        """Crops of the bank, blended where they are not real."""
+        real = int(self.rng.binomial(count, self.wanted.real)) if self.bank.scenes else 0
+        made = count - real
+        mixtures, truths, reflections = [], [], []
+        if made:
+            behind = torch.stack([self._photo(side) for _ in range(made)])
+            ahead = torch.stack([self._photo(side) for _ in range(made)])
+            seeds = self.rng.integers(2**62, size=made).tolist()
+            blend = self.synthesis(behind, ahead, seeds)
+            mixtures, truths, reflections = [blend.mixture], [blend.transmission], [blend.reflection]
+        if real:
+            pairs = [self._pair(side) for _ in range(real)]
+            mixtures.append(torch.stack([mixture for mixture, _ in pairs]))
+            truths.append(torch.stack([truth for _, truth in pairs]))
+            reflections.append(torch.zeros_like(truths[-1]))
+        known = torch.arange(count, device=self.device) < made
+        return Crops(torch.cat(mixtures), torch.cat(truths), torch.cat(reflections), known)
+
+    def _photo(self, side: int) -> Tensor:
+        (crop,) = self._crop(
+            (self.bank.photos[self.rng.integers(len(self.bank.photos))],), side, self.rng.random() < 0.4
+        )
+        return crop
+
+    def _pair(self, side: int) -> Sequence[Tensor]:
+        scene = self.bank.scenes[self.rng.integers(len(self.bank.scenes))]
+        return self._crop(scene[self.rng.integers(len(scene))], side, self.rng.random() < 0.4)
+
+    def _crop(self, pictures: Sequence[Tensor], side: int, smaller: bool) -> list[Tensor]:
+        """The same place of each picture, sometimes at a smaller scale, mirrored at random."""
+        height, width = pictures[0].shape[-2:]
+        reach = min(height, width)
+        taken = int(min(side * self.rng.uniform(1, 1.8), reach)) if smaller else side
+        if taken > reach:
+            taken = reach
+        top, left = self.rng.integers(height - taken + 1), self.rng.integers(width - taken + 1)
+        crops = [each[:, top : top + taken, left : left + taken].float().div_(255) for each in pictures]
+        if taken != side:
+            crops = [
+                F.interpolate(each[None], (side, side), mode="bilinear", antialias=taken > side)[0] for each in crops
+            ]
+        if self.rng.random() < 0.5:
+            crops = [each.flip(-1) for each in crops]
+        return crops
+
+    def _learn(self, crops: Crops) -> Tensor:
+        mixture = crops.mixture.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            outputs = self.net(mixture)
+        loss = loss_of(outputs["transmission"].float(), outputs["reflection"].float(), crops)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.learning, 1.0, foreach=True)
+        self.optimizer.step()
+        self.step, self.seen = self.step + 1, self.seen + len(mixture)
+        decay = min(self.wanted.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [each.detach() for each in self.learning], 1 - decay)
+        return loss.detach()
+
+    def _report(self, loss: float) -> None:
+        """Validate the average, log, save."""
+        kept = [each.detach().clone() for each in self.learning]
+        with torch.no_grad():
+            for each, mean in zip(self.learning, self.average, strict=True):
+                each.copy_(mean)
+        scores = self.validation.score(self.net)
+        state = {name: value.detach().half().cpu().contiguous() for name, value in self.net.state_dict().items()}
+        with torch.no_grad():
+            for each, raw in zip(self.learning, kept, strict=True):
+                each.copy_(raw)
+        line = {"minutes": round(self.spent / 60, 1), "step": self.step, "crops": self.seen, "loss": round(loss, 5)}
+        line |= {name: round(value, 3) for name, value in scores.items()}
+        path = self.wanted.out / "log.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(line))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(line)
+        print(line, flush=True)  # noqa: T201
+        write_pieces(self.wanted.out, state)
+        _replace(
+            self.wanted.out / "last.pt",
+            {
+                "net": self.net.state_dict(),
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "counts": (self.step, self.spent, self.seen),
+                "numpy": json.dumps(self.rng.bit_generator.state),
+            },
+        )
+
+    def _resume(self) -> None:
+        state = torch.load(self.wanted.out / "last.pt", map_location=self.device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        for mine, theirs in zip(self.average, state["average"], strict=True):
+            mine.copy_(theirs)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.spent, self.seen = state["counts"]
+        self.rng.bit_generator.state = json.loads(state["numpy"])
+
+
+def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
+    """Absolute error, its logarithm per picture (what PSNR is), edges and structure of T; absolute error of R."""
+    error = transmission - crops.transmission
+    squares = error.square().mean((1, 2, 3))
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    known = crops.known.float()
+    other = ((reflection - crops.reflection).abs().mean((1, 2, 3)) * known).sum() / known.sum().clamp_min(1)
+    return (
+        error.abs().mean()
+        + 0.05 * (squares + _FLOOR).log().mean()
+        + 0.5 * edges
+        + 0.15 * (1 - _ssim(transmission, crops.transmission))
+        + 0.2 * other
+    )
+
+
+def _ssim(one: Tensor, other: Tensor) -> Tensor:
+    """Mean SSIM in an even window of 8 pixels, on the mean of the colours: enough to learn by, and cheap."""
+    a, b = one.mean(1, keepdim=True), other.mean(1, keepdim=True)
+    mean_a, mean_b, squares, product = F.avg_pool2d(
+        torch.cat((a, b, a * a + b * b, a * b), 1).contiguous(), 8, 4
+    ).chunk(4, 1)
+    both = mean_a * mean_b
+    power = mean_a.square() + mean_b.square()
+    light = (2 * both + 1e-4) / (power + 1e-4)
+    return (light * (2 * (product - both) + 9e-4) / (squares - power + 9e-4)).mean()
+
+
+class Validation:
+    """What a run is judged by: real pairs to choose by, held-out mixtures, and photographs without a reflection."""
+
+    def __init__(self, photos: Path | None, pairs: Path | None, device: torch.device) -> None:
+        self.device = device
+        scenes = load_bank([], [pairs], torch.device("cpu")).scenes if pairs else []
+        self.pairs = [pair for scene in scenes for pair in scene]
+        self.made: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        if photos:
+            bank = [_square(each) for each in load_bank([photos], [], torch.device("cpu")).photos[:48]]
+            half = len(bank) // 2
+            for name, model in (("ceilnet", CEILNetSynthesis()), ("glass", GlassSynthesis())):
+                blends = [model(bank[each][None], bank[each + half][None], [each]) for each in range(half)]
+                self.made[name] = [(each.mixture[0], each.transmission[0]) for each in blends]
+            self.made["clear"] = [(each, each) for each in bank[:half]]
+
+    @torch.no_grad()
+    def score(self, net: LiteNet2) -> dict[str, float]:
+        """Mean PSNR of each set; of the real one also the gain over the untouched input."""
+        net.eval()
+        result: dict[str, float] = {}
+        if self.pairs:
+            pairs = [(mixture.float() / 255, truth.float() / 255) for mixture, truth in self.pairs]
+            result["real"] = self._mean(net, pairs)
+            result["real_gain"] = result["real"] - float(np.mean([_psnr(*pair) for pair in pairs]))
+        for name, made in self.made.items():
+            result[name] = self._mean(net, made)
+        net.train()
+        return result
+
+    def _mean(self, net: LiteNet2, pairs: list[tuple[Tensor, Tensor]]) -> float:
+        return float(np.mean([_psnr(separate(net, mixture, self.device), truth) for mixture, truth in pairs]))
+
+
+def separate(net: LiteNet2, mixture: Tensor, device: torch.device) -> Tensor:
+    """The transmission of one picture (3, H, W) of any size, on the CPU."""
+    height, width = mixture.shape[-2:]
+    padded = F.pad(mixture[None].to(device), (0, -width % 32, 0, -height % 32), mode="replicate")
+    out = net(padded.contiguous(memory_format=torch.channels_last))["transmission"]
+    return cast(Tensor, out[0, :, :height, :width].clamp(0, 1).float().cpu())
+
+
+def _psnr(one: Tensor, other: Tensor) -> float:
+    return float(-10 * (one - other).square().mean().clamp_min(1e-6).log10())
+
+
+def _square(photo: Tensor) -> Tensor:
+    """The middle 224x224, as floats in [0, 1]."""
+    top, left = ((size - 224) // 2 for size in photo.shape[-2:])
+    return photo[:, top : top + 224, left : left + 224].float() / 255
+
+
+def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.device) -> Bank:
+    """Decode everything once.
+
+    Raises:
+        UserError: if a folder is not there or holds no picture, or a truth is missing.
+    """
+    found = [path for folder in photos for path in _pictures(folder)]
+    scenes: dict[tuple[Path, str], list[tuple[Tensor, Tensor]]] = {}
+    for folder in pairs:
+        for path in _pictures(folder / "blended"):
+            truth = folder / "transmission_layer" / path.name
+            if not truth.is_file():
+                raise UserError(f"{path} has no truth: {truth} is not there.")
+            # SCENE-N: several mixtures of one scene, which is no likelier for having more of them.
+            pair = (_bytes(path).to(device), _bytes(truth).to(device))
+            scenes.setdefault((folder, path.stem.rpartition("-")[0] or path.stem), []).append(pair)
+    return Bank([_bytes(path).to(device) for path in found], list(scenes.values()))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder.")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise UserError(f"{folder} holds no picture ({', '.join(sorted(_SUFFIXES))}).")
+    return found
+
+
+def _bytes(path: Path) -> Tensor:
+    with Image.open(path) as picture:
+        pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def write_pieces(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Write weights as ``average-1-of-N.safetensors``, none of them above 15 MiB unless one tensor alone is."""
+    pieces: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, value in state.items():
+        size += value.nbytes
+        if size > _PIECE and pieces[-1]:
+            pieces.append({})
+            size = value.nbytes
+        pieces[-1][name] = value
+    for number, piece in enumerate(pieces, start=1):
+        path = folder / f"average-{number}-of-{len(pieces)}.safetensors"
+        save_file(piece, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The network's weights, in 32 bits: of a ``.safetensors`` file, or of the pieces in a run's folder.
+
+    Raises:
+        UserError: if there are none, or a piece is missing.
+    """
+    files = sorted(path.glob("average-*.safetensors")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise UserError(f"{path} is neither a file of weights nor the folder of a sprint with average-*.safetensors.")
+    if path.is_dir() and not files[0].stem.endswith(f"-of-{len(files)}"):
+        raise UserError(f"{path} lacks some pieces of its weights: {files[0].name} is one of {len(files)} there.")
+    state = {name: value for file in files for name, value in load_file(file).items()}
+    return {name.removeprefix("net."): value.float() for name, value in state.items()}
+
+
+def warm_start(net: LiteNet2, state: dict[str, Tensor]) -> None:
+    """Take over what fits: all of a lite, or a lite_1, whose output becomes the offset and whose gain begins at 0.
+
+    Raises:
+        UserError: if the weights are of neither.
+    """
+    if not any(name.startswith("features.") for name in state):
+        net.start()
+    mine = net.state_dict()
+    if unknown := set(state) - set(mine):
+        raise UserError(f"These weights are not lite's: {sorted(unknown)[0]} is unknown.")
+    for name, value in state.items():
+        if value.shape == mine[name].shape:
+            mine[name].copy_(value)
+        elif name.startswith("out_l.") and value.shape[1:] == mine[name].shape[1:]:
+            mine[name][: len(value)].copy_(value)
+        else:
+            raise UserError(f"{name} is {tuple(value.shape)} in these weights, {tuple(mine[name].shape)} here.")
+
+
+def pointwise_as_products(net: nn.Module) -> None:
+    """Make every 1x1 convolution a matrix product: on one thread PyTorch's own is slow for small batches."""
+
+    def product(conv: nn.Conv2d, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
+
+    for conv in net.modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1):
+            conv.forward = partial(product, conv)  # type: ignore[method-assign]
+
+
+def _replace(path: Path, state: object) -> None:
+    beside = path.with_suffix(".part")
+    torch.save(state, beside)
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

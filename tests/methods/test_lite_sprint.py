@@ -1,0 +1,141 @@
+"""The sprint: trains by the clock, goes on where it stopped, begins with an older lite, and draws what it should."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from reflectzoo.errors import UserError
+from reflectzoo.methods.lite import sprint
+from reflectzoo.methods.lite.net import LiteNet
+from reflectzoo.methods.lite.net_2 import LiteNet2
+
+NARROW = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "stream_widths": [4, 4, 4], "stream_blocks": [1, 1, 1]}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photographs, and three pairs of two scenes whose mixtures are their truths, brighter by 20."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name in ("photos", "pairs/blended", "pairs/transmission_layer"):
+        (root / name).mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 255, (80, 90, 3), dtype=np.uint8)).save(root / "photos" / f"{number}.png")
+    for name in ("1-1", "1-2", "lamp"):
+        truth = rng.integers(0, 200, (70, 72, 3), dtype=np.uint8)
+        Image.fromarray(truth).save(root / "pairs" / "transmission_layer" / f"{name}.png")
+        Image.fromarray(truth + np.uint8(20)).save(root / "pairs" / "blended" / f"{name}.png")
+    return root
+
+
+def arguments(pictures: Path, out: Path, *more: str, minutes: float = 0.01) -> list[str]:
+    return [
+        str(out), "--photos", str(pictures / "photos"), "--pairs", str(pictures / "pairs"), "--val-pairs",
+        str(pictures / "pairs"), "--minutes", str(minutes), "--crop", "32", "64", "--grow-at", "0.5", "--batch", "4",
+        "--net", json.dumps(NARROW), *more,
+    ]  # fmt: skip
+
+
+def test_it_trains_stops_by_the_clock_and_goes_on(pictures: Path, tmp_path: Path) -> None:
+    assert sprint.main(arguments(pictures, tmp_path)) == 0
+    first = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert float(first[0]["minutes"]) == 0
+    assert int(first[-1]["step"]) > 0
+    assert float(first[-1]["real_gain"]) == pytest.approx(float(first[-1]["real"]) - 22.11, abs=0.02)
+    assert sprint.main(arguments(pictures, tmp_path, minutes=0.02)) == 0
+    second = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert int(second[-1]["step"]) > int(first[-1]["step"])
+    net = LiteNet2(**NARROW)
+    sprint.warm_start(net, sprint.read_state(tmp_path))
+    assert net.out_l.weight.abs().max() > 0
+
+
+def test_it_begins_with_lite_1_and_says_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    old = LiteNet(**NARROW)
+    for each in old.parameters():
+        torch.nn.init.normal_(each, std=0.1)
+    save_file({f"net.{name}": value for name, value in old.state_dict().items()}, tmp_path / "old.safetensors")
+    new = LiteNet2(**NARROW)
+    sprint.warm_start(new, sprint.read_state(tmp_path / "old.safetensors"))
+    mixture = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for layer in ("transmission", "reflection"):
+            torch.testing.assert_close(new(mixture)[layer], old(mixture)[layer])
+
+
+def test_pieces_are_small_and_a_missing_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sprint, "_PIECE", 5000)
+    state = {f"{number}": torch.full((1000,), float(number)).half() for number in range(5)}
+    sprint.write_pieces(tmp_path, state)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == [f"average-{number}-of-3.safetensors" for number in (1, 2, 3)]
+    assert all(file.stat().st_size < 5500 for file in files)
+    read = sprint.read_state(tmp_path)
+    assert {name: value[0].item() for name, value in read.items()} == {str(number): number for number in range(5)}
+    files[1].unlink()
+    with pytest.raises(UserError, match="lacks some pieces"):
+        sprint.read_state(tmp_path)
+
+
+def test_pairs_are_cut_at_one_place_and_scenes_are_equally_likely(pictures: Path) -> None:
+    bank = sprint.load_bank([], [pictures / "pairs"], torch.device("cpu"))
+    assert sorted(len(scene) for scene in bank.scenes) == [1, 2]
+    run = sprint._Run.__new__(sprint._Run)
+    run.rng, run.bank = np.random.default_rng(0), bank
+    for _ in range(20):
+        mixture, truth = run._pair(32)
+        assert mixture.shape == truth.shape == (3, 32, 32)
+        torch.testing.assert_close(mixture - truth, torch.full_like(truth, 20 / 255), atol=1e-4, rtol=0)
+
+
+def test_products_are_the_convolutions_they_replace() -> None:
+    torch.manual_seed(0)
+    net = LiteNet2(**NARROW)
+    for each in net.parameters():
+        torch.nn.init.normal_(each, std=0.1)
+    mixture = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        before = net(mixture)["transmission"]
+        sprint.pointwise_as_products(net)
+        torch.testing.assert_close(net(mixture)["transmission"], before)
+
+
+def test_the_loss_is_zero_information_at_the_truth() -> None:
+    """At the truth only the floor of the logarithm remains, and any change costs."""
+    truth = torch.rand(2, 3, 32, 32)
+    crops = sprint.Crops(truth, truth, torch.zeros_like(truth), torch.tensor([True, False]))
+    best = sprint.loss_of(truth, torch.zeros_like(truth), crops)
+    assert best.item() == pytest.approx(0.05 * np.log(1e-4), abs=1e-4)
+    assert sprint.loss_of(truth + 0.01, torch.zeros_like(truth), crops) > best
+    reflected = torch.zeros_like(truth)
+    reflected[1] = 0.5  # nobody knows this sample's reflection
+    assert sprint.loss_of(truth, reflected, crops).item() == pytest.approx(best.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["no folder", "no truth", "other weights"])
+def test_mistakes_in_one_sentence(
+    fault: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more: list[str] = []
+    if fault == "no folder":
+        more, words = ["--photos", str(tmp_path / "nowhere")], "is not a folder"
+    elif fault == "no truth":
+        (tmp_path / "lone" / "blended").mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / "lone" / "blended" / "1.png")
+        more, words = ["--pairs", str(tmp_path / "lone")], "has no truth"
+    else:
+        save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+        more, words = ["--start", str(tmp_path / "other.safetensors")], "not lite's"
+    assert sprint.main(arguments(pictures, tmp_path / "out", *more)) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
