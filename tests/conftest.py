@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,3 +87,15 @@ def command(*arguments: str, cwd: Path, timeout: float = 240, **environment: str
         check=False,
     )
     return Run(done.returncode, done.stdout, done.stderr, cwd)
+
+
+@pytest.fixture
+def layers() -> Callable[..., tuple[Any, ...]]:
+    """Random images in [0, 1)."""
+    import torch  # after the settings above, which it reads
+
+    def draw(number: int, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(seed)
+        return tuple(torch.rand(shape, generator=generator, dtype=dtype) for _ in range(number))
+
+    return draw

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reflectzoo.core.module import ReflectionModule
     from reflectzoo.inference.api import separate
+    from reflectzoo.training.module import ReflectionModule
 
 __version__ = "0.1.0"
 __all__ = ["create_model", "list_models", "load_model", "separate"]
@@ -40,7 +40,8 @@ def create_model(name: str, *overrides: str) -> ReflectionModule:
     Raises:
         UserError: if there is no such method or setting.
     """
-    from reflectzoo.config import build, compose_config, plain, user_sentences
+    from reflectzoo.cli import user_sentences
+    from reflectzoo.config import build, compose_config, plain
 
     words = [f"model={name}", *overrides]
     with user_sentences(*words):

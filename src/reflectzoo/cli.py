@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserError
@@ -103,6 +104,20 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[
     if type(error).__name__ == "MisconfigurationException":
         return _first_line(error), 2
     return None
+
+
+@contextmanager
+def user_sentences(*overrides: str) -> Iterator[None]:
+    """Turn what Hydra says of a wrong name or value into the sentence that the command line would print."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        told = sentence(error, overrides)
+        if told is None:
+            raise
+        raise UserError(told[0]) from error
 
 
 def _chain(error: BaseException) -> Iterable[BaseException]:

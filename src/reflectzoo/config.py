@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +28,7 @@ def register_resolvers() -> None:
 
 def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str | None, now: str) -> str:
     """A new folder for a new run; the newest run's own folder when it is to be resumed."""
-    from reflectzoo.core.checkpoints import newest_run
+    from reflectzoo.weights.read import newest_run
 
     choice = str(experiment or model)
     if ckpt_path == "last":
@@ -67,23 +66,6 @@ def compose_config(overrides: Sequence[str], config_name: str = "train") -> Dict
         previous.hydra = saved
 
 
-@contextmanager
-def user_sentences(*overrides: str) -> Iterator[None]:
-    """Turn what Hydra says of a wrong name or value into the sentence that the command line would print."""
-    from reflectzoo.cli import sentence
-    from reflectzoo.errors import UserError
-
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        told = sentence(error, overrides)
-        if told is None:
-            raise
-        raise UserError(told[0]) from error
-
-
 def build(config: DictConfig, **extra: Any) -> Any:
     """Instantiate one part of the configuration, with further ready-made arguments."""
     return instantiate(config, **extra)
@@ -105,6 +87,9 @@ def build_from_record(record: dict[str, Any]) -> Any:
     Raises:
         ValueError: if it names a target outside the libraries that the zoo's own configurations use.
     """
+    from reflectzoo.weights.moved import with_current_names
+
+    record = with_current_names(record)
     _check_targets(record)
     return instantiate(OmegaConf.create(record))
 

@@ -40,6 +40,16 @@ def check_whole_number(name: str, value: object, least: int = 1) -> None:
         raise UserError(f"{name} must be a whole number from {least} on, got {value!r}.")
 
 
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless a configured word is one of those that mean something.
+
+    Raises:
+        UserError: naming the option and the choices.
+    """
+    if value not in choices:
+        raise UserError(f"{name} is '{value}', but must be one of: {', '.join(choices)}.")
+
+
 class TrainingError(Exception):
     """Training cannot go on (a loss became NaN, a disk is full). Same manners as :class:`UserError`, status 1."""
 

@@ -14,7 +14,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="train")
 def _main(config: DictConfig) -> None:
     # Imported late, so that completion and --help answer at once.
-    from reflectzoo.training import train
+    from reflectzoo.training.run import train
 
     train(config)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reflectzoo.core.batch import Batch, check_batch
-from reflectzoo.data.datasets.sequences import Motion, PathPattern
+from reflectzoo.data.datasets.path_patterns import PathPattern
+from reflectzoo.data.datasets.windows import Motion
 from reflectzoo.data.modules.sequences import SEQ1K_ALL, SEQ1K_TRAIN, Seq1K, SyntheticSequences
 from reflectzoo.data.sampler import SampleKey
 from reflectzoo.data.seeding import generator

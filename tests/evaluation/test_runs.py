@@ -20,13 +20,14 @@ import reflectzoo
 from reflectzoo.config import build, choices, compose_config
 from reflectzoo.data.modules.pairs import PlainPairs
 from reflectzoo.evaluation.benchmark import Benchmark
-from reflectzoo.evaluation.entries import PredictionsEntry, from_checkpoint
+from reflectzoo.evaluation.candidates import from_checkpoint
+from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import read_results
 from reflectzoo.evaluation.runner import evaluate as evaluate_in_python
 from reflectzoo.evaluation.scorer import Scorer
 from reflectzoo.inference.convert import convert
-from reflectzoo.weights import records
+from reflectzoo.weights.records import records
 from tests.conftest import command
 from tests.data import layouts
 from tests.evaluation.conftest import SIZES, Evaluate, Evaluated, make_pairs, noise, save, write_checkpoint

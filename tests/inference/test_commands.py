@@ -15,7 +15,8 @@ from PIL import Image
 
 import reflectzoo
 from reflectzoo.__main__ import COMMANDS, main
-from reflectzoo.inference import batch, files
+from reflectzoo.inference import batch
+from reflectzoo.photo import files
 
 TINY = ["--model", "ytmt_pcs", "--untrained", "--override", "model.net.width=4"]
 

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 import reflectzoo
 from reflectzoo.__main__ import main
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.inference import export as exporting
 from reflectzoo.inference.export import ExportError, export, mean_of_blocks
@@ -23,6 +22,7 @@ from reflectzoo.inference.onnx import OnnxSeparator, Session
 from reflectzoo.inference.separator import Separator
 from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.reconstruction import ReconstructionLoss
+from reflectzoo.training.module import ReflectionModule
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

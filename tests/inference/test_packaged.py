@@ -14,16 +14,17 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 import reflectzoo
-from reflectzoo import weights
 from reflectzoo.__main__ import main
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.data.modules.sample import SamplePhotos
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.inference.models import read_safetensors
-from reflectzoo.weights import DownloadError, records
+from reflectzoo.training.module import ReflectionModule
+from reflectzoo.weights import records as records_module
+from reflectzoo.weights.download import DownloadError
+from reflectzoo.weights.records import records
 
 
-def record() -> weights.WeightRecord:
+def record() -> records_module.WeightRecord:
     return next(each for each in records() if each.default)
 
 
@@ -46,7 +47,7 @@ def mixtures() -> list[tuple[Tensor, Tensor]]:
 
 def test_what_is_said_is_in_the_package() -> None:
     packaged = record()
-    path = weights.locate(packaged)
+    path = records_module.locate(packaged)
     assert path.stat().st_size == packaged.size <= 25e6
     _, metadata = read_safetensors(path)
     assert json.loads(metadata["record"])["model"] == packaged.model == "lite"
@@ -66,14 +67,14 @@ def test_it_loads_in_a_second() -> None:
 def test_a_damaged_file_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packaged = record()
     for suffix in (".json", ".safetensors"):
-        shutil.copy(weights.RECORDS / f"lite{suffix}", tmp_path)
+        shutil.copy(records_module.RECORDS / f"lite{suffix}", tmp_path)
     damaged = tmp_path / packaged.file
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    monkeypatch.setattr(weights, "RECORDS", tmp_path)
+    monkeypatch.setattr(records_module, "RECORDS", tmp_path)
     with pytest.raises(DownloadError, match="sha256"):
-        weights.locate(packaged)
+        records_module.locate(packaged)
 
 
 def test_better_than_the_mixture(lite: ReflectionModule) -> None:

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import reflectzoo
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.inference import models
-from reflectzoo.inference.picture import Picture
 from reflectzoo.inference.separator import Separator
+from reflectzoo.photo.model import Picture
+from reflectzoo.training.module import ReflectionModule
 
 RNG = np.random.default_rng(0)
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import reflectzoo
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.inference import tiles
 from reflectzoo.inference.separator import Separator, difference, parse_bytes
-from reflectzoo.inference.tiles import STRIDE, Where, WholeView, bytes_per_pixel, plan_tiles, reduced, spans, window
+from reflectzoo.inference.tiles import STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, window
+from reflectzoo.inference.whole_view import Where, WholeView
+from reflectzoo.training.module import ReflectionModule
 
 
 @settings(max_examples=200, deadline=None)

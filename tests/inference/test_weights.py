@@ -15,12 +15,14 @@ import torch
 from torch import nn
 
 import reflectzoo
-from reflectzoo import weights
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.inference import models
 from reflectzoo.inference.convert import convert
-from reflectzoo.weights import DownloadError, WeightRecord, download, locate, records
+from reflectzoo.training.module import ReflectionModule
+from reflectzoo.weights import download as download_module
+from reflectzoo.weights import records as records_module
+from reflectzoo.weights.download import DownloadError, download
+from reflectzoo.weights.records import WeightRecord, locate, records
 
 
 def small(name: str, *overrides: str) -> ReflectionModule:
@@ -113,7 +115,7 @@ def test_weights_of_the_authors_need_the_real_vgg(tmp_path: Path, monkeypatch: p
     model = small("ytmt_ucs", "model.net.width=4", "model.vgg=random")
     source = authors_file(model, tmp_path / "authors.pt")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(weights, "reachable", lambda *arguments: False)
+    monkeypatch.setattr(download_module, "reachable", lambda *arguments: False)
     with pytest.raises(DownloadError, match="vgg19"):
         reflectzoo.load_model(source)
     assert reflectzoo.load_model("ytmt_ucs", source, "model.vgg=random").vgg_used is not None
@@ -174,14 +176,14 @@ def test_the_package_s_records_are_sound() -> None:
         assert record.licence
         assert record.available or record.source
         if record.file:
-            assert hashlib.sha256((weights.RECORDS / record.file).read_bytes()).hexdigest() == record.sha256
+            assert hashlib.sha256((records_module.RECORDS / record.file).read_bytes()).hexdigest() == record.sha256
 
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "records"
     folder.mkdir()
-    monkeypatch.setattr(weights, "RECORDS", folder)
+    monkeypatch.setattr(records_module, "RECORDS", folder)
     return folder
 
 

@@ -54,14 +54,3 @@ class SmallVGG(nn.Module):
 @pytest.fixture
 def small_vgg() -> SmallVGG:
     return SmallVGG()
-
-
-@pytest.fixture
-def layers() -> Callable[..., tuple[Tensor, ...]]:
-    """Random images in [0, 1)."""
-
-    def draw(number: int, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(seed)
-        return tuple(torch.rand(shape, generator=generator, dtype=dtype) for _ in range(number))
-
-    return draw

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.multiprocessing import spawn
 
 from reflectzoo.losses import AdversarialLoss, ExclusionLoss, PixelLoss
-from reflectzoo.losses.reduce import masked_batch_mean, masked_mean
+from reflectzoo.ops.distributed import masked_batch_mean, masked_mean
 
 MASKS = {"uneven": [True, True, False, True], "one side only": [False, False, True, True], "nobody": [False] * 4}
 TERMS = ("exclusion", "rasgan", "pixel", "discriminator", "smaller candidate")

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from reflectzoo.errors import UserError
-from reflectzoo.losses.pixel import PixelLoss, forward_differences, gradient_loss, l1_loss, mse_loss
+from reflectzoo.losses.pixel import PixelLoss, gradient_loss, l1_loss, mse_loss
 from reflectzoo.losses.reconstruction import ReconstructionLoss, reconstruction_loss
+from reflectzoo.ops.gradients import forward_differences
 
 CORNER = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
 ZERO = torch.zeros(1, 1, 2, 2)

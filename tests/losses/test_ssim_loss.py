@@ -11,15 +11,9 @@ from scipy.ndimage import convolve
 from skimage.filters import sobel
 
 from reflectzoo.errors import UserError
-from reflectzoo.losses.ssim import (
-    SSIMLoss,
-    StructureLoss,
-    gradient_truth,
-    ssim_loss,
-    ssim_map,
-    structure_loss,
-    structure_map,
-)
+from reflectzoo.losses.ssim import SSIMLoss, ssim_loss
+from reflectzoo.methods.corrn.structure import StructureLoss, gradient_truth, structure_loss
+from reflectzoo.ops.ssim import ssim_map, structure_map
 from reflectzoo.parity.report import run_folder
 
 RECORDED = Path(__file__).parents[1] / "parity" / "recorded"

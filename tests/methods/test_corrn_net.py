@@ -19,7 +19,7 @@ from reflectzoo.methods.corrn.encoder import fill_encoder
 from reflectzoo.methods.corrn.net import CoRRNNet, plain_copies
 from reflectzoo.parity import rule_state_dict
 from reflectzoo.parity.report import run_folder
-from reflectzoo.weights import DownloadError
+from reflectzoo.weights.download import DownloadError
 
 RECORDED = Path(__file__).parents[1] / "parity" / "recorded"
 

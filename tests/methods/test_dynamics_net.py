@@ -9,14 +9,11 @@ import torch
 from torch import nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.methods.dynamics.net import (
-    DynamicsStudent,
-    DynamicsTeacher,
-    LayerMatching,
-    PyramidPooling,
-    TeacherAndStudent,
-    teacher_and_student,
-)
+from reflectzoo.methods.dynamics.motion import LayerMatching
+from reflectzoo.methods.dynamics.pair import TeacherAndStudent, teacher_and_student
+from reflectzoo.methods.dynamics.parts import PyramidPooling
+from reflectzoo.methods.dynamics.student import DynamicsStudent
+from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
 
 
 def layers(net: nn.Module) -> list[tuple[int, int, int, int]]:

@@ -14,10 +14,10 @@ from PIL import Image
 from tests.conftest import Run, command
 
 import reflectzoo
-from reflectzoo.callbacks.interrupt import GracefulInterrupt
 from reflectzoo.config import build, compose_config
 from reflectzoo.methods.dynamics.__main__ import main
 from reflectzoo.methods.dynamics.module import Dynamics, split_batch
+from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
 
 Train = Callable[..., Run]
 

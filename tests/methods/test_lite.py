@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.config import build, compose_config
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.methods.lite.net import FOLD, STRIDE, LiteNet
 from reflectzoo.methods.lite.net_2 import LiteNet2
+from reflectzoo.training.module import ReflectionModule
 
 NARROW = {"widths": (8, 12, 16, 16), "blocks": (1, 1, 1, 1), "stream_widths": (8, 8, 8), "stream_blocks": (1, 1, 1)}
 

@@ -11,7 +11,9 @@ from torch import nn
 
 from reflectzoo.errors import UserError
 from reflectzoo.methods.ytmt.convert import Layout, check_layout, layout_of, remap
-from reflectzoo.methods.ytmt.net import TwoStage, YTMTPlain, YTMTReleasedUNet, YTMTUNet
+from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
+from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
+from reflectzoo.methods.ytmt.two_stage import TwoStage
 
 
 def unet(pattern: str = "C", **options: Any) -> YTMTUNet:

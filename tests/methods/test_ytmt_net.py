@@ -15,12 +15,9 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from reflectzoo.errors import UserError
-from reflectzoo.methods.ytmt.net import (
-    TwoStage,
-    YTMTPlain,
-    YTMTReleasedUNet,
-    YTMTUNet,
-)
+from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
+from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
+from reflectzoo.methods.ytmt.two_stage import TwoStage
 from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead
 from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, dense
 from reflectzoo.nets.shared_vgg import attach_vgg

@@ -13,7 +13,6 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from reflectzoo.metrics import functional, images
-from reflectzoo.metrics.si import RegionalSI, RegionalSSIM, StructureIndex
 from reflectzoo.parity.report import run_folder
 
 RECORDED = Path(__file__).parents[1] / "parity" / "recorded"
@@ -149,20 +148,6 @@ def test_a_mean_over_images_counts_every_image_alike() -> None:
     assert metric.compute().item() == functional.lmse(found[:1], truth[:1]).item()
     metric.reset()
     assert metric.compute().isnan()
-
-
-def test_si_and_regions_agree_with_the_collected_forms() -> None:
-    found, truth = (image.float() for image in pair(count=3))
-    mask = torch.rand(3, 47, 61) > torch.tensor([0.2, 0.8, 1.0])[:, None, None]  # the last has no region
-    for grey in (False, True):
-        assert images.SI(grey)(found, truth).item() == pytest.approx(
-            StructureIndex(grey)(found, truth).item(), abs=1e-5
-        )
-        for ours, theirs in ((images.SSIMr, RegionalSSIM), (images.SIr, RegionalSI)):
-            one = ours(grey)
-            one.update(found, truth, mask)
-            assert one.count == 2
-            assert one.compute().item() == pytest.approx(theirs(grey)(found, truth, mask).item(), abs=1e-5)
 
 
 def test_shapes_must_agree() -> None:

@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reflectzoo import weights as weights_module
 from reflectzoo.errors import UserError
 from reflectzoo.nets import vgg as vgg_module
 from reflectzoo.nets.shared_vgg import UsesVGG, attach_vgg
 from reflectzoo.nets.vgg import VGG19, load_vgg19, random_state
-from reflectzoo.weights import DownloadError, cache_path, fetch_state_dict, is_cached, reachable
+from reflectzoo.weights import download as weights_module
+from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_dict, is_cached, reachable
 
 # The container of torchvision, written down a second time: channels of convolutions, M for a pool (the last one is
 # left out: no layer lies behind it).

@@ -18,16 +18,16 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
-from reflectzoo.callbacks.averaging import ExponentialAverage
-from reflectzoo.callbacks.interrupt import GracefulInterrupt
-from reflectzoo.core.adversarial import AdversarialModule
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.module import ReflectionModule
-from reflectzoo.core.saving import SafeCheckpointIO
 from reflectzoo.data.modules.voc import VOCBlending
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.pixel import PixelLoss
+from reflectzoo.training.adversarial import AdversarialModule
+from reflectzoo.training.callbacks.averaging import ExponentialAverage
+from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
+from reflectzoo.training.module import ReflectionModule
+from reflectzoo.training.saving import SafeCheckpointIO
 
 
 class Net(nn.Module):

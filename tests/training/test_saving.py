@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from reflectzoo.core.checkpoints import read_checkpoint, resumable
-from reflectzoo.core.saving import SafeCheckpointIO
 from reflectzoo.disk import claim, hold, remove_parts, whole_file
 from reflectzoo.errors import UserError
+from reflectzoo.training.saving import SafeCheckpointIO
+from reflectzoo.weights.read import read_checkpoint, resumable
 
 
 def names(folder: Path) -> list[str]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from reflectzoo.bench.subject import Comparison, Options, Prepared
-from reflectzoo.losses.statistic import mmd, pixel_mmd
 from reflectzoo.methods.corrn.net import CoRRNNet, plain_copies
+from reflectzoo.methods.corrn.statistic import mmd, pixel_mmd
 
 TITLE = "CoRRN (seeded weights; speed does not depend on them)"
 

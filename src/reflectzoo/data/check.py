@@ -15,8 +15,8 @@ from reflectzoo.data.datasets.base import KeyedDataset, collate
 from reflectzoo.data.images import UnreadableImage, picture_size, read_rgb
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.drawing.panels import Separation, draw_separations
 from reflectzoo.errors import UserError
-from reflectzoo.pictures import Separation, draw_separations
 
 _NAMED = 10
 

@@ -17,8 +17,8 @@ from reflectzoo.data.datasets.base import to_tensor
 from reflectzoo.data.images import read_rgb
 from reflectzoo.data.modules.sample import locate
 from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.drawing.panels import Separation, draw_separations
 from reflectzoo.errors import UserError
-from reflectzoo.pictures import Separation, draw_separations
 
 BEHIND = ("sklearn", "datasets", "images", "flower.jpg")
 REFLECTED = ("skimage", "data", "coffee.png")

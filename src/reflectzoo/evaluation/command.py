@@ -14,17 +14,18 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.config import build, build_all, plain
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
-from reflectzoo.evaluation.entries import Entry, PredictionsEntry, from_checkpoint, from_safetensors, from_weights
+from reflectzoo.evaluation.candidates import Entry, from_checkpoint, from_safetensors, from_weights
+from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import PLAN
 from reflectzoo.evaluation.runner import EntryFactory
 from reflectzoo.evaluation.runner import evaluate as run
 from reflectzoo.evaluation.table import show
 from reflectzoo.inference.models import find_source
-from reflectzoo.training import quieten
+from reflectzoo.training.module import ReflectionModule
+from reflectzoo.training.run import quieten
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _tell(results: Mapping[str, Any], folder: Path, published: bool, report: boo
     show(results, published)
     files = "results.json, results.csv, averages.csv"
     if report:
-        from reflectzoo.report import write_report
+        from reflectzoo.evaluation.report import write_report
 
         write_report(folder, published=published)
         files += ", report.html (open it in a browser), report.md, report.csv, report.json"
@@ -93,7 +94,7 @@ def _tell(results: Mapping[str, Any], folder: Path, published: bool, report: boo
 @rank_zero_only
 def _log(loggers: Sequence[Logger], results: Mapping[str, Any], folder: Path) -> None:
     if loggers:
-        from reflectzoo.report.logged import log_results
+        from reflectzoo.evaluation.report.logged import log_results
 
         log_results(loggers, results, folder)
 

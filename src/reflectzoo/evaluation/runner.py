@@ -15,7 +15,8 @@ import torch.distributed as dist
 import reflectzoo
 from reflectzoo.errors import Interrupted, TrainingError, UserError
 from reflectzoo.evaluation.benchmark import AVERAGES, Benchmark, BenchmarkData, EvaluationSet
-from reflectzoo.evaluation.entries import Entry, InputEntry, PredictionsEntry, name_apart
+from reflectzoo.evaluation.candidates import Entry, InputEntry, name_apart
+from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import (
     PLAN,
@@ -55,7 +56,7 @@ def evaluate(
         benchmark: the pictures.
         protocol: how they are scored.
         entries: besides the input, which always comes first. An entry that must know the pictures before it can be made
-            (:class:`~reflectzoo.evaluation.entries.PredictionsEntry`) is given as a function of sets and protocol.
+            (:class:`~reflectzoo.evaluation.predictions.PredictionsEntry`) is given as a function of sets and protocol.
         folder: of the run. If an unfinished evaluation is in it, with the same entries, protocol and pictures, what is
             scored already is not scored again.
         trainer: makes the Trainer, with ``callbacks``; choose devices and precision here.

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.data.datasets.pairs import SMALLEST_SCORED
 from reflectzoo.data.images import find_images, read_rgb
+from reflectzoo.drawing.panels import to_uint8
 from reflectzoo.errors import TrainingError, UserError
 from reflectzoo.evaluation.benchmark import EvaluationSet
-from reflectzoo.evaluation.entries import Entry, InputEntry, NetworkEntry
+from reflectzoo.evaluation.candidates import Entry, InputEntry, NetworkEntry
 from reflectzoo.evaluation.protocol import LAYERS, Protocol, score_image
 from reflectzoo.evaluation.results import Key, Row, RowLog
 from reflectzoo.metrics.functional import channel_errors
 from reflectzoo.metrics.images import ImageMetric
-from reflectzoo.pictures import to_uint8
 
 
 class Masks:

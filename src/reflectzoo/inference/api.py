@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
 from reflectzoo.inference.models import default_model, load_for_inference
-from reflectzoo.inference.picture import Picture, from_pil, orientation_of, read_picture, turned_back
 from reflectzoo.inference.separator import Precision, Separation, Separator
+from reflectzoo.photo.metadata import orientation_of, turned_back
+from reflectzoo.photo.model import Picture
+from reflectzoo.photo.read import from_pil, read_picture
 
 _INTEGERS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
@@ -35,7 +37,7 @@ def separate(
     """Separate a photograph shot through glass into what lies behind it and what it mirrors.
 
     Args:
-        image: a path; a PIL image; a :class:`~reflectzoo.inference.picture.Picture`; a numpy array (H, W), (H, W, 1),
+        image: a path; a PIL image; a :class:`~reflectzoo.photo.model.Picture`; a numpy array (H, W), (H, W, 1),
             (H, W, 3) or (H, W, 4), uint8, uint16 or float in [0, 1]; or a tensor (3, H, W) or (B, 3, H, W) (or with one
             channel), uint8 or float in [0, 1]. RGB in the order of channels, sRGB-encoded; the fourth channel is alpha.
         model: name of a method, a module, or a ready :class:`~reflectzoo.inference.separator.Separator`, which brings

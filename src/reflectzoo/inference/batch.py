@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from reflectzoo.data.images import find_images
 from reflectzoo.errors import Interrupted, UserError
-from reflectzoo.inference.files import shown
-from reflectzoo.inference.picture import PICTURE_SUFFIXES, Picture, format_of, read_picture, suffix_for
 from reflectzoo.inference.separator import Separator, side_by_side
+from reflectzoo.photo.files import shown
+from reflectzoo.photo.model import PICTURE_SUFFIXES, Picture, format_of, suffix_for
+from reflectzoo.photo.read import read_picture
 
 _KINDS = ("transmission", "reflection", "side-by-side")
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import VGG19
-from reflectzoo.weights import WeightRecord, records
+from reflectzoo.weights.records import WeightRecord, records
 
 
 @dataclass(frozen=True)

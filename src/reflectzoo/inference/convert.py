@@ -14,8 +14,8 @@ from torch import Tensor
 
 import reflectzoo
 from reflectzoo.errors import UserError
-from reflectzoo.inference.files import shown, write_atomically
 from reflectzoo.inference.models import FORMAT, open_file, sha256_of
+from reflectzoo.photo.files import shown, write_atomically
 
 
 class Converted(NamedTuple):

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from reflectzoo.drawing.panels import to_uint8
 from reflectzoo.errors import UserError
-from reflectzoo.inference.picture import Picture, read_picture, suffix_for
 from reflectzoo.inference.separator import Separator
-from reflectzoo.pictures import to_uint8
+from reflectzoo.photo.model import Picture, suffix_for
+from reflectzoo.photo.read import read_picture
 
 #: What an upload may weigh, and how many pixels it may have.
 MAX_FILE = 64 * 2**20

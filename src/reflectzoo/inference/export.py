@@ -22,12 +22,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import reflectzoo
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
-from reflectzoo.inference.files import shown, write_atomically
 from reflectzoo.inference.onnx import FORMAT, Session, need
-from reflectzoo.inference.tiles import WholeView, bytes_per_pixel
+from reflectzoo.inference.tiles import bytes_per_pixel
+from reflectzoo.inference.whole_view import WholeView
 from reflectzoo.nets.hypercolumn import plain_hypercolumn
+from reflectzoo.photo.files import shown, write_atomically
+from reflectzoo.training.module import ReflectionModule
 
 OPSET = 20
 #: (height, width) of the comparison: multiples of every stride, odd, and neither; no square.

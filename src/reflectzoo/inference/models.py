@@ -16,12 +16,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 import reflectzoo.methods
-from reflectzoo.core.checkpoints import read_checkpoint
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.errors import UserError
-from reflectzoo.inference.files import shown
 from reflectzoo.nets.shared_vgg import needs_vgg
-from reflectzoo.weights import WeightRecord, is_url, locate, records
+from reflectzoo.photo.files import shown
+from reflectzoo.training.module import ReflectionModule
+from reflectzoo.weights.download import is_url
+from reflectzoo.weights.read import read_checkpoint
+from reflectzoo.weights.records import WeightRecord, locate, records
 
 FORMAT = "reflectzoo"
 """What our safetensors files call themselves in their metadata."""
@@ -322,7 +323,8 @@ def _remapped(net: nn.Module, content: Mapping[str, Any], source: str, model: st
 
 
 def _fresh(model: str, overrides: tuple[str, ...], attach: bool) -> ReflectionModule:
-    from reflectzoo.config import build, compose_config, plain, user_sentences
+    from reflectzoo.cli import user_sentences
+    from reflectzoo.config import build, compose_config, plain
 
     words = [f"model={model}", *overrides]
     with user_sentences(*words):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.files import shown
 from reflectzoo.inference.separator import Separator
 from reflectzoo.inference.tiles import Plan
+from reflectzoo.photo.files import shown
 
 FORMAT = "reflectzoo"
 """What our ONNX files call themselves in their metadata."""

@@ -15,18 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.picture import Picture
-from reflectzoo.inference.tiles import (
-    HALO,
-    Layers,
-    Plan,
-    WholeView,
-    bytes_per_pixel,
-    continued,
-    in_tiles,
-    plan_tiles,
-    reduced,
-)
+from reflectzoo.inference.tiles import HALO, Layers, Plan, bytes_per_pixel, continued, in_tiles, plan_tiles, reduced
+from reflectzoo.inference.whole_view import WholeView
+from reflectzoo.photo.model import Picture
 
 Precision = Literal["32", "16", "bf16"]
 Progress = Callable[[int, int], None]
@@ -153,7 +144,7 @@ class Separator:
         """Separate a picture; both layers are pictures of the same kind, size, depth, profile and metadata.
 
         Args:
-            picture: as :func:`~reflectzoo.inference.picture.read_picture` gives it.
+            picture: as :func:`~reflectzoo.photo.read.read_picture` gives it.
             strength: how much of the removal is applied, from 0 (the picture as it was, exactly) to 1.
             progress: see :meth:`layers`.
         """

@@ -11,10 +11,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, check_choice, check_same_shape, full_precision, predicted
-from reflectzoo.losses.reduce import across_processes, masked_batch_mean, masked_mean
+from reflectzoo.losses.layers import Layer, predicted
+from reflectzoo.ops.checks import check_same_shape, full_precision
+from reflectzoo.ops.distributed import across_processes, masked_batch_mean, masked_mean
 
 GANKind = Literal["sgan", "rsgan", "rasgan", "lsgan"]
 _KINDS = get_args(GANKind)

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.found import found
-from reflectzoo.losses.layers import Layer, check_choice, check_same_shape, full_precision, predicted
+from reflectzoo.losses.layers import Layer, found, predicted
 from reflectzoo.losses.pixel import mse_loss
-from reflectzoo.losses.reduce import masked_mean
+from reflectzoo.ops.checks import check_same_shape, full_precision
+from reflectzoo.ops.distributed import masked_mean
 
 GAMMA = 2.2
 """Exponent of the inverse gamma correction; the paper does not say which, its predecessors' programs have 2.2."""

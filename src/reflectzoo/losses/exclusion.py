@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import check_choice, check_same_shape, full_precision, predicted
-from reflectzoo.losses.pixel import forward_differences
-from reflectzoo.losses.reduce import across_processes
+from reflectzoo.losses.layers import predicted
+from reflectzoo.ops.checks import check_same_shape, full_precision
+from reflectzoo.ops.distributed import across_processes
+from reflectzoo.ops.gradients import forward_differences
 
 ExclusionForm = Literal["program", "paper"]
 _EPSILON = 1e-6

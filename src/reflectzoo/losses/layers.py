@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -57,28 +57,17 @@ def layer_pair(
     return prediction, target, valid
 
 
-def full_precision(image: Tensor) -> Tensor:
-    """The same numbers in float32 at least: a loss summed up in bfloat16 has two digits."""
-    return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
-
-
-def check_same_shape(**tensors: Tensor) -> None:
-    """Raise unless all tensors have one shape.
+def found(outputs: Outputs, key: str) -> Any:
+    """``outputs["aux"][key]``.
 
     Raises:
-        ValueError: naming both shapes.
+        UserError: if this network does not make it.
     """
-    (first, reference), *others = tensors.items()
-    for name, tensor in others:
-        if tensor.shape != reference.shape:
-            raise ValueError(f"{first} is {tuple(reference.shape)}, but {name} is {tuple(tensor.shape)}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise unless a configured word is one of those that mean something.
-
-    Raises:
-        UserError: naming the option and the choices.
-    """
-    if value not in choices:
-        raise UserError(f"{name} is '{value}', but must be one of: {', '.join(choices)}.")
+    aux = outputs.get("aux", {})
+    if key not in aux:
+        made = ", ".join(aux) or "nothing besides layers"
+        raise UserError(
+            f"The loss has a term on aux['{key}'], but this network makes {made}: take that term out "
+            "(~loss.terms.<name>) or choose another loss=."
+        )
+    return aux[key]

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.found import found
-from reflectzoo.losses.layers import full_precision, predicted
+from reflectzoo.losses.layers import found, predicted
 from reflectzoo.losses.perceptual import perceptual_loss
 from reflectzoo.nets.shared_vgg import UsesVGG
+from reflectzoo.ops.checks import full_precision
 
 SECOND_CONVOLUTIONS: Mapping[str, float] = {f"relu{block}_2": 1.0 for block in range(1, 6)}
 """Dong et al., ICCV 2021, below equation 10: "the layers conv k_2 (k = 1...5)". Their weights and whether the rectifier

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, check_choice, check_same_shape, full_precision, layer_pair
+from reflectzoo.losses.layers import Layer, layer_pair
 from reflectzoo.losses.pixel import l1_loss
 from reflectzoo.nets.shared_vgg import UsesVGG
+from reflectzoo.ops.checks import check_same_shape, full_precision
 
 if TYPE_CHECKING:
     from reflectzoo.nets.vgg import VGG19

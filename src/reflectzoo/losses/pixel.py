@@ -4,43 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import (
-    Layer,
-    UnknownReflection,
-    check_choice,
-    check_same_shape,
-    full_precision,
-    layer_pair,
-)
-from reflectzoo.losses.reduce import masked_mean
-
-
-def forward_differences(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences of neighbouring rows and of neighbouring columns.
-
-    Args:
-        image: (..., H, W), both at least 2.
-
-    Returns:
-        (..., H-1, W) and (..., H, W-1); nothing is padded.
-
-    Raises:
-        ValueError: if a side is shorter than 2.
-
-    Example:
-        >>> rows, columns = forward_differences(torch.tensor([[0.0, 1.0], [4.0, 9.0]]))
-        >>> rows.tolist(), columns.tolist()
-        ([[4.0, 8.0]], [[1.0], [5.0]])
-    """
-    if min(image.shape[-2:]) < 2:
-        raise ValueError(f"an image needs at least 2x2 pixels to have gradients, got {tuple(image.shape)}")
-    return image[..., 1:, :] - image[..., :-1, :], image[..., :, 1:] - image[..., :, :-1]
+from reflectzoo.losses.layers import Layer, UnknownReflection, layer_pair
+from reflectzoo.ops.checks import check_same_shape, full_precision
+from reflectzoo.ops.distributed import all_if_none, masked_mean
+from reflectzoo.ops.gradients import forward_differences
 
 
 def mse_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -58,13 +30,13 @@ def mse_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) ->
         ValueError: if the shapes differ.
     """
     check_same_shape(prediction=prediction, target=target)
-    return masked_mean((full_precision(prediction) - full_precision(target)).square(), _or_all(valid, prediction))
+    return masked_mean((full_precision(prediction) - full_precision(target)).square(), all_if_none(valid, prediction))
 
 
 def l1_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean absolute error over the valid samples; arguments and errors as for :func:`mse_loss`."""
     check_same_shape(prediction=prediction, target=target)
-    return masked_mean((full_precision(prediction) - full_precision(target)).abs(), _or_all(valid, prediction))
+    return masked_mean((full_precision(prediction) - full_precision(target)).abs(), all_if_none(valid, prediction))
 
 
 def gradient_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -80,7 +52,7 @@ def gradient_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = Non
         tensor(9.)
     """
     check_same_shape(prediction=prediction, target=target)
-    valid = _or_all(valid, prediction)
+    valid = all_if_none(valid, prediction)
     # Difference of the differences, in the program's order: on 8-bit data many of them tie, and a sign decided by
     # rounding moves the gradient.
     wanted = forward_differences(full_precision(target))
@@ -135,10 +107,6 @@ class PixelLoss(LossTerm):
             if weight != 0:
                 total = total + weight * distance(prediction, target, valid)
         return total
-
-
-def _or_all(valid: Tensor | None, images: Tensor) -> Tensor:
-    return images.new_ones(len(images), dtype=torch.bool) if valid is None else valid
 
 
 def _number(value: float) -> float:

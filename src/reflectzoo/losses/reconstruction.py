@@ -6,8 +6,9 @@ from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import check_same_shape, full_precision, predicted
+from reflectzoo.losses.layers import predicted
 from reflectzoo.losses.pixel import l1_loss
+from reflectzoo.ops.checks import check_same_shape, full_precision
 
 
 def reconstruction_loss(transmission: Tensor, reflection: Tensor, mixture: Tensor) -> Tensor:

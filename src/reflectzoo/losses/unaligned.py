@@ -8,10 +8,11 @@ from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import full_precision, predicted
+from reflectzoo.losses.layers import predicted
 from reflectzoo.losses.perceptual import perceptual_loss
-from reflectzoo.losses.reduce import across_any
 from reflectzoo.nets.shared_vgg import UsesVGG
+from reflectzoo.ops.checks import full_precision
+from reflectzoo.ops.distributed import across_any
 
 HIGHEST: Mapping[str, float] = {"conv5_2": 1.0}
 """ERRNet's highest layer, before its rectifier."""

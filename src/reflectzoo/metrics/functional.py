@@ -13,9 +13,9 @@ from kornia.metrics import ssim as gaussian_ssim_map
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.losses.layers import check_same_shape
-from reflectzoo.losses.ssim import ssim_map, structure_map
-from reflectzoo.losses.statistic import luminance
+from reflectzoo.ops.checks import check_same_shape
+from reflectzoo.ops.colour import luminance
+from reflectzoo.ops.ssim import ssim_map, structure_map
 
 PSNR_CAP = 100.0
 """dB that equal images score. Infinity would swallow every average; CoRRN's released program returns 100 too."""
@@ -194,7 +194,10 @@ def ncc(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def structure_index(preds: Tensor, target: Tensor, grey: bool = False) -> Tensor:
-    """SI, see :class:`~reflectzoo.metrics.si.StructureIndex`: 1 minus CoRRN's structure loss of each image.
+    """SI: SSIM without its luminance part, 1 minus CoRRN's structure loss of each image.
+
+    CoRRN, TPAMI 2019, Eq. (7); Wan et al., ICCV 2017. The authors released no code for their scores; these are the maps
+    of their losses (:mod:`reflectzoo.ops.ssim`), averaged. Images that differ by a constant have 1.
 
     Args:
         preds: (B, C, H, W); three channels if ``grey``.
@@ -211,7 +214,10 @@ def structure_index(preds: Tensor, target: Tensor, grey: bool = False) -> Tensor
 
 
 def regional_ssim(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = False) -> Tensor:
-    """SSIMr, see :class:`~reflectzoo.metrics.si.RegionalSSIM`: mean of the SSIM map where the mask is not 0.
+    """SSIMr: mean of the SSIM map where the mask is not 0.
+
+    CoRRN, TPAMI 2019, Sec. 5. The paper's regions, those that reflections dominate, were marked by hand and are not
+    public. Windows around pixels at the rim of a region look beyond it.
 
     Args:
         preds: (B, C, H, W).

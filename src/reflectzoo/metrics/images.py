@@ -127,7 +127,7 @@ class NCC(ImageMetric):
 
 
 class SI(ImageMetric):
-    """Structure index; see :func:`functional.structure_index`. The mean equals ``StructureIndex``'s.
+    """Structure index; see :func:`functional.structure_index`.
 
     Args:
         grey: compare grey values.
@@ -174,7 +174,7 @@ class RegionMetric(ImageMetric):
 
 
 class SSIMr(RegionMetric):
-    """SSIM of a region; see :func:`functional.regional_ssim`. The mean equals ``RegionalSSIM``'s."""
+    """SSIM of a region; see :func:`functional.regional_ssim`."""
 
     title = "SSIMr"
 
@@ -184,7 +184,7 @@ class SSIMr(RegionMetric):
 
 
 class SIr(RegionMetric):
-    """SI of a region; see :func:`functional.regional_si`. The mean equals ``RegionalSI``'s."""
+    """SI of a region; see :func:`functional.regional_si`."""
 
     title = "SIr"
 

@@ -8,7 +8,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.losses.reduce import across_any
+from reflectzoo.ops.distributed import across_any
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window of SSIM; smaller images cannot be scored."""

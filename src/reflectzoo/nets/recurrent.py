@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.errors import UserError
-from reflectzoo.losses.layers import full_precision
 from reflectzoo.nets.plain import is_plain
 from reflectzoo.nets.winograd import Band, pays, winograd_bands
+from reflectzoo.ops.checks import full_precision
 
 _BAND = 2**21  # gate values that the LSTM holds at a time, without gradients
 _GATES = ("i", "g", "o", "f")  # of the authors' programs, in the order in which ours are joined

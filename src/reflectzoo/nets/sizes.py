@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.losses.layers import full_precision
 from reflectzoo.nets.plain import is_plain
+from reflectzoo.ops.checks import full_precision
 
 
 def continued(image: Tensor, stride: int) -> Tensor:

@@ -9,20 +9,12 @@ from typing import Any
 
 from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
 from reflectzoo.data.datasets.base import Notice, note_folders
+from reflectzoo.data.datasets.path_patterns import PathPattern, sort_sequences
 from reflectzoo.data.datasets.photos import OnError, views_of
-from reflectzoo.data.datasets.sequences import (
-    FixedWindows,
-    Motion,
-    PathPattern,
-    SequenceCrops,
-    SequenceFiles,
-    SequenceImages,
-    SlidingWindows,
-    readable_sequences,
-    sort_sequences,
-)
+from reflectzoo.data.datasets.sequences import SequenceCrops, SequenceFiles, SequenceImages, readable_sequences
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.datasets.source import Source, first_folder, names_of
+from reflectzoo.data.datasets.windows import FixedWindows, Motion, SlidingWindows
 from reflectzoo.data.modules import sample
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
 from reflectzoo.data.modules.photo_folder import PhotoFolder
@@ -97,7 +89,7 @@ class Seq1K(ReflectionDataModule):
         root: where the sequences are.
         frames: in a sequence, odd.
         frame_pattern: which files are frames, by their paths below the root without their suffixes; see
-            :class:`~reflectzoo.data.datasets.sequences.PathPattern`.
+            :class:`~reflectzoo.data.datasets.path_patterns.PathPattern`.
         truth_pattern: which files are transmissions of the centre frame; one pattern or several, tried in turn.
         train_list: a text file with the names of the training sequences, one a line; the others are for the test.
         crop: side of the training crops.

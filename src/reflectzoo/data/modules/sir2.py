@@ -10,7 +10,7 @@ from typing import Any
 
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.pairs import LayerFolders, PairCrops, PairFiles, pair_folders
-from reflectzoo.data.datasets.sequences import natural
+from reflectzoo.data.datasets.path_patterns import natural
 from reflectzoo.data.datasets.source import Source
 from reflectzoo.data.images import find_images
 from reflectzoo.data.modules.pairs import Found, RealPairs

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from reflectzoo.inference.convert import convert
-from reflectzoo.inference.files import shown
+from reflectzoo.photo.files import shown
 
 EPILOG = """examples:
   reflectzoo convert ytmt_uct_sirs_68_077_00595364.pt

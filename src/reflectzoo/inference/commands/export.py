@@ -8,8 +8,8 @@ from pathlib import Path
 
 from reflectzoo.errors import UserError
 from reflectzoo.inference.export import OPSET, export
-from reflectzoo.inference.files import shown
 from reflectzoo.inference.models import default_model, load_for_inference
+from reflectzoo.photo.files import shown
 
 EPILOG = """examples:
   reflectzoo export lite.onnx

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reflectzoo.core.checkpoints import find_weights, misfits
 from reflectzoo.errors import UserError
+from reflectzoo.weights.read import find_weights, misfits
 
 _FIRST = "convs1R.0.weight"
 _GUIDANCE = "pred1_contour.weight"

@@ -9,7 +9,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.weights import DownloadError, cache_path, fetch_state_dict, read_state_dict
+from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_dict
+from reflectzoo.weights.read import read_state_dict
 
 #: ImageNet weights as torchvision publishes them (BSD-3-Clause); the name carries the head of the file's sha256.
 IMAGENET_URL = "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reflectzoo.core.module import ReflectionModule
 from reflectzoo.methods.corrn.encoder import fill_encoder
+from reflectzoo.training.module import ReflectionModule
 
 
 class CoRRN(ReflectionModule):
@@ -14,7 +14,7 @@ class CoRRN(ReflectionModule):
     Args:
         encoder: the weights that a new network's encoder starts from: ``auto``, ``imagenet``, ``random`` or a path (see
             :func:`~reflectzoo.methods.corrn.encoder.fill_encoder`). A checkpoint brings its own.
-        **kwargs: as for :class:`~reflectzoo.core.module.ReflectionModule`.
+        **kwargs: as for :class:`~reflectzoo.training.module.ReflectionModule`.
     """
 
     def __init__(self, *args: Any, encoder: str = "auto", **kwargs: Any) -> None:

@@ -13,9 +13,11 @@ from reflectzoo.config import build, config_dir
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.composite import CompositeLoss
-from reflectzoo.losses.ssim import ssim_loss, structure_loss, window
-from reflectzoo.losses.statistic import mmd
+from reflectzoo.losses.ssim import ssim_loss
 from reflectzoo.methods.corrn.net import CoRRNNet
+from reflectzoo.methods.corrn.statistic import mmd
+from reflectzoo.methods.corrn.structure import structure_loss
+from reflectzoo.ops.ssim import window
 from reflectzoo.parity import (
     NETWORK_LIMIT,
     Case,

@@ -18,7 +18,7 @@ METHOD = Method(
         "dynamics_teacher": Model("the teacher, who watches three frames"),
         "dynamics": Model("teacher, then student, in one run", phases=("teacher", "student"), starts_from=_TEACHER),
     },
-    networks=(".net:DynamicsStudent", ".net:DynamicsTeacher", ".net:teacher_and_student"),
+    networks=(".student:DynamicsStudent", ".teacher:DynamicsTeacher", ".pair:teacher_and_student"),
     tiny=("model.net.width=8",),
     size=Size(multiple=32),
     published="Reflection-dynamics",

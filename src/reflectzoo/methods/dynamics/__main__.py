@@ -20,8 +20,8 @@ def main() -> None:
     def take_out() -> None:
         import torch
 
-        from reflectzoo.core.checkpoints import read_checkpoint
         from reflectzoo.methods.dynamics.convert import student_checkpoint
+        from reflectzoo.weights.read import read_checkpoint
 
         student = student_checkpoint(read_checkpoint(given.checkpoint, "CHECKPOINT"), f"CHECKPOINT={given.checkpoint}")
         torch.save(student, given.student)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from reflectzoo.errors import UserError
-from reflectzoo.methods.dynamics.net import DynamicsStudent, DynamicsTeacher, TeacherAndStudent
+from reflectzoo.methods.dynamics.pair import TeacherAndStudent
+from reflectzoo.methods.dynamics.student import DynamicsStudent
+from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
 
 
 def teacher_of(checkpoint: dict[str, Any], name: str) -> DynamicsTeacher:
@@ -64,7 +66,7 @@ def student_checkpoint(checkpoint: dict[str, Any], name: str = "The checkpoint")
         raise UserError(f"{name} was written while the teacher trained, its student knows nothing yet.")
     net = _net_of(checkpoint, name)
     assert isinstance(net, TeacherAndStudent)
-    student: dict[str, Any] = {"_target_": "reflectzoo.methods.dynamics.net.DynamicsStudent"}
+    student: dict[str, Any] = {"_target_": "reflectzoo.methods.dynamics.student.DynamicsStudent"}
     wanted = {key: value for key, value in config["net"].items() if key not in ("_target_", "teacher", "student")}
     student |= {**wanted, "representation": net.student.representation_channels, **(config["net"].get("student") or {})}
     loss = {

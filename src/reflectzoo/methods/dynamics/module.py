@@ -11,15 +11,16 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from reflectzoo.core.adversarial import AdversarialModule
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.checkpoints import read_checkpoint
-from reflectzoo.core.module import SchedulerFactory
-from reflectzoo.errors import UserError
-from reflectzoo.losses.layers import check_choice
-from reflectzoo.losses.transfer import RepresentationAdversarialLoss, TransferLoss
-from reflectzoo.methods.dynamics.net import DynamicsStudent, DynamicsTeacher, TeacherAndStudent, check_pair
-from reflectzoo.metrics.sequences import SequenceMetrics
+from reflectzoo.errors import UserError, check_choice
+from reflectzoo.methods.dynamics.metrics import SequenceMetrics
+from reflectzoo.methods.dynamics.pair import TeacherAndStudent, check_pair
+from reflectzoo.methods.dynamics.student import DynamicsStudent
+from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
+from reflectzoo.methods.dynamics.transfer import RepresentationAdversarialLoss, TransferLoss
+from reflectzoo.training.adversarial import AdversarialModule
+from reflectzoo.training.module import SchedulerFactory
+from reflectzoo.weights.read import read_checkpoint
 
 Still = Literal["skip", "repeat"]
 
@@ -27,10 +28,11 @@ Still = Literal["skip", "repeat"]
 class Dynamics(AdversarialModule):
     """Distilling Reflection Dynamics (Zheng et al., ICCV 2021), section 3.
 
-    What is trained follows from the network. A :class:`~reflectzoo.methods.dynamics.net.DynamicsTeacher` learns from
-    sequences. A :class:`~reflectzoo.methods.dynamics.net.DynamicsStudent` learns from ``teacher_ckpt``, a finished
+    What is trained follows from the network. A
+    :class:`~reflectzoo.methods.dynamics.teacher.DynamicsTeacher` learns from sequences. A
+    :class:`~reflectzoo.methods.dynamics.student.DynamicsStudent` learns from ``teacher_ckpt``, a finished
     teacher that is frozen and no part of the student's checkpoints. With a
-    :class:`~reflectzoo.methods.dynamics.net.TeacherAndStudent` the teacher trains for ``teacher_epochs`` epochs (phase
+    :class:`~reflectzoo.methods.dynamics.pair.TeacherAndStudent` the teacher trains for ``teacher_epochs`` epochs (phase
     0), is then frozen, and the student trains on (phase 1), in one ``fit``; loss terms may have a weight for each.
     What is validated is whoever trains; when the student starts, the search for the best checkpoint starts anew.
 
@@ -44,7 +46,7 @@ class Dynamics(AdversarialModule):
             teacher, from its beginning.
         still: what the student learns from photographs that are no sequence: ``skip`` leaves out what needs a teacher,
             ``repeat`` shows the teacher one picture several times.
-        **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+        **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
 
     Raises:
         UserError: for settings that make no sense together.

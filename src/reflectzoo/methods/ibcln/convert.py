@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from reflectzoo.core.checkpoints import find_weights, misfits, read_checkpoint
 from reflectzoo.errors import UserError
 from reflectzoo.nets.recurrent import join_gates
+from reflectzoo.weights.read import find_weights, misfits, read_checkpoint
 
 PARTS = ("G_T", "G_R")
 _FIRST = "G_T.conv1.0.weight"

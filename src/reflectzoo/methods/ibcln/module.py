@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from reflectzoo.core.adversarial import AdversarialModule
-from reflectzoo.losses.layers import check_choice
+from reflectzoo.errors import check_choice
 from reflectzoo.methods.ibcln.net import IBCLNNet
 from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
+from reflectzoo.training.adversarial import AdversarialModule
 
 
 class IBCLN(AdversarialModule):
@@ -20,7 +20,7 @@ class IBCLN(AdversarialModule):
             has it; ``copy``: weights after He et al., and every transmission starts as a copy of the input, for short
             trainings (see :func:`start_as_copy`).
         init_std: standard deviation of ``normal``.
-        **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+        **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
 
     Raises:
         UserError: for an unknown ``init``.

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from reflectzoo.core.checkpoints import find_weights, misfits
 from reflectzoo.errors import UserError
 from reflectzoo.nets.recurrent import join_gates
+from reflectzoo.weights.read import find_weights, misfits
 
 _FIRST = "det_conv0.0.weight"
 

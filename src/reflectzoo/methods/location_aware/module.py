@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from reflectzoo.core.adversarial import AdversarialModule
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.checkpoints import read_checkpoint
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.composition import ConfidenceLoss, ConfidenceMaskLoss
 from reflectzoo.losses.iterations import OverIterations
-from reflectzoo.losses.layers import check_choice
 from reflectzoo.methods.location_aware.convert import check_layout, remap
+from reflectzoo.methods.location_aware.metrics import ConfidenceMetrics
 from reflectzoo.methods.location_aware.net import LocationAwareNet
-from reflectzoo.metrics.confidence import ConfidenceMetrics
 from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
+from reflectzoo.training.adversarial import AdversarialModule
+from reflectzoo.weights.read import read_checkpoint
 
 
 class LocationAware(AdversarialModule):
@@ -43,7 +42,7 @@ class LocationAware(AdversarialModule):
         clip_kernel: largest norm of the Laplacian kernel's gradient, the only one that is clipped; None for no
             clipping (Table 2, "w/o GC in MLSM").
         stage1_ckpt: weights to start from: a checkpoint of this zoo or the authors' ``model.pth``.
-        **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+        **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
 
     Raises:
         UserError: for an unknown ``init``, or a ``stage1_ckpt`` that does not fit.
@@ -129,7 +128,7 @@ class LocationAware(AdversarialModule):
         self.confidence_metrics = nn.ModuleList(ConfidenceMetrics() for _ in self.eval_names).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
-        """Also score the confidence map (see :class:`~reflectzoo.metrics.confidence.ConfidenceMetrics`)."""
+        """Also score the confidence map (see :class:`~reflectzoo.methods.location_aware.metrics.ConfidenceMetrics`)."""
         outputs = super().validation_step(batch, batch_idx, dataloader_idx)
         cast(ConfidenceMetrics, self.confidence_metrics[dataloader_idx]).update(outputs, batch)
         return outputs

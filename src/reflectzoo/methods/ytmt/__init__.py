@@ -43,7 +43,7 @@ METHOD = Method(
     networks=(
         ".net:YTMTUNet",
         ".net:YTMTPlain",
-        ".net:YTMTReleasedUNet",
+        ".released:YTMTReleasedUNet",
         ".module:two_stage_unet",
         ".module:two_stage_released",
     ),

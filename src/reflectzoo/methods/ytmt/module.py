@@ -9,20 +9,22 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 
-from reflectzoo.core.adversarial import AdversarialModule
-from reflectzoo.core.checkpoints import read_checkpoint
-from reflectzoo.core.module import SchedulerFactory
 from reflectzoo.errors import UserError
 from reflectzoo.methods.ytmt.convert import remap
-from reflectzoo.methods.ytmt.net import TwoStage, YTMTReleasedUNet, YTMTUNet
+from reflectzoo.methods.ytmt.net import YTMTUNet
+from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
+from reflectzoo.methods.ytmt.two_stage import TwoStage
+from reflectzoo.training.adversarial import AdversarialModule
+from reflectzoo.training.module import SchedulerFactory
+from reflectzoo.weights.read import read_checkpoint
 
 
 class YTMT(AdversarialModule):
     """Your Trash is My Treasure (Hu and Guo, NeurIPS 2021), Sec. 3.2.
 
-    With a :class:`~reflectzoo.methods.ytmt.net.TwoStage` network the first stage trains for ``stage1_epochs`` epochs,
-    is then frozen and copied into the second, and the second trains on, all in one ``fit``. Training phase 0 is the
-    first stage, phase 1 the second; loss terms may have one weight for each.
+    With a :class:`~reflectzoo.methods.ytmt.two_stage.TwoStage` network the first stage trains for ``stage1_epochs``
+    epochs, is then frozen and copied into the second, and the second trains on, all in one ``fit``. Training phase 0 is
+    the first stage, phase 1 the second; loss terms may have one weight for each.
 
     Args:
         stage1_epochs: epochs of the first stage; the counter goes on in the second, as in the released program, whose
@@ -33,7 +35,7 @@ class YTMT(AdversarialModule):
         init_gain: start the 3x3 convolutions from He et al.'s normal distribution times this gain; None leaves
             PyTorch's default, as in the program. Each block's two attentions start near 1/2, so that default signals
             fade over the blocks; a larger gain helps short trainings.
-        **kwargs: as for :class:`~reflectzoo.core.adversarial.AdversarialModule`.
+        **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
     """
 
     def __init__(
@@ -144,5 +146,5 @@ def two_stage_unet(**kwargs: Any) -> TwoStage:
 
 
 def two_stage_released(**kwargs: Any) -> TwoStage:
-    """Two :class:`~reflectzoo.methods.ytmt.net.YTMTReleasedUNet` in a row; arguments as for one."""
+    """Two :class:`~reflectzoo.methods.ytmt.released.YTMTReleasedUNet` in a row; arguments as for one."""
     return TwoStage(YTMTReleasedUNet(**kwargs))

@@ -8,7 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from reflectzoo.methods.ytmt.net import Pattern, TwoStage, YTMTPlain, YTMTReleasedUNet, YTMTUNet
+from reflectzoo.methods.ytmt.blocks import Pattern
+from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
+from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
+from reflectzoo.methods.ytmt.two_stage import TwoStage
 from reflectzoo.nets.discriminators import DiscriminatorVGG, PatchDiscriminator
 from reflectzoo.nets.hypercolumn import CHANNELS, LAYERS, Hypercolumn, dense
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg

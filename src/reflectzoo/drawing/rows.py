@@ -1,0 +1,76 @@
+"""What a network made of a sample, as rows of a picture."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.drawing.motion import motion_images
+from reflectzoo.drawing.panels import Separation
+
+
+def separation_row(outputs: Outputs, batch: Batch, index: int) -> Separation:
+    """One sample of a batch as a row of a picture, with its PSNR beneath.
+
+    Args:
+        outputs: of the network on ``batch``.
+        batch: with the mixture and whatever truth is known.
+        index: which sample.
+    """
+    images = {"input": batch["mixture"][index], "transmission": outputs["transmission"][index]}
+    if "reflection" in outputs:
+        images["reflection"] = outputs["reflection"][index]
+    caption = batch["name"][index]
+    if bool(batch["has_transmission"][index]):
+        truth = images["true transmission"] = batch["transmission"][index]
+        before, after = (
+            float(peak_signal_noise_ratio(images[key].detach().float().clamp(0, 1), truth, data_range=1.0))
+            for key in ("input", "transmission")
+        )
+        caption += f": input {before:.1f} dB, output {after:.1f} dB"
+    if bool(batch["has_reflection"][index]):
+        images["true reflection"] = batch["reflection"][index]
+    motions, key = motion_images(outputs, batch, index)
+    images.update(motions)
+    caption += f"; {key}" if key else ""
+    return Separation({key: image.detach().float().cpu() for key, image in images.items()}, caption)
+
+
+def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[Separation]:
+    """What every iteration made of one sample, one row for each list in ``aux`` of images as large as the mixture.
+
+    Args:
+        outputs: of the network on ``batch``. Images of one channel are drawn grey, 1 white.
+        batch: with the mixture and whatever truth is known.
+        index: which sample.
+
+    Returns:
+        Rows with the input, the iterations in order and, for a layer whose truth is known, the truth; none for a
+        network without such lists.
+    """
+    mixture = batch["mixture"]
+    rows: list[Separation] = []
+    for name, images in (outputs.get("aux") or {}).items():
+        if not (isinstance(images, list) and images and all(_is_like(image, mixture) for image in images)):
+            continue
+        row = {"input": mixture[index]}
+        row |= {f"iteration {number}": image[index].expand(3, -1, -1) for number, image in enumerate(images, start=1)}
+        if name in ("transmission", "reflection") and bool(cast(Any, batch)[f"has_{name}"][index]):
+            row["truth"] = cast(Any, batch)[name][index]
+        rows.append(
+            Separation(
+                {key: image.detach().float().cpu() for key, image in row.items()}, f"{name} of {batch['name'][index]}"
+            )
+        )
+    return rows
+
+
+def _is_like(image: Any, mixture: Tensor) -> bool:
+    """Whether something is a batch of pictures, in colour or grey, as many and as large as the mixtures."""
+    if not isinstance(image, Tensor) or image.ndim != 4:
+        return False
+    size, channels, *sides = image.shape
+    return channels in (1, 3) and [size, *sides] == [len(mixture), *mixture.shape[-2:]]

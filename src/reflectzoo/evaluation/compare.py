@@ -1,0 +1,432 @@
+"""``python -m reflectzoo.compare a/ b/``: is one result better than the other, or is it noise?"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reflectzoo.cli import answer, nearest
+from reflectzoo.errors import UserError
+from reflectzoo.evaluation.candidates import INPUT
+from reflectzoo.evaluation.protocol import LAYERS
+from reflectzoo.evaluation.results import read_results, write_whole
+from reflectzoo.evaluation.table import number
+
+RESAMPLES = 10_000
+_NAMED = 10
+# Attributes of a protocol that do not change the score of a picture.
+_HARMLESS = ("name", "source", "in_words", "layers", "metrics", "average", "overall")
+# Two machines may differ in the last digits of the score of the same picture.
+_SAME_PICTURE = 1e-3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture that both have.
+
+    Attributes:
+        dataset: its set.
+        image: its name.
+        a: score of the first result.
+        b: score of the second.
+    """
+
+    dataset: str
+    image: str
+    a: float
+    b: float
+
+    @property
+    def difference(self) -> float:
+        """Second minus first."""
+        return self.b - self.a
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the pictures of one set, or of all, say.
+
+    Attributes:
+        title: of the set.
+        images: pictures compared.
+        mean_a: of the first result.
+        mean_b: of the second.
+        difference: mean of b - a.
+        low: of the 95 % bootstrap interval of the difference.
+        high: of the same.
+        b_higher: pictures on which b has the larger value.
+        a_higher: likewise a.
+        ties: neither.
+        p: of the exact two-sided sign test; ties do not count.
+    """
+
+    title: str
+    images: int
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float
+    high: float
+    b_higher: int
+    a_higher: int
+    ties: int
+    p: float
+
+
+def sign_test(larger: int, smaller: int) -> float:
+    """Exact two-sided p of so many differences of either sign if both signs were equally likely.
+
+    Example:
+        >>> sign_test(9, 1)
+        0.021484375
+        >>> sign_test(0, 0)
+        1.0
+    """
+    n, k = larger + smaller, min(larger, smaller)
+    # Whole numbers, since 2**-n is zero as a float from n = 1075 on.
+    return min(1.0, float(Fraction(2 * sum(math.comb(n, i) for i in range(k + 1)), 2**n)))
+
+
+def bootstrap(
+    groups: Sequence[NDArray[np.float64]], resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over all pictures (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        groups: differences, (N,) for each set; pictures are drawn again within their set, so that large and small sets
+            keep their share.
+        resamples: how often.
+        seed: the same one gives the same interval.
+        level: that the interval should hold.
+
+    Returns:
+        Lower and upper end. Of one picture alone, both are its difference.
+    """
+    rng = np.random.default_rng(seed)
+    total = sum(len(group) for group in groups)
+    means = np.zeros(resamples)
+    for group in groups:
+        # In portions: 10 000 draws of a set of 10 000 pictures would be 800 MB.
+        step = max(1, 4_000_000 // len(group))
+        for start in range(0, resamples, step):
+            stop = min(resamples, start + step)
+            drawn = rng.integers(0, len(group), (stop - start, len(group)))
+            means[start:stop] += group[drawn].sum(axis=1) / total
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def check_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Refuse results that were not scored in the same way.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    first, second = a["protocol"], b["protocol"]
+    keys = [key for key in dict.fromkeys([*first, *second]) if key not in _HARMLESS]
+    differing = [key for key in keys if first.get(key) != second.get(key)]
+    if differing:
+        told = ", ".join(f"{key} {_short(first.get(key))} and {_short(second.get(key))}" for key in differing)
+        raise UserError(
+            f"These results are by different protocols ({first['name']} and {second['name']}: {told}), so their scores "
+            "cannot be compared: evaluate one of them again with the other's protocol=<name>."
+        )
+
+
+def pair_up(
+    a: Mapping[str, Any], b: Mapping[str, Any], entry_a: str, entry_b: str, layer: str, metric: str
+) -> tuple[list[Pair], list[str], list[str]]:
+    """Match the pictures of two results.
+
+    Args:
+        a: first result.
+        b: second result.
+        entry_a: entry of the first.
+        entry_b: entry of the second.
+        layer: ``transmission`` or ``reflection``.
+        metric: key of the score.
+
+    Returns:
+        Pairs, pictures with a score in the first alone, and in the second alone, as ``set/image``.
+
+    Raises:
+        UserError: if nothing is in both, or pictures of one name are not the same picture.
+    """
+    first, second = _scores(a, entry_a, layer, metric), _scores(b, entry_b, layer, metric)
+    common = [key for key in first if key in second]
+    if not common:
+        raise UserError(
+            f"No picture has a {metric} of the {layer} in both results: {len(first)} have one in the first and "
+            f"{len(second)} in the second, none of the same set and name."
+        )
+    inputs_a, inputs_b = _inputs(a), _inputs(b)
+    for key in common:
+        same = [inputs_a.get(key), inputs_b.get(key)]
+        if same[0] is None or same[1] is None:
+            continue
+        size_a, value_a = same[0]
+        size_b, value_b = same[1]
+        values_differ = (
+            value_a is not None
+            and value_b is not None
+            and any(abs(value_a[k] - value_b[k]) > _SAME_PICTURE for k in value_a)
+        )
+        if size_a != size_b or values_differ:
+            raise UserError(
+                f"'{'/'.join(key)}' is another picture in the second result than in the first (its size or the score "
+                "of the untouched input differ): evaluate both on the same copy of the benchmark."
+            )
+    pairs = [Pair(*key, first[key], second[key]) for key in common]
+    return (
+        pairs,
+        ["/".join(key) for key in first if key not in second],
+        ["/".join(key) for key in second if key not in first],
+    )
+
+
+def judge(pairs: Sequence[Pair], titles: Mapping[str, str], seed: int = 0) -> list[Verdict]:
+    """A verdict for each set, and for all pictures together if there are several.
+
+    Args:
+        pairs: matched pictures.
+        titles: set -> its title.
+        seed: of the bootstrap.
+    """
+    by_set: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_set.setdefault(pair.dataset, []).append(pair)
+    verdicts = [_judge(titles.get(name, name), [found], seed) for name, found in by_set.items()]
+    if len(by_set) > 1:
+        verdicts.append(_judge("all pictures", list(by_set.values()), seed))
+    return verdicts
+
+
+def in_words(
+    verdict: Verdict, name_a: str, name_b: str, metric: str, unit: str = "", higher_is_better: bool = True
+) -> str:
+    """What a verdict means, in one or two sentences.
+
+    The interval decides: a difference is told from noise if 0 is outside of it. If the sign test says otherwise, that
+    is said too.
+    """
+    size = number(abs(verdict.difference), metric) + (f" {unit}" if unit else "")
+    interval = f"95 % interval {_signed(verdict.low, metric)} to {_signed(verdict.high, metric)}"
+    where = f"{verdict.title}: "
+    if verdict.images < 6:
+        return f"{where}{verdict.images} pictures are too few to tell anything from noise; mean difference {size}."
+    told = verdict.low > 0 or verdict.high < 0
+    if not told:
+        words = f"{where}the difference of {size} cannot be told from noise ({interval})."
+        if verdict.p < 0.05:
+            more = name_b if (verdict.b_higher > verdict.a_higher) == higher_is_better else name_a
+            words += f" Yet {more} is the better one on clearly more pictures (sign test, p = {verdict.p:.2g})."
+        return words
+    better = (verdict.difference > 0) == higher_is_better
+    words = f"{where}{name_b} is {'better' if better else 'worse'} than {name_a} by {size} ({interval})."
+    if verdict.p >= 0.05:
+        words += f" It owes that to a part of the pictures: the sign test sees no winner (p = {verdict.p:.2g})."
+    return words
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare two results.
+
+    Args:
+        argv: arguments; those of the command line when None.
+
+    Returns:
+        0, or 2 for results that cannot be compared.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m reflectzoo.compare",
+        description="Paired comparison of two results of reflectzoo.evaluate, picture by picture: mean difference "
+        "(second - first), 95 %% bootstrap interval, exact sign test. One folder twice compares two of its entries.",
+    )
+    parser.add_argument("a", type=Path, help="folder of the first result")
+    parser.add_argument("b", type=Path, help="folder of the second result")
+    parser.add_argument("--entry-a", metavar="NAME", help="what of the first: the only one besides the input if absent")
+    parser.add_argument("--entry-b", metavar="NAME", help="likewise of the second")
+    parser.add_argument("--metric", default="psnr", help="psnr (default), ssim, lmse, ncc, si ...")
+    parser.add_argument("--layer", default="transmission", choices=LAYERS)
+    parser.add_argument("--set", metavar="NAME", help="this data set alone")
+    parser.add_argument("--show", type=int, default=5, metavar="N", help="pictures named at either end (default 5)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the difference of every picture")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    arguments = parser.parse_args(argv)
+    return answer(lambda: _compare(arguments))
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    a, b = read_results(arguments.a), read_results(arguments.b)
+    check_comparable(a, b)
+    known = {each["key"]: each for each in a["metrics"]}
+    if arguments.metric not in known:
+        raise UserError(f"There is no --metric {arguments.metric} in '{arguments.a}'; it has {', '.join(known)}.")
+    metric = known[arguments.metric]
+    entry_a, entry_b = _entry(a, arguments.entry_a, "--entry-a"), _entry(b, arguments.entry_b, "--entry-b")
+    pairs, only_a, only_b = pair_up(a, b, entry_a, entry_b, arguments.layer, arguments.metric)
+    titles = {each["name"]: each["title"] for each in [*a["sets"], *b["sets"]]}
+    if arguments.set is not None:
+        if arguments.set not in titles:
+            raise UserError(f"There is no --set {arguments.set} in these results; they have {', '.join(titles)}.")
+        pairs = [pair for pair in pairs if pair.dataset == arguments.set]
+        if not pairs:
+            raise UserError(f"No picture of the set {arguments.set} is in both results.")
+    name_a, name_b = _names(arguments.a, arguments.b, entry_a, entry_b)
+    verdicts = judge(pairs, titles, arguments.seed)
+    lines = [
+        f"A  {name_a}: {entry_a} in {arguments.a}",
+        f"B  {name_b}: {entry_b} in {arguments.b}",
+        f"{metric['title']} of the {arguments.layer}, mean over pictures; "
+        f"{'higher' if metric['higher_is_better'] else 'lower'} is better",
+        "",
+        *_table(verdicts, arguments.metric),
+        "",
+        *_extremes(pairs, arguments.metric, arguments.show),
+        *_unmatched(only_a, "A"),
+        *_unmatched(only_b, "B"),
+    ]
+    if a["protocol"]["average"] == "pixels":
+        lines.append("The tables of these results average over pixels; here every picture counts alike.")
+    if a["fingerprint"] == b["fingerprint"] and entry_a == entry_b:
+        lines.append("Both are the same evaluation.")
+    for verdict in verdicts:
+        lines.append(in_words(verdict, name_a, name_b, arguments.metric, metric["unit"], metric["higher_is_better"]))
+    if arguments.csv is not None:
+        _write_csv(arguments.csv, pairs)
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _scores(results: Mapping[str, Any], entry: str, layer: str, metric: str) -> dict[tuple[str, str], float]:
+    scores = {}
+    for row in results["images"]:
+        value = (row[layer] or {}).get(metric)
+        if row["entry"] == entry and value is not None:
+            scores[row["set"], row["image"]] = float(value)
+    return scores
+
+
+def _inputs(results: Mapping[str, Any]) -> dict[tuple[str, str], tuple[tuple[int, int], dict[str, float] | None]]:
+    """Size of every picture, and PSNR and SSIM of the untouched input, by which a picture is known again."""
+    found = {}
+    for row in results["images"]:
+        if row["entry"] == INPUT:
+            scores = row["transmission"]
+            kept = {k: scores[k] for k in ("psnr", "ssim") if scores.get(k) is not None} if scores else None
+            found[row["set"], row["image"]] = ((row["height"], row["width"]), kept)
+    return found
+
+
+def _entry(results: Mapping[str, Any], wanted: str | None, option: str) -> str:
+    names = [entry["name"] for entry in results["entries"]]
+    if wanted is not None:
+        if wanted not in names:
+            close = nearest(wanted, names)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise UserError(f"There is no {option} {wanted} in that result; it has {', '.join(names)}.{hint}")
+        return wanted
+    others = [name for name in names if name != INPUT]
+    if len(others) > 1:
+        raise UserError(f"That result has several entries: choose with {option}, one of {', '.join(names)}.")
+    return others[0] if others else INPUT
+
+
+def _names(a: Path, b: Path, entry_a: str, entry_b: str) -> tuple[str, str]:
+    """Names that tell them apart."""
+    if entry_a != entry_b:
+        return entry_a, entry_b
+    first, second = a.resolve().name, b.resolve().name
+    return (first, second) if first != second else ("A", "B")
+
+
+def _judge(title: str, groups: Sequence[Sequence[Pair]], seed: int) -> Verdict:
+    differences = [np.array([pair.difference for pair in group]) for group in groups]
+    every = np.concatenate(differences)
+    pairs = [pair for group in groups for pair in group]
+    low, high = bootstrap(differences, seed=seed)
+    larger, smaller = int((every > 0).sum()), int((every < 0).sum())
+    return Verdict(
+        title,
+        len(pairs),
+        math.fsum(pair.a for pair in pairs) / len(pairs),
+        math.fsum(pair.b for pair in pairs) / len(pairs),
+        math.fsum(every) / len(pairs),
+        low,
+        high,
+        larger,
+        smaller,
+        len(pairs) - larger - smaller,
+        sign_test(larger, smaller),
+    )
+
+
+def _signed(value: float, metric: str) -> str:
+    return ("+" if value >= 0 else "-") + number(abs(value), metric)
+
+
+def _table(verdicts: Sequence[Verdict], metric: str) -> list[str]:
+    head = ["", "pictures", "A", "B", "B - A", "95 % interval", "B > A", "A > B", "equal", "p (sign)"]
+    rows = [head]
+    for each in verdicts:
+        interval = f"{_signed(each.low, metric)} to {_signed(each.high, metric)}"
+        means = [number(each.mean_a, metric), number(each.mean_b, metric), _signed(each.difference, metric)]
+        counts = [str(each.b_higher), str(each.a_higher), str(each.ties)]
+        rows.append([each.title, str(each.images), *means, interval, *counts, f"{each.p:.2g}"])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(line))
+        for line in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+
+
+def _extremes(pairs: Sequence[Pair], metric: str, show: int) -> list[str]:
+    ordered = sorted(pairs, key=lambda pair: pair.difference)
+    if show <= 0:
+        return []
+    chosen = ordered if len(ordered) <= 2 * show else [*ordered[:show], None, *ordered[-show:]]
+    lines = ["B - A of single pictures, from the lowest to the highest:"]
+    for pair in chosen:
+        if pair is None:
+            lines.append("     ...")
+        else:
+            values = f"{number(pair.a, metric)} -> {number(pair.b, metric)}"
+            lines.append(f"  {_signed(pair.difference, metric):>8}  {pair.dataset}/{pair.image}  ({values})")
+    return [*lines, ""]
+
+
+def _unmatched(names: Sequence[str], which: str) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [f"In {which} alone, left out: {', '.join(names[:_NAMED])}{more}", ""]
+
+
+def _write_csv(path: Path, pairs: Sequence[Pair]) -> None:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["set", "image", "a", "b", "difference"])
+    writer.writerows([pair.dataset, pair.image, pair.a, pair.b, pair.difference] for pair in pairs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, file.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Pictures that were made elsewhere, matched with a benchmark by their names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.data.datasets.base import to_tensor
+from reflectzoo.data.images import Photo, UnreadableImage, find_images, read_rgb
+from reflectzoo.errors import UserError
+from reflectzoo.evaluation.benchmark import EvaluationSet, Picture
+from reflectzoo.evaluation.candidates import Entry
+from reflectzoo.evaluation.protocol import Protocol
+
+
+class PredictionsEntry(Entry):
+    """Pictures made elsewhere, matched with a benchmark's by name.
+
+    For the picture ``N`` of the set ``S``, these names fit, with any picture's suffix and in any case, in ``folder/S/``
+    if there is such a folder, else in ``folder`` itself:
+
+    ========================================================  =====================================================
+    transmission                                              reflection
+    ========================================================  =====================================================
+    ``N``, ``N_t``, ``N-t``, ``N_transmission``,              ``N_r``, ``N-r``, ``N_reflection``,
+    ``N-transmission``                                        ``N-reflection``
+    ``N`` in ``t/``, ``transmission/`` or                     ``N`` in ``r/``, ``reflection/`` or
+    ``transmission_layer/``                                   ``reflection_layer/``
+    ========================================================  =====================================================
+
+    ``N`` may also be the name of the mixture's file (``7-input``). Where it is a path (``1/Focus/11``), its parts may
+    be joined by ``_`` or ``-``, and its last part will do if no other picture of the set has the same. These are the
+    names that ``save_pictures=true`` writes, too. A picture must be of the scored size or of the stored mixture's; the
+    latter is resized as the mixture is.
+
+    Args:
+        name: see :class:`Entry`.
+        folder: with the pictures.
+        sets: that they are to be matched with.
+        protocol: how they are resized.
+        fit: resize pictures of any other size too, instead of refusing them.
+        key: of the configuration, for messages.
+
+    Attributes:
+        missing: ``{"set", "image", "reason"}`` of each picture without a usable prediction.
+        extra: paths below the folder that fit no picture.
+
+    Raises:
+        UserError: if there is no such folder, it holds no picture, or none fits.
+    """
+
+    kind = "predictions"
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        sets: Sequence[EvaluationSet],
+        protocol: Protocol,
+        fit: bool = False,
+        key: str = "predictions",
+    ) -> None:
+        super().__init__(name)
+        self.folder = folder
+        self.protocol = protocol
+        self.fit = fit
+        self.missing: list[dict[str, str]] = []
+        self._found: dict[tuple[str, str], dict[str, Path]] = {}
+        self._spare: set[Path] = set()  # that fit pictures which a limit leaves out
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise UserError(f"{key}={folder} {what}: give a folder of pictures.")
+        pictures = find_images(folder, recursive=True)
+        if not pictures:
+            raise UserError(f"{key}={folder} holds no picture: give a folder of pictures, named like the benchmark's.")
+        self._match(sets, pictures)
+        used = {path for layers in self._found.values() for path in layers.values()} | self._spare
+        self.extra = [path.relative_to(folder).as_posix() for path in pictures if path not in used]
+        if not any("transmission" in layers for layers in self._found.values()):
+            first = sets[0]
+            raise UserError(
+                f"None of the {len(pictures)} pictures in {key}={folder} can be used for one of the "
+                f"{sum(len(each.pictures) for each in sets)} of the benchmark ({self._why()}): call the one for "
+                f"'{first.pictures[0].name}' of {first.name} '{first.pictures[0].name}.png' or "
+                f"'{first.name}/{first.pictures[0].name}.png'."
+            )
+        self.sha256 = self._check(sets)
+
+    def has(self, dataset: str, image: str) -> bool:
+        """Whether a transmission fits."""
+        return (dataset, image) in self._found
+
+    def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
+        """The pictures as tensors, on the batch's device."""
+        layers = self._found.get((dataset, batch["name"][0]))
+        if layers is None:
+            return None
+        mixture = batch["mixture"]
+        size = (mixture.shape[-2], mixture.shape[-1])
+        tensors = {
+            layer: to_tensor(self._resized(read_rgb(path), size, dataset))[None].to(mixture.device).float() / 255
+            for layer, path in layers.items()
+        }
+        return cast(Outputs, tensors)
+
+    def identity(self) -> dict[str, Any]:
+        """The hash over all pictures."""
+        return {"kind": self.kind, "sha256": self.sha256, "fit": self.fit}
+
+    def record(self) -> dict[str, Any]:
+        """With what matched and what did not."""
+        return {
+            **super().record(),
+            "folder": str(self.folder),
+            "sha256": self.sha256,
+            "fit": self.fit,
+            "matched": len(self._found),
+            "missing": self.missing,
+            "extra": self.extra,
+        }
+
+    def _match(self, sets: Sequence[EvaluationSet], pictures: Sequence[Path]) -> None:
+        owners: dict[Path, list[tuple[str, str]]] = {}
+        for each in sets:
+            top = next((path for path in sorted(self.folder.iterdir()) if _is_folder_of(path, each.name)), self.folder)
+            index: dict[str, list[Path]] = {}
+            for path in pictures:
+                if path.is_relative_to(top):
+                    index.setdefault(path.relative_to(top).with_suffix("").as_posix().lower(), []).append(path)
+            lasts = Counter(picture.name.rpartition("/")[2].lower() for picture in each.found)
+            used = {picture.name for picture in each.pictures}
+            for picture in each.found:
+                alone = lasts[picture.name.rpartition("/")[2].lower()] == 1
+                fitting = {layer: _fitting(index, picture, alone, layer) for layer in ("transmission", "reflection")}
+                reason = next(
+                    (
+                        f"{len(paths)} pictures fit: {', '.join(sorted(str(path.relative_to(top)) for path in paths))}"
+                        for paths in fitting.values()
+                        if len(paths) > 1
+                    ),
+                    None if fitting["transmission"] else "no picture of that name",
+                )
+                if picture.name not in used:
+                    self._spare.update(path for paths in fitting.values() for path in paths)
+                    continue
+                if reason is not None:
+                    self._miss(each.name, picture.name, reason)
+                    continue
+                layers = {layer: paths[0] for layer, paths in fitting.items() if paths}
+                self._found[each.name, picture.name] = layers
+                for path in layers.values():
+                    owners.setdefault(path, []).append((each.name, picture.name))
+        for path, claims in owners.items():
+            if len(claims) > 1:
+                fits = " and ".join(f"'{image}' of {dataset}" for dataset, image in claims)
+                raise UserError(
+                    f"'{path}' fits {fits}: put the predictions for each set into a folder of its own, "
+                    f"{self.folder}/{claims[0][0]}/ and so on."
+                )
+
+    def _check(self, sets: Sequence[EvaluationSet]) -> str:
+        """Read every picture once, so that no evaluation stops half-way; returns the hash over all of them."""
+        digest = hashlib.sha256()
+        for each in sets:
+            for picture in each.pictures:
+                layers = self._found.get((each.name, picture.name))
+                if layers is None:
+                    continue
+                try:
+                    for layer, path in layers.items():
+                        self._check_size(path, each, picture)
+                        digest.update(f"{each.name}/{picture.name}/{layer}:".encode() + path.read_bytes())
+                except (UnreadableImage, _WrongSizeError) as error:
+                    del self._found[each.name, picture.name]
+                    self._miss(each.name, picture.name, str(error).rstrip("."))
+        if not self._found:
+            raise UserError(f"None of the pictures in '{self.folder}' can be used ({self._why()}).")
+        return digest.hexdigest()
+
+    def _check_size(self, path: Path, each: EvaluationSet, picture: Picture) -> None:
+        photo = read_rgb(path)
+        stored = picture.stored_size()
+        if self.fit or stored is None:
+            return
+        scored = self.protocol.size_for(each.name).of(*stored)
+        if photo.shape[:2] not in (stored, scored):
+            height, width = photo.shape[:2]
+            raise _WrongSizeError(
+                f"'{path}' is {width}x{height}, but the mixture is {stored[1]}x{stored[0]} and is scored at "
+                f"{scored[1]}x{scored[0]}; fit_predictions=true resizes it"
+            )
+
+    def _resized(self, photo: Photo, size: tuple[int, int], dataset: str) -> Photo:
+        if photo.shape[:2] == size:
+            return photo
+        resized = self.protocol.size_for(dataset).apply(photo)
+        if resized.shape[:2] == size:
+            return resized
+        if not self.fit:
+            raise UserError(
+                f"A prediction of {self.name} is {photo.shape[1]}x{photo.shape[0]}, but {size[1]}x{size[0]} is scored: "
+                "fit_predictions=true resizes it."
+            )
+        return np.array(Image.fromarray(photo).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+    def _miss(self, dataset: str, image: str, reason: str) -> None:
+        self.missing.append({"set": dataset, "image": image, "reason": reason})
+
+    def _why(self) -> str:
+        return self.missing[0]["reason"] if self.missing else "no picture of such a name"
+
+
+class _WrongSizeError(Exception):
+    """A prediction is of neither size."""
+
+
+def _fitting(index: Mapping[str, Sequence[Path]], picture: Picture, alone: bool, layer: str) -> list[Path]:
+    parent, _, last = picture.name.rpartition("/")
+    lasts = [last] + ([picture.mixture.stem] if picture.mixture is not None else [])
+    stems = [f"{parent}/{each}" if parent else each for each in lasts]
+    stems += [stem.replace("/", mark) for stem in list(stems) for mark in ("_", "-")]
+    # Files of a shot are often called alike (m.jpg), so a mixture's name alone says nothing.
+    stems += [each for each in lasts if alone and each.lower().startswith(last.lower())]
+    letter = layer[0]
+    names = []
+    for stem in dict.fromkeys(stems):
+        if layer == "transmission":
+            names.append(stem)
+        names += [f"{stem}{mark}{word}" for mark in "_-" for word in (letter, layer)]
+        names += [f"{folder}/{stem}" for folder in (letter, layer, f"{layer}_layer")]
+    found: dict[Path, None] = {}
+    for name in names:
+        found.update(dict.fromkeys(index.get(name.lower(), ())))
+    return list(found)
+
+
+def _is_folder_of(path: Path, name: str) -> bool:
+    return path.is_dir() and path.name.lower() == name.lower()

@@ -1,0 +1,256 @@
+"""``python -m reflectzoo.ranking``: a page of what was measured here, made from results committed as JSON.
+
+It knows nothing of what papers report, on purpose: that stands in the reports, and in each method's README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reflectzoo.cli import answer
+from reflectzoo.errors import UserError
+from reflectzoo.evaluation.candidates import INPUT
+from reflectzoo.evaluation.protocol import LAYERS
+from reflectzoo.evaluation.report.text import escape, markdown_row
+from reflectzoo.evaluation.results import AVERAGE, read_results, write_whole
+from reflectzoo.evaluation.table import metric_title, number
+
+FORMAT = "reflectzoo-measured/1"
+FOLDER, PAGE = Path("docs/results"), Path("docs/ranking.md")
+
+_HEAD = """# What we measured
+
+Every number on this page was measured with this repository, by the protocol that stands above its table; nothing is
+copied from a paper. What papers report stands in the reports of `python -m reflectzoo.evaluate`, and in each method's
+README. This page is made from the files in `{folder}/`, do not edit it:
+
+```
+python -m reflectzoo.evaluate benchmark=<name> data.root=FOLDER ckpt=FILE      # measure
+python -m reflectzoo.ranking add outputs/evaluate/...                          # keep the result in {folder}/
+python -m reflectzoo.ranking                                                   # make this page
+```
+
+[evaluation.md](evaluation.md) explains benchmarks, protocols and scores. *input* is the picture with nothing done to
+it. Rows are sorted by the first column.
+"""
+
+
+def measured(results: Mapping[str, Any], entry: str, title: str | None = None, note: str = "") -> dict[str, Any]:
+    """One entry of a result as it is committed: means and provenance, no single images, no path of anybody's disk.
+
+    Args:
+        results: of an evaluation.
+        entry: its name.
+        title: another name on the page.
+        note: what a reader should know, e.g. how it was trained.
+
+    Returns:
+        A mapping in the format ``reflectzoo-measured/1``.
+
+    Raises:
+        UserError: if there is no such entry, or it was not scored on every picture.
+    """
+    names = [each["name"] for each in results["entries"]]
+    if entry not in names:
+        raise UserError(f"There is no entry {entry} in that result; it has {', '.join(names)}.")
+    means = results["averages"][entry]
+    if results["benchmark"]["limit"] is not None or any(mean["missing"] for mean in means.values()):
+        raise UserError(
+            f"{entry} was not scored on every picture of {results['benchmark']['name']}, so it has no place in a "
+            "ranking: evaluate it without limit=, with all its predictions."
+        )
+    record = next(each for each in results["entries"] if each["name"] == entry)
+    provenance = record.get("provenance") or {}
+    kept = ("epoch", "global_step", "version", "reflectzoo_version", "commit", "created")
+    return {
+        "format": FORMAT,
+        "title": title or entry,
+        "note": note,
+        "benchmark": results["benchmark"]["name"],
+        "sets": [{key: each[key] for key in ("name", "title", "images", "images_found")} for each in results["sets"]],
+        "protocol": {key: value for key, value in results["protocol"].items() if key != "source"},
+        "metrics": results["metrics"],
+        "entry": {
+            **{key: record[key] for key in ("name", "kind", "model", "parameters", "sha256") if key in record},
+            **({"file": Path(record["path"]).name} if record.get("path") else {}),
+            "provenance": {key: provenance[key] for key in kept if key in provenance},
+        },
+        "averages": means,
+        "measured": {key: results[key] for key in ("created", "version", "environment", "fingerprint")},
+    }
+
+
+def read_measured(folder: Path) -> list[dict[str, Any]]:
+    """Every committed result, by file name.
+
+    Raises:
+        UserError: if the folder has none, or a file is something else.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"The result {path} cannot be read ({error}).") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(
+                f"{path} is not in the format {FORMAT}: make it with 'python -m reflectzoo.ranking add RUN'."
+            )
+        found.append(content)
+    if not found:
+        raise UserError(f"There are no results in {folder}: add some with 'python -m reflectzoo.ranking add RUN'.")
+    return found
+
+
+def make_page(found: Sequence[Mapping[str, Any]], folder: str = FOLDER.as_posix()) -> str:
+    """The ranking as Markdown.
+
+    Args:
+        found: committed results.
+        folder: where they are, as the page says it.
+
+    Returns:
+        A table for each benchmark, protocol and layer: what differs in one of these is not comparable. Best is bold.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for each in found:
+        same = [each["benchmark"], each["sets"], {k: v for k, v in each["protocol"].items() if k != "metrics"}]
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(each)
+    lines = [_HEAD.format(folder=folder)]
+    for key in sorted(groups):
+        lines += _group(groups[key])
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Keep a result, or make the page.
+
+    Args:
+        argv: arguments; those of the command line when None.
+
+    Returns:
+        0; 1 if ``--check`` finds a page that is not up to date; 2 for a mistake in what was given.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m reflectzoo.ranking", description="Make docs/ranking.md from the results in docs/results/."
+    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the committed results (default %(default)s)")
+    parser.add_argument("--page", type=Path, default=PAGE, help="to be written (default %(default)s)")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if the page is not up to date")
+    commands = parser.add_subparsers(dest="command", metavar="add")
+    add = commands.add_parser("add", help="keep entries of a finished evaluation in the folder")
+    add.add_argument("run", type=Path, help="folder of the evaluation")
+    add.add_argument("--entry", metavar="NAME", help="this entry alone")
+    add.add_argument("--title", help="its name on the page")
+    add.add_argument("--note", default="", help="what a reader should know, e.g. how it was trained")
+    arguments = parser.parse_args(argv)
+    return answer(lambda: _add(arguments) if arguments.command == "add" else _write(arguments))
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    results = read_results(arguments.run)
+    names = [arguments.entry] if arguments.entry else [each["name"] for each in results["entries"]]
+    if (arguments.title or arguments.note) and not arguments.entry:
+        raise UserError("--title and --note are of one entry: say which with --entry.")
+    contents = {name: measured(results, name, arguments.title, arguments.note) for name in names}
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for content in contents.values():
+        words = [content["benchmark"], content["protocol"]["name"], content["title"]]
+        if content["entry"].get("sha256"):
+            words.append(content["entry"]["sha256"][:8])
+        path = arguments.folder / ("-".join(re.sub(r"[^\w.]+", "_", word) for word in words) + ".json")
+        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _write(arguments: argparse.Namespace) -> int:
+    page = make_page(read_measured(arguments.folder), arguments.folder.as_posix())
+    if arguments.check:
+        if arguments.page.is_file() and arguments.page.read_text(encoding="utf-8") == page:
+            return 0
+        sys.stderr.write(f"reflectzoo: {arguments.page} is not up to date: run 'python -m reflectzoo.ranking'.\n")
+        return 1
+    arguments.page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(arguments.page, page)
+    sys.stdout.write(f"{arguments.page}\n")
+    return 0
+
+
+def _group(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    first = group[0]
+    lines = [f"## {escape(first['benchmark'])}", ""]
+    counts = ", ".join(f"{each['title']} ({_count(each)})" for each in first["sets"])
+    lines += [f"{escape(counts)}. Protocol {escape(first['protocol']['in_words'])}.", ""]
+    places = [each["name"] for each in first["sets"]]
+    if len(places) > 1:
+        places = [AVERAGE, *places]
+    titles = {AVERAGE: "average", **{each["name"]: each["title"] for each in first["sets"]}}
+    for layer in LAYERS:
+        for place in places:
+            having = [each for each in group if each["averages"][place][layer]]
+            if having:
+                lines += _table(having, layer, place, f"{titles[place]}, " if len(places) > 1 else "")
+    lines += ["Weights:", ""]
+    lines += [f"- {_weights(each)}" for each in group if each["entry"]["kind"] != INPUT]
+    return [*lines, ""]
+
+
+def _table(group: Sequence[Mapping[str, Any]], layer: str, place: str, prefix: str) -> list[str]:
+    metrics = [
+        metric
+        for metric in group[0]["metrics"]
+        if any(each["averages"][place][layer].get(metric["key"]) is not None for each in group)
+    ]
+    values = [[each["averages"][place][layer].get(metric["key"]) for metric in metrics] for each in group]
+    best = []
+    for column, metric in enumerate(metrics):
+        known = [row[column] for row in values if row[column] is not None]
+        best.append((max if metric["higher_is_better"] else min)(known) if len(known) > 1 else None)
+    sign = -1 if metrics[0]["higher_is_better"] else 1
+    order = sorted(
+        range(len(group)), key=lambda k: (values[k][0] is None, sign * (values[k][0] or 0.0), group[k]["title"])
+    )
+    lines = [f"### {escape(prefix + layer)}", ""]
+    lines.append(markdown_row(["", *(escape(metric_title(metric)) for metric in metrics), "weights", "measured"]))
+    lines.append(markdown_row(["---", *("---:" for _ in metrics), "---", "---"]))
+    for k in order:
+        cells = []
+        for column, metric in enumerate(metrics):
+            value = values[k][column]
+            text = "·" if value is None else number(value, metric["key"])
+            cells.append(f"**{text}**" if value is not None and value == best[column] else text)
+        sha = group[k]["entry"].get("sha256")
+        weights = f"`{sha[:8]}`" if sha else "none"
+        lines.append(markdown_row([escape(group[k]["title"]), *cells, weights, group[k]["measured"]["created"][:10]]))
+    return [*lines, ""]
+
+
+def _count(each: Mapping[str, Any]) -> str:
+    if each["images"] == each["images_found"]:
+        return f"{each['images']} pictures"
+    return f"{each['images']} of {each['images_found']} pictures"
+
+
+def _weights(each: Mapping[str, Any]) -> str:
+    entry, about = each["entry"], each["measured"]["environment"]
+    words = [f"{escape(each['title'])}: {escape(entry['kind'])}"]
+    if entry.get("model"):
+        words.append(f"{escape(entry['model'])}, {entry['parameters']:,} parameters")
+    if entry.get("file"):
+        words.append(f"`{entry['file']}`")
+    if entry.get("sha256"):
+        words.append(f"sha256 `{entry['sha256']}`")
+    words += [f"{key.replace('_', ' ')} {escape(str(value))}" for key, value in entry["provenance"].items()]
+    words.append(f"measured with reflectzoo {each['measured']['version']}, torch {about['torch']}, {about['device']}")
+    return ", ".join(words) + (f". {each['note']}" if each["note"] else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""``python -m reflectzoo.report RUN``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reflectzoo.cli import answer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report of a finished evaluation.
+
+    Args:
+        argv: arguments; those of the command line when None.
+
+    Returns:
+        0, or 2 for a mistake in what was given.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m reflectzoo.report",
+        description="Write report.html, report.md, report.csv and report.json of a finished reflectzoo.evaluate.",
+    )
+    parser.add_argument("run", type=Path, help="folder of the evaluation")
+    parser.add_argument("-o", "--out", type=Path, help="another folder for the files")
+    parser.add_argument("--no-published", action="store_true", help="without what papers report")
+    arguments = parser.parse_args(argv)
+    return answer(lambda: _report(arguments))
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from reflectzoo.evaluation.report import write_report
+
+    paths = write_report(arguments.run, arguments.out, not arguments.no_published)
+    sys.stdout.write("".join(f"{path}\n" for path in paths.values()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

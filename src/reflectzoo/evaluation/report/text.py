@@ -1,0 +1,187 @@
+"""A report as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from reflectzoo.evaluation.report.pictures import Case
+from reflectzoo.evaluation.report.tables import Cell, Line, Table, Tables
+from reflectzoo.evaluation.table import number
+
+FORMAT = "reflectzoo-report/1"
+
+
+def escape(text: str) -> str:
+    r"""Text that Markdown shows as it is, also within a table.
+
+    Example:
+        >>> escape("a|b_<c>")
+        'a\\|b\\_&lt;c&gt;'
+    """
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#~" else letter for letter in text)
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """One line of a Markdown table; cells are escaped already."""
+    return f"| {' | '.join(cells)} |"
+
+
+def warnings_of(results: Mapping[str, Any]) -> list[str]:
+    """What a reader of the numbers must know first, a sentence each."""
+    found = list(results["benchmark"]["left_out"])
+    if results["benchmark"]["limit"] is not None:
+        found.append(f"Only the first {results['benchmark']['limit']} pictures of each set were scored.")
+    for entry in results["entries"]:
+        missing = entry.get("missing") or []
+        if missing:
+            named = ", ".join(f"{miss['set']}/{miss['image']}" for miss in missing[:5])
+            more = " ..." if len(missing) > 5 else ""
+            found.append(
+                f"{entry['name']} lacks {len(missing)} predictions ({named}{more}): its means are over other pictures "
+                "than those of the other rows, and are not ranked."
+            )
+        if entry.get("extra"):
+            found.append(f"{len(entry['extra'])} pictures of {entry['name']} fit nothing and were left out.")
+    for each in results["sets"]:
+        wanted = each["published_images"]
+        if wanted is not None and wanted != each["images"]:
+            found.append(
+                f"{each['title']} has {each['images']} pictures here, published numbers are of {wanted}: they cannot "
+                "be compared directly."
+            )
+    return found
+
+
+def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case]) -> str:
+    """The report for a README or a pull request, without pictures."""
+    lines = [
+        f"# {escape(results['benchmark']['name'])}",
+        "",
+        f"Protocol {escape(results['protocol']['in_words'])}.",
+        "",
+    ]
+    for sentence in warnings_of(results):
+        lines += [f"> {escape(sentence)}", ""]
+    lines += ["**Best** and *second best* of each group; published rows are by the papers' own protocols.", ""]
+    for table in tables.tables:
+        lines += [f"## {escape(table.title)}, {table.layer}, {table.images} pictures", ""]
+        lines.append(markdown_row(["", *(escape(column.title) for column in table.columns)]))
+        lines.append(markdown_row(["---", *("---:" for _ in table.columns)]))
+        for line in table.lines:
+            lines.append(markdown_row([_name(line), *(_marked(cell) for cell in line.cells)]))
+        lines.append("")
+        if any(line.unconfirmed for line in table.lines):
+            lines += ["† A number we know at second hand: it was not read in the source itself.", ""]
+        for sentence in table.conflicts:
+            lines += [f"Sources disagree: {escape(sentence)}", ""]
+    if tables.sources:
+        lines += ["## Sources of published numbers", ""]
+        lines += [f"{place}. {escape(source)}" for place, source in enumerate(tables.sources, start=1)]
+        lines.append("")
+    if cases:
+        lines += ["## Worst and best pictures", ""]
+        lines.append(markdown_row(["", "set", "", "picture", f"{cases[0].metric.upper()}", "of the input"]))
+        lines.append(markdown_row(["---", "---", "---", "---", "---:", "---:"]))
+        for case in cases:
+            value = number(case.row["transmission"][case.metric], case.metric)
+            before = "" if case.before is None else number(case.before, case.metric)
+            words = [case.row["entry"], case.row["set"], f"{case.side} {case.place}", case.row["image"]]
+            lines.append(markdown_row([*map(escape, words), value, before]))
+        lines.append("")
+    lines += ["## What was measured", ""]
+    for entry in results["entries"]:
+        lines.append(f"- {escape(describe_entry(entry))}")
+    about = results["environment"]
+    lines += [
+        f"- reflectzoo {results['version']}, torch {about['torch']}, {escape(about['device'])}, {results['created']}",
+        f"- pictures, protocol and entries: sha256 {results['fingerprint']}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def describe_entry(entry: Mapping[str, Any]) -> str:
+    """One line: what it is, of what size, from which file with which hash."""
+    words = [entry["name"]]
+    if entry["kind"] == "input":
+        words.append("the untouched mixture")
+    if entry.get("model"):
+        words.append(f"{entry['model']}, {entry['parameters']:,} parameters")
+    for key in ("path", "folder"):
+        if entry.get(key):
+            words.append(f"{entry['kind']} {entry[key]}")
+    if entry.get("sha256"):
+        words.append(f"sha256 {entry['sha256']}")
+    return ": ".join([words[0], ", ".join(words[1:])])
+
+
+def _name(line: Line) -> str:
+    name = escape(line.name)
+    if line.missing:
+        return f"{name} ({line.images} of {(line.images or 0) + line.missing})"
+    name += " †" if line.unconfirmed else ""
+    return f"{name} {' '.join(f'[{source + 1}]' for source in line.sources)}".strip()
+
+
+def _marked(cell: Cell) -> str:
+    mark = {1: "**", 2: "*"}.get(cell.rank, "")
+    return f"{mark}{cell.text}{mark}"
+
+
+def to_csv(tables: Tables) -> str:
+    """One line for each value: ``layer, set, method, kind, metric, low, high, rank, images, missing, sources``.
+
+    ``low`` and ``high`` differ where sources disagree; full precision.
+    """
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    head = ["layer", "set", "method", "kind", "metric", "low", "high", "rank", "images", "missing", "sources"]
+    writer.writerow(head)
+    for table in tables.tables:
+        for line in table.lines:
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                if cell.low is not None:
+                    said = " | ".join(dict.fromkeys(tables.sources[source] for _, source, _ in cell.said))
+                    writer.writerow(
+                        [
+                            *(table.layer, table.dataset, line.name, line.kind, column.key, cell.low, cell.high),
+                            *(cell.rank or "", line.images, line.missing, said),
+                        ]
+                    )
+    return file.getvalue()
+
+
+def to_json(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case]) -> str:
+    """Tables, chosen pictures and everything about the run but the scores of single images (``results.json``)."""
+    kept = ("created", "version", "command", "environment", "fingerprint", "benchmark", "sets", "protocol", "entries")
+    content = {
+        "format": FORMAT,
+        **{key: results[key] for key in kept},
+        "warnings": warnings_of(results),
+        "sources": tables.sources,
+        "tables": [_table(table) for table in tables.tables],
+        "cases": [
+            {
+                "entry": case.row["entry"],
+                "set": case.row["set"],
+                "image": case.row["image"],
+                "side": case.side,
+                "place": case.place,
+                "metric": case.metric,
+                "value": case.row["transmission"][case.metric],
+                "input": case.before,
+            }
+            for case in cases
+        ],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {**asdict(table), "conflicts": table.conflicts}

@@ -1,0 +1,115 @@
+"""Parts that teacher and student share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.errors import UserError
+
+WIDTH = 256
+POOLS = (4, 8, 16, 32)
+STRIDES = {4: (1, 2, 1, 2), 2: (1, 2, 1, 1)}
+
+
+def convolutions(channels: Sequence[int], strides: Sequence[int], last_relu: bool = True) -> nn.Sequential:
+    """3x3 convolutions with rectifiers and no normalisation.
+
+    Args:
+        channels: of the input and of every layer's output.
+        strides: of each layer.
+        last_relu: whether a rectifier follows the last layer, too.
+    """
+    layers: list[nn.Module] = []
+    for before, after, stride in zip(channels[:-1], channels[1:], strides, strict=True):
+        layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.ReLU()]
+    return nn.Sequential(*(layers if last_relu else layers[:-1]))
+
+
+def enlarging(before: int, after: int, factor: int) -> nn.Sequential:
+    """A transposed convolution to ``factor`` (1 or 2) times the size, 4x4 for 2, with a rectifier."""
+    layer = nn.ConvTranspose2d(before, after, 2 + factor, factor, padding=1)
+    return nn.Sequential(layer, nn.ReLU())
+
+
+class PyramidPooling(nn.Module):
+    """Features beside their means over squares of 4, 8, 16 and 32 pixels (Zhao et al., CVPR 2017; four levels here).
+
+    Args:
+        channels: of the input and the output; each level has a quarter of them.
+        sizes: sides of the squares.
+
+    Shape:
+        (B, C, H, W) -> the same. Squares that stick out of the picture are means of what lies inside.
+    """
+
+    def __init__(self, channels: int, sizes: Sequence[int] = POOLS) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        level = max(channels // 4, 1)
+        self.levels = nn.ModuleList(nn.Sequential(nn.Conv2d(channels, level, 1), nn.ReLU()) for _ in self.sizes)
+        self.fuse = nn.Sequential(nn.Conv2d(channels + level * len(self.sizes), channels, 1), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        height, width = x.shape[-2:]
+        found = [x]
+        for size, level in zip(self.sizes, self.levels, strict=True):
+            means = F.avg_pool2d(x, size, ceil_mode=True, count_include_pad=False)
+            spread = F.interpolate(level(means), scale_factor=size, mode="nearest")
+            found.append(spread[..., :height, :width])
+        return cast(Tensor, self.fuse(torch.cat(found, dim=1)))
+
+
+class ImageDecoder(nn.Module):
+    """Features to an image, section 3.1.3: two up-sampling blocks, the first with pyramid pooling.
+
+    The paper gives no layer that makes three channels of 256: a linear 3x3 convolution does.
+
+    Args:
+        channels: of the features.
+        width: of all layers.
+        scale: 4 or 2, how much smaller the features are than the image.
+        residual: whether the image is what is to be added to another one; it starts at zero then.
+    """
+
+    def __init__(self, channels: int, width: int = WIDTH, scale: int = 4, residual: bool = False) -> None:
+        super().__init__()
+        self.up1 = nn.Sequential(
+            enlarging(channels, width, scale // 2), convolutions([width] * 2, [1]), PyramidPooling(width)
+        )
+        self.up2 = nn.Sequential(enlarging(width, width, 2), convolutions([width] * 3, [1, 1]))
+        self.image = nn.Conv2d(width, 3, 3, padding=1)
+        if residual:
+            nn.init.zeros_(self.image.weight)
+            nn.init.zeros_(cast(Tensor, self.image.bias))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, channels, h, w) -> (B, 3, scale h, scale w), not clamped."""
+        return cast(Tensor, self.image(self.up2(self.up1(features))))
+
+
+def pad_to_multiple(images: Tensor, scale: int) -> Tensor:
+    """(B, 3, H, W) with both sides extended to multiples of ``scale`` by reflection (repetition if too small)."""
+    height, width = images.shape[-2:]
+    down, right = -height % scale, -width % scale
+    if not (down or right):
+        return images
+    return F.pad(images, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
+
+
+def check_setting(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise unless a setting of the network is one of those allowed."""
+    if value not in allowed:
+        words = ", ".join(str(each) for each in allowed)
+        raise UserError(f"model.net.{name} must be one of {words}, got {value!r}.")
+
+
+def check_width(width: int) -> None:
+    """Raise unless the width is an even number from 2 on."""
+    if not isinstance(width, int) or width < 2 or width % 2:
+        raise UserError(f"model.net.width must be an even number from 2 on, got {width!r}.")

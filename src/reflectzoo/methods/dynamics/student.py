@@ -1,0 +1,112 @@
+"""The student: one photograph is enough for it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.methods.dynamics.initial import initialise
+from reflectzoo.methods.dynamics.parts import (
+    STRIDES,
+    WIDTH,
+    ImageDecoder,
+    check_setting,
+    check_width,
+    convolutions,
+    pad_to_multiple,
+)
+from reflectzoo.nets.attention import ChannelAttention
+
+
+class ResidualChannelBlock(nn.Module):
+    """v + v' u with v' two convolutions of v and u the attention of its channels (section 3.2).
+
+    Args:
+        channels: of input and output.
+        scale: of what is added; 1 as the text has it, ERRNet has 0.1.
+    """
+
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.body = convolutions([channels] * 3, [1, 1], last_relu=False)
+        self.attention = ChannelAttention(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return x + self.scale * cast(Tensor, self.attention(self.body(x)))
+
+
+class DynamicsStudent(nn.Module):
+    """The student: one photograph to its transmission (section 3.2).
+
+    Args:
+        width: channels, even; 256 as published.
+        representation: channels of the representation it is to hallucinate, 128 as published; None for half the
+            width, as the full teacher has it.
+        hallucination: whether there is a hallucination module. Table 2's "w/o Hallucination" asks the encoder for the
+            representation instead (through a 1x1 convolution that serves only the losses).
+        encoder: whether there is a feature encoder; Table 2's "w/o Encoder".
+        blocks: residual blocks of the context module.
+        residual_scale: of these blocks, see :class:`ResidualChannelBlock`.
+        scale: as for :class:`~reflectzoo.methods.dynamics.teacher.DynamicsTeacher`, whose must be the same.
+        residual: likewise.
+        init_gain: likewise.
+
+    Raises:
+        UserError: for a value that makes no network.
+    """
+
+    def __init__(
+        self,
+        width: int = WIDTH,
+        representation: int | None = None,
+        hallucination: bool = True,
+        encoder: bool = True,
+        blocks: int = 10,
+        residual_scale: float = 1.0,
+        scale: int = 4,
+        residual: bool = False,
+        init_gain: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_width(width)
+        check_setting("scale", scale, tuple(STRIDES))
+        if not hallucination and not encoder:
+            raise UserError("A student without hallucination and without encoder sees nothing: leave it one of them.")
+        channels = width // 2 if representation is None else representation
+        strides = STRIDES[scale]
+        self.scale, self.residual, self.representation_channels = scale, residual, channels
+        self.hallucination = (
+            convolutions([3, *[width] * 4, channels], [*strides, 1], last_relu=False) if hallucination else None
+        )
+        self.encoder = convolutions([3, *[width] * 4], strides) if encoder else None
+        self.projection = None if hallucination else nn.Conv2d(width, channels, 1)
+        seen = (channels if hallucination else 0) + (width if encoder else 0)
+        self.context = nn.Sequential(
+            convolutions([seen, width], [1]), *(ResidualChannelBlock(width, residual_scale) for _ in range(blocks))
+        )
+        self.decoder = ImageDecoder(width, width, scale, residual)
+        initialise(self, init_gain)
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate (B, 3, H, W) in [0, 1], any size.
+
+        Returns:
+            ``transmission`` of the same size, not clamped; ``aux["representation"]`` (B, R, h, w).
+        """
+        height, width = mixture.shape[-2:]
+        padded = pad_to_multiple(mixture, self.scale)
+        seen: list[Tensor] = []
+        if self.hallucination is not None:
+            seen.append(self.hallucination(padded))
+        if self.encoder is not None:
+            seen.append(self.encoder(padded))
+        representation = seen[0] if self.projection is None else self.projection(seen[0])
+        image = self.decoder(self.context(torch.cat(seen, dim=1)))[..., :height, :width]
+        transmission = mixture + image if self.residual else image
+        return {"transmission": transmission, "aux": {"representation": representation}}

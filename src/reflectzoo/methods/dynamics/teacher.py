@@ -1,0 +1,180 @@
+"""The teacher that watches frames and the student that sees one photograph.
+
+Zheng et al., "Distilling Reflection Dynamics for Single-Image Reflection Removal", ICCV 2021, section 3. Channels below
+are those of the published width, 256. What the paper leaves open is decided as README.md in this folder says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.methods.dynamics.initial import initialise
+from reflectzoo.methods.dynamics.motion import MultiViewKnowledge
+from reflectzoo.methods.dynamics.parts import (
+    STRIDES,
+    WIDTH,
+    ImageDecoder,
+    check_setting,
+    check_width,
+    convolutions,
+    pad_to_multiple,
+)
+from reflectzoo.nets.warp import enlarged_motion
+
+
+class DynamicsTeacher(nn.Module):
+    """The teacher: a sequence of frames to the transmission of the centre one (section 3.1).
+
+    Args:
+        width: channels of the encoder and the decoder, even; 256 as published.
+        frames: in a sequence, odd, from 3 on.
+        mkl: whether there is a multi-view knowledge learning module. Table 2's "w/o MKL" fuses all frames' features by
+            one convolution.
+        decouple: see :class:`MultiViewKnowledge`; Table 2's "w/o Decouple Net".
+        flow: likewise, "w/o Flow Net".
+        fusion: likewise, "w/o Fusion Net".
+        motion: axes of a motion field: 2; 1 is the paper's literal reading, a displacement along the width only.
+        flow_width: channels of the flow net, whose first layer has four times as many; None for half of ``width``, as
+            published. Finding motions takes more channels than a narrow network has.
+        matching: how many feature pixels a layer may move along each axis to be found by comparing features, see
+            :class:`MultiViewKnowledge`; None as published.
+        rigid: whether each layer moves as a whole, as in synthetic sequences.
+        correction: factor of what the flow net adds to motions that were matched; 0 leaves them as they are.
+        scale: 4, or 2 for features of half the image's size (encoder strides 1, 2, 1, 1 and a first transposed
+            convolution that does not enlarge), which costs four times as much.
+        residual: whether the decoder's output is added to the centre frame. Not in the paper; helps narrow networks,
+            through whose features no sharp photograph fits. What is added starts at zero.
+        init_gain: see :func:`initialise`.
+
+    Raises:
+        UserError: for a value that makes no network.
+    """
+
+    def __init__(
+        self,
+        width: int = WIDTH,
+        frames: int = 3,
+        mkl: bool = True,
+        decouple: bool = True,
+        flow: bool = True,
+        fusion: bool = True,
+        motion: int = 2,
+        flow_width: int | None = None,
+        matching: int | None = None,
+        rigid: bool = False,
+        correction: float = 1.0,
+        scale: int = 4,
+        residual: bool = False,
+        init_gain: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_width(width)
+        check_setting("motion", motion, (1, 2))
+        check_setting("scale", scale, tuple(STRIDES))
+        if matching is not None and (not isinstance(matching, int) or isinstance(matching, bool) or matching < 1):
+            raise UserError(
+                f"model.net.matching must be a number of feature pixels from 1 on, or null, got {matching!r}."
+            )
+        if not isinstance(frames, int) or frames < 3 or frames % 2 == 0:
+            raise UserError(f"model.net.frames must be an odd number from 3 on, got {frames!r}.")
+        self.frames, self.scale, self.residual = frames, scale, residual
+        self.encoder = convolutions([3, *[width] * 4], STRIDES[scale])
+        self.knowledge = (
+            MultiViewKnowledge(width, frames, decouple, flow, fusion, motion, flow_width, matching, rigid, correction)
+            if mkl
+            else None
+        )
+        self.fuse = None if mkl else nn.Conv2d(frames * width, width // 2, 3, padding=1)
+        self.decoder = ImageDecoder(self.representation_channels, width, scale, residual)
+        initialise(self, init_gain)
+
+    @property
+    def representation_channels(self) -> int:
+        """Channels of the representation that the student is to find: 128 as published."""
+        return self.knowledge.channels if self.knowledge is not None else cast(nn.Conv2d, self.fuse).out_channels
+
+    def forward(self, frames: Tensor | Sequence[Tensor]) -> Outputs:
+        """Separate the centre frame.
+
+        Args:
+            frames: (B, N, 3, H, W) in [0, 1], or a list of N frames (B, 3, H, W), in order. One picture (B, 3, H, W)
+                stands for a camera that does not move.
+
+        Returns:
+            ``transmission`` (B, 3, H, W). ``stages`` has one entry, what the decouple net's decoders make of the
+            centre frame, enlarged to its size. ``aux``: ``representation`` (B, R, h, w); with the parts that make them
+            ``motion`` of each layer, (B, N - 1, 2, H, W) in pixels: where a pixel of the centre frame lies in the other
+            frames, relative to its own place; ``flow``, the same in features, (B, N - 1, 2, h, w); ``features`` of each
+            layer (B, N, C, h, w); ``frame_transmissions`` and ``frame_reflections`` (B, N, 3, 2H/scale, 2W/scale),
+            rounded up: the decoders' outputs. No values are clamped.
+
+        Raises:
+            UserError: if the number of frames is not the network's, or their sizes differ.
+        """
+        sequence = self._sequence(frames)
+        size, count, _, height, width = sequence.shape
+        padded = pad_to_multiple(sequence.flatten(0, 1), self.scale)
+        encoded = self.encoder(padded).unflatten(0, (size, count))
+        aux: dict[str, Tensor | dict[str, Tensor]] = {}
+        outputs: Outputs = {"transmission": padded}
+        if self.knowledge is None:
+            representation: Tensor = cast(nn.Conv2d, self.fuse)(encoded.flatten(1, 2))
+        else:
+            known = self.knowledge(encoded, padded.view(size, count, *padded.shape[1:]))
+            representation = known.representation
+            aux["features"] = known.features
+            if known.flow:
+                aux["flow"] = known.flow
+                aux["motion"] = {
+                    layer: enlarged_motion(flow, self.scale, height, width) for layer, flow in known.flow.items()
+                }
+            if known.images:
+                step = self.scale // 2
+                reduced = {
+                    layer: images[..., : -(-height // step), : -(-width // step)]
+                    for layer, images in known.images.items()
+                }
+                for layer, images in reduced.items():
+                    aux[f"frame_{layer}s"] = images
+                outputs["stages"] = [
+                    {
+                        layer: _enlarged(images[:, count // 2], step, height, width)
+                        for layer, images in known.images.items()
+                    }
+                ]
+        aux["representation"] = representation
+        image = self.decoder(representation)[..., :height, :width]
+        outputs["transmission"] = sequence[:, count // 2] + image if self.residual else image
+        outputs["aux"] = aux
+        return outputs
+
+    def _sequence(self, frames: Tensor | Sequence[Tensor]) -> Tensor:
+        if not isinstance(frames, Tensor):
+            sizes = [tuple(frame.shape) for frame in frames]
+            if len(set(sizes)) > 1:
+                shown = ", ".join("x".join(map(str, each[-2:])) for each in sizes)
+                raise UserError(f"The frames of a sequence must be of one size, these are {shown}.")
+            frames = torch.stack(list(frames), dim=1)
+        if frames.ndim == 4:
+            frames = frames[:, None].expand(-1, self.frames, -1, -1, -1)
+        if frames.ndim != 5 or frames.shape[1] != self.frames:
+            got = f"{frames.shape[1]} frames" if frames.ndim == 5 else f"a tensor of shape {tuple(frames.shape)}"
+            raise UserError(
+                f"The teacher watches {self.frames} frames (model.net.frames), but these are {got}: "
+                "set data.frames to the same number."
+            )
+        return frames
+
+
+def _enlarged(image: Tensor, factor: int, height: int, width: int) -> Tensor:
+    if factor == 1:
+        return image[..., :height, :width]
+    whole = F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
+    return whole[..., :height, :width]

@@ -1,0 +1,219 @@
+"""Blocks of the refactored networks (YTMT_US and YTMT_PS in the program)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.nets import hypercolumn as hyper
+from reflectzoo.nets.attention import ChannelAttention, PixelAttention
+from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead, Streams
+from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, joint_hypercolumn_conv2d
+
+Pattern = Literal["C", "A", "P", "none"]
+Features: TypeAlias = Tensor | HyperFeatures
+# Four 2x2 poolings: nothing smaller passes through the U-shaped networks.
+_MIN_SIZE = 16
+
+
+def _head(pattern: Pattern, channels: int) -> nn.Module:
+    match pattern:
+        case "C":
+            return ConcatenationHead(channels)
+        case "P":
+            return ConcatenationHead(channels, negative=False)
+        case "A":
+            return AdditionHead()
+        case "none":
+            return SeparateHead()
+    raise UserError(f"YTMT: pattern must be one of {', '.join(get_args(Pattern))}, got {pattern!r}.")
+
+
+class _Attended(nn.Module):
+    """Pixel attention, channel attention and a 3x3 convolution, in this order: attention sees the block's input."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            PixelAttention(in_channels),
+            ChannelAttention(in_channels, inplace=True),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.model(x))
+
+
+class _Bare(nn.Module):
+    """The first 3x3 convolution alone (the paper has a 1x1 convolution here)."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.model = nn.Sequential(conv)
+
+    def forward(self, x: Features) -> Tensor:
+        return cast(Tensor, self.model(x))
+
+
+class Block(nn.Module):
+    """One convolution per stream (the paper's text has two), then the exchange."""
+
+    def __init__(self, in_channels: int, out_channels: int, pattern: Pattern) -> None:
+        super().__init__()
+        self.conv_l = _Attended(in_channels, out_channels)
+        self.conv_r = _Attended(in_channels, out_channels)
+        self.ytmt_head = _head(pattern, out_channels)
+
+    def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
+        """(B, C, H, W) of both streams -> both streams after the exchange."""
+        return cast(Streams, self.ytmt_head(self.conv_l(l), self.conv_r(r)))
+
+
+class Entrance(nn.Module):
+    """The first block: a pair of convolutions without attention, then the exchange."""
+
+    def __init__(self, convs: Sequence[nn.Conv2d], pattern: Pattern) -> None:
+        super().__init__()
+        self.conv_l, self.conv_r = (_Bare(conv) for conv in convs)
+        self.ytmt_head = _head(pattern, convs[0].out_channels)
+
+    def forward(self, l: Features, r: Features) -> Streams:  # noqa: E741
+        """(B, C, H, W) of both streams -> both streams after the exchange."""
+        first = first_responses(l, r, self.conv_l.model[0], self.conv_r.model[0])
+        return cast(Streams, self.ytmt_head(*first))
+
+
+class Down(nn.Module):
+    """Halves the size by the maximum of 2x2 pixels, then a block."""
+
+    def __init__(self, in_channels: int, out_channels: int, pattern: Pattern) -> None:
+        super().__init__()
+        self.model = Block(in_channels, out_channels, pattern)
+
+    def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
+        """(B, C, H, W) of both streams -> both at half the size, rounded down."""
+        return cast(Streams, self.model(F.max_pool2d(l, 2), F.max_pool2d(r, 2)))
+
+
+class Up(nn.Module):
+    """Doubles the size and joins the skip connections of both streams, then a block.
+
+    The skips carry what the encoder's exchange gave, each to its own stream.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, pattern: Pattern) -> None:
+        super().__init__()
+        self.model = Block(in_channels, out_channels, pattern)
+
+    def forward(self, l: Tensor, r: Tensor, skip_l: Tensor, skip_r: Tensor) -> Streams:  # noqa: E741
+        """Both streams and the skips of twice their size -> both at the skips' size."""
+        return cast(Streams, self.model(join(skip_l, l), join(skip_r, r)))
+
+
+class Exit(nn.Module):
+    """A 3x3 convolution per stream, no exchange."""
+
+    def __init__(self, in_channels: int, out_channels: int, sigmoid: bool, bias: bool) -> None:
+        super().__init__()
+        last: type[nn.Module] = nn.Sigmoid if sigmoid else nn.Identity
+        self.conv_l = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias), last())
+        self.conv_r = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias), last())
+
+    def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
+        """(B, C, H, W) of both streams -> both layers."""
+        return self.conv_l(l), self.conv_r(r)
+
+
+def join(skip: Tensor, coarse: Tensor) -> Tensor:
+    """[skip, coarse at twice its size], zeros where an odd size leaves a gap (the smaller half left and above)."""
+    fine = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=True)
+    gap_h, gap_w = skip.shape[-2] - fine.shape[-2], skip.shape[-1] - fine.shape[-1]
+    if gap_h or gap_w:
+        fine = F.pad(fine, (gap_w // 2, gap_w - gap_w // 2, gap_h // 2, gap_h - gap_h // 2))
+    return torch.cat((skip, fine), 1)
+
+
+def first_responses(l: Features, r: Features, conv_l: nn.Module, conv_r: nn.Module) -> list[Tensor]:  # noqa: E741
+    """The first convolutions of both streams, sharing the work where both see one hypercolumn."""
+    if l is r and not isinstance(l, Tensor):
+        convs = [cast(HypercolumnConv2d, conv_l), cast(HypercolumnConv2d, conv_r)]
+        responses = joint_hypercolumn_conv2d(l, convs)
+    else:
+        responses = [conv_l(l), conv_r(r)]
+    return [_in_fast_layout(cast(Tensor, conv_l.weight), response) for response in responses]
+
+
+def _in_fast_layout(weight: Tensor, response: Tensor) -> Tensor:
+    """Choose the memory format that the rest of the network will follow, unless its user chose channels-last.
+
+    In float32 on a CPU, forward alone is faster in channels-last, but the way back of a wide convolution is slower than
+    that gains. Results differ by rounding only.
+    """
+    if response.device.type != "cpu" or response.dtype != torch.float32 or not weight.is_contiguous():
+        return response
+    learning = torch.is_grad_enabled()
+    return response.contiguous(memory_format=torch.contiguous_format if learning else torch.channels_last)
+
+
+class Augmented(nn.Module):
+    """What the U-shaped networks share: the hypercolumn before them, and inputs too small to be pooled four times."""
+
+    def __init__(self, in_channels: int | None, hypercolumn: bool) -> None:
+        super().__init__()
+        if hypercolumn and in_channels not in (None, 3, hyper.CHANNELS):
+            raise UserError(
+                f"{type(self).__name__}: hypercolumn=true takes RGB images, so in_channels must be left out, 3 or "
+                f"{hyper.CHANNELS}, got {in_channels}."
+            )
+        self.in_channels = hyper.CHANNELS if hypercolumn else (in_channels or 3)
+        self.hypercolumn = Hypercolumn() if hypercolumn else None
+
+    def _first_conv(self, width: int) -> nn.Conv2d:
+        if self.hypercolumn is not None:
+            return HypercolumnConv2d(self.in_channels, width)
+        return nn.Conv2d(self.in_channels, width, 3, padding=1)
+
+    def _augment(self, x: Tensor) -> Features:
+        if self.hypercolumn is None or x.shape[1] == self.in_channels:
+            return x
+        return cast(HyperFeatures, self.hypercolumn(x))
+
+    def _separate(self, l: Features, r: Features) -> Streams:  # noqa: E741
+        raise NotImplementedError
+
+    def forward(self, mixture: Tensor, other: Tensor | None = None) -> Outputs:
+        """Separate a mixture, or refine a pair of layers.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; (B, in_channels, H, W) without the hypercolumn. With
+                it, a finished map of 1475 channels is taken too.
+            other: what the r stream sees, same shape; None gives both streams ``mixture``. This is how the second stage
+                takes T and R of the first.
+
+        Returns:
+            ``transmission`` and ``reflection``, each (B, out_channels, H, W) in (0, 1).
+        """
+        height, width = mixture.shape[-2:]
+        l = self._augment(_grow(mixture))  # noqa: E741
+        r = l if other is None else self._augment(_grow(other))
+        transmission, reflection = self._separate(l, r)
+        return {
+            "transmission": transmission[..., :height, :width],
+            "reflection": reflection[..., :height, :width],
+        }
+
+
+def _grow(image: Tensor) -> Tensor:
+    """Repeat the last row and column up to the smallest size that can be pooled four times; larger ones pass as is.
+
+    Nothing else is padded here: the decoder fits itself to the skips, and for sizes the program can take the result is
+    the program's.
+    """
+    missing_h, missing_w = max(_MIN_SIZE - image.shape[-2], 0), max(_MIN_SIZE - image.shape[-1], 0)
+    return F.pad(image, (0, missing_w, 0, missing_h), mode="replicate") if missing_h or missing_w else image

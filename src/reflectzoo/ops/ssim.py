@@ -1,0 +1,80 @@
+"""Structural similarity: of images (SSIM), and of gradients by its structure part alone (SI).
+
+Both look through the window that CoRRN's program uses: an 11x11 Gaussian of sigma 1.5 that moves over the whole image,
+zeros outside of it included. Other libraries reflect or cut the border, so their values differ near it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reflectzoo.ops.checks import check_same_shape, full_precision
+
+_WINDOW = 11
+_SIGMA = 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def ssim_map(prediction: Tensor, target: Tensor) -> Tensor:
+    """SSIM of every pixel of every channel.
+
+    Wang et al., TIP 2004, with C1 = 0.01^2, C2 = 0.03^2; CoRRN, TPAMI 2019, Eq. (4).
+
+    Args:
+        prediction: (B, C, H, W), values of about [0, 1]; negative ones are taken as they are.
+        target: same shape.
+
+    Returns:
+        (B, C, H, W), at most 1.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    mean_p, mean_t, variances, covariance = _moments(prediction, target)
+    luminance_part = (2 * mean_p * mean_t + _C1) / (mean_p.square() + mean_t.square() + _C1)
+    return luminance_part * (2 * covariance + _C2) / (variances + _C2)
+
+
+def structure_map(prediction: Tensor, target: Tensor) -> Tensor:
+    """SI of every pixel of every channel: SSIM without its luminance part.
+
+    CoRRN, TPAMI 2019, Eq. (7); arguments, result and errors as for :func:`ssim_map`. Blind to a constant offset, but
+    not to contrast.
+    """
+    _mean_p, _mean_t, variances, covariance = _moments(prediction, target)
+    return (2 * covariance + _C2) / (variances + _C2)
+
+
+def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Local means of both, the sum of their variances, and their covariance."""
+    check_same_shape(prediction=prediction, target=target)
+    p, t = full_precision(prediction), full_precision(target)
+    # The two variances are needed as a sum only.
+    mean_p, mean_t, squares, product = _blur(torch.stack((p, t, p * p + t * t, p * t))).unbind()
+    return mean_p, mean_t, squares - mean_p.square() - mean_t.square(), product - mean_p * mean_t
+
+
+def _blur(images: Tensor) -> Tensor:
+    """Mean under the window around each pixel of (..., H, W), zeros outside."""
+    taps = window(images.dtype, images.device)
+    # As channels of one image: on a CPU several times faster, there and back, than as images of one channel.
+    flat = images.reshape(1, -1, *images.shape[-2:])
+    count = flat.shape[1]
+    with torch.autocast(images.device.type, enabled=False):
+        rows = F.conv2d(flat, taps.view(1, 1, -1, 1).expand(count, -1, -1, -1), padding=(_WINDOW // 2, 0), groups=count)
+        columns = taps.view(1, 1, 1, -1).expand(count, -1, -1, -1)
+        return F.conv2d(rows, columns, padding=(0, _WINDOW // 2), groups=count).view_as(images)
+
+
+@lru_cache(maxsize=8)
+def window(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One axis of the window, (11,), adding up to 1."""
+    # The cache outlives the caller, who may be in inference mode; its tensors could not be used in training later.
+    with torch.inference_mode(False):
+        places = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+        taps = torch.exp(-places.square() / (2 * _SIGMA**2))
+        return (taps / taps.sum()).to(device, dtype)

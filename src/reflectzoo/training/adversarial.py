@@ -1,0 +1,129 @@
+"""Training against a discriminator, with more than one optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from reflectzoo.core.batch import Batch
+from reflectzoo.losses.adversarial import AdversarialLoss
+from reflectzoo.training.module import OptimizerFactory, ReflectionModule, SchedulerFactory
+
+
+class AdversarialModule(ReflectionModule):
+    """A :class:`ReflectionModule` whose loss may hold an adversarial term, and which may train in phases.
+
+    The term's discriminator is trained here, by its own optimiser, before the network in every step. Without such a
+    term (``~loss.terms.adversarial``) it trains like any other method.
+
+    Optimisation is manual, hence: clipping and accumulation are arguments of this module, not of the Trainer;
+    ``trainer.global_step`` counts the steps of all optimisers, so plans are made in epochs.
+
+    Args:
+        discriminator_optimizer: for the discriminator; ``optimizer`` when None. Its learning rate stays constant.
+        accumulate: number of batches whose gradients are summed (as a mean) before a step.
+        clip_grad_norm: largest norm of a network's gradient; None for no clipping.
+        **kwargs: as for :class:`ReflectionModule`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        discriminator_optimizer: OptimizerFactory | None = None,
+        accumulate: int = 1,
+        clip_grad_norm: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+        self.make_discriminator_optimizer = discriminator_optimizer or self.make_optimizer
+        self.accumulate = accumulate
+        self.clip_grad_norm = clip_grad_norm
+        self._step_now = True
+
+    # -- what a subclass with phases says ------------------------------------------------------------------------------
+
+    def phase_modules(self) -> list[nn.Module]:
+        """The part of the network that each training phase optimises."""
+        return [self.net]
+
+    def phase_schedulers(self) -> list[SchedulerFactory | None]:
+        """The learning-rate schedule of each phase."""
+        return [self.make_scheduler]
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    @property
+    def adversarial_term(self) -> AdversarialLoss | None:
+        """The adversarial term of the loss, or None."""
+        return next((term for term in self.loss.terms.values() if isinstance(term, AdversarialLoss)), None)
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser for each phase, then the discriminator's."""
+        configured: list[dict[str, Any]] = []
+        for module, scheduler in zip(self.phase_modules(), self.phase_schedulers(), strict=True):
+            optimizer = self.make_optimizer(list(module.parameters()))
+            configured.append({"optimizer": optimizer})
+            if scheduler is not None:
+                configured[-1]["lr_scheduler"] = {
+                    "scheduler": scheduler(optimizer),
+                    "name": f"lr/phase{len(configured)}",
+                }
+        if self.adversarial_term is not None:
+            parameters = list(self.adversarial_term.discriminator.parameters())
+            configured.append({"optimizer": self.make_discriminator_optimizer(parameters)})
+        return tuple(configured)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Decide whether this batch ends an accumulation."""
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        self._step_now = last or (batch_idx + 1) % self.accumulate == 0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Discriminator step, then network step; logs every loss term."""
+        optimizers = cast(list[LightningOptimizer], self._as_list(self.optimizers()))
+        optimizer = optimizers[self.phase]
+        outputs = self.look_at(batch)
+        discriminator_parts: dict[str, Tensor] = {}
+        term = self.adversarial_term
+        if term is not None and (weight := term.weight_at(self.phase, self.current_epoch)) > 0:
+            value = term.discriminator_loss(outputs, batch, phase=self.phase)
+            # The released program scales the discriminator's loss by the term's weight, too (lambda_gan); under Adam
+            # this matters only through its epsilon.
+            discriminator_parts["discriminator"] = value.detach()
+            self.check_finite(value.detach(), discriminator_parts)
+            self._step(weight * value, optimizers[-1], term.discriminator.parameters())
+        total, parts = self.loss(outputs, batch, phase=self.phase, epoch=self.current_epoch)
+        self.check_finite(total.detach(), parts)
+        self._step(total, optimizer, self.phase_modules()[self.phase].parameters())
+        self.log_losses(total, {**parts, **discriminator_parts}, len(batch["name"]))
+        return None
+
+    def _step(self, loss: Tensor, optimizer: LightningOptimizer, parameters: Iterable[nn.Parameter]) -> None:
+        with optimizer.toggle_model(sync_grad=self._step_now):
+            self.manual_backward(loss / self.accumulate)
+            if not self._step_now:
+                return
+            if self.clip_grad_norm is not None:
+                # Under float16 the gradients are still scaled; the norm means something only after unscaling.
+                scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+                if scaler is not None:
+                    scaler.unscale_(optimizer.optimizer)
+                torch.nn.utils.clip_grad_norm_(list(parameters), self.clip_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def on_train_epoch_end(self) -> None:
+        """Advance the schedule of the current phase."""
+        schedulers = self._as_list(self.lr_schedulers())
+        wanted = [index for index, factory in enumerate(self.phase_schedulers()) if factory is not None]
+        if self.phase in wanted:
+            cast(Any, schedulers[wanted.index(self.phase)]).step()
+
+    @staticmethod
+    def _as_list(value: Any) -> list[Any]:
+        return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,392 @@
+"""What ``python -m reflectzoo.train`` does: build the parts, fit, choose, score, and say where everything lies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+from reflectzoo.cli import did_you_mean, nearest
+from reflectzoo.config import build, build_all, plain
+from reflectzoo.disk import hold, remove_parts, write_text
+from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError
+from reflectzoo.training.callbacks.averaging import ExponentialAverage
+from reflectzoo.training.callbacks.broken import KeepBrokenBatch
+from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
+from reflectzoo.training.module import ReflectionModule
+from reflectzoo.training.saving import SafeCheckpointIO
+from reflectzoo.weights.read import LAST, PREVIOUS, read_checkpoint, resumable, what_is_wrong
+
+_Kind = TypeVar("_Kind")
+
+
+def train(config: DictConfig) -> dict[str, float]:
+    """Train one model as configured.
+
+    Args:
+        config: composed from ``conf/train.yaml``.
+
+    Returns:
+        The metrics of the test (with ``test=false``, those of the last validation).
+
+    Raises:
+        UserError: for a configuration that cannot work.
+        TrainingError: if a loss is not finite, or a process died.
+        Interrupted: after Ctrl-C, when everything is saved.
+    """
+    quieten()
+    _check_devices(config)
+    run_dir = Path(config.run_dir)
+    with _held(run_dir):
+        return _train(config, run_dir)
+
+
+@contextlib.contextmanager
+def _held(run_dir: Path) -> Iterator[None]:
+    """Keep the run's folder to this training, whose first process speaks for all."""
+    if rank_zero_only.rank != 0:
+        yield
+        return
+    with hold(run_dir, "training"):
+        remove_parts(run_dir / "checkpoints")
+        yield
+
+
+def _train(config: DictConfig, run_dir: Path) -> dict[str, float]:
+    resume_from = _resume_path(config, run_dir)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+
+    datamodule: pl.LightningDataModule = build(config.data)
+    model: ReflectionModule = build(config.model)
+    model.config = plain(config.model)
+    callbacks: list[Callback] = build_all(config.callbacks)
+    if resume_from is not None:
+        _check_fits(model, resume_from, any(isinstance(each, ExponentialAverage) for each in callbacks))
+    # Before the long work: a bad photograph folder, or one that cannot be written to, is told at once.
+    datamodule.setup("fit")
+    model.attach_vgg()
+    _write_config(config, run_dir, model.vgg_used)
+
+    loggers: list[Logger] = build_all(_with_sweep_group(config))
+    for logger in loggers:
+        logger.log_hyperparams(plain(config) | {"vgg_used": model.vgg_used})
+    trainer: pl.Trainer = build(
+        config.trainer,
+        callbacks=callbacks,
+        logger=loggers or False,
+        default_root_dir=run_dir,
+        plugins=[SafeCheckpointIO()],
+    )
+
+    try:
+        _fit(trainer, model, datamodule, resume_from)
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        best = _best_checkpoint(callbacks)
+        if config.test:
+            if best is not None:
+                # Not by ckpt_path=best: with averaged weights (callbacks=ema) Lightning would then test the last ones.
+                checkpoint = read_checkpoint(Path(best))
+                model.on_load_checkpoint(checkpoint)
+                model.load_state_dict(checkpoint["state_dict"])
+            trainer.test(model, datamodule, verbose=False)
+            metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+            _report(metrics, run_dir, best)
+        return metrics
+    finally:
+        for logger in loggers:
+            logger.finalize("success")
+        _finish_wandb()
+
+
+def _fit(
+    trainer: pl.Trainer, model: ReflectionModule, datamodule: pl.LightningDataModule, resume_from: Path | None
+) -> None:
+    try:
+        trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True if resume_from else None)
+    except MisconfigurationException as error:
+        if "could not find the monitored key" not in str(error):
+            raise
+        raise UserError(_without_key(trainer)) from error
+    except NotFinite as error:
+        broken = _callback(trainer, KeepBrokenBatch)
+        batch = f"; the batch is in {broken.written}" if broken is not None and broken.written is not None else ""
+        raise TrainingError(f"{error}{batch}. {_how_to_go_on(trainer)}.") from error
+    except SystemExit as stop:  # how Lightning leaves after KeyboardInterrupt
+        interrupt = _callback(trainer, GracefulInterrupt)
+        if interrupt is not None and interrupt.saved:
+            raise Interrupted(
+                f"Interrupted; everything so far is in {interrupt.path}, ckpt_path=last goes on from there."
+            ) from stop
+        raise Interrupted(f"Interrupted at once. {_how_to_go_on(trainer)}.") from stop
+    except RuntimeError as error:
+        lost = _who_died(str(error), trainer.world_size)
+        if lost is None:
+            raise
+        raise LostProcess(f"{lost} {_how_to_go_on(trainer)}.") from error
+
+
+def _how_to_go_on(trainer: pl.Trainer) -> str:
+    interrupt = _callback(trainer, GracefulInterrupt)
+    if interrupt is None or not interrupt.path.is_file():
+        return "Nothing had been saved yet: start again"
+    return f"What was saved is in {interrupt.path}: the same command with ckpt_path=last goes on from there"
+
+
+def _without_key(trainer: pl.Trainer) -> str:
+    """Why the best checkpoint cannot be chosen."""
+    monitored = [call for call in _callbacks(trainer) if isinstance(call, ModelCheckpoint) and call.monitor]
+    known = sorted(key for key in trainer.callback_metrics if key.startswith("val/"))
+    wrong = next((str(call.monitor) for call in monitored if call.monitor not in known), "")
+    if wrong != "val/mean/psnr":
+        return (
+            f"callbacks.best.monitor={wrong} is nothing that is measured"
+            f"{did_you_mean(nearest(wrong, known))} There are: {', '.join(known)}."
+        )
+    return (
+        "None of the validated pictures has a true transmission to compare with, so the best checkpoint cannot be "
+        "chosen: train on a mixture with aligned pairs as well (for unaligned ones data=mixture_errnet_unaligned), "
+        "or do without both with ~callbacks.best test=false."
+    )
+
+
+_PEER = re.compile(
+    r"(connection|socket).{0,40}(closed|reset|refused|broken)|by peer|nccl|gloo|processgroup|broken pipe", re.I
+)
+
+
+def _who_died(text: str, processes: int) -> str | None:
+    """What an exception of PyTorch's says of processes, as a sentence; None if it is about something else."""
+    if "DataLoader worker" in text:
+        return (
+            "A process that reads photographs was killed, most often because the memory ran out: take fewer of them "
+            "with data.num_workers=1, or none with 0."
+        )
+    if processes > 1 and _PEER.search(text):
+        return f"One of the {processes} processes of this training died, most often because the memory ran out."
+    return None
+
+
+def _callbacks(trainer: pl.Trainer) -> list[Callback]:
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return callbacks
+
+
+def _callback(trainer: pl.Trainer, kind: type[_Kind]) -> _Kind | None:
+    return next((call for call in _callbacks(trainer) if isinstance(call, kind)), None)
+
+
+def quieten() -> None:
+    """Keep adverts and warnings about what we do on purpose out of the user's way."""
+    torch.set_float32_matmul_precision("high")
+    for text in (
+        ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",  # ours is: reflectzoo.data.sampler
+        ".*number of training batches.*smaller than the logging interval.*",
+        ".*exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+    chatter = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    if not any(isinstance(each, _NoChatter) for each in chatter.filters):
+        chatter.addFilter(_NoChatter())
+
+
+class _NoChatter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        dull = (
+            "Tip:",
+            "💡",
+            "GPU available",
+            "TPU available",
+            "HPU available",
+            "`Trainer.fit` stopped",
+            "Restor",
+            "Loaded",
+            "Found current_model_state",
+            "Detected KeyboardInterrupt",
+        )
+        return not text.lstrip().startswith(dull) and "litlogger" not in text and "litmodels" not in text
+
+
+def _check_devices(config: DictConfig) -> None:
+    devices = config.trainer.get("devices", 1)
+    many = torch.cuda.device_count() if devices in ("auto", -1, "-1") else devices
+    count = int(many) if isinstance(many, int | str) else len(many)
+    strategy = str(config.trainer.get("strategy", "auto"))
+    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if multirun and count > 1 and "spawn" not in strategy and "fork" not in strategy:
+        raise UserError(
+            f"A multirun with trainer.devices={count} and trainer.strategy={strategy} would start the whole sweep "
+            "again in every process: add trainer.strategy=ddp_fork_find_unused_parameters_true (CPU) or "
+            "ddp_spawn_find_unused_parameters_true (GPU), or run the jobs one by one."
+        )
+
+
+def _with_sweep_group(config: DictConfig) -> DictConfig | None:
+    """Put every job of a multirun into one W&B group, named after the sweep's folder."""
+    loggers: DictConfig | None = config.get("logger")
+    if loggers and "wandb" in loggers and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        loggers = loggers.copy()
+        with open_dict(loggers):
+            loggers.wandb.group = loggers.wandb.group or Path(HydraConfig.get().sweep.dir).name
+    return loggers
+
+
+def _resume_path(config: DictConfig, run_dir: Path) -> Path | None:
+    given = config.ckpt_path
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise UserError(f"ckpt_path={given} is no path: give that of a checkpoint, or last.")
+    if given != "last":
+        return _inside(Path(given))
+    folder = run_dir / "checkpoints"
+    path, damage = resumable(folder)
+    if path is None and damage:
+        raise UserError(f"{folder / LAST} cannot be gone on from: {damage}{_others(folder)}.")
+    if path is None:
+        raise UserError(
+            f"ckpt_path=last finds no earlier run of this model with a checkpoint in {config.paths.output_dir}: "
+            "start one without ckpt_path, or give the path of a checkpoint."
+        )
+    if damage:
+        rank_zero_info(
+            f"{folder / LAST} cannot be gone on from: {damage}. Going on from the one before it, {PREVIOUS}; the "
+            f"damaged file is last.damaged.ckpt from now on{_others(folder)}."
+        )
+        path = _put_first(path)
+    rank_zero_info(f"Going on from {path}")
+    return path
+
+
+def _inside(path: Path) -> Path:
+    """The checkpoint that a folder means; any other path as it is."""
+    if not path.is_dir():
+        return path
+    for folder in (path / "checkpoints", path):
+        found, damage = resumable(folder)
+        if found is not None:
+            if damage:
+                rank_zero_info(f"{folder / LAST} cannot be gone on from: {damage}. Going on from {found}.")
+            return found
+        if damage:
+            raise UserError(f"{folder / LAST} cannot be gone on from: {damage}{_others(folder)}.")
+    raise UserError(f"ckpt_path={path} is a folder without a {LAST}: give a run's folder, or a checkpoint.")
+
+
+def _others(folder: Path) -> str:
+    best = folder / "best.ckpt"
+    return f"; {best} is whole, ckpt_path={best} goes on from it" if _whole(best) else ""
+
+
+def _whole(path: Path) -> bool:
+    return path.is_file() and what_is_wrong(path) is None
+
+
+def _put_first(previous: Path) -> Path:
+    """Let the checkpoint before a damaged one be the last, so that the next one does not push it out."""
+    last = previous.with_name(LAST)
+    if rank_zero_only.rank == 0:
+        if last.exists():
+            os.replace(last, last.with_name("last.damaged.ckpt"))
+        os.replace(previous, last)
+        return last
+    return last if _whole(last) else previous
+
+
+def _check_fits(model: ReflectionModule, path: Path, averaging: bool) -> None:
+    """Say in one sentence that a checkpoint is of another model, before anything is built upon it."""
+    checkpoint = read_checkpoint(path)
+    if "state_dict" not in checkpoint or "optimizer_states" not in checkpoint:
+        raise UserError(
+            f"ckpt_path={path} holds weights but no training state to resume: it was not written by reflectzoo.train."
+        )
+    record = checkpoint.get("reflectzoo") or {}
+    recorded = record.get("model", model.name)
+    if recorded != model.name:
+        raise UserError(
+            f"ckpt_path={path} was made by model={recorded}, not by model={model.name}: use model={recorded}."
+        )
+    state, wanted = checkpoint["state_dict"], model.state_dict()
+    wrong = sorted(key for key in state.keys() | wanted.keys() if _shape(state, key) != _shape(wanted, key))
+    if wrong:
+        raise UserError(
+            f"ckpt_path={path} does not fit model={model.name} as configured: {len(wrong)} weights differ, the first "
+            f"is '{wrong[0]}' ({_shape(state, wrong[0])} in the file, {_shape(wanted, wrong[0])} here); use the "
+            "overrides of the run that made it."
+        )
+    if "averaging_state" in checkpoint and not averaging:
+        raise UserError(
+            f"ckpt_path={path} was written with averaged weights: add callbacks=ema, or another training would go on."
+        )
+    if record.get("vgg"):
+        model.expect_vgg(record["vgg"]["source"])
+
+
+def _shape(state: dict[str, Any], key: str) -> tuple[int, ...] | None:
+    return tuple(state[key].shape) if key in state else None
+
+
+@rank_zero_only
+def _write_config(config: DictConfig, run_dir: Path, vgg_used: dict[str, str] | None) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    complete = OmegaConf.create({**plain(config), "vgg_used": vgg_used})
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(complete))
+
+
+def _best_checkpoint(callbacks: list[Callback]) -> str | None:
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            return callback.best_model_path
+    return None
+
+
+@rank_zero_only
+def _report(metrics: dict[str, float], run_dir: Path, best: str | None) -> None:
+    """Write the scores, and say them and where everything lies."""
+    scores = {key: value for key, value in metrics.items() if key.startswith("test/")}
+    write_text(run_dir / "metrics.json", json.dumps(scores, indent=1) + "\n")
+    lines = []
+    if "test/mean/psnr" in scores:
+        before, after = scores["test/mean/input_psnr"], scores["test/mean/psnr"]
+        lines.append(
+            f"Held-out photographs, transmission, input → output: PSNR {before:.2f} → {after:.2f} dB "
+            f"({after - before:+.2f}), SSIM {scores['test/mean/input_ssim']:.3f} → {scores['test/mean/ssim']:.3f}"
+        )
+    lines.append(f"Everything is in {run_dir.resolve()}")
+    for what, file in (
+        ("pictures", run_dir / "pictures"),
+        ("metrics", run_dir / "metrics.json"),
+        ("config", run_dir / "config.yaml"),
+        ("checkpoint", Path(best) if best else None),
+    ):
+        if file is not None and file.exists():
+            shown = file.relative_to(run_dir) if file.is_relative_to(run_dir) else file
+            names = ", ".join(sorted(each.name for each in file.iterdir())) if file.is_dir() else ""
+            lines.append(f"  {what + ':':<12}{shown}" + (f"/ ({names})" if names else ""))
+    rank_zero_info("\n".join(lines))
+
+
+def _finish_wandb() -> None:
+    """Close W&B, or the next job of a multirun would write into this one's run."""
+    client = sys.modules.get("wandb")
+    if client is not None and client.run is not None:
+        client.finish()

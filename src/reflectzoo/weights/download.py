@@ -1,0 +1,214 @@
+"""Files from the network: a download that never hangs, never leaves half a file, and says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+
+from reflectzoo.errors import UserError
+from reflectzoo.weights.read import read_state_dict
+
+#: Seconds to find out whether a server answers at all, name look-up included.
+REACH_SECONDS = 8.0
+#: Seconds that a download may stand still before it is given up.
+STALL_SECONDS = 20.0
+
+
+class DownloadError(UserError):
+    """Weights are neither cached nor to be had from the network; the message says which and why."""
+
+
+def cache_path(url: str) -> Path:
+    """Where torch.hub keeps (or would keep) the file of this address; ``TORCH_HOME`` moves it."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
+def is_cached(url: str) -> bool:
+    """Whether the file of this address is on this machine already."""
+    return cache_path(url).is_file()
+
+
+def reachable(url: str, timeout: float = REACH_SECONDS) -> bool:
+    """Whether the address answers, known after at most ``timeout`` seconds. Proxies of the environment are used."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, ValueError, HTTPException):
+            request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "reflectzoo"})
+            with urllib.request.urlopen(request, timeout=timeout):
+                answers.append(True)
+
+    # A name look-up knows no timeout, so the question is asked where it can be left behind.
+    asking = threading.Thread(target=ask, name="reflectzoo-reachable", daemon=True)
+    asking.start()
+    asking.join(timeout)
+    return bool(answers)
+
+
+def fetch_state_dict(url: str, timeout: float = REACH_SECONDS, stall: float = STALL_SECONDS) -> dict[str, Tensor]:
+    """Read a state dict from torch.hub's cache, downloading it first if it is not there.
+
+    The first eight or more digits of the file's sha256 must stand in its name (``name-<digits>.pth``), as torch.hub
+    wants it. Processes that ask at the same time wait for the one that downloads.
+
+    Args:
+        url: address of the file.
+        timeout: seconds to wait for a first answer.
+        stall: seconds after which a download that stands still is given up.
+
+    Returns:
+        The state dict on the CPU, read with ``weights_only=True``.
+
+    Raises:
+        DownloadError: if it is not cached and cannot be had: no answer, a stalled download, a wrong hash, no space.
+        UserError: if the cached file is damaged.
+    """
+    path = cache_path(url)
+    if not path.is_file():
+        if not reachable(url, timeout):
+            raise DownloadError(
+                f"{path.name} is not cached in {path.parent} and {url} does not answer: "
+                "connect once, or bring the file there by hand."
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f".{path.name}.lock")):
+                if not path.is_file():
+                    _download(url, path, stall)
+        except (OSError, RuntimeError, ValueError, HTTPException) as error:
+            raise DownloadError(f"{url} could not be downloaded to {path} ({error}): try again.") from error
+    return read_state_dict(path)
+
+
+def _download(url: str, path: Path, stall: float) -> None:
+    digits = torch.hub.HASH_REGEX.search(path.name)
+    if digits is None:
+        raise ValueError(f"{path.name} does not carry the digits of its hash")
+    rank_zero_info(f"Downloading {url} to {path}")
+    with _socket_timeout(stall):
+        # Writes under another name and moves when complete and right.
+        torch.hub.download_url_to_file(url, os.fspath(path), digits.group(1), progress=sys.stderr.isatty())
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """torch.hub opens its connection without a timeout and takes none; only the process-wide default reaches it."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def is_url(text: str) -> bool:
+    """Whether this is an address instead of a path."""
+    return urlparse(text).scheme in ("http", "https")
+
+
+def fetch(url: str, path: Path, sha256: str) -> Path:
+    """The file at ``path``, downloaded first if it is not there; its hash is checked.
+
+    Raises:
+        DownloadError: if it cannot be had, or is another file.
+    """
+    if path.is_file():
+        check_hash(path, sha256, path.name)
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():
+                download(url, path, sha256)
+    except OSError as error:
+        raise DownloadError(f"{url} could not be downloaded to {path} ({error}): try again.") from error
+    return path
+
+
+def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) -> None:
+    """Download a file, going on where an earlier try broke off.
+
+    What has arrived is kept in ``<path>.part``; a server that knows byte ranges sends only the rest. Nothing appears
+    under ``path`` unless its hash is right.
+
+    Args:
+        url: of the file.
+        path: where to.
+        sha256: its hash, or the first digits.
+        stall: seconds without a byte after which it is given up.
+
+    Raises:
+        DownloadError: if it fails; what has arrived is kept, unless its hash is wrong.
+    """
+    part = path.with_name(f"{path.name}.part")
+    for again in (False, True):
+        start = part.stat().st_size if part.is_file() else 0
+        request = urllib.request.Request(url, headers={"User-Agent": "reflectzoo"})
+        if start:
+            request.add_header("Range", f"bytes={start}-")
+        rank_zero_info(f"Downloading {url} to {path}" + (f" from byte {start} on" if start else ""))
+        try:
+            with urllib.request.urlopen(request, timeout=stall) as answer:
+                resumed = answer.status == 206 and _starts_at(answer.headers.get("Content-Range", ""), start)
+                if answer.status == 206 and not resumed:
+                    raise DownloadError(f"{url} sends another part of the file than was asked for: try again.")
+                expected = int(answer.headers.get("Content-Length") or -1)
+                got = 0
+                with part.open("ab" if resumed else "wb") as file:
+                    while block := answer.read(2**18):
+                        file.write(block)
+                        got += len(block)
+                if 0 <= expected != got:
+                    raise DownloadError(f"{url} broke off after {start + got} bytes: try again, it goes on from there.")
+        except urllib.error.HTTPError as error:
+            # 416: nothing is left to send, so what is there is complete, or not a part of this file.
+            if error.code != 416:
+                raise DownloadError(f"{url} answers {error.code} {error.reason}: check the address.") from error
+        except (OSError, HTTPException, ValueError) as error:
+            raise DownloadError(
+                f"{url} could not be downloaded ({error}): connect and try again, what has arrived is kept in {part}."
+            ) from error
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found.startswith(sha256.lower()):
+            part.replace(path)
+            return
+        part.unlink()
+        # Half of an older version may have stood there: once more from the start.
+        if again or not start:
+            raise DownloadError(f"{url} is not the file that is expected (sha256 {found[:12]}…, not {sha256[:12]}…).")
+
+
+def _starts_at(content_range: str, start: int) -> bool:
+    found = re.match(r"bytes (\d+)-", content_range)
+    return found is not None and int(found.group(1)) == start
+
+
+def check_hash(path: Path, sha256: str, name: str) -> None:
+    """Raise unless the file is there and has this hash.
+
+    Raises:
+        DownloadError: otherwise.
+    """
+    if not path.is_file():
+        raise DownloadError(f"The weights '{name}' should be in {path}, but are not: install the package again.")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(sha256.lower()):
+        raise DownloadError(f"{path} is not the file that it should be (sha256 {found[:12]}…): delete it, try again.")

@@ -1,0 +1,117 @@
+"""What is known about weights that may be used, one JSON file each, and where their files lie."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+
+from reflectzoo.errors import UserError
+from reflectzoo.weights.download import cache_path, check_hash, fetch
+
+#: What is known about weights that may be used, one file each.
+RECORDS = Path(__file__).parents[1] / "weight_records"
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """What is known about one file of weights; one JSON file in ``weight_records/`` each.
+
+    Attributes:
+        name: unique; what ``--weights`` takes.
+        model: one of :func:`reflectzoo.list_models`.
+        trained_by: who trained them.
+        trained_on: on what.
+        licence: of the weights; "unknown" where nobody says.
+        source: a page where they come from.
+        file: name of a file in the package, beside the record; or empty.
+        url: where the file can be had; or empty. With neither, people get it by hand from ``source``.
+        sha256: of the file, where there is one.
+        size: of the file in bytes, likewise.
+        overrides: of the model's configuration.
+        metrics: benchmark -> metric -> value, as measured with this program.
+        default: whether the model takes these when none are named.
+        note: a sentence for people.
+    """
+
+    name: str
+    model: str
+    trained_by: str
+    trained_on: str
+    licence: str
+    source: str = ""
+    file: str = ""
+    url: str = ""
+    sha256: str = ""
+    size: int = 0
+    overrides: tuple[str, ...] = ()
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    default: bool = False
+    note: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether this program can get the file by itself."""
+        return bool(self.file or self.url)
+
+
+def records(folder: Path | None = None) -> list[WeightRecord]:
+    """Every record, by name; those marked as default first.
+
+    Args:
+        folder: where the JSON files are; None for the package's.
+
+    Raises:
+        ValueError: for a record that says too little; a mistake of whoever wrote it.
+    """
+    found = []
+    for file in sorted((folder or RECORDS).glob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["overrides"] = tuple(content.get("overrides", ()))
+        try:
+            record = WeightRecord(**content)
+        except TypeError as error:
+            raise ValueError(f"{file.name} is no weight record: {error}") from error
+        if record.available and not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
+            raise ValueError(f"{file.name} has a file, but no sha256 of it")
+        if record.file and Path(record.file).name != record.file:
+            raise ValueError(f"{file.name}: 'file' must be a plain name, got {record.file!r}")
+        found.append(record)
+    return sorted(found, key=lambda record: (not record.default, record.name))
+
+
+def locate(wanted: WeightRecord | str) -> Path:
+    """The file of a record or of an address, downloaded into torch.hub's cache if it is not on this machine.
+
+    Args:
+        wanted: a record, or an address whose file name ends in eight or more digits of its sha256 before the suffix
+            (``name-<digits>.safetensors``).
+
+    Raises:
+        DownloadError: if it cannot be had, or is not the file whose hash is known.
+        UserError: if an address tells no hash, or a record no file.
+    """
+    if isinstance(wanted, str):
+        digits = torch.hub.HASH_REGEX.search(Path(urlparse(wanted).path).name)
+        if digits is None:
+            raise UserError(
+                f"{wanted} does not say the hash of its file: download it by hand and give the path, or use an address "
+                "whose file is called name-<first digits of its sha256>.suffix."
+            )
+        return fetch(wanted, cache_path(wanted), digits.group(1))
+    if wanted.file:
+        path = RECORDS / wanted.file
+        check_hash(path, wanted.sha256, wanted.name)
+        return path
+    if not wanted.url:
+        raise UserError(
+            f"The weights '{wanted.name}' cannot be downloaded by a program: get them from {wanted.source} and give "
+            "--weights FILE."
+        )
+    path = cache_path(wanted.url)
+    return fetch(wanted.url, path.with_name(f"{wanted.sha256[:12]}-{path.name}"), wanted.sha256)
