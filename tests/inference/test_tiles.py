@@ -75,6 +75,7 @@ NETWORKS = {
     "lite": (["model.net.widths=[8,12,16,16]", "model.net.stream_widths=[8,8,8]"], 160, 1e-5),
     "corrn": (["model.net.width=4"], 256, 1e-3),
     "location_aware": (["model.net.width=4", "model.net.iterations=1"], 256, 1e-3),
+    "errnet": (["model.net.width=8", "model.net.blocks=2", "model.net.hypercolumn=false"], 64, 1e-3),
     "dynamics_student": (["model.net.width=8", "model.net.blocks=2"], 160, 1e-3),
 }
 

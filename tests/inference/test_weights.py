@@ -46,6 +46,8 @@ def authors_file(model: ReflectionModule, path: Path) -> Path:
             if first in parts:
                 parts[first][f"module.{rest}"] = value
         content = {**(parts or {"icnn": dict(state)}), "epoch": 68, "iterations": 1, "opt_g": {"state": {}}}
+    elif model.name == "errnet":
+        content = {"icnn": dict(state), "opt_g": {"state": {}}, "epoch": 60, "iterations": 463920, "netD": {}}
     elif model.name == "corrn":
         content = {"epoch": 40, "state_dict": dict(state), "optimizer": {}}
     else:
@@ -67,6 +69,7 @@ METHODS = [
     ("ytmt_pas", ["model.net.width=8", "model.net.layers=4"]),
     ("location_aware", ["model.net.width=8"]),
     ("corrn", ["model.net.width=4", "model.net.gradient_decoder=false"]),
+    ("errnet", ["model.net.width=8", "model.net.blocks=2", "model.net.hypercolumn=false"]),
 ]
 
 

@@ -46,17 +46,17 @@ def made_up(
     return HyperFeatures(torch.rand(batch, 3, *size, generator=generator, dtype=dtype), levels)
 
 
-def weights(features: HyperFeatures, outputs: int = 6, seed: int = 1) -> tuple[Tensor, Tensor]:
+def weights(features: HyperFeatures, outputs: int = 6, seed: int = 1, side: int = 3) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     channels = 3 + sum(level.shape[1] for level in features.levels)
     dtype = features.image.dtype
-    scale = (9 * channels) ** -0.5
-    weight = torch.randn(outputs, channels, 3, 3, generator=generator, dtype=dtype) * scale
+    scale = (side**2 * channels) ** -0.5
+    weight = torch.randn(outputs, channels, side, side, generator=generator, dtype=dtype) * scale
     return weight, torch.randn(outputs, generator=generator, dtype=dtype)
 
 
 def plain(features: HyperFeatures, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return nn.functional.conv2d(dense(features), weight, bias, padding=1)
+    return nn.functional.conv2d(dense(features), weight, bias, padding=weight.shape[2] // 2)
 
 
 @pytest.fixture(params=[96, 7], ids=["tile96", "tile7"])
@@ -66,10 +66,11 @@ def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 31), (64, 48), (67, 93), (130, 40)])
+@pytest.mark.parametrize("side", [3, 1])
 @pytest.mark.usefixtures("tile")
-def test_equals_plain_form(size: tuple[int, int]) -> None:
+def test_equals_plain_form(size: tuple[int, int], side: int) -> None:
     features = made_up(size, batch=2)
-    weight, bias = weights(features)
+    weight, bias = weights(features, side=side)
     assert (hypercolumn_conv2d(features, weight, bias) - plain(features, weight, bias)).abs().max() <= 1e-5
 
 
@@ -88,7 +89,8 @@ def test_without_bias() -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_memory_format_follows_the_image(packed: bool) -> None:
+@pytest.mark.parametrize("side", [3, 1])
+def test_memory_format_follows_the_image(packed: bool, side: int) -> None:
     features = made_up((40, 56), batch=2)
     layout = torch.channels_last if packed else torch.contiguous_format
     features = HyperFeatures(
@@ -99,18 +101,19 @@ def test_memory_format_follows_the_image(packed: bool) -> None:
             for x in features.levels
         ],
     )
-    weight, bias = weights(features)
+    weight, bias = weights(features, side=side)
     result = hypercolumn_conv2d(features, weight, bias)
     assert result.is_contiguous(memory_format=layout)
     assert (result - plain(features, weight, bias)).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("side", [3, 1])
 @pytest.mark.usefixtures("tile")
-def test_gradients_equal_those_of_the_plain_form(packed: bool) -> None:
+def test_gradients_equal_those_of_the_plain_form(packed: bool, side: int) -> None:
     features = made_up((37, 50), batch=2, dtype=torch.float64)
     image = features.image.contiguous(memory_format=torch.channels_last if packed else torch.contiguous_format)
-    weight, bias = weights(features)
+    weight, bias = weights(features, side=side)
     leaves = [x.requires_grad_() for x in (weight, bias, image, *features.levels)]
     features = HyperFeatures(image, features.levels)
     upstream = torch.randn(2, 6, 37, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(2))

@@ -27,7 +27,7 @@ from reflectzoo.inference.models import load_for_inference
 from reflectzoo.inference.separator import Separator, parse_bytes
 
 SIZES = {"400x540": (400, 540), "1024x768": (768, 1024), "4000x3000": (3000, 4000)}
-METHODS = ("lite", "ytmt_uct", "ytmt_ucs", "location_aware", "corrn", "dynamics_student")
+METHODS = ("lite", "ytmt_uct", "ytmt_ucs", "location_aware", "corrn", "errnet", "dynamics_student")
 _CHILD_SECONDS = 3600
 
 

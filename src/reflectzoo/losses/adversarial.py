@@ -109,6 +109,8 @@ class AdversarialLoss(LossTerm):
         candidates: the predicted layers that the discriminator is shown as fakes, one list for each training phase (the
             last one holds for all later phases). With two of them its loss is the smaller one, each against the true
             transmission: what YTMT's program does in its second stage.
+        unaligned: whether a transmission shot from a slightly different place (``batch["unaligned_transmission"]``) is
+            shown as a true one, too, as ERRNet does: a discriminator asks what an image looks like, not where.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
@@ -121,6 +123,7 @@ class AdversarialLoss(LossTerm):
         discriminator: nn.Module,
         kind: GANKind = "rasgan",
         candidates: Sequence[Sequence[Layer]] = (("transmission",),),
+        unaligned: bool = False,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
@@ -138,10 +141,11 @@ class AdversarialLoss(LossTerm):
         self.discriminator = discriminator
         self.kind = kind
         self.candidates = tuple(tuple(of_phase) for of_phase in candidates)
+        self.unaligned = unaligned
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The generator's part, an unweighted scalar >= 0, without a gradient for the discriminator's parameters."""
-        fake, real = predicted(outputs, "transmission"), batch["transmission"]
+        fake, (real, valid) = predicted(outputs, "transmission"), self._truth(batch)
         check_same_shape(prediction=fake, target=real)
         # Detached views instead of requires_grad_(False) and back: nothing to restore when something raises.
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
@@ -149,7 +153,7 @@ class AdversarialLoss(LossTerm):
         logits_fake, logits_real = (
             cast(Tensor, functional_call(self.discriminator, frozen, (image,))) for image in (fake, real)
         )
-        return generator_loss(self.kind, logits_fake, logits_real, batch["has_transmission"])
+        return generator_loss(self.kind, logits_fake, logits_real, valid)
 
     def discriminator_loss(self, outputs: Outputs, batch: Batch, phase: int = 0) -> Tensor:
         """The discriminator's part; no gradient reaches the outputs.
@@ -167,12 +171,13 @@ class AdversarialLoss(LossTerm):
             ValueError: if the shapes of prediction and truth differ.
         """
         candidates = self.candidates[min(phase, len(self.candidates) - 1)]
-        logits_real = self.discriminator(batch["transmission"])
+        real, valid = self._truth(batch)
+        logits_real = self.discriminator(real)
         smallest: Tensor | None = None
         for layer in candidates:
             fake = predicted(outputs, layer).detach()
-            check_same_shape(prediction=fake, target=batch["transmission"])
-            loss = discriminator_loss(self.kind, self.discriminator(fake), logits_real, batch["has_transmission"])
+            check_same_shape(prediction=fake, target=real)
+            loss = discriminator_loss(self.kind, self.discriminator(fake), logits_real, valid)
             if smallest is None:
                 smallest = loss
                 continue
@@ -181,3 +186,11 @@ class AdversarialLoss(LossTerm):
             smallest = torch.where(chosen, smallest, loss)
         assert smallest is not None
         return smallest
+
+    def _truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the discriminator is shown as true, (B, 3, H, W), and for which samples, (B,) bool."""
+        real, valid = batch["transmission"], batch["has_transmission"]
+        if not self.unaligned or "has_unaligned" not in batch:
+            return real, valid
+        elsewhere = batch["has_unaligned"] & ~valid
+        return torch.where(elsewhere[:, None, None, None], batch["unaligned_transmission"], real), valid | elsewhere

@@ -59,6 +59,23 @@ def imagenet_normalised(image: Tensor) -> Tensor:
     return (image - mean) / std
 
 
+def vgg_features(
+    vgg: VGG19, prediction: Tensor, target: Tensor, layers: Sequence[str], normalise: bool = True
+) -> tuple[list[Tensor], list[Tensor]]:
+    """VGG-19's maps of a prediction and, without a gradient, of its target, in the order of ``layers``.
+
+    Arguments and errors as for :func:`perceptual_loss`.
+    """
+    check_same_shape(prediction=prediction, target=target)
+    images = full_precision(prediction), full_precision(target)
+    if normalise:
+        images = imagenet_normalised(images[0]), imagenet_normalised(images[1])
+    found = vgg(images[0], layers)
+    with torch.no_grad():
+        wanted = vgg(images[1], layers)
+    return found, wanted
+
+
 def perceptual_loss(
     vgg: VGG19,
     prediction: Tensor,
@@ -85,15 +102,8 @@ def perceptual_loss(
     Raises:
         ValueError: if the shapes differ.
     """
-    check_same_shape(prediction=prediction, target=target)
-    images = full_precision(prediction), full_precision(target)
-    if normalise:
-        images = imagenet_normalised(images[0]), imagenet_normalised(images[1])
-    names = list(layers)
-    found = vgg(images[0], names)
-    with torch.no_grad():
-        wanted = vgg(images[1], names)
-    total = images[0].new_zeros(())
+    found, wanted = vgg_features(vgg, prediction, target, list(layers), normalise)
+    total = full_precision(prediction).new_zeros(())
     for weight, a, b in zip(layers.values(), found, wanted, strict=True):
         total = total + weight * l1_loss(a, b, valid)
     return total

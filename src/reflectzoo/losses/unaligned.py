@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
+from reflectzoo.losses.contextual import contextual_loss
 from reflectzoo.losses.layers import predicted
-from reflectzoo.losses.perceptual import perceptual_loss
+from reflectzoo.losses.perceptual import vgg_features
+from reflectzoo.losses.pixel import l1_loss, mse_loss
 from reflectzoo.nets.shared_vgg import UsesVGG
 from reflectzoo.ops.checks import full_precision
 from reflectzoo.ops.distributed import across_any
 
-HIGHEST: Mapping[str, float] = {"conv5_2": 1.0}
-"""ERRNet's highest layer, before its rectifier."""
+UnalignedForm = Literal["features", "contextual", "both", "pixel"]
+
+_FORMS: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
+    "features": ({"conv5_2": 1.0}, {}),
+    # Its program asks for convolutions before their rectifiers; but these work in place, so that it gets them only of
+    # the deepest layer.
+    "contextual": ({}, {"relu2_2": 1.0, "relu3_2": 1.0, "conv4_2": 1.0}),
+    "both": ({"conv5_2": 1.0}, {"relu2_2": 1.0, "relu3_2": 1.0, "relu4_2": 1.0}),
+    "pixel": ({}, {}),
+}
+"""Layers of VGG-19 whose absolute differences count, and layers of the contextual loss."""
 
 
 class UnalignedLoss(UsesVGG, LossTerm):
-    """Mean absolute difference of deep VGG-19 features, which hardly notice a small shift.
+    """A distance of deep VGG-19 features, which hardly notice a small shift.
 
-    Wei et al. (ERRNet), CVPR 2019, the alignment-invariant loss; its program's default (``vgg``), which weighs it 0.1.
-    Compares the transmission with ``batch["unaligned_transmission"]`` where ``batch["has_unaligned"]``; zero, at no
-    cost, for a batch without such samples.
+    Wei et al. (ERRNet), CVPR 2019, Sec. 4.2, the alignment-invariant loss. Compares the transmission with
+    ``batch["unaligned_transmission"]`` where ``batch["has_unaligned"]``; zero, at no cost, for a batch without such
+    samples.
 
     Args:
-        layers: VGG-19 layer -> weight; by default :data:`HIGHEST`.
+        layers: VGG-19 layer -> weight of its absolute differences, in place of the form's.
+        form: ``features``, the mean absolute difference of the highest layer (conv5_2, before its rectifier), the
+            program's default; ``contextual``, :func:`~reflectzoo.losses.contextual.contextual_loss` of three middle
+            layers; ``both``; ``pixel``, the mean squared error of the images, which blurs. The program weighs the first
+            three 0.1.
+        contextual: VGG-19 layer -> weight of its contextual loss, in place of the form's.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
+
+    Raises:
+        UserError: for an unknown form, or no layer at all.
     """
 
     def __init__(
         self,
         layers: Mapping[str, float] | None = None,
+        form: UnalignedForm = "features",
+        contextual: Mapping[str, float] | None = None,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        self.layers = dict(HIGHEST if layers is None else layers)
+        check_choice("form of the unaligned loss", form, tuple(_FORMS))
+        self.form = form
+        self.layers = dict(_FORMS[form][0] if layers is None else layers)
+        self.contextual = dict(_FORMS[form][1] if contextual is None else contextual)
+        if form != "pixel" and not (self.layers or self.contextual):
+            raise UserError(f"The unaligned loss of form={form} needs at least one VGG layer.")
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted scalar >= 0."""
@@ -50,4 +78,15 @@ class UnalignedLoss(UsesVGG, LossTerm):
         if known is None:
             known = batch["has_transmission"].new_zeros(len(prediction))
         truth = batch.get("unaligned_transmission", prediction.detach())
-        return perceptual_loss(self.vgg, prediction, truth, self.layers, known)
+        total = mse_loss(prediction, truth, known) if self.form == "pixel" else prediction.new_zeros(())
+        names = list(dict.fromkeys([*self.layers, *self.contextual]))
+        if not names:
+            return total
+        found, wanted = (
+            dict(zip(names, maps, strict=True)) for maps in vgg_features(self.vgg, prediction, truth, names)
+        )
+        for name, weight in self.layers.items():
+            total = total + weight * l1_loss(found[name], wanted[name], known)
+        for name, weight in self.contextual.items():
+            total = total + weight * contextual_loss(found[name], wanted[name], known)
+        return total

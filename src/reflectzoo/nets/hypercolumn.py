@@ -1,19 +1,20 @@
-"""The hypercolumn of a photograph, and a 3x3 convolution over it that never builds it.
+"""The hypercolumn of a photograph, and convolutions over it that never build it.
 
 A hypercolumn lays the image and five rectified VGG-19 maps, all brought to image size, one above the other:
 3 + 64 + 128 + 256 + 512 + 512 = 1475 channels (Hariharan et al., CVPR 2015; as the released program of Hu and Guo,
-"Trash or Treasure?", NeurIPS 2021, feeds it to its networks). At 512x512 that is 1.5 GB, and the first 3x3
-convolution over it is the dearest operation of the network, although 1408 of the channels are only blown up from
-much smaller maps.
+"Trash or Treasure?", NeurIPS 2021, and that of ERRNet before it feed it to their networks). At 512x512 that is 1.5 GB,
+and the first 3x3 convolution over it is the dearest operation of the network, although 1408 of the channels are only
+blown up from much smaller maps.
 
-The convolution here uses that upsampling and projecting commute. With U the 1-D interpolation matrix of a level and
+The 3x3 convolution here uses that upsampling and projecting commute. With U the 1-D interpolation matrix of a level and
 S_k its rows shifted by the tap k (zero outside the picture, which is the convolution's padding),
 
     y = sum_ky S_ky [ sum_kx (W[ky, kx] F) S_kx^T ]^
 
 so each level is projected by the nine taps at its own resolution, then interpolated along rows, then along columns.
 Sums over kx are taken with the horizontal step, sums over ky and over the levels with the vertical one. The matrices
-are banded, so the work goes tile by tile, as small dense products with the channels innermost.
+are banded, so the work goes tile by tile, as small dense products with the channels innermost. A 1x1 convolution has a
+single tap: each level is projected at its own resolution and brought to image size afterwards.
 """
 
 from __future__ import annotations
@@ -113,16 +114,17 @@ class Hypercolumn(UsesVGG):
 
 
 class HypercolumnConv2d(nn.Conv2d):
-    """A 3x3 convolution with padding 1 that takes a tensor or :class:`HyperFeatures`; the parameters are Conv2d's.
+    """A convolution of unchanged size that takes a tensor or :class:`HyperFeatures`; the parameters are Conv2d's.
 
     Args:
         in_channels: 1475 for hypercolumns, any other number for plain tensors.
         out_channels: any number.
         bias: whether there is one.
+        kernel_size: 3 or 1.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True, kernel_size: int = 3) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=kernel_size, padding=kernel_size // 2, bias=bias)
 
     def forward(self, x: Tensor | HyperFeatures) -> Tensor:  # type: ignore[override]
         """(B, in_channels, H, W), or features that make that many channels, to (B, out_channels, H, W)."""
@@ -150,7 +152,7 @@ def joint_hypercolumn_conv2d(features: HyperFeatures, convs: Sequence[nn.Conv2d]
 
 
 def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``conv2d(dense(features), weight, bias, padding=1)`` without the dense map; exact up to rounding.
+    """``conv2d(dense(features), weight, bias)``, zeros outside, without the dense map; exact up to rounding.
 
     Differentiable once in weight, bias, image and, where they ask for it, the levels. Under autocast it computes in
     autocast's type, as a convolution would. Any size, batch, float64 and both memory formats are fine; the result lies
@@ -158,24 +160,26 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
 
     Args:
         features: image (B, 3, H, W) and levels (B, C_i, h_i, w_i).
-        weight: (O, 3 + sum C_i, 3, 3).
+        weight: (O, 3 + sum C_i, 3, 3) or (O, 3 + sum C_i, 1, 1).
         bias: (O,) or none.
 
     Returns:
         (B, O, H, W).
 
     Raises:
-        ValueError: if the weight is not 3x3, or does not have as many input channels as the features.
+        ValueError: if the weight is neither 3x3 nor 1x1, or does not have as many input channels as the features.
     """
     image, levels = features
     channels = image.shape[1] + sum(level.shape[1] for level in levels)
-    if weight.ndim != 4 or weight.shape[1:] != (channels, 3, 3):
+    if tuple(weight.shape[1:]) not in ((channels, 3, 3), (channels, 1, 1)):
         raise ValueError(
-            f"a hypercolumn of {channels} channels needs a weight (O, {channels}, 3, 3), got {tuple(weight.shape)}"
+            f"a hypercolumn of {channels} channels needs a weight (O, {channels}, 3, 3) or (O, {channels}, 1, 1), got "
+            f"{tuple(weight.shape)}"
         )
+    padding = weight.shape[2] // 2
     # An exported program should consist of ordinary operators, and know nothing of one size.
     if _plain.get() or torch.compiler.is_exporting():
-        return F.conv2d(dense(features), weight, bias, padding=1)
+        return F.conv2d(dense(features), weight, bias, padding=padding)
 
     kind = image.device.type
     if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:  # which autocast leaves alone
@@ -192,10 +196,12 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
     top = torch.cat([image.to(dtype), *(level.to(dtype) for level in levels[:whole])], dim=1)
     packed = _is_channels_last(image)
     top = top.contiguous(memory_format=torch.channels_last if packed else torch.contiguous_format)
-    result = F.conv2d(top, weight[:, :split], bias, padding=1)
+    result = F.conv2d(top, weight[:, :split], bias, padding=padding)
     if whole == len(levels):
         return result
     coarse = [level.to(dtype) for level in levels[whole:]]
+    if padding == 0:
+        return _add_upsampled(result, weight[:, split:], coarse)
     pixels = result.permute(0, 2, 3, 1)
     if packed:
         return _add_upsampled_taps(pixels.contiguous(), weight[:, split:], coarse).permute(0, 3, 1, 2)
@@ -203,6 +209,16 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
         torch.zeros_like(pixels, memory_format=torch.contiguous_format), weight[:, split:], coarse
     )
     return result + rest.permute(0, 3, 1, 2)
+
+
+def _add_upsampled(total: Tensor, weight: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    """The share of the coarse levels in a 1x1 convolution, added in place to ``total`` (B, O, H, W)."""
+    size = total.shape[-2:]
+    kernels = torch.split(weight, [level.shape[1] for level in levels], dim=1)
+    for level, kernel in zip(levels, kernels, strict=True):
+        projected = F.conv2d(level, kernel)
+        total.add_(F.interpolate(projected, size=size, mode="bilinear", align_corners=False))
+    return total
 
 
 def _is_channels_last(image: Tensor) -> bool:

@@ -1,0 +1,60 @@
+"""Like features somewhere, wherever they lie."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reflectzoo.ops.checks import check_same_shape, full_precision
+from reflectzoo.ops.distributed import masked_mean
+
+_EPSILON = 1e-5  # beside the smallest distance
+
+
+def contextual_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """How badly the features of a target are found among those of a prediction, wherever they lie.
+
+    Mechrez et al., The Contextual Loss, ECCV 2018, as ERRNet's program computes it, bandwidth 1. All features, less the
+    mean of the target's, have unit length. With d the cosine distance, halved, between a place of the prediction and
+    one of the target, and d' = d / (smallest d of that place + 1e-5): a softmax of -d' over the target's places says
+    which of them a place of the prediction resembles. For every place of the target the best resemblance counts;
+    the loss is minus the logarithm of their mean.
+
+    The program subtracts the mean over the whole batch and looks at the first sample only; here each sample has its own
+    mean, and the loss is the mean over samples. With one sample, as the program trains, both are the same.
+
+    Args:
+        prediction: features, (B, C, h, w).
+        target: same shape; no gradient flows to it.
+        valid: (B,) bool, the samples that count; all when None. The others cost nothing.
+
+    Returns:
+        Scalar >= 0; zero if no sample is valid.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> columns = torch.eye(4).view(1, 4, 2, 2)
+        >>> contextual_loss(columns.flip(3), columns) < 1e-3  # the same features, elsewhere
+        tensor(True)
+    """
+    check_same_shape(prediction=prediction, target=target)
+    found, wanted = full_precision(prediction), full_precision(target.detach())
+    if valid is None:
+        valid = torch.ones(len(found), dtype=torch.bool, device=found.device)
+    values = [
+        _of_sample(a, b) if counts else a.new_zeros(())
+        for a, b, counts in zip(found, wanted, valid.tolist(), strict=True)
+    ]
+    return masked_mean(torch.stack(values)[:, None], valid)
+
+
+def _of_sample(prediction: Tensor, target: Tensor) -> Tensor:
+    """The same for (C, h, w)."""
+    mean = target.mean(dim=(1, 2), keepdim=True)
+    found, wanted = (F.normalize((each - mean).flatten(1), dim=0) for each in (prediction, target))
+    distance = (1 - wanted.T @ found) / 2  # (places of the target, places of the prediction)
+    relative = distance / (distance.amin(dim=0, keepdim=True) + _EPSILON)
+    return -torch.softmax(-relative, dim=0).amax(dim=1).mean().log()

@@ -1,0 +1,51 @@
+"""ERRNet's training: against a discriminator, from nothing or from a finished first phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from reflectzoo.errors import check_choice
+from reflectzoo.methods.errnet.convert import check_layout, discriminator, remap
+from reflectzoo.methods.errnet.net import ERRNet, start_as_copy
+from reflectzoo.training.adversarial import AdversarialModule
+from reflectzoo.weights.read import read_checkpoint
+
+
+class ERRNetModule(AdversarialModule):
+    """Single image reflection removal exploiting misaligned training data (Wei et al., CVPR 2019), Sec. 4 and 5.
+
+    The second phase (``experiment=errnet_unaligned``) is a run of its own that starts from a finished first one: other
+    data, among them unaligned pairs, and the learning rate once more from the beginning.
+
+    Args:
+        init: ``default``, PyTorch's own first weights, as in the program; ``copy``, from which the transmission starts
+            as the mixture, for short trainings (see :func:`~reflectzoo.methods.errnet.net.start_as_copy`).
+        stage1_ckpt: weights to start from: a checkpoint of this zoo or the authors' file. If the loss has the
+            discriminator that the file holds, it goes on, too.
+        **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
+
+    Raises:
+        UserError: for an unknown ``init``, or a ``stage1_ckpt`` that does not fit.
+    """
+
+    def __init__(self, *args: Any, init: str = "default", stage1_ckpt: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.save_hyperparameters("init")
+        check_choice("model.init", init, ("default", "copy"))
+        if stage1_ckpt is not None:
+            self._start_from(stage1_ckpt)
+        elif init == "copy":
+            start_as_copy(cast(ERRNet, self.net))
+
+    def _start_from(self, path: str) -> None:
+        checkpoint = read_checkpoint(Path(path), "model.stage1_ckpt")
+        state = remap(checkpoint)
+        check_layout(state, self.net, f"model.stage1_ckpt={path}")
+        self.net.load_state_dict(state)
+        judge = None if self.adversarial_term is None else self.adversarial_term.discriminator
+        known = discriminator(checkpoint)
+        if judge is not None and {key: each.shape for key, each in judge.state_dict().items()} == {
+            key: each.shape for key, each in known.items()
+        }:
+            judge.load_state_dict(known)

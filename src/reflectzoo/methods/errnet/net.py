@@ -1,0 +1,261 @@
+"""The network of "Single Image Reflection Removal Exploiting Misaligned Training Data and Network Enhancements".
+
+Wei, Yang, Fu, Wipf and Huang, CVPR 2019. An image-restoration network of the EDSR kind at half size, with two
+enhancements: channels are weighed by what the whole picture shows (channel-wise context), and means over squares of
+four sizes join the features before the output (multi-scale spatial context). It sees the photograph together with five
+maps of VGG-19, 1475 channels, and returns the transmission alone.
+
+Module names are those of the authors' program (github.com/Vandermode/ERRNet, d589211), so that its files load as they
+are.
+
+Shortcuts that leave the numbers as they are: the first layer, a 1x1 convolution, looks at each VGG map at the map's own
+size (:mod:`reflectzoo.nets.hypercolumn`); the last 1x1 convolution of the pyramid does so with the means. Without
+gradients, on a CPU, 3x3 convolutions follow Winograd (:mod:`reflectzoo.nets.winograd`) on channels-last features.
+:func:`plain_form` switches all of it off, which the tests and the benchmark compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError, check_whole_number
+from reflectzoo.nets import hypercolumn as hyper
+from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, plain_hypercolumn
+from reflectzoo.nets.start import start_he
+from reflectzoo.nets.winograd import convolve, direct_convolutions
+
+POOLS = (4, 8, 16, 32)
+"""Sides in pixels of the squares that the pyramid takes means of."""
+
+_REDUCTION = 8  # how many times narrower the squeeze-and-excitation's hidden layer is
+_SLOPE = 0.2  # of the pyramid's leaky rectifiers
+_CARRIED = 12  # channels that hand a photograph through at half size
+
+_plain: ContextVar[bool] = ContextVar("plain_errnet", default=False)
+
+
+@contextmanager
+def plain_form() -> Iterator[None]:
+    """Within this block everything is computed as the published program writes it down, shortcuts left out."""
+    token = _plain.set(True)
+    try:
+        with direct_convolutions(), plain_hypercolumn():
+            yield
+    finally:
+        _plain.reset(token)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Blocks
+
+
+class _Layer(nn.Module):
+    """One convolution under the authors' name; what follows it is up to the caller."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.conv2d = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(self.conv2d, x) if isinstance(self.conv2d, nn.Conv2d) else cast(Tensor, self.conv2d(x))
+
+
+class _Rectified(_Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(x), inplace=True)
+
+
+class _Entrance(_Rectified):
+    """The first layer, which may see a hypercolumn in its parts."""
+
+    def forward(self, x: Tensor | HyperFeatures) -> Tensor:
+        return F.relu(self.conv2d(x), inplace=True)
+
+
+class _ChannelWeights(nn.Module):
+    """One weight per channel from its mean; (B, C, H, W) -> (B, C, 1, 1) in (0, 1). Paper, Sec. 3.1.
+
+    Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // _REDUCTION, 1)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.fc(x.mean(dim=(2, 3))))[:, :, None, None]
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a rectifier between them, weighed by channel, scaled and added; nothing follows."""
+
+    def __init__(self, channels: int, attention: bool, scale: float) -> None:
+        super().__init__()
+        self.conv1 = _Rectified(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv2 = _Layer(nn.Conv2d(channels, channels, 3, padding=1))
+        self.se_layer = _ChannelWeights(channels) if attention else None
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(self.conv1(x))
+        factor = self.scale if self.se_layer is None else self.scale * self.se_layer(y)
+        if torch.is_grad_enabled() or _plain.get():
+            return y * factor + x
+        return y.mul_(factor).add_(x)
+
+
+class _Pyramid(nn.Module):
+    """Means over squares of four sizes, each projected to a quarter of the channels, join the features. Paper, Fig. 3.
+
+    Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, with squares of fixed size. Squares that stick out of the
+    picture are left out, and the rest is stretched over all of it (nearest neighbour).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        level = max(channels // 4, 1)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AvgPool2d(side), nn.Conv2d(channels, level, 1, bias=False), nn.LeakyReLU(_SLOPE))
+            for side in POOLS
+        )
+        self.bottleneck = nn.Conv2d(len(POOLS) * level + channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), both sides 32 or more, -> the same shape."""
+        size = x.shape[-2:]
+        means = [cast(Tensor, stage(x)) for stage in self.stages]
+        if _plain.get():
+            spread = [F.interpolate(each, size, mode="nearest") for each in means]
+            return F.leaky_relu(self.bottleneck(torch.cat([*spread, x], 1)), _SLOPE)
+        # A 1x1 convolution and nearest neighbours commute: project the few means, then spread them.
+        *kernels, own = torch.split(self.bottleneck.weight, [each.shape[1] for each in (*means, x)], dim=1)
+        y = F.conv2d(x, own, self.bottleneck.bias)
+        for each, kernel in zip(means, kernels, strict=True):
+            y.add_(F.interpolate(F.conv2d(each, kernel), size, mode="nearest"))
+        return F.leaky_relu(y, _SLOPE, inplace=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class ERRNet(nn.Module):
+    """Residual network at half size with channel-wise and multi-scale context.
+
+    Paper Sec. 3, Fig. 2; the class DRNet of the program with its factories ``errnet`` and, without both contexts,
+    ``basenet``. 18,953,379 parameters over the hypercolumn, 18,576,547 over plain RGB.
+
+    Args:
+        hypercolumn: augment images by VGG-19 features (1475 channels). The VGG is attached from outside, see
+            :mod:`reflectzoo.nets.shared_vgg`, and adds nothing to ``state_dict``.
+        width: channels of all features.
+        blocks: residual blocks.
+        attention: whether the blocks weigh their channels (paper: channel-wise context, CWC).
+        pyramid: whether means of several scales join before the output (paper: multi-scale context, MSC).
+        residual_scale: factor of what a block adds.
+
+    Raises:
+        UserError: for numbers that make no network.
+    """
+
+    def __init__(
+        self,
+        hypercolumn: bool = True,
+        width: int = 256,
+        blocks: int = 13,
+        attention: bool = True,
+        pyramid: bool = True,
+        residual_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_whole_number("model.net.width", width)
+        check_whole_number("model.net.blocks", blocks)
+        if not residual_scale > 0:
+            raise UserError(f"model.net.residual_scale must be a number above 0, got {residual_scale!r}.")
+        self.hypercolumn = Hypercolumn() if hypercolumn else None
+        self.conv1 = _Entrance(HypercolumnConv2d(hyper.CHANNELS if hypercolumn else 3, width, kernel_size=1))
+        self.conv2 = _Rectified(nn.Conv2d(width, width, 3, padding=1))
+        self.conv3 = _Rectified(nn.Conv2d(width, width, 3, stride=2, padding=1))
+        self.res_module = nn.Sequential(*(_ResidualBlock(width, attention, residual_scale) for _ in range(blocks)))
+        self.deconv1 = _Rectified(nn.ConvTranspose2d(width, width, 4, stride=2, padding=1))
+        self.deconv2 = _Rectified(nn.Conv2d(width, width, 3, padding=1))
+        self.pyramid_module = _Pyramid(width) if pyramid else None
+        self.deconv3 = _Rectified(nn.Conv2d(width, 3, 1))
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Take the reflection away.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1. A side that the pyramid cannot pool (below 31) is
+                continued by its last row or column.
+
+        Returns:
+            ``transmission``, (B, 3, H, W) >= 0, not clamped above. The program returns one more row or column for an
+            odd side; it is cut off here.
+        """
+        height, width = mixture.shape[-2:]
+        return {"transmission": self.restore(mixture)[..., :height, :width]}
+
+    def restore(self, mixture: Tensor) -> Tensor:
+        """What the program returns: as :meth:`forward`, but (B, 3, 2 ceil(H / 2), 2 ceil(W / 2))."""
+        image = mixture if self.pyramid_module is None else _grow(mixture)
+        if image.device.type == "cpu" and not (torch.is_grad_enabled() or _plain.get()):
+            image = image.contiguous(memory_format=torch.channels_last)
+        x: Tensor = self.conv1(image if self.hypercolumn is None else self.hypercolumn(image))
+        for part in (self.conv2, self.conv3, self.res_module, self.deconv1, self.deconv2):
+            x = part(x)
+        if self.pyramid_module is not None:
+            x = self.pyramid_module(x)
+        return cast(Tensor, self.deconv3(x))
+
+
+def _grow(image: Tensor) -> Tensor:
+    """Repeat the last row and column up to the smallest size with a whole square of 32 after doubling."""
+    least = POOLS[-1] - 1
+    missing = [max(least - side, 0) for side in image.shape[-2:]]
+    return F.pad(image, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else image
+
+
+@torch.no_grad()
+def start_as_copy(net: ERRNet) -> None:
+    """Weights after He et al., biases 0, and the photograph handed through unchanged; for short trainings.
+
+    Twelve channels carry it past the half size, one for each colour and each of the four pixels that become one; so the
+    transmission starts as the mixture, and only what must be taken away is to be learnt. The other inputs of the last
+    layer start at a tenth, so that the copy is nearly exact.
+
+    Raises:
+        UserError: for a network too narrow to carry it.
+    """
+    if net.conv2.conv2d.out_channels < _CARRIED:
+        raise UserError(f"model.init=copy needs model.net.width={_CARRIED} or more.")
+    start_he(net)
+    # What carries the photograph on at full size, and behind how many other channels it comes in.
+    ahead = [(net.conv1.conv2d, 0), (net.conv2.conv2d, 0), (net.deconv2.conv2d, 0)]
+    if net.pyramid_module is not None:
+        last = net.pyramid_module.bottleneck
+        ahead.append((last, last.in_channels - last.out_channels))
+    for layer, first in ahead:
+        middle = layer.kernel_size[0] // 2
+        layer.weight[:3] = 0
+        layer.weight[:3, first : first + 3, middle, middle] = torch.eye(3)
+    down, up = net.conv3.conv2d.weight, net.deconv1.conv2d.weight
+    down[:_CARRIED], up[:, :3] = 0, 0
+    for colour in range(3):
+        for pixel in range(4):
+            row, column, channel = 1 + pixel // 2, 1 + pixel % 2, 4 * colour + pixel
+            down[channel, colour, row, column] = up[channel, colour, row, column] = 1
+    for block in net.res_module:
+        # Nothing joins them on their way.
+        cast(_ResidualBlock, block).conv2.conv2d.weight[:_CARRIED] = 0
+    net.deconv3.conv2d.weight.mul_(0.1)[:, :3, 0, 0] = torch.eye(3)
