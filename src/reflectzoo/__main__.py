@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
-from reflectzoo.cli import sentence
+from reflectzoo.cli import debugging, sentence
 
 #: Name of a command -> its module and one line about it. A module has ``add_arguments(parser)``, ``run(arguments) ->
 #: status`` and, if it likes, ``EPILOG``; nothing is imported before it is chosen.
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except BaseException as error:
-        told = None if os.environ.get("REFLECTZOO_TRACEBACK") else sentence(error, [])
+        told = None if debugging() else sentence(error, [])
         if told is None:
             raise
         sys.stderr.write(f"reflectzoo: {told[0]}\n")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserError
+from reflectzoo.errors import DISK_REASONS, Interrupted, LostProcess, TrainingError, UserError
 
 # Read by OpenMP when torch is loaded, which every command does after this. Threads that spin as long as by default
 # make a step many times slower as soon as anything else runs on the same cores; threads that do not spin at all make
@@ -19,26 +20,34 @@ from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserErro
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
+def debugging() -> bool:
+    """Whether tracebacks are wanted: ``REFLECTZOO_DEBUG=1``, or Hydra's ``HYDRA_FULL_ERROR=1``."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in ("REFLECTZOO_DEBUG", "HYDRA_FULL_ERROR"))
+
+
 def run(command: Callable[[], Any]) -> NoReturn:
     """Run a Hydra command and exit: 0, 1 (it failed), 2 (a mistake in what was given) or 130 (Ctrl-C).
 
     A user's mistake is told in one sentence on stderr. Anything else is a bug and keeps its traceback; with
-    ``HYDRA_FULL_ERROR=1`` everything does.
+    ``REFLECTZOO_DEBUG=1`` everything does. After a multirun a table says what became of each job.
     """
-    verbose = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    from reflectzoo import jobs
+
+    verbose = debugging()
     # Otherwise Hydra prints tracebacks of its own and exits before we can say it better.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         command()
-    except BaseException as error:
+    except BaseException as raised:
+        error = raised.error if isinstance(raised, jobs.Carried) else raised
+        jobs.tell()
         told = sentence(error)
         if verbose or told is None:
-            raise
+            raise error from error.__cause__
         text, status = told
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            sys.stderr.write(f"reflectzoo: {text}\n")
+        _speak(error, text)
         sys.exit(status)
-    sys.exit(0)
+    sys.exit(0 if jobs.tell() else 1)
 
 
 def answer(work: Callable[[], int]) -> int:
@@ -47,10 +56,26 @@ def answer(work: Callable[[], int]) -> int:
         return work()
     except BaseException as error:
         told = sentence(error, [])
-        if told is None:
+        if told is None or debugging():
             raise
         sys.stderr.write(f"reflectzoo: {told[0]}\n")
         return told[1]
+
+
+_PARENT = os.getppid()
+
+
+def _speak(error: BaseException, text: str) -> None:
+    """Say a sentence once, of however many processes that have it to say."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank == "0":
+        sys.stderr.write(f"reflectzoo: {text}\n")
+    elif isinstance(error, LostProcess):
+        # The first process says it, unless it is the one that died.
+        if rank == "1" and os.getppid() != _PARENT:
+            sys.stderr.write(f"reflectzoo: {text}\n")
+    elif isinstance(error, TrainingError):
+        sys.stderr.write(f"reflectzoo: (process {rank}) {text}\n")
 
 
 def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[str, int] | None:
@@ -92,11 +117,7 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[
     if isinstance(error, ConfigCompositionException):
         return _bad_composition(error, words), 2
     if isinstance(error, OverrideParseException):
-        return (
-            f"The override '{error.override}' cannot be read ({_first_line(error)}): write key=value, with quotes of "
-            "its own around a value that has blanks, commas or letters like ü in it: \"key='value'\".",
-            2,
-        )
+        return _unreadable_override(str(error.override), _first_line(error)), 2
     if isinstance(error, InstantiationException):
         return _bad_value(error), 2
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -118,6 +139,29 @@ def user_sentences(*overrides: str) -> Iterator[None]:
         if told is None:
             raise
         raise UserError(told[0]) from error
+
+
+def _unreadable_override(word: str, reason: str) -> str:
+    """What to write instead, ready to be copied into a shell, if quoting is all that lacks."""
+    key, equals, value = word.partition("=")
+    if equals and value:
+        for quoted in (f"'{value}'", f'"{value}"', "'" + re.sub(r"(\\*)'", r"\1\1\'", value) + "'"):
+            if _reads_as(f"{key}={quoted}", value):
+                return f"The override {word} needs quotes of its own around its value: {shlex.quote(f'{key}={quoted}')}"
+    return (
+        f"The override '{word}' cannot be read ({reason}): write key=value, with quotes of its own around a value that "
+        "has blanks, commas or letters like ü in it: \"key='value'\"."
+    )
+
+
+def _reads_as(word: str, value: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return bool(OverridesParser.create().parse_override(word).value() == value)
+    except HydraException:
+        return False
 
 
 def _chain(error: BaseException) -> Iterable[BaseException]:
@@ -150,7 +194,7 @@ def _first_line(error: BaseException) -> str:
 
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """The known words most like a misspelt one."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     close = difflib.get_close_matches(word, known, n=limit, cutoff=0.6)
     return close or [each for each in known if each.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:limit]
 
@@ -168,7 +212,8 @@ def _unknown_choice(error: Any) -> str:
         return _first_line(error)
     group = group.rsplit("/", 1)[-1] if group not in ("model", "data") else group
     offered = ", ".join(each for each in options if not each.startswith("_"))
-    return f"There is no {group}={choice}{did_you_mean(nearest(choice, options))} Choose from: {offered}."
+    offer = f" Choose from: {offered}." if offered else ""
+    return f"There is no {group}={choice}{did_you_mean(nearest(choice, options))}{offer}"
 
 
 def _bad_composition(error: BaseException, words: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +23,20 @@ def config_dir() -> str:
 
 def register_resolvers() -> None:
     """Make ``${reflectzoo.run_dir:...}`` and its like known to OmegaConf; harmless when done twice."""
-    OmegaConf.register_new_resolver("reflectzoo.run_dir", _run_dir, replace=True)
-    OmegaConf.register_new_resolver("reflectzoo.evaluation_dir", _evaluation_dir, replace=True)
+    # Remembered within a configuration, as Hydra's own "now" is: each makes a folder when it is asked.
+    for name, resolver in (("run", _run_dir), ("evaluation", _evaluation_dir), ("sweep", _own_folder)):
+        OmegaConf.register_new_resolver(f"reflectzoo.{name}_dir", resolver, replace=True, use_cache=True)
+
+
+def _own_folder(*parts: str) -> str:
+    """A folder that no other run has, even if it starts in the same second."""
+    from reflectzoo.disk import claim
+
+    folder = Path(*parts)
+    # Several processes started as one by torchrun or srun share theirs; each asks for itself.
+    if any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID")):
+        return str(folder)
+    return str(claim(folder))
 
 
 def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str | None, now: str) -> str:
@@ -35,12 +48,12 @@ def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str
         earlier = newest_run(Path(output_dir), choice)
         if earlier is not None:
             return str(earlier)
-    return str(Path(output_dir) / choice / now)
+    return _own_folder(output_dir, choice, now)
 
 
 def _evaluation_dir(resume: str | None, output_dir: str, benchmark: str, now: str) -> str:
     """A new folder for a new evaluation; that of an interrupted one to go on with it."""
-    return str(resume) if resume is not None else str(Path(output_dir) / "evaluate" / benchmark / now)
+    return str(resume) if resume is not None else _own_folder(output_dir, "evaluate", benchmark, now)
 
 
 def model_names() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -128,6 +127,10 @@ def hold(folder: Path, what: str) -> Iterator[None]:
 
 
 def _locked(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,11 +10,13 @@ from omegaconf import DictConfig
 
 from reflectzoo.cli import run
 from reflectzoo.config import config_dir, register_resolvers
+from reflectzoo.jobs import task
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="predict")
+@task
 def _main(config: DictConfig) -> None:
     # Imported late, so that completion and --help answer at once.
     from omegaconf import OmegaConf

@@ -10,12 +10,14 @@ from omegaconf import DictConfig
 
 from reflectzoo.cli import run
 from reflectzoo.config import build, config_dir, register_resolvers
+from reflectzoo.jobs import task
 
 register_resolvers()
 _log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="data_check")
+@task
 def _main(config: DictConfig) -> None:
     # Imported late, so that completion and --help answer at once.
     from reflectzoo.data.check import check, write_sheet

@@ -1,0 +1,182 @@
+"""What became of each job of a multirun, whichever of them failed and whoever stopped it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import filter_overrides
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from reflectzoo.disk import write_text
+from reflectzoo.errors import Interrupted
+
+RECORD = "job.json"
+"""In a job's folder: what became of it."""
+_DONE, _FAILED, _RUNNING, _STOPPED, _WAITING = "done", "failed", "not finished", "interrupted", "not started"
+
+
+class Carried(BaseException):
+    """Carries an exception out of Hydra, which would print a line of its own about an ordinary one.
+
+    Attributes:
+        error: the exception.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def task(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """The function that ``hydra.main`` decorates: does the work, and writes down what became of a multirun's job.
+
+    A job that fails does not keep the others from running; Ctrl-C does.
+    """
+
+    @functools.wraps(work)
+    def job(config: DictConfig) -> Any:
+        hydra = HydraConfig.get()
+        many = hydra.mode == RunMode.MULTIRUN
+        record = _Record(Path(hydra.runtime.output_dir), list(hydra.overrides.task)) if many else None
+        try:
+            result = work(config)
+        except BaseException as error:
+            from reflectzoo.cli import sentence
+
+            if record is None:
+                raise Carried(error) from error
+            if isinstance(error, Interrupted | KeyboardInterrupt):
+                record.write(_STOPPED, str(error) or "Interrupted.")
+                raise Carried(error) from error
+            if not isinstance(error, Exception | SystemExit):
+                raise
+            told = sentence(error, record.overrides)
+            if told is None:
+                traceback.print_exception(error)
+            text = told[0] if told is not None else f"{type(error).__name__}: {error}"
+            sys.stderr.write(f"reflectzoo: job {record.folder.name}: {text}\n")
+            record.write(_FAILED, text)
+            return None
+        if record is not None:
+            record.write(_DONE)
+        return result
+
+    return job
+
+
+class _Record:
+    def __init__(self, folder: Path, overrides: Sequence[str]) -> None:
+        self.folder, self.overrides = folder, list(overrides)
+        self.write(_RUNNING)
+
+    def write(self, state: str, text: str = "") -> None:
+        content = {"state": state, "overrides": self.overrides, "text": text}
+        write_text(self.folder / RECORD, json.dumps(content, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a multirun.
+
+    Attributes:
+        name: its folder, within the multirun's.
+        overrides: what it was given.
+        state: ``done``, ``failed``, ``interrupted``, ``not finished`` (its process died, or it still runs) or ``not
+            started``.
+        text: what was said when it failed.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    state: str
+    text: str = ""
+
+
+def read_jobs(folder: Path, planned: Sequence[Sequence[str]] = ()) -> list[Job]:
+    """The jobs of a multirun's folder, and those planned that did not begin.
+
+    Args:
+        folder: of the multirun.
+        planned: overrides of each job, as far as they are known beforehand.
+    """
+    found: dict[tuple[str, ...], Job] = {}
+    for path in folder.rglob(RECORD):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        overrides = tuple(record["overrides"])
+        found[overrides] = Job(str(path.parent.relative_to(folder)), overrides, record["state"], record["text"])
+    jobs = sorted(found.values(), key=lambda job: (len(job.name), job.name))
+    for number, overrides in enumerate(planned):
+        if tuple(overrides) not in found:
+            jobs.append(Job(str(number), tuple(overrides), _WAITING))
+    return jobs
+
+
+def table(folder: Path, jobs: Sequence[Job]) -> str:
+    """One line a job, and how to go on with those that are not done."""
+    every = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs)) if len(jobs) > 1 else set()
+    lines = [("job", "result", "overrides")]
+    for job in jobs:
+        own = " ".join(each for each in job.overrides if each not in every)
+        # The whole sentence was said when it happened, and is in the job's record.
+        lines.append((job.name, job.state, f"{own}  {re.split(r'[:;] ', job.text)[0]}".strip()))
+    wide = [max(len(line[column]) for line in lines) for column in range(2)]
+    text = "\n".join(f"{name:<{wide[0]}}  {state:<{wide[1]}}  {rest}".rstrip() for name, state, rest in lines)
+    done = sum(job.state == _DONE for job in jobs)
+    more = ""
+    if any(job.state in (_STOPPED, _RUNNING, _FAILED) for job in jobs):
+        more = f"; a job goes on with its overrides, hydra.run.dir={folder}/JOB and ckpt_path=last"
+    return f"{text}\n{done} of {len(jobs)} jobs are done, in {folder}{more}\n"
+
+
+class Overview(Callback):
+    """Hydra tells it that a multirun begins; the command line asks for the table when it ends, however it does."""
+
+    folder: Path | None = None
+    planned: Sequence[Sequence[str]] = ()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remember the folder and, of Hydra's own sweeper, the jobs."""
+        Overview.folder = Path(str(config.hydra.sweep.dir))
+        Overview.planned = _planned(config)
+
+
+def _planned(config: DictConfig) -> Sequence[Sequence[str]]:
+    if not str(config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
+        return ()
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+    if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):
+        return ()  # Hydra says so itself
+    return [filter_overrides(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def tell() -> bool:
+    """Print the table of a multirun, if there was one in this process.
+
+    Returns:
+        Whether every job is done; true as well if there was none.
+    """
+    folder, planned = Overview.folder, Overview.planned
+    Overview.folder, Overview.planned = None, ()
+    if folder is None or not folder.is_dir():
+        return True
+    jobs = read_jobs(folder, planned)
+    if not jobs:
+        return True
+    sys.stdout.flush()
+    sys.stderr.write(table(folder, jobs))
+    return all(job.state == _DONE for job in jobs)
