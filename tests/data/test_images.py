@@ -220,9 +220,11 @@ def test_random_bytes_never_raise_anything_else(tmp_path: Path) -> None:
                 assert read_rgb(path).ndim == 3
 
 
-def test_values_of_unknown_range_are_refused(tmp_path: Path) -> None:
+def test_floating_point_is_read_where_it_is_a_picture(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(UnreadableImage, match="32-bit values"):
+    assert np.unique(read_rgb(tmp_path / "f.tif")).tolist() == [128]
+    Image.fromarray(np.full((4, 4), 300.5, np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(UnreadableImage, match=r"values from 300.5 to 300.5"):
         read_rgb(tmp_path / "f.tif")
 
 

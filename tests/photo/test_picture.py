@@ -15,9 +15,10 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from reflectzoo.data.images import UnreadableImage
 from reflectzoo.errors import UserError
-from reflectzoo.photo import files
-from reflectzoo.photo.model import Origin, Picture, suffix_for
+from reflectzoo.photo import files, png
+from reflectzoo.photo.model import Origin, Picture
 from reflectzoo.photo.read import read_picture
+from reflectzoo.photo.write import suffix_for
 
 RNG = np.random.default_rng(0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -108,16 +109,16 @@ def test_sixteen_bits_stay(tmp_path: Path, suffix: str, channels: int) -> None:
 
 
 def test_sixteen_bit_png_keeps_its_chunks(tmp_path: Path) -> None:
-    first = Picture(
-        noise(4, 5, 3, bits=16), None, Origin("PNG", SRGB, None, b"<xmp/>", (300.0, 300.0), {"Title": "glass"})
-    )
+    title = png.text_chunk("Title", "glass")
+    origin = Origin("PNG", SRGB, xmp=b"<xmp/>", dpi=(300.0, 300.0), chunks=(title,))
+    first = Picture(noise(4, 5, 3, bits=16), None, origin)
     first.save(tmp_path / "a.png")
     found = read_picture(tmp_path / "a.png")
     assert np.array_equal(found.values, first.values)
     assert found.origin.icc == SRGB
     assert found.origin.xmp == b"<xmp/>"
     assert found.origin.dpi == pytest.approx((300, 300), abs=0.1)
-    assert found.origin.text == {"Title": "glass"}
+    assert found.origin.chunks == (title,)
     with Image.open(tmp_path / "a.png") as image:
         image.verify()
 

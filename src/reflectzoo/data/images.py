@@ -1,4 +1,4 @@
-"""Photographs from files: any colour model and depth in, 8-bit RGB out, one clear sentence if that cannot be."""
+"""Photographs as training and evaluation see them, 8-bit RGB; which there are in a folder, and a memory of them."""
 
 from __future__ import annotations
 
@@ -6,33 +6,25 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reflectzoo.errors import UserError
+from reflectzoo.photo.model import SUFFIXES, UnreadableImage
+from reflectzoo.photo.read import picture_size, read_picture
+
+__all__ = ["SUFFIXES", "Photo", "PhotoCache", "UnreadableImage", "find_images", "picture_size", "read_rgb"]
 
 Photo = npt.NDArray[np.uint8]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
-
-_ORIENTATION = 0x0112  # the EXIF tag
-_BEHIND = (255, 255, 255)  # transparent pictures are seen on white, as a browser shows them
-
-
-class UnreadableImage(UserError):
-    """A file that should hold a picture does not. The message is one sentence naming the file and the reason."""
-
 
 def read_rgb(path: str | os.PathLike[str], shorter: int | None = None) -> Photo:
-    """Read a picture the way a viewer shows it.
+    """Read a picture the way a viewer shows it; see :mod:`reflectzoo.photo.read`.
 
-    The EXIF orientation is applied; grey, CMYK, palette and other colour models become RGB (embedded colour profiles
-    are not); 16-bit values are scaled, not cut off; transparency is composited on white; of an animation the first
-    frame is read.
+    The orientation is applied; grey, CMYK, palette and other colour models become RGB; deeper values are rounded, not
+    cut off; a PNG's gAMA is heeded, embedded colour profiles are not; transparency is composited on white; of an
+    animation the first frame is read.
 
     Args:
         path: the file.
@@ -46,43 +38,7 @@ def read_rgb(path: str | os.PathLike[str], shorter: int | None = None) -> Photo:
         UnreadableImage: if the file is missing, empty, truncated, too large for Pillow's guard against decompression
             bombs, or no picture.
     """
-    try:
-        with Image.open(path) as image:
-            if shorter is not None:
-                image.draft(None, (shorter, shorter))
-            picture = _upright(_deep_colour(image, path) or image)
-            return _eight_bit_rgb(picture, path)
-    except UnreadableImage:
-        raise
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"{_name(path)} {_what_it_is(path)}.") from None
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(
-            f"{_name(path)} is too large: {str(error).rstrip('.')}; shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS."
-        ) from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UnreadableImage(f"{_name(path)} {_why_not(path, reason)}.") from None
-    # Pillow's decoders raise these for damaged headers and chunks.
-    except (SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, ArithmeticError, MemoryError) as error:
-        raise UnreadableImage(f"{_name(path)} is damaged ({type(error).__name__}: {error}).") from None
-
-
-def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height as shown, from the file's header alone.
-
-    Raises:
-        UnreadableImage: as :func:`read_rgb` does, as far as the header shows it.
-    """
-    try:
-        with Image.open(path) as image:
-            # Not the PNG reader's own method, which decodes the whole picture in case EXIF data stands behind it.
-            turned = Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"{_name(path)} {_what_it_is(path)}.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{_name(path)} {_why_not(path, str(error))}.") from None
+    return read_picture(path, shorter=shorter).rgb()
 
 
 def find_images(
@@ -153,65 +109,3 @@ class PhotoCache:
             while self.bytes > self.max_bytes:
                 self.bytes -= self._photos.popitem(last=False)[1].nbytes
         return photo
-
-
-def _deep_colour(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image | None:
-    """A 16-bit colour picture rounded to 8 bits; Pillow would drop the low byte. None if it is not one."""
-    if image.mode not in ("RGB", "RGBA") or not any(";16" in str(tile) for tile in getattr(image, "tile", [])):
-        return None
-    deep = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
-        return None
-    code = cv2.COLOR_BGRA2RGBA if deep.shape[2] == 4 else cv2.COLOR_BGR2RGB
-    shallow = Image.fromarray(_sixteen_to_eight(cv2.cvtColor(deep, code)))
-    shallow.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-    return shallow
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data fails in many ways, and the picture is fine without it
-        return image
-
-
-def _eight_bit_rgb(image: Image.Image, path: str | os.PathLike[str]) -> Photo:
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion cuts everything above 255 off. '<u2' or '>u2' is known to the array interface.
-        grey = _sixteen_to_eight(np.asarray(image).astype(np.uint16))
-        return np.ascontiguousarray(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
-    if image.mode in ("I", "F"):
-        raise UnreadableImage(
-            f"{_name(path)} holds 32-bit values of unknown range: save it as a picture of 8 or 16 bits."
-        )
-    if image.has_transparency_data:
-        seen = Image.new("RGBA", image.size, (*_BEHIND, 255))
-        seen.alpha_composite(image.convert("RGBA"))
-        image = seen
-    return np.array(image.convert("RGB"))
-
-
-def _sixteen_to_eight(values: npt.NDArray[Any]) -> Photo:
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-
-
-def _name(path: str | os.PathLike[str]) -> str:
-    return f"'{os.fspath(path)}'"
-
-
-def _what_it_is(path: str | os.PathLike[str]) -> str:
-    return "is empty (0 bytes)" if os.path.getsize(path) == 0 else "is not a picture that can be read"
-
-
-def _why_not(path: str | os.PathLike[str], reason: str) -> str:
-    """What is wrong with a file that the system or a decoder refused."""
-    if os.path.islink(path) and not os.path.exists(path):
-        return f"is a link to '{os.readlink(path)}', which does not exist"
-    if not os.path.exists(path):
-        return "does not exist"
-    if os.path.isdir(path):
-        return "is a folder, not a picture"
-    if not os.access(path, os.R_OK):
-        return "may not be read (permission denied)"
-    return f"is damaged or cut short ({reason.rstrip('.')})"

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from reflectzoo.errors import UserError
 from reflectzoo.inference.models import default_model, load_for_inference
 from reflectzoo.inference.separator import Precision, Separation, Separator
-from reflectzoo.photo.metadata import orientation_of, turned_back
 from reflectzoo.photo.model import Picture
-from reflectzoo.photo.read import from_pil, read_picture
+from reflectzoo.photo.read import from_pil, orientation_of, read_picture
 
 _INTEGERS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
@@ -111,12 +110,13 @@ def _cached(
 
 
 def _pillow(separator: Separator, image: Image.Image, strength: float) -> Separation:
+    image.load()  # a TIFF turns by that, and forgets its orientation
     orientation = orientation_of(image)
     found = separator.picture(from_pil(image), strength)
 
     def back(picture: Picture) -> Image.Image:
         # The network sees it upright, the caller as it came, with all its info.
-        result = turned_back(picture, orientation).to_pil()
+        result = picture.turned_back(orientation).to_pil()
         result.info = {key: each for key, each in image.info.items() if key != "transparency"}
         return result
 

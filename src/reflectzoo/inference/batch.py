@@ -17,8 +17,9 @@ from reflectzoo.data.images import find_images
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.separator import Separator, side_by_side
 from reflectzoo.photo.files import shown
-from reflectzoo.photo.model import PICTURE_SUFFIXES, Picture, format_of, suffix_for
+from reflectzoo.photo.model import PICTURE_SUFFIXES, Picture
 from reflectzoo.photo.read import read_picture
+from reflectzoo.photo.write import fitted, format_of, suffix_for
 
 _KINDS = ("transmission", "reflection", "side-by-side")
 
@@ -206,18 +207,25 @@ def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list
             raise UserError(f"{shown(target)} is the photograph itself and is never replaced: choose another name.")
         if not wanted.overwrite and os.path.lexists(target):
             raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
-    transmission, reflection = separator.picture(picture, wanted.strength, told)  # type: ignore[arg-type]
+    both = wanted.reflection or wanted.side_by_side
+    try:
+        transmission, reflection = separator.picture(picture, wanted.strength, told, both)  # type: ignore[arg-type]
+    except UserError as error:
+        raise UserError(f"{shown(task.source)}: {error}") from error
     results: dict[str, Picture] = {"transmission": transmission, "reflection": reflection}
     if wanted.side_by_side:
         results["side-by-side"] = side_by_side([picture, transmission, reflection])
     lines = []
+    notes = dict.fromkeys(picture.notes)
     for kind, target in targets.items():
-        results[kind].save(target, wanted.overwrite)
+        result = fitted(results[kind], format_of(target))
+        notes |= dict.fromkeys(result.notes)
+        result.save(target, wanted.overwrite)
         lines.append(str(shown(target)))
     job = separator.last
     if job is not None and job.tiles > 1:
         lines[0] += f" ({job.tiles} tiles of up to {job.tile[1]}x{job.tile[0]})"
-    return [*lines, *(f"  {note}" for note in picture.notes)]
+    return [*lines, *(f"  {note}" for note in notes)]
 
 
 def _same_file(one: Path, other: Path) -> bool:

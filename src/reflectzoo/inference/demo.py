@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from reflectzoo.drawing.panels import to_uint8
 from reflectzoo.errors import UserError
 from reflectzoo.inference.separator import Separator
-from reflectzoo.photo.model import Picture, suffix_for
-from reflectzoo.photo.read import read_picture
+from reflectzoo.photo.model import Picture
+from reflectzoo.photo.read import picture_size, read_picture
+from reflectzoo.photo.write import suffix_for
 
 #: What an upload may weigh, and how many pixels it may have.
 MAX_FILE = 64 * 2**20
@@ -111,11 +112,7 @@ class Desk:
 
 
 def _read(path: Path) -> Picture:
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        width = height = 0  # read_picture knows better what to say
+    width, height = picture_size(path)
     if width * height > MAX_PIXELS:
         raise UserError(
             f"This photograph has {width * height / 1e6:.0f} million pixels, the page takes {MAX_PIXELS / 1e6:.0f}: "

@@ -93,8 +93,8 @@ class OnnxSeparator(Separator):
         self.statistics = int(session.facts["statistics"])
         self._per_pixel = _HELD * float(session.facts["bytes_per_pixel"])
 
-    def _plan(self, height: int, width: int) -> Plan:
-        plan = super()._plan(height, width)
+    def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> Plan:
+        plan = super()._plan(height, width, held, banded)
         if plan.count > 1 and self.statistics:
             # In PyTorch tiles are told the means of the whole picture; nobody can tell a finished graph.
             raise UserError(

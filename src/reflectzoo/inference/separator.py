@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,9 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.tiles import HALO, Layers, Plan, bytes_per_pixel, continued, in_tiles, plan_tiles, reduced
+from reflectzoo.inference.tiles import (
+    HALO,
+    Band,
+    Layers,
+    Plan,
+    Rows,
+    bytes_per_pixel,
+    continued,
+    in_bands,
+    plan_tiles,
+    reduced_rows,
+)
 from reflectzoo.inference.whole_view import WholeView
-from reflectzoo.photo.model import Picture
+from reflectzoo.photo.model import Picture, Values
 
 Precision = Literal["32", "16", "bf16"]
 Progress = Callable[[int, int], None]
@@ -28,6 +39,10 @@ _MOST = int(3.4 * 2**30)
 #: The measured need of a tile knows nothing of the scratch memory of the libraries below torch.
 _SAFETY = 1.3
 _SCRATCH = 256 * 2**20
+#: Bytes by pixel of a picture, the same continued to the stride, and both layers, in float32.
+_WHOLE = 4 * 3 * 4
+#: Copies of a row of tiles that are held at a time: of the picture, continued, and of both layers, with what is added.
+_BAND_COPIES = 5
 #: Pictures up to this size are separated at once without measuring anything.
 _SMALL = 256 * 256
 _LAYERS = ("transmission", "reflection")
@@ -117,12 +132,96 @@ class Separator:
         """
         height, width = mixture.shape[-2:]
         image = continued(mixture, max(height, self.smallest), max(width, self.smallest))
-        plan = self._plan(*image.shape[-2:])
+        size = (image.shape[-2], image.shape[-1])
+        layers: Layers = {}
+
+        def take(band: Band) -> None:
+            for name, layer in band.layers.items():
+                if band.last - band.first == size[0]:
+                    layers[name] = layer
+                    continue
+                if name not in layers:
+                    layers[name] = torch.empty(layer.shape[0], *size)
+                layers[name][:, band.first : band.last] = layer
+
+        plan = self._plan(*size, held=size[0] * size[1] * _WHOLE)
+        self._separate(lambda first, last: image[:, first:last], size, plan, progress, take)
+        # In place: they are ours, and of a large photograph each copy counts.
+        transmission = layers["transmission"][:, :height, :width].clamp_(0, 1)
+        if "reflection" in layers:
+            reflection = layers["reflection"][:, :height, :width].clamp_(0, 1)
+        else:
+            reflection = (mixture - transmission).clamp(0, 1)
+        return {"transmission": transmission, "reflection": reflection}
+
+    def picture(
+        self, picture: Picture, strength: float = 1.0, progress: Progress | None = None, reflection: bool = True
+    ) -> Separation:
+        """Separate a picture; both layers are pictures of the same kind, size, depth, profile and metadata.
+
+        What is held besides is one row of tiles, whatever the size.
+
+        Args:
+            picture: as :func:`~reflectzoo.photo.read.read_picture` gives it.
+            strength: how much of the removal is applied, from 0 (the picture as it was, exactly) to 1.
+            progress: see :meth:`layers`.
+            reflection: whether the reflection is wanted, too; else it is None.
+
+        Raises:
+            UserError: if the strength is not in [0, 1], or the network's output holds what is no number.
+        """
+        size = (picture.height, picture.width)
+        names = _LAYERS if reflection else _LAYERS[:1]
+        plan = self._plan(*size, held=size[0] * size[1] * _WHOLE)
+        if plan.count > 1:
+            plan = self._plan(*size, held=len(names) * picture.values.nbytes, banded=True)
+        if plan.count == 1:
+            layers = self.blended(picture.tensor(), strength, progress)
+            return Separation(*(picture.with_values(layers[name]) if name in names else None for name in _LAYERS))
+        check_strength(strength)
+        values = {name: np.empty_like(picture.values) for name in names}
+
+        def rows(first: int, last: int) -> Tensor:
+            return picture.rows(first, last).expand(3, -1, -1)
+
+        def take(band: Band) -> None:
+            image = picture.rows(band.first, band.last)
+            layers = {name: layer.clamp(0, 1) for name, layer in band.layers.items()}
+            layers.setdefault("reflection", (image - layers["transmission"]).clamp(0, 1))
+            for name, layer in blend(image, layers, strength).items():
+                if name in values:
+                    values[name][band.first : band.last] = picture.numbers(layer)
+
+        self._separate(rows, size, plan, progress, take)
+        return Separation(*(replace(picture, values=values[name]) if name in names else None for name in _LAYERS))
+
+    def blended(self, image: Tensor, strength: float = 1.0, progress: Progress | None = None) -> Layers:
+        """As :meth:`layers` for grey (1, H, W), too, with the transmission ``I + strength (T - I)``.
+
+        Raises:
+            UserError: if the strength is not in [0, 1].
+        """
+        check_strength(strength)
+        return blend(image, self.layers(image.expand(3, -1, -1), progress), strength)
+
+    # -- how -----------------------------------------------------------------------------------------------------------
+
+    def _separate(
+        self,
+        rows: Rows,
+        size: tuple[int, int],
+        plan: Plan,
+        progress: Progress | None,
+        take: Callable[[Band], None],
+    ) -> None:
+        """Hand all bands of a picture on, with smaller tiles from the start where a device has not enough memory."""
         with torch.no_grad():
             while True:
                 try:
-                    layers = self._run(image, plan, progress)
-                    break
+                    for band in self._bands(rows, size, plan, progress):
+                        self._check_numbers(band)
+                        take(band)
+                    return
                 except torch.OutOfMemoryError:
                     smaller = plan_tiles(plan.height, plan.width, plan.tile[0] * plan.tile[1] // 2, self.halo)
                     if smaller.tile[0] * smaller.tile[1] >= plan.tile[0] * plan.tile[1]:
@@ -132,60 +231,39 @@ class Separator:
                         ) from None
                     plan = smaller
                     torch.cuda.empty_cache()
-            # In place: they are ours, and of a large photograph each copy counts.
-            transmission = layers["transmission"][:, :height, :width].clamp_(0, 1)
-            if "reflection" in layers:
-                reflection = layers["reflection"][:, :height, :width].clamp_(0, 1)
-            else:
-                reflection = (mixture - transmission).clamp(0, 1)
-        return {"transmission": transmission, "reflection": reflection}
 
-    def picture(self, picture: Picture, strength: float = 1.0, progress: Progress | None = None) -> Separation:
-        """Separate a picture; both layers are pictures of the same kind, size, depth, profile and metadata.
-
-        Args:
-            picture: as :func:`~reflectzoo.photo.read.read_picture` gives it.
-            strength: how much of the removal is applied, from 0 (the picture as it was, exactly) to 1.
-            progress: see :meth:`layers`.
-        """
-        layers = self.blended(picture.tensor(), strength, progress)
-        return Separation(*(picture.with_values(layers[name]) for name in _LAYERS))
-
-    def blended(self, image: Tensor, strength: float = 1.0, progress: Progress | None = None) -> Layers:
-        """As :meth:`layers` for grey (1, H, W), too, with the transmission ``I + strength (T - I)``.
-
-        Raises:
-            UserError: if the strength is not in [0, 1].
-        """
-        if not 0 <= strength <= 1:
-            raise UserError(f"The strength must lie between 0 and 1, got {strength}.")
-        layers = self.layers(image.expand(3, -1, -1), progress)
-        if image.shape[0] == 1:
-            layers = {name: layer.mean(dim=0, keepdim=True) for name, layer in layers.items()}
-        if strength < 1:
-            layers["transmission"] = image + strength * (layers["transmission"] - image)
-        return layers
-
-    # -- how -----------------------------------------------------------------------------------------------------------
-
-    def _run(self, image: Tensor, plan: Plan, progress: Progress | None) -> Layers:
+    def _bands(self, rows: Rows, size: tuple[int, int], plan: Plan, progress: Progress | None) -> Iterator[Band]:
         if plan.count == 1:
-            self.last = Job(1, (image.shape[-2], image.shape[-1]), 0)
+            self.last = Job(1, size, 0)
             # Not continued to the stride: the network's own way with odd sizes is what its authors had.
-            found = self._call(image[None].to(self.device))
+            found = self._call(rows(0, size[0])[None].to(self.device))
             if progress:
                 progress(1, 1)
-            return {name: layer[0].to("cpu", torch.float32, copy=True) for name, layer in found.items()}
+            layers = {name: layer[0].to("cpu", torch.float32, copy=True) for name, layer in found.items()}
+            yield Band(0, size[0], layers)
+            return
         view = WholeView()
         with view.learning():
-            self._call(reduced(image).to(self.device))
+            self._call(reduced_rows(rows, *size).to(self.device))
         self.last = Job(plan.count, plan.tile, view.statistics)
-        joined: Layers | None = None
-        for number, joined in enumerate(in_tiles(self._call, image, plan, view, self.device), start=1):
-            if joined is None and progress:
+        number = 0
+        for band in in_bands(self._call, rows, *size, plan, view, self.device):
+            if band is not None:
+                yield band
+                continue
+            number += 1
+            if progress:
                 progress(number, plan.count)
-        assert joined is not None
-        return joined
+
+    def _check_numbers(self, band: Band) -> None:
+        """Raise where a layer holds what a picture would show as black or white."""
+        for layer in band.layers.values():
+            if not bool(torch.isfinite(torch.stack(torch.aminmax(layer))).all()):
+                reason = "its weights are damaged" if self.precision == "32" else "--precision 32 may help"
+                raise UserError(
+                    "The network's output holds values that are no numbers (NaN or infinity), so nothing is written: "
+                    f"{reason}, or its training diverged; try other weights."
+                )
 
     def _call(self, image: Tensor) -> Layers:
         kind = self.device.type
@@ -194,34 +272,64 @@ class Separator:
             outputs = self.network(image)
         return {name: outputs[name] for name in _LAYERS if outputs.get(name) is not None}
 
-    def _plan(self, height: int, width: int) -> Plan:
+    def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> Plan:
+        """Choose tiles.
+
+        Args:
+            height: of the picture.
+            width: of the picture.
+            held: bytes that will be taken besides the tiles.
+            banded: whether a row of tiles is held in floating point, of the picture and of its layers.
+        """
         pixels = height * width
         if self.tile == 0 or (self.tile is None and pixels <= _SMALL):
             limit = math.inf
         elif self.tile is not None:
             limit = self.tile**2
         else:
-            limit = self._pixels_in_budget(pixels)
+            limit = self._pixels_in_budget(held, width if banded else 0)
         return plan_tiles(
             height, width, int(min(limit, 4 * (height + 32) * (width + 32))), self.halo, side=self.tile or None
         )
 
-    def _pixels_in_budget(self, pixels: int) -> float:
+    def _pixels_in_budget(self, held: float, width: int) -> float:
         """How large a tile may be."""
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             room = float(self.memory if self.memory is not None else _SHARE_OF_FREE * free)
+            width = 0
         else:
             room = float(self.memory if self.memory is not None else min(_SHARE_OF_FREE * free_memory(), _MOST))
             if self.memory is not None or _SHARE_OF_FREE * free_memory() > _MOST:
                 room -= resident()
-            # The picture, the same continued to the stride, and both layers, in float32.
-            room -= pixels * 3 * 4 * 4
-            room -= _SCRATCH
+            room -= held + _SCRATCH
         if self._per_pixel is None:
             with torch.no_grad():
                 self._per_pixel = bytes_per_pixel(self._call, self.device)
-        return max(room, 0.0) / (self._per_pixel * _SAFETY)
+        # A tile of x^2 pixels stands in a row x high: tile x^2 + row x = room.
+        tile, row = self._per_pixel * _SAFETY, width * 3 * 4 * _BAND_COPIES
+        return float(((math.sqrt(row**2 + 4 * tile * max(room, 0.0)) - row) / (2 * tile)) ** 2)
+
+
+def check_strength(strength: float) -> None:
+    """Raise a UserError unless a strength lies in [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise UserError(f"The strength must lie between 0 and 1, got {strength}.")
+
+
+def blend(image: Tensor, layers: Layers, strength: float) -> Layers:
+    """Layers of a picture's own number of channels, with the transmission ``I + strength (T - I)``.
+
+    Args:
+        image: I, (1 or 3, H, W).
+        layers: (3, H, W) by name, in [0, 1].
+        strength: in [0, 1].
+    """
+    if image.shape[0] == 1:
+        layers = {name: layer.mean(dim=0, keepdim=True) for name, layer in layers.items()}
+    if strength < 1:
+        layers["transmission"] = image + strength * (layers["transmission"] - image)
+    return layers
 
 
 def choose_device(name: str) -> torch.device:
@@ -317,6 +425,13 @@ def side_by_side(pictures: list[Picture]) -> Picture:
         ValueError: if there are none, or they are not of one height and kind.
     """
     first = pictures[0]
-    joined = first.with_values(torch.cat([each.tensor() for each in pictures], dim=2))
-    alphas = [each.alpha for each in pictures if each.alpha is not None]
-    return replace(joined, alpha=np.concatenate(alphas, axis=1) if alphas else None)
+    if len({(each.height, each.values.shape[2], each.values.dtype) for each in pictures}) > 1:
+        raise ValueError("pictures of different heights or kinds cannot stand side by side")
+
+    def joined(layers: list[Values | None]) -> Values | None:
+        there = [each for each in layers if each is not None]
+        return np.concatenate(there, axis=1) if there else None
+
+    values = np.concatenate([each.values for each in pictures], axis=1)
+    alpha, extra = joined([each.alpha for each in pictures]), joined([each.extra for each in pictures])
+    return replace(first, values=values, alpha=alpha, extra=extra)

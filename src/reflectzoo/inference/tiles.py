@@ -164,27 +164,50 @@ Layers = dict[str, Tensor]
 Network = Callable[[Tensor], Layers]
 
 
-def in_tiles(
-    network: Network, mixture: Tensor, plan: Plan, view: WholeView | None, device: torch.device
-) -> Iterator[Layers | None]:
-    """Separate tile by tile; yields None after each tile, at last the joined layers.
+Rows = Callable[[int, int], Tensor]
+"""Gives rows of a picture, from the first to before the last, as (3, n, W) in [0, 1] on the CPU."""
+
+
+class Band(NamedTuple):
+    """Finished rows.
+
+    Attributes:
+        first: the first of them.
+        last: behind the last.
+        layers: (C, last - first, W) float32 on the CPU by name, not clamped.
+    """
+
+    first: int
+    last: int
+    layers: Layers
+
+
+def in_bands(
+    network: Network, rows: Rows, height: int, width: int, plan: Plan, view: WholeView | None, device: torch.device
+) -> Iterator[Band | None]:
+    """Separate tile by tile, holding no more than a row of tiles of the picture and of its layers.
 
     Args:
         network: (1, 3, h, w) on ``device`` to layers of that size.
-        mixture: (3, H, W) in [0, 1], on the CPU.
+        rows: of the picture.
+        height: of the picture.
+        width: of the picture.
         plan: of this size.
         view: that has learnt this picture; None leaves each tile alone.
         device: where the network computes.
 
     Yields:
-        None, as often as there are tiles, then (3, H, W) float32 on the CPU by name.
+        None after each tile; after each row of tiles the rows that no later one changes.
     """
-    height, width = mixture.shape[-2:]
-    padded = continued(mixture, plan.height, plan.width)
-    joined: Layers = {}
-    for row in plan.rows:
+    held: Layers = {}
+    start = 0
+    for number, row in enumerate(plan.rows):
+        band = _continued_rows(rows, height, width, plan, row)
+        bottom = min(row.stop, height)
+        # What the row before has left is added to.
+        held = {name: F.pad(layer, (0, 0, 0, bottom - start - layer.shape[1])) for name, layer in held.items()}
         for column in plan.columns:
-            tile = padded[:, row.start : row.stop, column.start : column.stop]
+            tile = band[:, :, column.start : column.stop]
             share = window(row, plan.halo)[:, None] * window(column, plan.halo)
             where = Where(row.start, column.start, tile.shape[-2], tile.shape[-1], plan.height, plan.width)
             image = tile[None].to(device)
@@ -193,17 +216,31 @@ def in_tiles(
             else:
                 with view.at(where):
                     layers = network(image)
-            bottom, right = min(row.stop, height), min(column.stop, width)
+            right = min(column.stop, width)
             for name, layer in layers.items():
-                if name not in joined:
+                if name not in held:
                     # Written to, not only promised: what a run takes is seen at its first tile.
-                    joined[name] = torch.full((layer.shape[1], height, width), 0.0)
+                    held[name] = torch.full((layer.shape[1], bottom - start, width), 0.0)
                 part = layer[0].to("cpu", torch.float32) * share
                 inside = part[:, : bottom - row.start, : right - column.start]
-                joined[name][:, row.start : bottom, column.start : right] += inside
+                held[name][:, row.start - start : bottom - start, column.start : right] += inside
             del layers
             yield None
-    yield joined
+        done = height if row.last else plan.rows[number + 1].start
+        yield Band(start, done, {name: layer[:, : done - start] for name, layer in held.items()})
+        held = {name: layer[:, done - start :].clone() for name, layer in held.items()}
+        start = done
+
+
+def _continued_rows(rows: Rows, height: int, width: int, plan: Plan, row: Span) -> Tensor:
+    """The rows of a row of tiles, as :func:`continued` would continue the whole picture."""
+    down, right = plan.height - height, plan.width - width
+    band = rows(row.start, min(row.stop, height))
+    mode = "reflect" if down < height and right < width else "replicate"
+    if row.stop > height:
+        mirrored = rows(height - 1 - down, height - 1).flip(1) if mode == "reflect" else rows(height - 1, height)
+        band = torch.cat((band, mirrored.expand(-1, down, -1)), dim=1)
+    return F.pad(band[None], (0, right, 0, 0), mode=mode)[0] if right else band
 
 
 def continued(image: Tensor, height: int, width: int) -> Tensor:
@@ -221,6 +258,20 @@ def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = STRIDE)
     factor = min(1.0, math.sqrt(pixels / (height * width)))
     size = [max(round(side * factor / stride), 1) * stride for side in (height, width)]
     return F.interpolate(mixture[None], size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24) -> Tensor:
+    """:func:`reduced` of a picture whose rows are given; one of more pixels than ``most`` never stands there whole."""
+    if height * width <= most:
+        return reduced(rows(0, height))
+    # Means of small squares, still four times finer than what is wanted.
+    side = int(math.sqrt(height * width / (4 * REDUCED_PIXELS)))
+    step = max(most // (8 * width * side), 1) * side
+    means = [
+        F.avg_pool2d(rows(first, min(first + step, height))[None], side, ceil_mode=True)[0]
+        for first in range(0, height, step)
+    ]
+    return reduced(torch.cat(means, dim=1))
 
 
 def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * STRIDE) -> float:

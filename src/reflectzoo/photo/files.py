@@ -9,8 +9,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from reflectzoo.data.images import UnreadableImage
 from reflectzoo.errors import DISK_REASONS, UserError
+from reflectzoo.photo.model import UnreadableImage
 
 #: Larger files are no photographs; reading one would fill the memory before anything could say so.
 MAX_BYTES = 2**31

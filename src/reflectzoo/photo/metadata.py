@@ -1,147 +1,108 @@
-"""What a file says beside its values: orientation, EXIF, XMP, profile, resolution, JPEG tables."""
+"""What stands beside the values: brought in line with a picture that was turned and changed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
-import numpy as np
-from PIL import Image, JpegImagePlugin, PngImagePlugin
+from reflectzoo.photo import ifd
 
-from reflectzoo.photo.model import Origin, Picture, Values
+_ORIENTATION_ATTRIBUTE = re.compile(rb"""(tiff:Orientation=)(["'])[2-8]\2""")
+_ORIENTATION_ELEMENT = re.compile(rb"(<tiff:Orientation>)\s*[2-8]\s*(</tiff:Orientation>)")
+_ORIENTATION_VALUE = re.compile(rb"""tiff:Orientation(?:=["']|>)\s*([1-8])""")
+_DECLARED = re.compile(rb"""xmlns:([\w.-]+)\s*=\s*["']([^"']*)["']""")
+_GONE = re.compile(
+    rb"http://ns\.adobe\.com/hdr-gain-map/|http://ns\.apple\.com/(HDRGainMap|pixeldatainfo)/"
+    rb"|http://ns\.google\.com/photos/1\.0/(container|depthmap|image|audio)|http://ns\.google\.com/photos/dd/"
+)
+"""Namespaces that describe further parts of a file and nothing else: gain maps, depth maps, sound, lists of parts."""
+_CAMERA = re.compile(rb"http://ns\.(google|xiaomi)\.com/photos/1\.0/camera/")
+_MOTION = rb"(?:MicroVideo|MotionPhoto)\w*"
+_NOTE = b"http://ns.adobe.com/xmp/note/"
+_XAP = b"http://ns.adobe.com/xap/1.0/"
 
-_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003
-_EXIF_IFD = 0x8769
-TAGS_OF_TIFF = {270: "ImageDescription", 271: "Make", 272: "Model", 305: "Software", 306: "DateTime", 315: "Artist"}
-TAGS_OF_TIFF |= {33432: "Copyright"}
-
-
-def origin_of(image: Image.Image, data: bytes) -> tuple[Origin, tuple[str, ...]]:
-    """What writing the picture back needs, and sentences about what is lost."""
-    info = image.info
-    kind = {"MPO": "JPEG"}.get(image.format or "", image.format or "")
-    notes: tuple[str, ...] = ()
-    exif: bytes | None = None
-    try:
-        content = image.getexif()
-        if len(content):
-            exif = _upright_exif(content.tobytes())
-    except Exception:  # damaged EXIF data fails in many ways, and the picture is fine without it
-        notes = ("Its EXIF data is damaged and was left out.",)
-    xmp = info.get("xmp")
-    if isinstance(xmp, str):
-        xmp = xmp.encode()
-    dpi = info.get("dpi")
-    jpeg: dict[str, Any] = {}
-    tables = getattr(image, "quantization", None)
-    if kind == "JPEG" and tables:
-        jpeg = {"qtables": {key: list(table) for key, table in tables.items()}}
-        sampling = JpegImagePlugin.get_sampling(image)
-        if sampling in (0, 1, 2):
-            jpeg["subsampling"] = sampling
-        if info.get("progressive"):
-            jpeg["progressive"] = True
-        if info.get("comment"):
-            jpeg["comment"] = info["comment"]
-    text = {str(key): str(each) for key, each in getattr(image, "text", {}).items() if key != "XML:com.adobe.xmp"}
-    return (
-        Origin(
-            format=kind,
-            icc=info.get("icc_profile") or None,
-            exif=exif,
-            xmp=_upright_xmp(xmp) if xmp else None,
-            dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
-            text=text,
-            jpeg=jpeg,
-            lossless=kind == "WEBP" and b"VP8L" in data[:64],
-        ),
-        notes,
-    )
+SPACES = {b"GRAY": "grey", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "Lab"}
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 if nothing (readable) is said."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as above
-        return 1
+def profile_space(icc: bytes) -> bytes:
+    """The colour model that an ICC profile is for (ICC.1:2022, 7.2.6)."""
+    return icc[16:20]
 
 
-def turn_upright(picture: Picture, orientation: int) -> Picture:
-    """From how a file of this orientation stores it to upright."""
-    if orientation not in range(2, 9):
-        return picture
-    turn = _turner(orientation)
-    alpha = None if picture.alpha is None else turn(picture.alpha)
-    return replace(picture, values=turn(picture.values), alpha=alpha)
+def profile_fits(icc: bytes, channels: int, strictly: bool = False) -> bool:
+    """Whether a profile says something about grey (1) or colour (3) values.
+
+    Args:
+        icc: the profile.
+        channels: of the values.
+        strictly: grey values may not have a profile for red, green and blue, which programs otherwise take for three
+            equal ones.
+    """
+    space = profile_space(icc)
+    return (space == b"RGB " and not (strictly and channels == 1)) or (space == b"GRAY" and channels == 1)
 
 
-def turned_back(picture: Picture, orientation: int) -> Picture:
-    """From upright to how a file of this orientation stores it."""
-    return turn_upright(picture, {6: 8, 8: 6}.get(orientation, orientation))
+def profile_note(icc: bytes, channels: int) -> str:
+    """Why a profile is left out."""
+    model = SPACES.get(profile_space(icc), "another colour model")
+    return f"Its colour profile is for {model}, its values are {'grey' if channels == 1 else 'RGB'}: left out."
 
 
-def _turner(orientation: int) -> Callable[[Values], Values]:
-    def turn(values: Values) -> Values:
-        match orientation:
-            case 2:
-                out = values[:, ::-1]
-            case 3:
-                out = values[::-1, ::-1]
-            case 4:
-                out = values[::-1]
-            case 5:
-                out = values.swapaxes(0, 1)
-            case 6:
-                out = values.swapaxes(0, 1)[:, ::-1]
-            case 7:
-                out = values[::-1, ::-1].swapaxes(0, 1)
-            case _:
-                out = values.swapaxes(0, 1)[::-1]
-        return np.ascontiguousarray(out)
-
-    return turn
+def bare_exif(block: bytes | None) -> bytes | None:
+    """An EXIF block without the letters that some containers put before it."""
+    return block.removeprefix(b"Exif\0\0") or None if block else None
 
 
-def _upright_exif(exif: bytes) -> bytes:
-    content = Image.Exif()
-    content.load(exif)
-    turned = content.get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    if _ORIENTATION in content:
-        content[_ORIENTATION] = 1
-    inner = content.get_ifd(_EXIF_IFD)
-    if turned and _WIDTH in inner and _HEIGHT in inner:
-        inner[_WIDTH], inner[_HEIGHT] = inner[_HEIGHT], inner[_WIDTH]
-    return content.tobytes()
+def orientation(exif: bytes | None, xmp: bytes | None) -> int:
+    """The orientation, 1 to 8, by EXIF, else by XMP; 1 if nothing readable is said."""
+    if exif:
+        try:
+            found = ifd.orientation(exif)
+        except ValueError:
+            found = None
+        if found is not None:
+            return found
+    match = _ORIENTATION_VALUE.search(xmp or b"")
+    return int(match[1]) if match else 1
 
 
-def _upright_xmp(xmp: bytes) -> bytes:
-    xmp = re.sub(rb'tiff:Orientation="[2-8]"', b'tiff:Orientation="1"', xmp)
-    return re.sub(rb"<tiff:Orientation>[2-8]</tiff:Orientation>", b"<tiff:Orientation>1</tiff:Orientation>", xmp)
+def upright_xmp(xmp: bytes) -> bytes:
+    """The packet of a picture that was turned as its orientation says."""
+    xmp = _ORIENTATION_ATTRIBUTE.sub(rb"\g<1>\g<2>1\g<2>", xmp)
+    return _ORIENTATION_ELEMENT.sub(rb"\g<1>1\g<2>", xmp)
 
 
-def png_text(origin: Origin) -> PngImagePlugin.PngInfo:
-    """Comments and XMP data as chunks of a PNG."""
-    text = PngImagePlugin.PngInfo()
-    for key, each in origin.text.items():
-        text.add_itxt(key, each)
-    if origin.xmp:
-        text.add_itxt("XML:com.adobe.xmp", origin.xmp.decode("utf-8", "replace"))
-    return text
+def without_parts(xmp: bytes) -> bytes:
+    """The packet without what it says of parts that a changed picture has no more: gain maps, video, depth, thumbnails.
+
+    Prefixes are looked up, since writers choose their own.
+    """
+    names: list[bytes] = []
+    for prefix, space in _DECLARED.findall(xmp):
+        name = re.escape(prefix) + b":"
+        if _GONE.match(space):
+            names.append(name + rb"[\w.-]+")
+        elif _CAMERA.match(space):
+            names.append(name + _MOTION)
+        elif space == _NOTE:
+            names.append(name + b"HasExtendedXMP")
+        elif space == _XAP:
+            names.append(name + b"Thumbnails")
+    for name in names:
+        xmp = re.sub(rb"\s+" + name + rb"""\s*=\s*("[^"]*"|'[^']*')""", b"", xmp)
+        # Outer elements first: a list of parts goes with all that is in it.
+        xmp = re.sub(rb"\s*<(" + name + rb")(?=[\s>/])[^>]*?(?:/>|(?<!/)>.*?</\1\s*>)", b"", xmp, flags=re.DOTALL)
+    used = [prefix for prefix, space in _DECLARED.findall(xmp) if _GONE.match(space) or space == _NOTE]
+    for prefix in used:
+        if not re.search(rb"[\s<]" + re.escape(prefix) + b":", xmp):
+            xmp = re.sub(rb"\s+xmlns:" + re.escape(prefix) + rb"""\s*=\s*("[^"]*"|'[^']*')""", b"", xmp)
+    return xmp
 
 
-def tiff_exif(exif: bytes) -> Image.Exif:
-    """Only what describes the picture: tags that say how the strips lie would contradict the new ones."""
-    content = Image.Exif()
-    content.load(exif)
-    kept = Image.Exif()
-    for tag in (*TAGS_OF_TIFF, _ORIENTATION):
-        if tag in content:
-            kept[tag] = content[tag]
-    for group in (_EXIF_IFD, 0x8825):
-        inner = content.get_ifd(group)
-        if inner:
-            kept.get_ifd(group).update(inner)
-    return kept
+def announces_gain_map(xmp: bytes | None) -> bool:
+    """Whether a packet describes a gain map (HDR)."""
+    return xmp is not None and (b"hdr-gain-map" in xmp or b"HDRGainMap" in xmp or b'"GainMap"' in xmp)
+
+
+def announces_video(xmp: bytes | None) -> bool:
+    """Whether a packet describes a short video behind the picture."""
+    return xmp is not None and re.search(rb"MicroVideo|MotionPhoto", xmp) is not None

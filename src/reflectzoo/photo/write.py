@@ -1,156 +1,307 @@
-"""Writing photographs as the kind of file they came from."""
+"""Files out: a picture with all that its file said, as far as the format has a place for it; what has none is noted."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from reflectzoo.errors import UserError
-from reflectzoo.photo.metadata import TAGS_OF_TIFF, png_text, tiff_exif
-from reflectzoo.photo.model import Picture, Values, eight_bit
+from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, tiff
+from reflectzoo.photo.files import shown, write_atomically
+from reflectzoo.photo.model import Origin, Picture, as_depth, on_white
 
-_WITH_ALPHA = ("PNG", "TIFF", "WEBP", "AVIF", "JPEG2000")
+#: Format by suffix, in Pillow's names where it has one.
+FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".bmp": "BMP",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pnm": "PPM",
+    ".pam": "PAM",
+    ".pfm": "PFM",
+    ".jp2": "JPEG2000",
+}
+_SIXTEEN = ("PNG", "TIFF", "PPM", "PAM", "JPEG2000")
+_WITH_ALPHA = ("PNG", "TIFF", "WEBP", "AVIF", "JPEG2000", "PAM")
+_WITH_METADATA = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "JPEG2000")
+_WITH_IPTC = ("JPEG", "TIFF", "JPEG2000")
+_NAMES = {"JPEG2000": "JPEG 2000", "WEBP": "WebP"}
+
+
+def format_of(path: Path) -> str:
+    """The format that a suffix stands for, in Pillow's name.
+
+    Raises:
+        UserError: for any other suffix.
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise UserError(
+            f"{shown(path)} cannot be written, '{path.suffix}' is no format for it: use one of {', '.join(FORMATS)}."
+        )
+    return kind
+
+
+def suffix_for(path: Path, picture: Picture) -> str:
+    """The suffix of a result: that of its source where this format can hold it without loss of kind.
+
+    Else ``.png``, or ``.tif`` for floating point and camera raw.
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is not None and kind == picture.origin.format and _holds(picture, kind):
+        return path.suffix
+    return ".tif" if picture.depth == 32 or picture.origin.format == "RAW" else ".png"
+
+
+def _holds(picture: Picture, kind: str) -> bool:
+    """Whether a format can hold values and transparency as they are."""
+    return _depth(picture, kind) == picture.depth and (picture.alpha is None or kind in _WITH_ALPHA)
+
+
+def _depth(picture: Picture, kind: str) -> int:
+    """The bits of a value that a format can hold of a picture's."""
+    if kind == "PFM" or (kind == "TIFF" and picture.depth == 32):
+        return 32
+    if picture.depth == 8 or kind not in _SIXTEEN:
+        return 8
+    return 8 if kind == "JPEG2000" and not jpeg2000.writes_deep(picture.values, picture.alpha) else 16
+
+
+def fitted(picture: Picture, kind: str) -> Picture:
+    """The picture as a format can hold it, with a note on each thing that it cannot.
+
+    Args:
+        picture: what is to be written.
+        kind: a value of :data:`FORMATS`.
+    """
+    name = _NAMES.get(kind, kind)
+    notes: list[str] = []
+    if picture.origin.gamma is not None and kind != "PNG":
+        picture = picture.standard()
+        notes.append(f"Its values follow the curve of sRGB now, since {name} cannot say another one (gAMA).")
+    depth = _depth(picture, kind)
+    if depth < picture.depth:
+        what = "floating-point" if picture.depth == 32 else "16-bit"
+        notes.append(f"Its {what} values are rounded to {depth} bits, since {name} holds no more.")
+    if depth != picture.depth:
+        layers = (None if each is None else as_depth(each, depth) for each in (picture.alpha, picture.extra))
+        alpha, extra = layers
+        picture = replace(picture, values=as_depth(picture.values, depth), alpha=alpha, extra=extra)
+    if picture.alpha is not None and kind not in _WITH_ALPHA:
+        picture = replace(picture, values=on_white(picture.values, picture.alpha), alpha=None)
+        notes.append(f"Its transparent parts are seen on white, since {name} has no transparency.")
+    if picture.extra is not None and kind != "TIFF":
+        notes.append(f"{picture.extra.shape[2]} further channels are left out, since {name} has none.")
+        picture = replace(picture, extra=None)
+    icc, channels = picture.origin.icc, picture.values.shape[2]
+    # Of these two, Pillow writes grey as three channels.
+    stored = 3 if kind in ("WEBP", "AVIF") else channels
+    if icc is not None and not metadata.profile_fits(icc, stored, strictly=kind == "PNG"):
+        picture = replace(picture, origin=replace(picture.origin, icc=None))
+        notes.append(metadata.profile_note(icc, stored))
+    origin, lost = _holdable(picture.origin, kind)
+    if lost:
+        notes.append(f"Left out, since {name} has no place for it: {', '.join(lost)}.")
+    return replace(picture, origin=origin).noted(*notes)
+
+
+def _holdable(origin: Origin, kind: str) -> tuple[Origin, list[str]]:
+    """What of the metadata a format can hold, and names of the rest."""
+    lost: list[str] = []
+
+    def drop(name: str, what: str, empty: Any = None) -> None:
+        nonlocal origin
+        if getattr(origin, name):
+            origin = replace(origin, **{name: empty})
+            lost.append(what)
+
+    if kind not in _WITH_METADATA:
+        drop("icc", "colour profile")
+        drop("exif", "EXIF data")
+        drop("xmp", "XMP")
+        if kind != "BMP":
+            drop("dpi", "resolution")
+    if kind == "JPEG":
+        if not jpeg.holds(exif=origin.exif):
+            origin = replace(origin, exif=_without_maker_note(origin.exif))
+            lost.append("the maker's note of the EXIF data (too long)" if origin.exif else "EXIF data (too long)")
+        if not jpeg.holds(xmp=origin.xmp):
+            drop("xmp", "XMP (too long)")
+    if kind not in _WITH_IPTC:
+        drop("iptc", "IPTC")
+    if kind not in ("JPEG", "TIFF"):
+        drop("photoshop", "Photoshop's data")
+    if kind not in ("JPEG", "PNG"):
+        drop("comments", "comments", ())
+    if kind != "PNG" and origin.chunks:
+        kinds = {"text" if chunk.kind in png.TEXT else chunk.kind.decode("latin-1") for chunk in origin.chunks}
+        # What sRGB's own say, or the picture already follows, is no loss.
+        lost.extend(sorted(kinds - {"sRGB", "gAMA"}))
+        origin = replace(origin, chunks=())
+    if kind != "TIFF" and origin.tags:
+        lost.append(f"TIFF tags {', '.join(str(entry.tag) for entry in origin.tags)}")
+        origin = replace(origin, tags=())
+    if kind != "JPEG2000":
+        drop("boxes", "boxes of JPEG 2000", ())
+    return origin, lost
+
+
+def _without_maker_note(exif: bytes | None) -> bytes | None:
+    """An EXIF block short enough for a JPEG, or None."""
+    if exif is None:
+        return None
+    found = ifd.Exif.parse(exif)
+    found.exif.pop(ifd.MAKER_NOTE, None)
+    shorter = found.to_bytes()
+    return shorter if jpeg.holds(exif=shorter) else None
+
+
+def write_picture(picture: Picture, path: Path, overwrite: bool = False) -> Path:
+    """Write a picture, complete or not at all; the format follows the suffix.
+
+    Raises:
+        UserError: if the suffix is none that can be written, the file exists, or it cannot be written.
+    """
+    write_atomically(path, encode(picture, format_of(path)), overwrite)
+    return path
 
 
 def encode(picture: Picture, kind: str) -> bytes:
     """The bytes of a file.
 
     Args:
-        picture: what to write.
-        kind: Pillow's name of the format.
+        picture: what to write; it is :func:`fitted` first.
+        kind: a value of :data:`FORMATS`.
 
     Raises:
-        UserError: if Pillow cannot write it.
+        UserError: if a library cannot write it.
     """
-    if picture.depth == 16 and kind == "PNG":
-        return _deep_png(picture)
-    if picture.depth == 16 and kind == "TIFF":
-        return _deep_tiff(picture)
-    image = replace(picture, values=eight_bit(picture.values), alpha=_shallow_alpha(picture)).to_pil()
-    if picture.alpha is not None and kind not in _WITH_ALPHA:
-        image = _on_white(image)
+    picture = fitted(picture, kind)
+    try:
+        match kind:
+            case "PNG":
+                return _png(picture)
+            case "TIFF":
+                return _tiff(picture)
+            case "PPM" | "PAM" | "PFM":
+                return netpbm.write(picture.values, picture.alpha)
+            case "JPEG":
+                return _jpeg(picture)
+            case "JPEG2000":
+                return _jpeg2000(picture)
+            case _:
+                return _pillow(picture, kind)
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise UserError(
+            f"The picture cannot be written as {_NAMES.get(kind, kind)} ({error}): choose another suffix."
+        ) from error
+
+
+def _jpeg(picture: Picture) -> bytes:
+    origin, image = picture.origin, picture.to_pil()
+    options: dict[str, Any] = {"dpi": tuple(round(each) for each in origin.dpi)} if origin.dpi else {}
+    best = {"quality": 95, "subsampling": 0}  # tables of more than 8 bits are not taken
+    attempts: list[dict[str, Any]] = [best]
+    if origin.jpeg and (image.mode == "RGB" or len(origin.jpeg.get("qtables", ())) == 1):
+        attempts.insert(0, dict(origin.jpeg))
+    for number, attempt in enumerate(attempts, start=1):
+        buffer = BytesIO()
+        try:
+            image.save(buffer, "JPEG", **options, **attempt)
+        except (OSError, ValueError, TypeError):
+            if number == len(attempts):
+                raise
+            continue
+        break
+    return jpeg.with_contents(
+        buffer.getvalue(),
+        jpeg.Contents(
+            exif=origin.exif,
+            xmp=origin.xmp,
+            icc=origin.icc,
+            iptc=origin.iptc,
+            photoshop=origin.photoshop,
+            comments=origin.comments,
+        ),
+    )
+
+
+def _png(picture: Picture) -> bytes:
     origin = picture.origin
-    options: dict[str, Any] = {"icc_profile": origin.icc, "dpi": origin.dpi}
-    if kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF"):
-        options["exif"] = origin.exif or None
-    if kind in ("JPEG", "WEBP", "AVIF"):
-        options["xmp"] = origin.xmp
-    attempts: list[dict[str, Any]] = [{}]
+    body: Iterable[png.Chunk]
+    if picture.depth == 16:
+        layers = picture.values
+        if picture.alpha is not None:
+            layers = np.concatenate((layers, picture.alpha[..., None]), axis=2)
+        header, body = png.encode_deep(layers)
+    else:
+        buffer = BytesIO()
+        picture.to_pil().save(buffer, "PNG")
+        found = png.chunks(buffer.getvalue())
+        header, body = found[0], [chunk for chunk in found if chunk.kind == b"IDAT"]
+    before = [chunk for chunk in origin.chunks if chunk.kind in png.COLOUR]
+    if origin.icc:
+        before.append(png.profile_chunk(origin.icc))
+    if origin.dpi:
+        density = [max(round(each / 0.0254), 1) for each in origin.dpi]
+        before.append(png.Chunk(b"pHYs", struct.pack(">IIB", *density, 1)))
+    if origin.exif:
+        before.append(png.Chunk(b"eXIf", origin.exif))
+    if origin.xmp:
+        before.append(png.Chunk(b"iTXt", png.XMP_KEYWORD + b"\0\0\0\0\0" + origin.xmp))
+    before += [png.text_chunk("Comment", each.decode("utf-8", "replace").rstrip("\0")) for each in origin.comments]
+    before += [chunk for chunk in origin.chunks if chunk.kind not in png.COLOUR]
+    return png.assembled(header, before, body)
+
+
+def _tiff(picture: Picture) -> bytes:
+    origin = picture.origin
+    return tiff.write(
+        picture.values,
+        picture.alpha,
+        picture.extra,
+        premultiplied=origin.premultiplied,
+        half=origin.half and picture.depth == 32,
+        beside=tiff.Beside(origin.icc, origin.exif, origin.xmp, origin.iptc, origin.photoshop, origin.dpi, origin.tags),
+    )
+
+
+def _jpeg2000(picture: Picture) -> bytes:
+    origin = picture.origin
+    if picture.depth == 16:
+        data = jpeg2000.write_deep(picture.values, picture.alpha)
+    else:
+        buffer = BytesIO()
+        picture.to_pil().save(buffer, "JPEG2000")
+        data = buffer.getvalue()
+    beside = jpeg2000.Contents(8, 0, False, origin.icc, origin.exif, origin.xmp, origin.iptc, origin.boxes)
+    return jpeg2000.with_contents(data, beside)
+
+
+def _pillow(picture: Picture, kind: str) -> bytes:
+    origin = picture.origin
+    options: dict[str, Any] = {"icc_profile": origin.icc, "exif": origin.exif, "xmp": origin.xmp}
     match kind:
-        case "JPEG":
-            same = image.mode == "RGB" or len(origin.jpeg.get("qtables", ())) == 1
-            attempts = [dict(origin.jpeg)] if origin.jpeg and same else []
-            attempts.append({"quality": 95, "subsampling": 0})  # tables of more than 8 bits are not taken
-        case "PNG":
-            options["pnginfo"] = png_text(origin)
-        case "TIFF":
-            options["compression"] = "tiff_adobe_deflate"
-            options.pop("exif")
-            options["tiffinfo"] = {}
-            if origin.exif:
-                options["exif"] = tiff_exif(origin.exif)
         case "WEBP":
             options |= {"lossless": True, "exact": True} if origin.lossless else {"quality": 92}
         case "AVIF":
             options |= {"quality": 90, "subsampling": "4:4:4"}
-    options = {key: each for key, each in options.items() if each is not None}
-    for number, attempt in enumerate(attempts, start=1):
-        buffer = BytesIO()
-        try:
-            image.save(buffer, kind, **options, **attempt)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if number == len(attempts):
-                raise UserError(f"The picture cannot be written as {kind} ({error}): choose another suffix.") from error
-            continue
-        return buffer.getvalue()
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _shallow_alpha(picture: Picture) -> Values | None:
-    return None if picture.alpha is None else eight_bit(picture.alpha)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    ground = Image.new("RGBA", image.size, "white")
-    ground.alpha_composite(image.convert("RGBA"))
-    return ground.convert("L" if image.mode == "LA" else "RGB")
-
-
-def _deep_png(picture: Picture) -> bytes:
-    """OpenCV compresses the values, Pillow's own header chunks are put before them."""
-    layers = _joined(picture)
-    if layers.shape[2] == 2:  # OpenCV knows no grey with transparency
-        layers = np.concatenate((np.repeat(layers[..., :1], 3, axis=2), layers[..., 1:]), axis=2)
-    elif layers.shape[2] >= 3:
-        layers = layers[..., [2, 1, 0, 3][: layers.shape[2]]]
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(layers))
-    if not done:
-        raise UserError("The picture cannot be written as a PNG of 16 bits: choose another suffix.")
-    data = encoded.tobytes()
-    # A tiny 8-bit picture lends its chunks: profile, EXIF, text and resolution.
-    options = {"icc_profile": picture.origin.icc, "exif": picture.origin.exif, "dpi": picture.origin.dpi}
+        case "BMP":
+            options = {"dpi": origin.dpi}
     buffer = BytesIO()
-    given = {key: each for key, each in options.items() if each}
-    Image.new("RGB", (1, 1)).save(buffer, "PNG", pnginfo=png_text(picture.origin), **given)
-    wanted = (b"iCCP", b"sRGB", b"pHYs", b"iTXt", b"tEXt", b"zTXt", b"eXIf")
-    borrowed = b"".join(raw for kind, raw in _chunks(buffer.getvalue()) if kind in wanted)
-    parts = list(_chunks(data))
-    kept = [raw for kind, raw in parts[1:] if kind not in wanted]
-    return data[:8] + parts[0][1] + borrowed + b"".join(kept)
-
-
-def _chunks(png: bytes) -> list[tuple[bytes, bytes]]:
-    found: list[tuple[bytes, bytes]] = []
-    place = 8
-    while place + 12 <= len(png):
-        length = int.from_bytes(png[place : place + 4], "big")
-        found.append((png[place + 4 : place + 8], png[place : place + 12 + length]))
-        place += 12 + length
-    return found
-
-
-def _deep_tiff(picture: Picture) -> bytes:
-    import tifffile
-
-    layers = _joined(picture)
-    colour = picture.values.shape[2] == 3
-    origin = picture.origin
-    tags: list[tuple[int, str, int, str, bool]] = []
-    if origin.exif:
-        content = Image.Exif()
-        content.load(origin.exif)
-        for tag in TAGS_OF_TIFF:
-            if isinstance(content.get(tag), str) and tag not in (270, 305, 306):
-                tags.append((tag, "s", 0, str(content[tag]), True))
-        described = {name: content.get(tag) for tag, name in ((270, "description"), (305, "software"))}
-    else:
-        described = {}
-    options: dict[str, Any] = {key: each for key, each in described.items() if isinstance(each, str)}
-    if origin.dpi:
-        options |= {"resolution": origin.dpi, "resolutionunit": "INCH"}
-    if picture.alpha is not None:
-        options["extrasamples"] = ["UNASSALPHA"]
-    buffer = BytesIO()
-    tifffile.imwrite(
-        buffer,
-        layers if layers.shape[2] > 1 else layers[..., 0],
-        photometric="rgb" if colour else "minisblack",
-        planarconfig="contig" if layers.shape[2] > 1 else None,
-        compression="zlib",
-        iccprofile=origin.icc,
-        extratags=tags,
-        metadata=None,
-        **options,
-    )
+    picture.to_pil().save(buffer, kind, **{key: each for key, each in options.items() if each is not None})
     return buffer.getvalue()
-
-
-def _joined(picture: Picture) -> Values:
-    if picture.alpha is None:
-        return picture.values
-    return np.concatenate((picture.values, picture.alpha[..., None]), axis=2)

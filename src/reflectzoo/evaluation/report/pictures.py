@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reflectzoo.data.images import UnreadableImage, read_rgb
 from reflectzoo.drawing.error_map import error_map
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
@@ -153,12 +154,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         UserError: if it cannot be read.
     """
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except OSError as error:
-        raise UserError(
-            f"The picture '{path}' of this evaluation cannot be read ({error}): evaluate again with save_pictures=true."
-        ) from error
+        return read_rgb(path)
+    except UnreadableImage as error:
+        raise UserError(f"{str(error).rstrip('.')}: evaluate again with save_pictures=true.") from error
 
 
 def _uri(picture: NDArray[np.uint8], side: int, quality: int) -> str:

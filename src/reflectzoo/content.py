@@ -1,0 +1,56 @@
+"""What a file is, when it is not what its name says."""
+
+from __future__ import annotations
+
+import re
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+_PAGE = re.compile(rb"<!doctype html|<html|<head|<body|<script", re.IGNORECASE)
+_AGAIN = "download it again"
+_MAGICS = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"Rar!", "a rar archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"SIMPLE  =", "a FITS file"),
+    (b"v/1\x01", "an OpenEXR picture"),
+)
+
+
+def what_it_is(data: bytes) -> str | None:
+    """What bytes are that are neither a picture nor weights, and what to do; None if they do not tell.
+
+    Args:
+        data: the file, or its first few thousand bytes.
+
+    Example:
+        >>> what_it_is(b"%PDF-1.7")
+        'a PDF document'
+        >>> what_it_is(b"version https://git-lfs.github.com/spec/v1")
+        "a Git LFS pointer, which only names the file: run 'git lfs pull', or download it again"
+    """
+    lead = data[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if lead.startswith(_LFS):
+        return f"a Git LFS pointer, which only names the file: run 'git lfs pull', or {_AGAIN}"
+    if lead[:1] == b"<" and _PAGE.search(lead):
+        return f"a web page: {_AGAIN} (its address may need a login, or lead to a page about the file)"
+    if lead.startswith(b"<") and b"<svg" in lead:
+        return "an SVG drawing: export it as PNG"
+    if lead.startswith((b"<?xml", b"<Error", b"<error")):
+        return f"an XML text, perhaps a server's error message: {_AGAIN}"
+    if re.match(rb'[\[{]\s*"', lead):
+        return f"a JSON text, perhaps a server's error message: {_AGAIN}"
+    for magic, name in _MAGICS:
+        if data.startswith(magic):
+            return name
+    if data[4:8] == b"ftyp" and data[8:11] in (b"mp4", b"iso", b"qt ", b"M4V", b"avc", b"3gp"):
+        return "a video"
+    if data and not data[:4096].strip(b"\0"):
+        return f"nothing but zeros, as a download that broke off leaves them: {_AGAIN}"
+    if lead and all(byte >= 32 or byte in b"\t\r\n\f" for byte in lead):
+        return f"a text: {_AGAIN}"
+    return None

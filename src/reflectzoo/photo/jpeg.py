@@ -1,0 +1,338 @@
+"""JPEG files as segments: what stands beside the picture, and whether the picture is all there.
+
+ITU-T T.81 (JPEG), T.871 (JFIF); CIPA DC-007 (multi-picture format); Adobe XMP part 3; Adobe Photoshop file formats.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+_SOS, _COM, _APP0, _DNL = 0xDA, 0xFE, 0xE0, 0xDC
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_ICC = b"ICC_PROFILE\0"
+_MPF = b"MPF\0"
+_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_IPTC_RESOURCE, _THUMBNAILS = 0x0404, (0x0409, 0x040C)
+_LARGEST = 65533
+#: A cut end may lack this many blocks of 8 or 16 pixels, and no more than this share of all.
+_MAY_LACK, _MAY_LACK_SHARE = 8, 0.1
+
+
+class Frame(NamedTuple):
+    """What a frame header says.
+
+    Attributes:
+        precision: bits of a value.
+        height: rows.
+        width: columns.
+        components: identifier, horizontal and vertical sampling of each.
+        progressive: whether values come in several scans.
+    """
+
+    precision: int
+    height: int
+    width: int
+    components: tuple[tuple[int, int, int], ...]
+    progressive: bool
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Height and width of the pixels that are coded together."""
+        if len(self.components) == 1:
+            return 8, 8
+        return 8 * max(each[2] for each in self.components), 8 * max(each[1] for each in self.components)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a file.
+
+    Attributes:
+        segments: marker and content of all before the first scan.
+        frame: the picture's header; None if there is none.
+        scans: headers of the scans.
+        end: where the picture ends, behind its end marker; None if it is cut.
+    """
+
+    segments: tuple[tuple[int, bytes], ...]
+    frame: Frame | None
+    scans: tuple[bytes, ...]
+    end: int | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What segments say beside the picture.
+
+    Attributes:
+        exif: the EXIF block.
+        xmp: the main XMP packet.
+        icc: the colour profile.
+        iptc: IPTC records.
+        photoshop: Photoshop's other resources, without its thumbnails.
+        comments: all of them.
+        pictures: how many the multi-picture index counts, this one included.
+        gain_map: whether one is announced.
+        extended_xmp: bytes of it.
+        others: names of segments that are not carried over.
+        rgb: whether the components are red, green and blue as they are.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    icc: bytes | None = None
+    iptc: bytes | None = None
+    photoshop: bytes | None = None
+    comments: tuple[bytes, ...] = ()
+    pictures: int = 0
+    gain_map: bool = False
+    extended_xmp: int = 0
+    others: tuple[str, ...] = ()
+    rgb: bool = False
+
+
+def parse(data: bytes) -> Layout:
+    """Find the parts of a file; what is damaged ends the list."""
+    segments: list[tuple[int, bytes]] = []
+    scans: list[bytes] = []
+    frame: Frame | None = None
+    place = 2
+    while True:
+        while data[place : place + 2] == b"\xff\xff":
+            place += 1
+        if place + 4 > len(data) and data[place : place + 2] != EOI:
+            return Layout(tuple(segments), frame, tuple(scans), None)
+        if data[place] != 0xFF:
+            # Rubbish between segments: decoders look for the next marker, too.
+            found = _NEXT_MARKER.search(data, place)
+            if found is None:
+                return Layout(tuple(segments), frame, tuple(scans), None)
+            place = found.start()
+            continue
+        marker = data[place + 1]
+        if marker == EOI[1]:
+            return Layout(tuple(segments), frame, tuple(scans), place + 2)
+        if marker in _BARE:
+            place += 2
+            continue
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        body = data[place + 4 : place + 2 + length]
+        if marker in _FRAMES and frame is None:
+            frame = _frame(marker, body)
+        place += 2 + max(length, 2)
+        if marker == _SOS:
+            scans.append(body)
+            found = _NEXT_MARKER.search(data, place)
+            if found is None:
+                return Layout(tuple(segments), frame, tuple(scans), None)
+            place = found.start()
+        elif not scans:
+            segments.append((marker, body))
+
+
+def _frame(marker: int, body: bytes) -> Frame | None:
+    if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+        return None
+    parts = [body[6 + 3 * each : 9 + 3 * each] for each in range(body[5])]
+    components = tuple((part[0], part[1] >> 4, part[1] & 15) for part in parts)
+    height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+    return Frame(body[0], height, width, components, marker in (0xC2, 0xC6, 0xCA, 0xCE))
+
+
+def contents(layout: Layout) -> Contents:
+    """Read the segments."""
+    exif = xmp = None
+    profile: dict[int, bytes] = {}
+    resources = b""
+    comments: list[bytes] = []
+    others: list[str] = []
+    pictures = extended = 0
+    gain_map = False
+    adobe: int | None = None
+    for marker, body in layout.segments:
+        if marker == _COM:
+            comments.append(body)
+        elif body.startswith(_EXIF) and marker == 0xE1:
+            exif = exif or body[len(_EXIF) :]
+        elif body.startswith(_XMP) and marker == 0xE1:
+            xmp = xmp or body[len(_XMP) :]
+        elif body.startswith(_MORE_XMP):
+            extended += len(body) - len(_MORE_XMP) - 40
+        elif body.startswith(_ICC) and len(body) > 14:
+            profile[body[12]] = body[14:]
+        elif body.startswith(_MPF):
+            pictures = max(pictures, _pictures(body[len(_MPF) :]), 1)
+        elif body.startswith(_GAIN_MAP):
+            gain_map = True
+        elif body.startswith(_PHOTOSHOP) and marker == 0xED:
+            resources += body[len(_PHOTOSHOP) :]
+        elif marker == 0xEE and body.startswith(b"Adobe"):
+            adobe = body[11] if len(body) > 11 else None
+        elif marker == 0xEB and body[:2] == b"JP":
+            others.append("content credentials (C2PA)")
+        elif _APP0 <= marker <= 0xEF and not (marker == _APP0 and body[:4] in (b"JFIF", b"JFXX")):
+            word = re.match(rb"[ -~]{2,24}", body)
+            others.append(f"APP{marker - _APP0}" + (f" '{word[0].decode()}'" if word else ""))
+    iptc, photoshop = split_resources(resources)
+    identifiers = tuple(each[0] for each in layout.frame.components) if layout.frame else ()
+    return Contents(
+        exif=exif or None,
+        xmp=xmp or None,
+        icc=b"".join(profile[number] for number in sorted(profile)) or None,
+        iptc=iptc,
+        photoshop=photoshop,
+        comments=tuple(comments),
+        pictures=pictures,
+        gain_map=gain_map,
+        extended_xmp=extended,
+        others=tuple(dict.fromkeys(others)),
+        rgb=len(identifiers) == 3 and (adobe == 0 or (adobe is None and identifiers == (82, 71, 66))),
+    )
+
+
+def _pictures(index: bytes) -> int:
+    """How many pictures a multi-picture index counts (tag 0xB001)."""
+    order: Literal["little", "big"] = "little" if index[:2] == b"II" else "big"
+    tag = (0xB001).to_bytes(2, order) + (4).to_bytes(2, order) + (1).to_bytes(4, order)
+    place = index.find(tag)
+    return int.from_bytes(index[place + 8 : place + 12], order) if place >= 0 else 0
+
+
+# -- Photoshop's resources ---------------------------------------------------------------------------------------------
+
+
+def split_resources(resources: bytes) -> tuple[bytes | None, bytes | None]:
+    """IPTC records, and all other resources but thumbnails, which show the picture as it was."""
+    iptc: bytes | None = None
+    others = b""
+    place = 0
+    while resources[place : place + 4] == b"8BIM" and place + 12 <= len(resources):
+        number = int.from_bytes(resources[place + 4 : place + 6], "big")
+        named = place + 6 + (resources[place + 6] // 2 + 1) * 2
+        length = int.from_bytes(resources[named : named + 4], "big")
+        stop = named + 4 + length + length % 2
+        if number == _IPTC_RESOURCE:
+            iptc = resources[named + 4 : named + 4 + length]
+        elif number not in _THUMBNAILS:
+            others += resources[place:stop].ljust(stop - place, b"\0")
+        place = stop
+    return iptc or None, others or None
+
+
+def iptc_resource(iptc: bytes) -> bytes:
+    """IPTC records as one of Photoshop's resources."""
+    head = b"8BIM" + _IPTC_RESOURCE.to_bytes(2, "big") + b"\0\0" + len(iptc).to_bytes(4, "big")
+    return head + iptc + b"\0" * (len(iptc) % 2)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def holds(exif: bytes | None = None, xmp: bytes | None = None) -> bool:
+    """Whether a JPEG's segments have room for this."""
+    return len(exif or b"") + len(_EXIF) <= _LARGEST and len(xmp or b"") + len(_XMP) <= _LARGEST
+
+
+def with_contents(data: bytes, found: Contents) -> bytes:
+    """The file with these segments put behind its first (JFIF), in place of none."""
+    parts: list[bytes] = []
+
+    def add(marker: int, body: bytes) -> None:
+        parts.append(bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body)
+
+    if found.exif:
+        add(0xE1, _EXIF + found.exif)
+    if found.xmp:
+        add(0xE1, _XMP + found.xmp)
+    if found.icc:
+        room = _LARGEST - len(_ICC) - 2
+        pieces = [found.icc[place : place + room] for place in range(0, len(found.icc), room)]
+        for number, piece in enumerate(pieces, start=1):
+            add(0xE2, _ICC + bytes((number, len(pieces))) + piece)
+    resources = (iptc_resource(found.iptc) if found.iptc else b"") + (found.photoshop or b"")
+    room = _LARGEST - len(_PHOTOSHOP)
+    for place in range(0, len(resources), room):
+        add(0xED, _PHOTOSHOP + resources[place : place + room])
+    for comment in found.comments:
+        add(_COM, comment)
+    place = 2
+    if data[2:4] == bytes((0xFF, _APP0)):
+        place += 2 + int.from_bytes(data[4:6], "big")
+    return data[:place] + b"".join(parts) + data[place:]
+
+
+# -- a cut end ---------------------------------------------------------------------------------------------------------
+
+
+def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
+    """A file whose last bytes are missing, completed, and how many of its pixels they held.
+
+    Libraries fill what is missing with grey and say nothing, or refuse a picture that lacks two bytes. So it is decoded
+    twice, with different bytes in the place of the missing ones: what differs is what the file does not say.
+
+    Args:
+        data: of the file, without an end marker.
+        layout: its parts.
+
+    Returns:
+        None if more is missing than a corner of a few blocks, or a whole scan.
+    """
+    frame = layout.frame
+    if frame is None or not layout.scans or not _all_scans(layout):
+        return None
+    body = data[:-1] if data.endswith(b"\xff") else data
+    seen = []
+    for filler in (b"", b"\x55" * 64, b"\xaa\x2a" * 32):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(body + filler + EOI)) as image:
+                seen.append(np.asarray(image))
+    differs = (seen[0] != seen[1]) | (seen[0] != seen[2])
+    if differs.ndim == 3:
+        differs = differs.any(axis=2)
+    tall, wide = frame.block
+    rows, columns = -(-frame.height // tall), -(-frame.width // wide)
+    if not differs.any():
+        lost = 0
+    elif frame.progressive:
+        spots = np.argwhere(differs) // (tall, wide)
+        lost = len(np.unique(spots, axis=0))
+    else:
+        first = min(int(row) // tall * columns + int(column) // wide for row, column in np.argwhere(differs))
+        lost = rows * columns - first
+    # Smooth upsampling of colour reaches one block further.
+    if lost > min(_MAY_LACK, rows * columns * _MAY_LACK_SHARE) + 1:
+        return None
+    return body + EOI, min(lost * tall * wide, frame.height * frame.width)
+
+
+def _all_scans(layout: Layout) -> bool:
+    """Whether the scans that have begun hold all there is of each component, down to its last bit."""
+    assert layout.frame is not None
+    left = {each[0]: dict.fromkeys(range(64), 14) for each in layout.frame.components}
+    for head in layout.scans:
+        count = head[0] if head else 0
+        if len(head) < 1 + 2 * count + 3:
+            return False
+        first, last, bits = head[1 + 2 * count], head[2 + 2 * count], head[3 + 2 * count] & 15
+        for each in range(count):
+            component = left.get(head[1 + 2 * each])
+            if component is None:
+                return False
+            component.update(dict.fromkeys(range(first, min(last, 63) + 1), bits))
+    return all(bits == 0 for component in left.values() for bits in component.values())

@@ -1,0 +1,152 @@
+"""Netpbm's formats (PBM, PGM, PPM, PAM, PFM), with any greatest value; Pillow drops bits of most, or has none.
+
+https://netpbm.sourceforge.net/doc/ (pbm, pgm, ppm, pam); PFM as Paul Debevec's HDRShop wrote it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from reflectzoo.photo.model import Values, as_depth
+
+MAGIC = re.compile(rb"P[1-7][\s#]|P[Ff]\s")
+_TOKEN = re.compile(rb"(?:\s|#[^\n]*\n)*([^\s#]+)")
+
+
+class Header(NamedTuple):
+    """What stands before the values.
+
+    Attributes:
+        kind: ``P1`` to ``P7``, ``Pf`` or ``PF``.
+        width: columns.
+        height: rows.
+        channels: 1 to 4.
+        top: the greatest value; of PFM the scale, negative for little-endian.
+        start: offset of the values.
+        alpha: whether the last channel is transparency.
+    """
+
+    kind: str
+    width: int
+    height: int
+    channels: int
+    top: float
+    start: int
+    alpha: bool
+
+
+def header(data: bytes) -> Header:
+    """Read a header.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    kind = data[:2].decode("latin-1")
+    if kind == "P7":
+        end = data.index(b"ENDHDR\n") + 7
+        rows = [line.split(None, 1) for line in data[3:end].decode("latin-1").splitlines() if line[:1] != "#"]
+        said = {row[0]: row[1].strip() for row in rows if len(row) == 2}
+        depth = int(said["DEPTH"])
+        alpha = said.get("TUPLTYPE", "").endswith("_ALPHA") or ("TUPLTYPE" not in said and depth in (2, 4))
+        found = Header(kind, int(said["WIDTH"]), int(said["HEIGHT"]), depth, int(said["MAXVAL"]), end, alpha)
+    else:
+        words: list[bytes] = []
+        place = 2
+        for _ in range(2 if kind in ("P1", "P4") else 3):
+            match = _TOKEN.match(data, place)
+            if match is None:
+                raise ValueError("the header is cut short")
+            words.append(match[1])
+            place = match.end()
+        top = float(words[2]) if len(words) == 3 else 1
+        channels = 3 if kind in ("P3", "P6", "PF") else 1
+        # One white space ends the header.
+        found = Header(kind, int(words[0]), int(words[1]), channels, top, place + 1, False)
+    if found.width < 1 or found.height < 1 or found.channels not in range(1, 5):
+        raise ValueError(f"{found.width}x{found.height} pixels of {found.channels} channels")
+    if (found.kind[1] not in "Ff" and found.top not in range(1, 65536)) or found.top == 0:
+        raise ValueError(f"a greatest value of {found.top:g}")
+    return found
+
+
+def read(data: bytes) -> tuple[Values, Values | None]:
+    """Values (H, W, 1 or 3) and alpha, uint8 where the greatest value is below 256, uint16 above, float32 of PFM.
+
+    Raises:
+        ValueError: if it is damaged or cut short.
+    """
+    head = header(data)
+    size = head.width * head.height * head.channels
+    if head.kind in ("P4",):
+        across = -(-head.width // 8)
+        bits = np.unpackbits(_taken(data, head.start, across * head.height, np.dtype(np.uint8)))
+        numbers = 1 - bits.reshape(head.height, -1)[:, : head.width]
+    elif head.kind == "P1":
+        digits = np.frombuffer(re.sub(rb"\s|#[^\n]*\n", b"", data[head.start - 1 :]), np.uint8)
+        numbers = 1 - (_enough(digits, size) - ord("0"))
+    elif head.kind in ("P2", "P3"):
+        words = re.sub(rb"#[^\n]*\n", b"\n", data[head.start - 1 :]).split()
+        numbers = np.array(_enough_words(words, size), np.int64)
+    elif head.kind[1] in "Ff":
+        order = "<f4" if head.top < 0 else ">f4"
+        numbers = _taken(data, head.start, size, np.dtype(order)).astype(np.float32)
+        layers = numbers.reshape(head.height, head.width, head.channels)[::-1] * np.float32(abs(head.top))
+        return np.ascontiguousarray(layers), None
+    else:
+        numbers = _taken(data, head.start, size, np.dtype(np.uint8 if head.top < 256 else ">u2"))
+    layers = scaled(numbers.reshape(head.height, head.width, head.channels), int(head.top))
+    if head.alpha and head.channels in (2, 4):
+        return np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1])
+    if head.channels in (2, 4):
+        raise ValueError(f"{head.channels} channels of an unknown kind")
+    return layers, None
+
+
+def scaled(numbers: Values, top: int) -> Values:
+    """Whole numbers up to ``top`` as 8 bits, or 16 where 8 do not hold them, from 0 to the greatest."""
+    kind, most = (np.uint8, 255) if top < 256 else (np.uint16, 65535)
+    if top == most:
+        return np.ascontiguousarray(numbers, kind)
+    if top < 1 << 16:
+        # Few enough for a table, which saves whole copies of a large picture.
+        table = ((np.arange(top + 1, dtype=np.uint64) * most + top // 2) // top).astype(kind)
+        return table[np.minimum(numbers, top)]
+    return ((np.asarray(numbers, np.uint64) * most + top // 2) // top).astype(kind)
+
+
+def write(values: Values, alpha: Values | None) -> bytes:
+    """As PGM or PPM; PAM with transparency, PFM of floating point (which has none)."""
+    height, width, channels = values.shape
+    if values.dtype == np.float32:
+        head = f"{'PF' if channels == 3 else 'Pf'}\n{width} {height}\n-1.0\n"
+        return head.encode() + np.ascontiguousarray(values[::-1], "<f4").tobytes()
+    top = 255 if values.dtype == np.uint8 else 65535
+    if alpha is None:
+        head = f"P{6 if channels == 3 else 5}\n{width} {height}\n{top}\n"
+        layers = values
+    else:
+        kind = "RGB_ALPHA" if channels == 3 else "GRAYSCALE_ALPHA"
+        head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels + 1}\nMAXVAL {top}\nTUPLTYPE {kind}\nENDHDR\n"
+        layers = np.concatenate((values, as_depth(alpha, values.itemsize * 8)[..., None]), axis=2)
+    return head.encode() + layers.astype(">u2" if top > 255 else np.uint8).tobytes()
+
+
+def _taken(data: bytes, start: int, count: int, kind: np.dtype[np.generic]) -> Values:
+    if len(data) - start < count * kind.itemsize:
+        raise ValueError("it is cut short")
+    return np.frombuffer(data, kind, count, start)
+
+
+def _enough(numbers: Values, size: int) -> Values:
+    if len(numbers) < size:
+        raise ValueError("it is cut short")
+    return numbers[:size]
+
+
+def _enough_words(words: list[bytes], size: int) -> list[int]:
+    if len(words) < size:
+        raise ValueError("it is cut short")
+    return [int(word) for word in words[:size]]

@@ -1,0 +1,225 @@
+"""PNG files as chunks, and a writer for 16 bits, which Pillow lacks for colour and OpenCV for grey with transparency.
+
+PNG specification, third edition (W3C 2025).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Say how values are meant to be seen; stand before the picture.
+COLOUR = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
+TEXT = (b"tEXt", b"zTXt", b"iTXt")
+XMP_KEYWORD = b"XML:com.adobe.xmp"
+#: Made anew, or told by other means.
+_OWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sBIT", b"iCCP", b"eXIf", b"pHYs", b"hIST", b"bKGD")
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_ROWS_AT_ONCE = 64
+_LEVEL = 4
+_IDAT = 2**20
+
+
+class Chunk(NamedTuple):
+    """One chunk.
+
+    Attributes:
+        kind: its four letters.
+        body: its data.
+    """
+
+    kind: bytes
+    body: bytes
+
+    def to_bytes(self) -> bytes:
+        """With length and checksum."""
+        return (
+            struct.pack(">I", len(self.body))
+            + self.kind
+            + self.body
+            + struct.pack(">I", zlib.crc32(self.kind + self.body))
+        )
+
+
+def chunks(data: bytes) -> list[Chunk]:
+    """All whole chunks of a file; a cut one at the end is left out."""
+    found = []
+    place = 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        if place + 12 + length > len(data):
+            break
+        found.append(Chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return found
+
+
+def keyword(chunk: Chunk) -> bytes:
+    """The keyword of a text chunk."""
+    return chunk.body.split(b"\0", 1)[0]
+
+
+def text(chunk: Chunk) -> str | None:
+    """The text of a text chunk; None if it is damaged."""
+    rest = chunk.body.partition(b"\0")[2]
+    try:
+        if chunk.kind == b"tEXt":
+            return rest.decode("latin-1")
+        if chunk.kind == b"zTXt":
+            return zlib.decompress(rest[1:]).decode("latin-1")
+        words = rest[2:].split(b"\0", 2)[2]
+        return (zlib.decompress(words) if rest[0] else words).decode("utf-8")
+    except (zlib.error, ValueError, IndexError):
+        return None
+
+
+def text_chunk(key: str, words: str) -> Chunk:
+    """A text as a chunk, in Latin-1 where it can be."""
+    name = key.encode("latin-1", "replace")[:79]
+    try:
+        return Chunk(b"tEXt", name + b"\0" + words.encode("latin-1"))
+    except UnicodeEncodeError:
+        return Chunk(b"iTXt", name + b"\0\0\0\0\0" + words.encode("utf-8"))
+
+
+def carried(found: Iterable[Chunk]) -> tuple[tuple[Chunk, ...], tuple[str, ...]]:
+    """Which chunks go into a changed picture as they are, and the names of those that may not.
+
+    Those with a small last letter are safe to copy by the specification. Raw profiles that ImageMagick hides in texts
+    and XMP are not among them: they are read, and told anew.
+    """
+    kept: list[Chunk] = []
+    lost: list[str] = []
+    for chunk in found:
+        if chunk.kind in _OWN + _ANIMATION:
+            continue
+        if chunk.kind in TEXT and (keyword(chunk) == XMP_KEYWORD or keyword(chunk).startswith(b"Raw profile type")):
+            continue
+        if chunk.kind in COLOUR or chunk.kind[3:4].islower():
+            kept.append(chunk)
+        elif chunk.kind != b"tIME":
+            lost.append("content credentials (C2PA)" if chunk.kind == b"caBX" else chunk.kind.decode("latin-1"))
+    return tuple(kept), tuple(dict.fromkeys(lost))
+
+
+def raw_profile(chunk: Chunk) -> tuple[str, bytes] | None:
+    """Kind and content of a profile in ImageMagick's way: a text of a name, a length and hexadecimal digits."""
+    if chunk.kind not in TEXT or not keyword(chunk).startswith(b"Raw profile type "):
+        return None
+    try:
+        _, _, _, digits = (text(chunk) or "").split("\n", 3)
+        return keyword(chunk)[17:].decode("latin-1").lower(), bytes.fromhex(digits.replace("\n", ""))
+    except ValueError:
+        return None
+
+
+def gamma(found: Iterable[Chunk], profile: bool) -> float | None:
+    """The exponent that values were encoded with, where nothing of higher rank says how they are meant.
+
+    By the specification (section 4.3) cICP comes before iCCP, iCCP before sRGB, sRGB before gAMA.
+
+    Args:
+        found: chunks of a file.
+        profile: whether it has a profile that counts.
+    """
+    by_kind = {chunk.kind: chunk.body for chunk in found}
+    body = by_kind.get(b"gAMA", b"")
+    value = int.from_bytes(body, "big") / 100000
+    if profile or b"cICP" in by_kind or b"sRGB" in by_kind or len(body) != 4 or not 0.01 < value < 10:
+        return None
+    # What everybody writes for sRGB (0.45455), give or take.
+    return None if abs(value - 1 / 2.2) < 0.005 else value
+
+
+def assembled(header: Chunk, before: Iterable[Chunk], body: Iterable[Chunk]) -> bytes:
+    """A file of its header, what describes it, and its picture."""
+    parts = (header, *before, *body, Chunk(b"IEND", b""))
+    return SIGNATURE + b"".join(part.to_bytes() for part in parts)
+
+
+def encode_deep(values: npt.NDArray[np.uint16]) -> tuple[Chunk, list[Chunk]]:
+    """Header and picture chunks of 16 bits.
+
+    Args:
+        values: (H, W, 1, 2, 3 or 4): grey, grey and alpha, RGB, RGB and alpha.
+    """
+    height, width, channels = values.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = Chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    packer = zlib.compressobj(_LEVEL)
+    packed: list[bytes] = []
+    above = np.zeros((1, 2 * width * channels), np.uint8)
+    for top in range(0, height, _ROWS_AT_ONCE):
+        rows = np.ascontiguousarray(values[top : top + _ROWS_AT_ONCE], ">u2").view(np.uint8).reshape(-1, above.shape[1])
+        packed.append(packer.compress(_filtered(rows, above, 2 * channels)))
+        above = rows[-1:]
+    data = b"".join(packed) + packer.flush()
+    return header, [Chunk(b"IDAT", data[place : place + _IDAT]) for place in range(0, len(data), _IDAT)]
+
+
+def _filtered(rows: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8], step: int) -> bytes:
+    """Rows with each the filter whose results are smallest in sum, as the specification advises (section 12.7)."""
+    above = np.concatenate((before, rows[:-1]))
+    left = np.zeros_like(rows)
+    left[:, step:] = rows[:, :-step]
+    corner = np.zeros_like(rows)
+    corner[:, step:] = above[:, :-step]
+    a, b, c = (each.astype(np.int16) for each in (left, above, corner))
+    near, over, across = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
+    paeth = np.where((near <= over) & (near <= across), left, np.where(over <= across, above, corner))
+    candidates = [(0, rows), (1, rows - left), (2, rows - above), (4, rows - paeth)]
+    costs = [np.abs(found.view(np.int8).astype(np.int16)).sum(axis=1, dtype=np.int64) for _, found in candidates]
+    best = np.argmin(costs, axis=0)
+    out = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    for place, (number, found) in enumerate(candidates):
+        chosen = best == place
+        out[chosen, 0] = number
+        out[chosen, 1:] = found[chosen]
+    return out.tobytes()
+
+
+def mended(data: bytes) -> bytes | None:
+    """A file that is cut behind the last value of its picture, completed; None if pixels are missing."""
+    found = chunks(data)
+    if not found or found[0].kind != b"IHDR" or len(found[0].body) != 13:
+        return None
+    parts = [chunk for chunk in found if chunk.kind == b"IDAT"]
+    place = 8 + sum(len(chunk.body) + 12 for chunk in found)
+    rest = data[place + 8 :] if data[place + 4 : place + 8] == b"IDAT" else b""
+    unpacker = zlib.decompressobj()
+    rows: Any = bytearray()
+    try:
+        for piece in (*(chunk.body for chunk in parts), rest):
+            rows += unpacker.decompress(piece)
+    except zlib.error:
+        return None
+    if len(rows) < _bytes_of(found[0].body):
+        return None
+    others = [chunk for chunk in found[1:] if chunk.kind not in (b"IDAT", b"IEND")]
+    return assembled(found[0], others, [Chunk(b"IDAT", zlib.compress(bytes(rows), 1))])
+
+
+def _bytes_of(header: bytes) -> int:
+    """How many bytes the rows of a picture have, with their filter's numbers."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    passes = [(0, 0, 1, 1)]
+    if interlaced:
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    total = 0
+    for left, top, across, down in passes:
+        wide, tall = -(-(width - left) // across), -(-(height - top) // down)
+        if wide > 0 and tall > 0:
+            total += tall * (1 + -(-wide * bits // 8))
+    return total
+
+
+def profile_chunk(icc: bytes) -> Chunk:
+    """A colour profile as a chunk."""
+    return Chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 9))
