@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("reflectzoo.inference.commands.models", "list the methods: size, cost, weights, licence"),
     "convert": ("reflectzoo.inference.commands.convert", "turn weights of any known layout into a safetensors file"),
     "export": ("reflectzoo.inference.commands.export", "write a network as an ONNX file, compared with PyTorch"),
+    "tune": ("reflectzoo.sweeps.tune", "search for good settings of a method, on one machine or many"),
+    "summarize": ("reflectzoo.sweeps.summarize", "one table and plot over the trainings of a sweep"),
     "demo": ("reflectzoo.inference.commands.demo", "a page in the browser, for this machine alone"),
 }
 

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,11 +37,12 @@ from reflectzoo.weights.read import LAST, PREVIOUS, read_checkpoint, resumable, 
 _Kind = TypeVar("_Kind")
 
 
-def train(config: DictConfig) -> dict[str, float]:
+def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> dict[str, float]:
     """Train one model as configured.
 
     Args:
         config: composed from ``conf/train.yaml``.
+        callbacks: further ones, beside those of the configuration.
 
     Returns:
         The metrics of the test (with ``test=false``, those of the last validation).
@@ -55,7 +56,7 @@ def train(config: DictConfig) -> dict[str, float]:
     _check_devices(config)
     run_dir = Path(config.run_dir)
     with _held(run_dir):
-        return _train(config, run_dir)
+        return _train(config, run_dir, callbacks)
 
 
 @contextlib.contextmanager
@@ -69,14 +70,14 @@ def _held(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _train(config: DictConfig, run_dir: Path) -> dict[str, float]:
+def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> dict[str, float]:
     resume_from = _resume_path(config, run_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
 
     datamodule: pl.LightningDataModule = build(config.data)
     model: ReflectionModule = build(config.model)
     model.config = plain(config.model)
-    callbacks: list[Callback] = build_all(config.callbacks)
+    callbacks: list[Callback] = [*further, *build_all(config.callbacks)]
     if resume_from is not None:
         _check_fits(model, resume_from, any(isinstance(each, ExponentialAverage) for each in callbacks))
     # Before the long work: a bad photograph folder, or one that cannot be written to, is told at once.
@@ -352,7 +353,7 @@ def _write_config(config: DictConfig, run_dir: Path, vgg_used: dict[str, str] | 
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(complete))
 
 
-def _best_checkpoint(callbacks: list[Callback]) -> str | None:
+def _best_checkpoint(callbacks: Sequence[Callback]) -> str | None:
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return callback.best_model_path

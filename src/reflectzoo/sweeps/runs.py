@@ -1,0 +1,139 @@
+"""What finished and unfinished trainings left in their folders, read without torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reflectzoo.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training.
+
+    Attributes:
+        folder: what it left.
+        name: of the folder, below the one that was searched.
+        settings: what was asked of it beyond the defaults, key -> value as written.
+        finished: whether it came to its end.
+        epochs: how many it has had.
+        planned: how many it was to have; None if unknown.
+        curves: logged name -> (epoch, value) in order; train terms as the last value of each epoch.
+        scores: ``metrics.json``, empty if it is not there.
+    """
+
+    folder: Path
+    name: str
+    settings: Mapping[str, str]
+    finished: bool
+    epochs: int
+    planned: int | None
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def best(self, metric: str, maximize: bool = True) -> float | None:
+        """The best logged value of a metric, or its only score; None if there is none."""
+        if metric in self.scores:
+            return self.scores[metric]
+        values = [value for _, value in self.curves.get(metric, ()) if not math.isnan(value)]
+        return (max if maximize else min)(values, default=None)
+
+
+def find_runs(folders: Sequence[Path]) -> list[TrainingRun]:
+    """Every training below some folders, in the order of their paths (numbers by value).
+
+    Raises:
+        UserError: if a folder does not exist, or there is no training in any.
+    """
+    found: list[TrainingRun] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder: give one of a sweep, e.g. outputs/multirun/DATE_TIME.")
+        places = {file.parent for file in folder.rglob("config.yaml") if not file.parent.name.startswith(".")}
+        for place in sorted(places, key=_by_number):
+            run = read_run(place, _named(place, folder))
+            if run is not None:
+                found.append(run)
+    if not found:
+        raise UserError(f"There is no training in {', '.join(map(str, folders))}: no folder there has a config.yaml.")
+    return found
+
+
+def _named(place: Path, folder: Path) -> str:
+    return place.name if place == folder else str(place.relative_to(folder))
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
+
+
+def read_run(folder: Path, name: str) -> TrainingRun | None:
+    """One training's folder; None for a folder of something else."""
+    config = _yaml(folder / "config.yaml")
+    if not isinstance(config, dict) or "model" not in config or "trainer" not in config:
+        return None
+    curves = _curves(folder)
+    scores = _scores(folder / "metrics.json")
+    epochs = 1 + max((epoch for points in curves.values() for epoch, _ in points), default=-1)
+    planned = (config.get("trainer") or {}).get("max_epochs")
+    planned = planned if isinstance(planned, int) and planned > 0 else None
+    finished = bool(scores) or (planned is not None and epochs >= planned)
+    return TrainingRun(folder, name, _settings(folder, config), finished, epochs, planned, curves, scores)
+
+
+def _yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+
+
+def _scores(file: Path) -> dict[str, float]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(key): float(value) for key, value in found.items() if isinstance(value, int | float)}
+
+
+def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """All logged values; a resumed run has several files, of which later ones overwrite an epoch's value."""
+    curves: dict[str, dict[int, float]] = {}
+    for file in sorted(folder.glob("logs/version_*/metrics.csv"), key=_by_number):
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                epoch = row.get("epoch")
+                if not epoch:
+                    continue
+                for key, value in row.items():
+                    if key and value and key not in ("epoch", "step"):
+                        curves.setdefault(key, {})[int(float(epoch))] = float(value)
+    return {key: sorted(points.items()) for key, points in curves.items()}
+
+
+def _settings(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The overrides that Hydra wrote down, else (of a study's trial) the drawn values that the study did."""
+    words = _yaml(folder / ".hydra" / "overrides.yaml")
+    if not isinstance(words, list):
+        words = _yaml(folder / "overrides.yaml")
+    if not isinstance(words, list):
+        return {"model": str((config.get("model") or {}).get("name", ""))}
+    settings = {}
+    for word in map(str, words):
+        key, _, value = word.partition("=")
+        settings[key.lstrip("+")] = value
+    return settings
+
+
+def differing(runs: Sequence[TrainingRun]) -> list[str]:
+    """The settings in which runs differ, in the order in which they were given."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
