@@ -9,6 +9,7 @@ import torch
 
 from reflectzoo.data.synthesis import (
     JPEG,
+    BDNSynthesis,
     CameraNoise,
     CEILNetSynthesis,
     ClearSynthesis,
@@ -49,6 +50,7 @@ def plain_models() -> dict[str, Synthesis]:
         "dsrnet": DSRNetSynthesis(),
         "dsrnet_mixed": DSRNetSynthesis(targets="mixed"),
         "cold": ColdSynthesis(),
+        "bdn": BDNSynthesis(),
         "clear": ClearSynthesis(),
         "glass": GlassSynthesis(),
         "effects": EffectSynthesis(CEILNetSynthesis(), effects),

@@ -129,6 +129,20 @@ def find_weights(checkpoint: Mapping[str, Any], first: str, name: str, give: str
     return state
 
 
+def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with the counters of batch normalisations, which old versions of PyTorch did not write.
+
+    Nothing but a momentum of None would look at them.
+    """
+    complete: dict[str, Tensor] = {}
+    for key, value in state.items():
+        complete[key] = value
+        counter = key.removesuffix("running_var") + "num_batches_tracked"
+        if key.endswith(".running_var") and counter not in state:
+            complete[counter] = torch.zeros((), dtype=torch.int64)
+    return complete
+
+
 def misfits(state: Mapping[str, Tensor], net: nn.Module) -> list[str]:
     """Names of weights that a network lacks, or has in another shape, or that the state dict lacks; sorted."""
     shapes, given = ({key: value.shape for key, value in each.items()} for each in (net.state_dict(), state))

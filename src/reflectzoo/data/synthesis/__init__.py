@@ -1,6 +1,7 @@
 """Ways of making a mixture from two photographs: one blending model per file."""
 
 from reflectzoo.data.synthesis.base import Blend, Synthesis
+from reflectzoo.data.synthesis.bdn import BDNSynthesis
 from reflectzoo.data.synthesis.ceilnet import CEILNetSynthesis
 from reflectzoo.data.synthesis.clear import ClearSynthesis
 from reflectzoo.data.synthesis.cold import ColdSynthesis
@@ -23,6 +24,7 @@ from reflectzoo.data.synthesis.zhang import ZhangSynthesis
 
 __all__ = [
     "JPEG",
+    "BDNSynthesis",
     "Blend",
     "CEILNetSynthesis",
     "CameraNoise",

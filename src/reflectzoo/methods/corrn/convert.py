@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.weights.read import find_weights, misfits
+from reflectzoo.weights.read import find_weights, misfits, with_counters
 
 _FIRST = "convs1R.0.weight"
 _GUIDANCE = "pred1_contour.weight"
@@ -37,19 +36,13 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         UserError: if there is no CoRRN in it.
 
     Example:
+        >>> import torch
         >>> weight = torch.zeros(64, 3, 3, 3)
         >>> list(remap({"epoch": 40, "state_dict": {"module.convs1R.0.weight": weight}, "optimizer": {}}))
         ['convs1R.0.weight']
     """
     give = "a file of the authors' program, with an entry 'state_dict', or a checkpoint of model=corrn"
-    state = find_weights(checkpoint, _FIRST, "CoRRN", give)
-    complete: dict[str, Tensor] = {}
-    for key, value in state.items():
-        complete[key] = value
-        counter = key.removesuffix("running_var") + "num_batches_tracked"
-        if key.endswith(".running_var") and counter not in state:
-            complete[counter] = torch.zeros((), dtype=torch.int64)
-    return complete
+    return with_counters(find_weights(checkpoint, _FIRST, "CoRRN", give))
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:

@@ -1,0 +1,168 @@
+"""The network of "Seeing Deeply and Bidirectionally" (Yang et al., ECCV 2018).
+
+Three U-Nets in a row. The first makes a transmission B0 of the photograph I; the second, in the other direction, the
+reflection R1 of B0 and I; the third the final transmission B1 of R1 and I.
+
+Module names are those of the authors' program (github.com/yangj1e/bdn-refremv, c9f4447), so that its files load as they
+are. It was written from the recorded facts about that program and its outputs alone.
+
+Its layers are deep and their pictures small, so there is little to be saved without changing numbers: on a CPU
+everything is channels-last, and without gradients rectifiers work in place. :func:`~reflectzoo.nets.plain.plain_form`
+switches both off, which the tests compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError
+from reflectzoo.nets.plain import untouched
+from reflectzoo.nets.sizes import prepared
+
+_SLOPE = 0.2  # of the rectifiers on the way down
+_WIDEST = 8  # channels of the deep levels, times the width
+
+
+class _Level(nn.Module):
+    """One level of a U-Net and everything below it.
+
+    On the way down: leaky rectifier, 4x4 convolution of stride 2, normalisation; on the way up: rectifier, 4x4
+    transposed convolution of stride 2, normalisation. The positions in ``model`` are the authors'; activations have no
+    weights, and stand there for their numbers.
+
+    Args:
+        outer: channels that come in and go out.
+        inner: channels one level below.
+        below: the next level; None at the bottom, where nothing is normalised on the way down.
+    """
+
+    def __init__(self, outer: int, inner: int, below: _Level | None) -> None:
+        super().__init__()
+        down = [nn.LeakyReLU(_SLOPE), nn.Conv2d(outer, inner, 4, stride=2, padding=1)]
+        middle = [] if below is None else [nn.BatchNorm2d(inner), below]
+        enlarged = inner if below is None else 2 * inner
+        up = [nn.ReLU(), nn.ConvTranspose2d(enlarged, outer, 4, stride=2, padding=1), nn.BatchNorm2d(outer)]
+        self.model = nn.Sequential(*down, *middle, *up)
+        self.bottom = below is None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features from below beside those that came in, rectified.
+
+        Args:
+            x: (B, outer, H, W), each side at least 2.
+
+        Returns:
+            (B, 2 outer, H, W): first what came up, then what came in.
+        """
+        layers = self.model
+        skip = F.leaky_relu(x, _SLOPE, inplace=not untouched())
+        y = layers[1](skip)
+        if not self.bottom:
+            y = layers[3](layers[2](y))
+        y = F.relu(y, inplace=not untouched())
+        y = layers[-1](layers[-2](y))
+        return torch.cat((_fitted(y, skip), skip), 1)
+
+
+class _Outermost(nn.Module):
+    """The first and the last layer of a U-Net: nothing is rectified or normalised here but the result, by tanh."""
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, below: _Level) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(in_channels, width, 4, stride=2, padding=1),
+            below,
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * width, out_channels, 4, stride=2, padding=1),
+            nn.Tanh(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.model[1](self.model[0](x))
+        y = F.relu(y, inplace=not untouched())
+        # In float32: what comes out is an image, and enters the next network.
+        with torch.autocast(y.device.type, enabled=False):
+            last = cast(nn.ConvTranspose2d, self.model[3])
+            return torch.tanh(last(y.to(last.weight.dtype)))
+
+
+class UNet(nn.Module):
+    """A U-Net that is built from the inside out.
+
+    Args:
+        in_channels: of the picture that comes in; three go out.
+        width: channels after the first convolution; doubled at each level, at most eight times.
+        levels: how many times the size is halved, at least 2.
+    """
+
+    def __init__(self, in_channels: int, width: int, levels: int) -> None:
+        super().__init__()
+        channels = [width * min(2**level, _WIDEST) for level in range(levels)]
+        below: _Level | None = None
+        for outer, inner in zip(reversed(channels[:-1]), reversed(channels[1:]), strict=True):
+            below = _Level(outer, inner, below)
+        assert below is not None
+        self.model = _Outermost(in_channels, 3, width, below)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) in [-1, 1], H and W even and at least 2^levels -> (B, 3, H, W) in (-1, 1)."""
+        return cast(Tensor, self.model(x))
+
+
+class BDNNet(nn.Module):
+    """Three U-Nets: transmission, reflection, transmission; ``Generator_cascade`` of the program.
+
+    75,162,633 parameters as published.
+
+    Args:
+        width: channels after the first convolution of each, 64 as published.
+        levels: how many times each of the three halves the size; 7, 5 and 5 as published.
+
+    Raises:
+        UserError: for a width below 1, or levels that are not three numbers of at least 2.
+    """
+
+    def __init__(self, width: int = 64, levels: Sequence[int] = (7, 5, 5)) -> None:
+        super().__init__()
+        if width < 1:
+            raise UserError(f"BDN: model.net.width must be at least 1, got {width}.")
+        if len(levels) != 3 or min(levels) < 2:
+            raise UserError(f"BDN: model.net.levels must be three numbers of at least 2, got {list(levels)}.")
+        self.width = width
+        self.levels = tuple(levels)
+        self.model1, self.model2, self.model3 = (
+            UNet(channels, width, each) for channels, each in zip((3, 6, 6), levels, strict=True)
+        )
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate a mixture.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; odd sides, and those shorter than 2^levels, are
+                continued by reflection and the results are cut back.
+
+        Returns:
+            ``transmission`` B1 and ``reflection`` R1, (B, 3, H, W) in (0, 1); ``aux["transmission"]`` lists B0 and B1.
+            Float32 whatever the precision.
+        """
+        height, width = mixture.shape[-2:]
+        image = 2 * prepared(mixture, 2, least=2 ** max(self.levels)) - 1
+        first = self.model1(image)
+        reflection = self.model2(torch.cat((first, image), 1))
+        second = self.model3(torch.cat((reflection, image), 1))
+        first, reflection, second = ((each[..., :height, :width] + 1) / 2 for each in (first, reflection, second))
+        return {"transmission": second, "reflection": reflection, "aux": {"transmission": [first, second]}}
+
+
+def _fitted(y: Tensor, skip: Tensor) -> Tensor:
+    """Zeros around what came up, where halving has lost a row or column; the smaller half above and on the left."""
+    down, right = skip.shape[-2] - y.shape[-2], skip.shape[-1] - y.shape[-1]
+    if not (down or right):
+        return y
+    return F.pad(y, (right // 2, right - right // 2, down // 2, down - down // 2))
