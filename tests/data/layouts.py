@@ -111,3 +111,46 @@ SPOILERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "other_size": (other_size, "the layers of a pair must be of one size"),
 }
 """Ways to spoil a transmission, and what is then said."""
+
+
+def openrr1k(folder: Path, counts: tuple[int, int, int] = (6, 2, 3)) -> Path:
+    """As the archives of NTIRE 2025 unpack."""
+    for name, count in zip(("train_800", "val_100", "test_100"), counts, strict=True):
+        layered(folder / name, [f"{name[:2]}{index:04d}" for index in range(count)], (24, 20))
+    return folder
+
+
+def openrr5k(folder: Path) -> Path:
+    """As the archives of NTIRE 2026 unpack: mixtures and truths of the validation apart, no truth for the test."""
+    layered(folder / "train_5000", [f"{index:04d}" for index in range(5)], (24, 20))
+    for name in ("0001", "0002"):
+        write_photo(folder / "val_300_blended" / f"{name}.jpg", (24, 20))
+        write_photo(folder / "val_300_transmission" / f"{name}.jpg", (24, 20))
+    write_photo(folder / "test_100_blended" / "0007.jpg", (24, 20))
+    return folder
+
+
+def rrw(folder: Path) -> Path:
+    """Frames of five scenes, three each."""
+    return layered(
+        folder / "train", [f"scene{scene}_{frame:04d}" for scene in range(5) for frame in range(3)], (24, 20)
+    )
+
+
+def cdr(folder: Path, converted: bool) -> Path:
+    """Triplets, some cut into two crops: as the converter writes them, or in the authors' nesting with annotations."""
+    shots = {"C1/8001_8000": "0", "C1/8003_8002": "1", "N2/5001_5000": "2", "N2/5003_5002": "2"}
+    for shot, use in shots.items():
+        camera, pair = shot.split("/")
+        for role in "MTR":
+            for crop in ("0", "1") if pair == "5001_5000" else ("0",):
+                name = f"{pair}_{role}_{crop}.png"
+                if converted:
+                    part = {"0": "train", "1": "val", "2": "test"}[use]
+                    write_photo(folder / part / role / f"{camera}_{name}", (24, 20))
+                else:
+                    write_photo(folder / "data" / "isprgb_crop" / "with_gt" / camera / name, (24, 20))
+    if not converted:
+        rows = [f"{shot},BRST,weak,0,1,{use}" for shot, use in shots.items()]
+        (folder / "data" / "annotation.csv").write_text("name,type,reflection,ghost,motion,set\n" + "\n".join(rows))
+    return folder

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from reflectzoo.core.batch import Batch
-from reflectzoo.data.datasets.base import KeyedDataset, collate
+from reflectzoo.data.datasets.base import KeyedDataset, Notice, collate
 from reflectzoo.data.images import UnreadableImage, picture_size, read_rgb
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.sampler import SampleKey
@@ -63,12 +63,14 @@ class Summary:
         without: why a split is missing, by its name.
         left_out: a sentence for each file that was left out beforehand.
         shared: pictures that are in more than one split.
+        remarks: what else there is to say, such as another number of pairs than is published.
     """
 
     sets: list[SetSummary] = field(default_factory=list)
     without: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     shared: list[Path] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def unreadable(self) -> list[str]:
@@ -79,6 +81,7 @@ class Summary:
         """Some lines to be shown."""
         lines = [str(each) for each in self.sets]
         lines += [f"{split:<6}none: {why}" for split, why in self.without.items()]
+        lines += self.remarks
         if self.shared:
             lines.append(f"{len(self.shared)} pictures are in more than one split, the first being '{self.shared[0]}'.")
         troubles = self.unreadable
@@ -102,7 +105,11 @@ def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, Keye
         UserError: if there is none at all.
     """
     summary = Summary()
-    module.listener = lambda notice: summary.left_out.append(notice.sentence)
+
+    def hear(notice: Notice) -> None:
+        (summary.remarks if notice.kind == "count" else summary.left_out).append(notice.sentence)
+
+    module.listener = hear
     found: dict[str, Mapping[str, KeyedDataset]] = {}
     refused: UserError | None = None
     for split, get in (

@@ -52,6 +52,8 @@ KNOWN: Mapping[str, Known] = {
     "wild": Known("SIR² Wild", "SIR2-Wild", 55),
     "nature": Known("Nature", "Nature", 20),
     "seq1k": Known("Seq1K", "Seq1K", 300),
+    "openrr1k": Known("OpenRR-1k test", "OpenRR-1k", 100),
+    "openrr5k": Known("OpenRR-5k", "OpenRR-5k", 300),
     "ceilnet": Known("CEILNet synthetic", "CEILNet-synthetic (table2)", 100),
 }
 """By the names that the data modules give their test sets."""

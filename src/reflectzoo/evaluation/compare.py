@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from reflectzoo.cli import answer, nearest
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
-from reflectzoo.evaluation.protocol import LAYERS
+from reflectzoo.evaluation.measures import Measure, measures_of
+from reflectzoo.evaluation.protocol import FORMERLY, LAYERS
 from reflectzoo.evaluation.results import read_results, write_whole
-from reflectzoo.evaluation.table import number
 
 RESAMPLES = 10_000
 _NAMED = 10
@@ -136,7 +136,7 @@ def check_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     """
     first, second = a["protocol"], b["protocol"]
     keys = [key for key in dict.fromkeys([*first, *second]) if key not in _HARMLESS]
-    differing = [key for key in keys if first.get(key) != second.get(key)]
+    differing = [key for key in keys if first.get(key, FORMERLY.get(key)) != second.get(key, FORMERLY.get(key))]
     if differing:
         told = ", ".join(f"{key} {_short(first.get(key))} and {_short(second.get(key))}" for key in differing)
         raise UserError(
@@ -213,16 +213,14 @@ def judge(pairs: Sequence[Pair], titles: Mapping[str, str], seed: int = 0) -> li
     return verdicts
 
 
-def in_words(
-    verdict: Verdict, name_a: str, name_b: str, metric: str, unit: str = "", higher_is_better: bool = True
-) -> str:
+def in_words(verdict: Verdict, name_a: str, name_b: str, measure: Measure) -> str:
     """What a verdict means, in one or two sentences.
 
     The interval decides: a difference is told from noise if 0 is outside of it. If the sign test says otherwise, that
     is said too.
     """
-    size = number(abs(verdict.difference), metric) + (f" {unit}" if unit else "")
-    interval = f"95 % interval {_signed(verdict.low, metric)} to {_signed(verdict.high, metric)}"
+    size = measure.text(abs(verdict.difference)) + (f" {measure.unit}" if measure.unit else "")
+    interval = f"95 % interval {measure.signed(verdict.low)} to {measure.signed(verdict.high)}"
     where = f"{verdict.title}: "
     if verdict.images < 6:
         return f"{where}{verdict.images} pictures are too few to tell anything from noise; mean difference {size}."
@@ -230,11 +228,15 @@ def in_words(
     if not told:
         words = f"{where}the difference of {size} cannot be told from noise ({interval})."
         if verdict.p < 0.05:
-            more = name_b if (verdict.b_higher > verdict.a_higher) == higher_is_better else name_a
-            words += f" Yet {more} is the better one on clearly more pictures (sign test, p = {verdict.p:.2g})."
+            more = name_b if measure.gain(verdict.b_higher, verdict.a_higher) > 0 else name_a
+            is_better = "has more" if measure.higher_is_better is None else "is the better one"
+            words += f" Yet {more} {is_better} on clearly more pictures (sign test, p = {verdict.p:.2g})."
         return words
-    better = (verdict.difference > 0) == higher_is_better
-    words = f"{where}{name_b} is {'better' if better else 'worse'} than {name_a} by {size} ({interval})."
+    if measure.higher_is_better is None:
+        relation = f"has {'more' if verdict.difference > 0 else 'less'} than"
+    else:
+        relation = f"is {'better' if measure.gain(verdict.difference, 0) > 0 else 'worse'} than"
+    words = f"{where}{name_b} {relation} {name_a} by {size} ({interval})."
     if verdict.p >= 0.05:
         words += f" It owes that to a part of the pictures: the sign test sees no winner (p = {verdict.p:.2g})."
     return words
@@ -271,10 +273,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     a, b = read_results(arguments.a), read_results(arguments.b)
     check_comparable(a, b)
-    known = {each["key"]: each for each in a["metrics"]}
+    known = {each.key: each for each in measures_of(a)}
     if arguments.metric not in known:
         raise UserError(f"There is no --metric {arguments.metric} in '{arguments.a}'; it has {', '.join(known)}.")
-    metric = known[arguments.metric]
+    measure = known[arguments.metric]
     entry_a, entry_b = _entry(a, arguments.entry_a, "--entry-a"), _entry(b, arguments.entry_b, "--entry-b")
     pairs, only_a, only_b = pair_up(a, b, entry_a, entry_b, arguments.layer, arguments.metric)
     titles = {each["name"]: each["title"] for each in [*a["sets"], *b["sets"]]}
@@ -289,12 +291,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     lines = [
         f"A  {name_a}: {entry_a} in {arguments.a}",
         f"B  {name_b}: {entry_b} in {arguments.b}",
-        f"{metric['title']} of the {arguments.layer}, mean over pictures; "
-        f"{'higher' if metric['higher_is_better'] else 'lower'} is better",
+        f"{measure.title} of the {arguments.layer}, mean over pictures; "
+        f"{({True: 'higher', False: 'lower', None: 'neither'})[measure.higher_is_better]} is better",
         "",
-        *_table(verdicts, arguments.metric),
+        *_table(verdicts, measure),
         "",
-        *_extremes(pairs, arguments.metric, arguments.show),
+        *_extremes(pairs, measure, arguments.show),
         *_unmatched(only_a, "A"),
         *_unmatched(only_b, "B"),
     ]
@@ -303,7 +305,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     if a["fingerprint"] == b["fingerprint"] and entry_a == entry_b:
         lines.append("Both are the same evaluation.")
     for verdict in verdicts:
-        lines.append(in_words(verdict, name_a, name_b, arguments.metric, metric["unit"], metric["higher_is_better"]))
+        lines.append(in_words(verdict, name_a, name_b, measure))
     if arguments.csv is not None:
         _write_csv(arguments.csv, pairs)
     sys.stdout.write("\n".join(lines) + "\n")
@@ -378,16 +380,12 @@ def _judge(title: str, groups: Sequence[Sequence[Pair]], seed: int) -> Verdict:
     )
 
 
-def _signed(value: float, metric: str) -> str:
-    return ("+" if value >= 0 else "-") + number(abs(value), metric)
-
-
-def _table(verdicts: Sequence[Verdict], metric: str) -> list[str]:
+def _table(verdicts: Sequence[Verdict], measure: Measure) -> list[str]:
     head = ["", "pictures", "A", "B", "B - A", "95 % interval", "B > A", "A > B", "equal", "p (sign)"]
     rows = [head]
     for each in verdicts:
-        interval = f"{_signed(each.low, metric)} to {_signed(each.high, metric)}"
-        means = [number(each.mean_a, metric), number(each.mean_b, metric), _signed(each.difference, metric)]
+        interval = f"{measure.signed(each.low)} to {measure.signed(each.high)}"
+        means = [measure.text(each.mean_a), measure.text(each.mean_b), measure.signed(each.difference)]
         counts = [str(each.b_higher), str(each.a_higher), str(each.ties)]
         rows.append([each.title, str(each.images), *means, interval, *counts, f"{each.p:.2g}"])
     widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
@@ -397,7 +395,7 @@ def _table(verdicts: Sequence[Verdict], metric: str) -> list[str]:
     ]
 
 
-def _extremes(pairs: Sequence[Pair], metric: str, show: int) -> list[str]:
+def _extremes(pairs: Sequence[Pair], measure: Measure, show: int) -> list[str]:
     ordered = sorted(pairs, key=lambda pair: pair.difference)
     if show <= 0:
         return []
@@ -407,8 +405,8 @@ def _extremes(pairs: Sequence[Pair], metric: str, show: int) -> list[str]:
         if pair is None:
             lines.append("     ...")
         else:
-            values = f"{number(pair.a, metric)} -> {number(pair.b, metric)}"
-            lines.append(f"  {_signed(pair.difference, metric):>8}  {pair.dataset}/{pair.image}  ({values})")
+            values = f"{measure.text(pair.a)} -> {measure.text(pair.b)}"
+            lines.append(f"  {measure.signed(pair.difference):>8}  {pair.dataset}/{pair.image}  ({values})")
     return [*lines, ""]
 
 

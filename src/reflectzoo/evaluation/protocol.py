@@ -13,12 +13,12 @@ from torch import Tensor
 from reflectzoo.core.batch import Batch
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.errors import UserError
-from reflectzoo.metrics import images
 from reflectzoo.metrics.images import ImageMetric, RegionMetric
+from reflectzoo.metrics.known import metric_classes
 
 LAYERS = ("transmission", "reflection")
-METRICS = ("psnr", "ssim", "lmse", "ncc", "si", "ssimr", "sir", "lpips")
-REGIONAL = ("ssimr", "sir")
+FORMERLY: Mapping[str, Any] = {"crop_border": 0}
+"""Attributes that the protocols of older results do not hold, and what they were."""
 
 _WORDS = {
     "per_channel": "PSNR per colour channel",
@@ -50,7 +50,10 @@ class Protocol:
         reflection_truth: what a predicted reflection is compared with: ``layer``, the reflection as it was shot, where
             it was; or ``residual``, mixture - transmission, clamped to [0, 1] (YTMT's Table 2).
         layers: which layers are scored.
-        metrics: which scores, of :data:`METRICS`. Those of regions need ``masks``, without which they are left out.
+        metrics: which scores, in the order of columns: keys of :func:`~reflectzoo.metrics.known.known_metrics`, or
+            ``module.Class`` of your own. Those of regions need ``masks``, without which they are left out.
+        crop_border: pixels cut off at every side of predictions and truths before anything is scored, as the NTIRE
+            challenges do.
 
     Raises:
         UserError: for a value that is none of these.
@@ -70,6 +73,7 @@ class Protocol:
     reflection_truth: Literal["layer", "residual"] = "layer"
     layers: Sequence[str] = LAYERS
     metrics: Sequence[str] = ("psnr", "ssim", "lmse", "ncc", "si", "ssimr", "sir")
+    crop_border: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -92,7 +96,11 @@ class Protocol:
         else:
             _check("protocol.overall", self.overall, ("images", "sets"))
         _check_some("protocol.layers", self.layers, LAYERS)
-        _check_some("protocol.metrics", self.metrics, METRICS)
+        if isinstance(self.crop_border, bool) or not isinstance(self.crop_border, int) or self.crop_border < 0:
+            raise UserError(f"protocol.crop_border must be a number of pixels from 0 on, got {self.crop_border!r}.")
+        _check_list("protocol.metrics", self.metrics, "known scores")
+        for name in self.metrics:
+            metric_classes(name)
         # Read now, so that a mistake is told before anything is scored.
         for name in ("", *self.resize_for):
             self.size_for(name)
@@ -130,30 +138,25 @@ class Protocol:
             masks: whether there are regions to be scored.
 
         Raises:
-            UserError: if LPIPS is asked for and cannot be had.
+            UserError: if one needs weights that cannot be had, or two have one key.
         """
-        return {key: self._score(key) for key in METRICS if key in self.metrics and (masks or key not in REGIONAL)}
+        scores: dict[str, ImageMetric] = {}
+        for name in dict.fromkeys(self.metrics):
+            classes = metric_classes(name)
+            wanted = getattr(self, classes[0].key, None)
+            chosen = next((each for each in classes if each.variant == wanted), classes[0])
+            if chosen.regional and not masks:
+                continue
+            if chosen.key in scores:
+                raise UserError(f"protocol.metrics names two scores '{chosen.key}': leave one out.")
+            scores[chosen.key] = chosen.for_protocol(self)
+            scores[chosen.key].prepare()
+        return scores
 
-    def _score(self, key: str) -> ImageMetric:
-        grey = self.si == "grey"
-        match key:
-            case "psnr":
-                return images.ChannelPSNR() if self.psnr == "per_channel" else images.PooledPSNR()
-            case "ssim":
-                return images.UniformSSIM() if self.ssim == "uniform7" else images.GaussianSSIM()
-            case "lmse":
-                return images.LMSE()
-            case "ncc":
-                return images.NCC()
-            case "si":
-                return images.SI(grey)
-            case "ssimr":
-                return images.SSIMr(grey)
-            case "sir":
-                return images.SIr(grey)
-        from reflectzoo.metrics.lpips import PerceptualDistance
-
-        return PerceptualDistance()
+    def cut(self, image: Tensor) -> Tensor:
+        """An image (..., H, W) without its border; at least a pixel remains."""
+        border = min(self.crop_border, (min(image.shape[-2:]) - 1) // 2)
+        return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
 
     def record(self) -> dict[str, Any]:
         """Plain values of every attribute, for a result file."""
@@ -180,23 +183,35 @@ class Protocol:
             f"{self.name}: {'; '.join(sizes)}; predictions {', '.join(treated) or 'as they come'}; "
             f"{_WORDS[self.psnr]}, {_WORDS[self.ssim]}; averages over {self.average}, overall over {weights}"
             + ("; reflections against mixture - transmission" if self.reflection_truth == "residual" else "")
+            + (f"; {self.crop_border} pixels of border cut off" if self.crop_border else "")
         )
 
 
-def score_image(score: ImageMetric, prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> float | None:
+def score_image(
+    score: ImageMetric,
+    prediction: Tensor,
+    truth: Tensor | None,
+    mixture: Tensor,
+    mask: Tensor | None = None,
+) -> float | None:
     """One score of one image.
 
     Args:
         score: which.
         prediction: (1, 3, H, W), as :meth:`Protocol.prepare` returns it.
-        truth: same shape.
+        truth: same shape; None where it is unknown.
+        mixture: same shape, the untouched input; what blind scores look at besides.
         mask: (1, H, W) bool; needed by scores of regions.
 
     Returns:
         None where the image has no such score.
     """
     with torch.no_grad(), torch.autocast(prediction.device.type, enabled=False):
-        if isinstance(score, RegionMetric):
+        if score.blind:
+            value = score.per_image(prediction, mixture)
+        elif truth is None:
+            return None
+        elif isinstance(score, RegionMetric):
             if mask is None:
                 return None
             value = score.per_region(prediction, truth, mask)
@@ -205,9 +220,13 @@ def score_image(score: ImageMetric, prediction: Tensor, truth: Tensor, mask: Ten
     return None if bool(value.isnan()) else float(value)
 
 
-def _check_some(key: str, values: Sequence[str], allowed: Sequence[str]) -> None:
+def _check_list(key: str, values: Sequence[str], of: str) -> None:
     if isinstance(values, str) or not values:
-        raise UserError(f"{key} must be a list of some of {', '.join(allowed)}, got {values!r}.")
+        raise UserError(f"{key} must be a list of some of {of}, got {values!r}.")
+
+
+def _check_some(key: str, values: Sequence[str], allowed: Sequence[str]) -> None:
+    _check_list(key, values, ", ".join(allowed))
     for value in values:
         _check(key, value, allowed)
 

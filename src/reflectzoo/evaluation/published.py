@@ -8,6 +8,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+_FILES = ("published_results.json", "published_later.json")
+"""Read from the papers' own tables, and collected later, at second hand."""
+_BY_PICTURE = (
+    ("Average(Real20+Objects+Postcard+Wild)", 474),
+    ("Average(Postcard+Object+Wild+Real20+Nature)", 494),
+    ("Average(Postcard+Object+Wild+Real20+Nature)", 540),
+    ("SIR2", 454),
+)
+"""Averages that follow from their columns if every picture counts alike (the tests compute them)."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -43,6 +53,25 @@ class Published:
         return f"{self.method} ({self.variant})" if self.variant else self.method
 
     @property
+    def is_average(self) -> bool:
+        """Whether it is a mean over several data sets."""
+        return self.dataset.startswith("Average") or self.dataset == "SIR2"
+
+    @property
+    def rule(self) -> str:
+        """Which pictures it was measured on, and how they are averaged.
+
+        Example:
+            >>> [p.rule for p in published_results() if p.method == "GFRRN"]
+            ['pictures not stated, average not stated']
+        """
+        pictures = f"{self.split_size} pictures" if self.split_size is not None else "pictures not stated"
+        if not self.is_average:
+            return pictures
+        alike = (self.dataset, self.split_size) in _BY_PICTURE
+        return f"{pictures}, {'each counts alike' if alike else 'average not stated'}"
+
+    @property
     def is_ablation(self) -> bool:
         """Whether it is a crippled variant that only its own paper compares with."""
         return self.variant.startswith("ablation")
@@ -57,8 +86,9 @@ def published_results() -> tuple[Published, ...]:
         >>> any(p.metric == "PSNR" and p.value == 23.26 for p in ytmt)
         True
     """
-    text = (files("reflectzoo.evaluation") / "published_results.json").read_text(encoding="utf-8")
-    return tuple(Published(**{**entry, "method": entry["method"].strip()}) for entry in json.loads(text))
+    texts = [(files("reflectzoo.evaluation") / name).read_text(encoding="utf-8") for name in _FILES]
+    entries = [entry for text in texts for entry in json.loads(text)]
+    return tuple(Published(**{**entry, "method": entry["method"].strip()}) for entry in entries)
 
 
 def published_for(datasets: Iterable[str], layer: str = "transmission", ablations: bool = False) -> list[Published]:
@@ -75,3 +105,8 @@ def published_for(datasets: Iterable[str], layer: str = "transmission", ablation
         for entry in published_results()
         if entry.dataset in wanted and entry.layer == layer and (ablations or not entry.is_ablation)
     ]
+
+
+def rules_of(facts: Iterable[Published]) -> str:
+    """Which pictures and which average some numbers are of; all of them where sources differ."""
+    return " or ".join(dict.fromkeys(fact.rule for fact in facts))

@@ -16,10 +16,10 @@ from typing import Any
 from reflectzoo.cli import answer
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
-from reflectzoo.evaluation.protocol import LAYERS
+from reflectzoo.evaluation.measures import measures_of
+from reflectzoo.evaluation.protocol import FORMERLY, LAYERS
 from reflectzoo.evaluation.report.text import escape, markdown_row
 from reflectzoo.evaluation.results import AVERAGE, read_results, write_whole
-from reflectzoo.evaluation.table import metric_title, number
 
 FORMAT = "reflectzoo-measured/1"
 FOLDER, PAGE = Path("docs/results"), Path("docs/ranking.md")
@@ -120,7 +120,8 @@ def make_page(found: Sequence[Mapping[str, Any]], folder: str = FOLDER.as_posix(
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for each in found:
-        same = [each["benchmark"], each["sets"], {k: v for k, v in each["protocol"].items() if k != "metrics"}]
+        protocol = {**FORMERLY, **{k: v for k, v in each["protocol"].items() if k != "metrics"}}
+        same = [each["benchmark"], each["sets"], protocol]
         groups.setdefault(json.dumps(same, sort_keys=True), []).append(each)
     lines = [_HEAD.format(folder=folder)]
     for key in sorted(groups):
@@ -203,28 +204,28 @@ def _group(group: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(group: Sequence[Mapping[str, Any]], layer: str, place: str, prefix: str) -> list[str]:
-    metrics = [
-        metric
-        for metric in group[0]["metrics"]
-        if any(each["averages"][place][layer].get(metric["key"]) is not None for each in group)
+    measures = [
+        measure
+        for measure in measures_of(group[0])
+        if any(each["averages"][place][layer].get(measure.key) is not None for each in group)
     ]
-    values = [[each["averages"][place][layer].get(metric["key"]) for metric in metrics] for each in group]
+    values = [[each["averages"][place][layer].get(measure.key) for measure in measures] for each in group]
     best = []
-    for column, metric in enumerate(metrics):
+    for column, measure in enumerate(measures):
         known = [row[column] for row in values if row[column] is not None]
-        best.append((max if metric["higher_is_better"] else min)(known) if len(known) > 1 else None)
-    sign = -1 if metrics[0]["higher_is_better"] else 1
+        best.append(measure.best(known) if len(known) > 1 else None)
+    sign = 1 if measures[0].higher_is_better is False else -1
     order = sorted(
         range(len(group)), key=lambda k: (values[k][0] is None, sign * (values[k][0] or 0.0), group[k]["title"])
     )
     lines = [f"### {escape(prefix + layer)}", ""]
-    lines.append(markdown_row(["", *(escape(metric_title(metric)) for metric in metrics), "weights", "measured"]))
-    lines.append(markdown_row(["---", *("---:" for _ in metrics), "---", "---"]))
+    lines.append(markdown_row(["", *(escape(measure.heading) for measure in measures), "weights", "measured"]))
+    lines.append(markdown_row(["---", *("---:" for _ in measures), "---", "---"]))
     for k in order:
         cells = []
-        for column, metric in enumerate(metrics):
+        for column, measure in enumerate(measures):
             value = values[k][column]
-            text = "·" if value is None else number(value, metric["key"])
+            text = "·" if value is None else measure.text(value)
             cells.append(f"**{text}**" if value is not None and value == best[column] else text)
         sha = group[k]["entry"].get("sha256")
         weights = f"`{sha[:8]}`" if sha else "none"

@@ -34,7 +34,8 @@ never NaN or infinite; null stands for a score that does not exist::
     sets            [{name, title, images, images_found, published: name in published_results.json or null,
                       published_images: pictures behind the published numbers or null, root}], in the order scored
     protocol        every attribute of evaluation.protocol.Protocol, and in_words: one line
-    metrics         [{key, title, unit, higher_is_better}], in the order of columns
+    metrics         [{key, title, unit, digits, higher_is_better: null where neither is, blind: needs no truth}], in
+                    the order of columns; results of older versions lack digits and blind
     entries         [{name, kind: "input" | "checkpoint" | "weights" | "predictions",
                       model, path, sha256, parameters, provenance: {...}      (networks)
                       folder, sha256, matched, missing: [{set, image, reason}], extra: [path]   (predictions)}]

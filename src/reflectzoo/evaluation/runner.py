@@ -80,6 +80,8 @@ def evaluate(
     folder = Path(folder)
     sets = benchmark.open(protocol)
     regions = Masks(masks, sets) if masks is not None else None
+    # Before any work: a score may need weights that cannot be had.
+    scores = protocol.scores(regions is not None)
     made: list[Entry] = [InputEntry()]
     made += [entry if isinstance(entry, Entry) else entry(sets, protocol) for entry in entries]
     name_apart(made)
@@ -113,7 +115,6 @@ def evaluate(
     if done:
         left = sum(map(len, remaining))
         say(f"{len(done)} scores of pictures are in '{folder}' already, {left} pictures are left")
-    scores = protocol.scores(regions is not None)
     scorer = Scorer(made, sets, protocol, scores, done, folder, regions, save_pictures)
     if any(remaining):
         _score(runner, scorer, BenchmarkData(sets, remaining, num_workers), folder)
@@ -141,10 +142,7 @@ def evaluate(
         },
         "sets": [{key: value for key, value in each.record().items() if key != "files"} for each in sets],
         "protocol": {**protocol.record(), "in_words": str(protocol)},
-        "metrics": [
-            {"key": key, "title": score.title, "unit": score.unit, "higher_is_better": score.higher_is_better}
-            for key, score in scores.items()
-        ],
+        "metrics": [score.describe() for score in scores.values()],
         "entries": [entry.record() for entry in made],
         "images": rows,
         "averages": averages(

@@ -185,25 +185,51 @@ class Scorer(pl.LightningModule):
         }
         for layer in LAYERS:
             found, truth = outputs.get(layer), truths.get(layer)
-            if found is None or truth is None:
+            if found is None or (truth is None and not self._blind(layer)):
                 continue
             prepared = self.protocol.prepare(cast(Tensor, found))
-            if prepared.shape != truth.shape:
+            wanted = batch["mixture"].shape if truth is None else truth.shape
+            if prepared.shape != wanted:
                 raise UserError(
                     f"{entry.name} returns {tuple(prepared.shape[-2:])} pixels for '{image}' of {dataset}, which has "
-                    f"{tuple(truth.shape[-2:])}."
+                    f"{tuple(wanted[-2:])}."
                 )
             if not bool(prepared.isfinite().all()):
                 raise TrainingError(
                     f"{entry.name} returns numbers that are not finite for '{image}' of {dataset}: its weights are "
                     "broken, or trainer.precision is too low."
                 )
-            scores = {name: score_image(cast(Any, score), prepared, truth, mask) for name, score in self.scores.items()}
-            row[layer] = scores  # type: ignore[literal-required]
-            row["errors"][layer] = channel_errors(prepared, truth)[0].tolist()
+            row[layer] = self._scored(layer, prepared, truth, batch["mixture"], mask)  # type: ignore[literal-required]
+            if truth is not None:
+                row["errors"][layer] = channel_errors(self.protocol.cut(prepared), self.protocol.cut(truth))[0].tolist()
         if self.save_pictures:
             row["pictures"] = self._save(entry, batch, dataset, outputs, truths)
         return row
+
+    def _blind(self, layer: str) -> bool:
+        """Whether a layer whose truth is unknown has a score all the same."""
+        return (
+            layer == "transmission"
+            and layer in self.protocol.layers
+            and any(cast(ImageMetric, score).blind for score in self.scores.values())
+        )
+
+    def _scored(
+        self, layer: str, prepared: Tensor, truth: Tensor | None, mixture: Tensor, mask: Tensor | None
+    ) -> dict[str, float | None]:
+        """Every score of a layer. Blind ones are of photographs, so a reflection has none."""
+        cut = self.protocol.cut
+        given = (
+            cut(prepared),
+            None if truth is None else cut(truth),
+            cut(self.protocol.prepare(mixture)),
+            None if mask is None else cut(mask),
+        )
+        return {
+            name: score_image(cast(ImageMetric, score), *given)
+            for name, score in self.scores.items()
+            if layer == "transmission" or not cast(ImageMetric, score).blind
+        }
 
     def _save(
         self, entry: Entry, batch: Batch, dataset: str, outputs: Outputs, truths: dict[str, Tensor | None]

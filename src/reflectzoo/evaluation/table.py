@@ -9,10 +9,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reflectzoo.evaluation.published import Published, published_for
+from reflectzoo.evaluation.measures import Measure, measures_of
+from reflectzoo.evaluation.published import Published, published_for, rules_of
 from reflectzoo.evaluation.results import AVERAGE
 
-_DIGITS = {"psnr": 2, "ssim": 3, "lmse": 4, "ncc": 3, "si": 3, "ssimr": 3, "sir": 3, "lpips": 3}
 _MAIN = ("psnr", "ssim")
 _NARROWEST = 100
 _NOTHING = "·"
@@ -63,6 +63,24 @@ def tables(results: Mapping[str, Any], published: bool = True) -> list[Renderabl
     return [*found, Text("\n".join(lines))]
 
 
+def rule(results: Mapping[str, Any], dataset: str, mean: Mapping[str, Any]) -> str:
+    """Which pictures a measured mean is of, and how they are averaged, in the words of published ones."""
+    pictures = f"{mean['images']} pictures"
+    if results["protocol"].get("average") == "pixels":
+        pictures += ", weighted by size"
+    if dataset != AVERAGE:
+        return pictures
+    overall = results["protocol"]["overall"]
+    how = {"images": "each counts alike", "sets": "each set counts alike"}
+    return f"{pictures}, {how.get(overall, 'sets weighted') if isinstance(overall, str) else 'sets weighted'}"
+
+
+def main_measures(results: Mapping[str, Any]) -> list[Measure]:
+    """The scores that papers print first, or else the first two."""
+    measures = measures_of(results)
+    return [each for each in measures if each.key in _MAIN] or measures[:2]
+
+
 def _rows(results: Mapping[str, Any], layer: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Entries that have the layer, with their means."""
     return [
@@ -74,56 +92,60 @@ def _one_set(results: Mapping[str, Any], layer: str, published: bool) -> Rendera
     (dataset,) = results["sets"]
     table = Table(title=f"{dataset['title']}, {layer}, {dataset['images']} pictures")
     table.add_column("")
-    keys = [metric["key"] for metric in results["metrics"]]
-    best = {key: _best(results, dataset["name"], layer, key) for key in keys}
-    for metric in results["metrics"]:
-        table.add_column(metric_title(metric), justify="right")
+    measures = measures_of(results)
+    best = {each.key: _best(results, dataset["name"], layer, each) for each in measures}
+    for each in measures:
+        table.add_column(each.heading, justify="right")
+    table.add_column("of")
     for entry, means in _rows(results, layer):
         mean = means[dataset["name"]]
         values = mean[layer] or {}
-        table.add_row(_label(entry, mean), *(_cell(values.get(key), key, best[key]) for key in keys))
+        cells = (_cell(values.get(each.key), each, best[each.key]) for each in measures)
+        table.add_row(_label(entry, mean), *cells, rule(results, dataset["name"], mean))
     facts = published_for([dataset["published"]], layer) if published and dataset["published"] else []
-    wanted = {metric["title"]: metric["key"] for metric in results["metrics"]}
+    wanted = {each.title: each for each in measures}
     grid = _grid([fact for fact in facts if fact.metric in wanted], lambda fact: fact.metric)
-    return _with_published(table, grid, [[title] for title in wanted], wanted, facts)
+    return _with_published(table, grid, [[title] for title in wanted], wanted, facts, list(wanted))
 
 
 def _many_sets(results: Mapping[str, Any], layer: str, published: bool) -> RenderableType:
-    keys = [metric["key"] for metric in results["metrics"] if metric["key"] in _MAIN]
-    titles = [metric["title"] for metric in results["metrics"] if metric["key"] in _MAIN]
+    measures = main_measures(results)
+    titles = [each.title for each in measures]
     table = Table(title=f"{' / '.join(titles)} of the {layer}")
     table.add_column("")
     columns = [(each["name"], f"{each['title']} ({each['images']})", each["published"]) for each in results["sets"]]
     columns.append((AVERAGE, "average", results["benchmark"]["average"]))
     for _, title, _ in columns:
         table.add_column(title, justify="right")
-    best = {(name, key): _best(results, name, layer, key) for name, _, _ in columns for key in keys}
+    table.add_column("average of")
+    best = {(name, each.key): _best(results, name, layer, each) for name, _, _ in columns for each in measures}
     for entry, means in _rows(results, layer):
         cells = []
         for name, _, _ in columns:
             values = means[name][layer] or {}
-            cells.append(_joined([_cell(values.get(key), key, best[name, key]) for key in keys]))
-        table.add_row(_label(entry, means[AVERAGE]), *cells)
+            cells.append(_joined([_cell(values.get(each.key), each, best[name, each.key]) for each in measures]))
+        table.add_row(_label(entry, means[AVERAGE]), *cells, rule(results, AVERAGE, means[AVERAGE]))
     known = {public: public for _, _, public in columns if public}
     facts = published_for(known, layer) if published else []
-    wanted = dict(zip(titles, keys, strict=True))
+    wanted = dict(zip(titles, measures, strict=True))
     facts = [fact for fact in facts if fact.metric in wanted]
     grid = _grid(facts, lambda fact: f"{fact.dataset}/{fact.metric}")
     places = [[f"{public}/{title}" for title in titles] for _, _, public in columns]
-    return _with_published(
-        table, grid, places, {f"{d}/{title}": key for d in known for title, key in wanted.items()}, facts
-    )
+    by_place = {f"{d}/{title}": each for d in known for title, each in wanted.items()}
+    return _with_published(table, grid, places, by_place, facts, places[-1])
 
 
 def _other_scores(results: Mapping[str, Any], layer: str) -> RenderableType:
     table = Table(title=f"All scores of the {layer}, {AVERAGE} of {len(results['sets'])} data sets")
     table.add_column("")
-    for metric in results["metrics"]:
-        table.add_column(metric_title(metric), justify="right")
-    best = {metric["key"]: _best(results, AVERAGE, layer, metric["key"]) for metric in results["metrics"]}
+    measures = measures_of(results)
+    best = {each.key: _best(results, AVERAGE, layer, each) for each in measures}
+    for each in measures:
+        table.add_column(each.heading, justify="right")
     for entry, means in _rows(results, layer):
         values = means[AVERAGE][layer] or {}
-        table.add_row(_label(entry, means[AVERAGE]), *(_cell(values.get(key), key, best[key]) for key in best))
+        cells = (_cell(values.get(each.key), each, best[each.key]) for each in measures)
+        table.add_row(_label(entry, means[AVERAGE]), *cells)
     return table
 
 
@@ -131,10 +153,11 @@ def _with_published(
     table: Table,
     grid: Mapping[str, Mapping[str, list[Published]]],
     places: Sequence[Sequence[str]],
-    keys: Mapping[str, str],
+    measures: Mapping[str, Measure],
     facts: Sequence[Published],
+    ruled: Sequence[str],
 ) -> RenderableType:
-    """Add a row for each published method, and name the sources below."""
+    """Add a row for each published method, and name the sources below; ``ruled`` are the places of the last column."""
     rows = {
         method: cells for method, cells in grid.items() if any(place in cells for group in places for place in group)
     }
@@ -151,9 +174,10 @@ def _with_published(
         table.add_row(
             Text(f"{method} [{marks}]", style="dim"),
             *(
-                Text(_group([_range(cells.get(place, []), keys.get(place, "")) for place in group]), style="dim")
+                Text(_group([_range(cells.get(place, []), measures.get(place)) for place in group]), style="dim")
                 for group in places
             ),
+            Text(rules_of(fact for place in ruled for fact in cells.get(place, ())), style="dim"),
         )
     lines = [f"[{mark}] {source}" for source, mark in sources.items()]
     return Group(table, Text("As published, by the papers' own protocols:\n" + "\n".join(lines), style="dim"))
@@ -170,45 +194,35 @@ def _grid(facts: Sequence[Published], place: Any) -> dict[str, dict[str, list[Pu
     return grid
 
 
-def _range(facts: Sequence[Published], key: str) -> str:
+def _range(facts: Sequence[Published], measure: Measure | None) -> str:
     """One value, or the least and the largest where sources disagree."""
-    shown = list(dict.fromkeys(number(value, key) for value in sorted(fact.value for fact in facts)))
+    if measure is None:
+        return _NOTHING
+    shown = list(dict.fromkeys(measure.text(value) for value in sorted(fact.value for fact in facts)))
     return "–".join(dict.fromkeys((shown[0], shown[-1]))) if shown else _NOTHING
 
 
-def _best(results: Mapping[str, Any], dataset: str, layer: str, key: str) -> float | None:
+def _best(results: Mapping[str, Any], dataset: str, layer: str, measure: Measure) -> float | None:
     """The best value among entries that were scored on every picture."""
-    higher = next(metric["higher_is_better"] for metric in results["metrics"] if metric["key"] == key)
     values = [
-        means[dataset][layer][key]
+        means[dataset][layer][measure.key]
         for means in results["averages"].values()
-        if means[dataset][layer] and means[dataset]["missing"] == 0 and means[dataset][layer][key] is not None
+        if means[dataset][layer] and means[dataset]["missing"] == 0 and means[dataset][layer][measure.key] is not None
     ]
-    return (max if higher else min)(values) if len(values) > 1 else None
+    return measure.best(values) if len(values) > 1 else None
 
 
-def _cell(value: float | None, key: str, best: float | None) -> Text:
-    return Text(
-        _NOTHING if value is None else number(value, key), style="bold" if value is not None and value == best else ""
-    )
+def _cell(value: float | None, measure: Measure, best: float | None) -> Text:
+    if value is None:
+        return Text(_NOTHING)
+    return Text(measure.text(value), style="bold" if value == best else "")
 
 
 def _joined(cells: Sequence[Text]) -> Text:
     return Text(" / ").join(cells)
 
 
-def number(value: float, key: str) -> str:
-    """A score with as many digits as papers print."""
-    return f"{value:.{_DIGITS.get(key, 3)}f}"
-
-
 def _label(entry: str, mean: Mapping[str, Any]) -> Text:
     if not mean["missing"]:
         return Text(entry)
     return Text(f"{entry} ! {mean['images']} of {mean['images'] + mean['missing']}", style="red")
-
-
-def metric_title(metric: Mapping[str, Any]) -> str:
-    """Name, unit and which way is better, of one of ``metrics`` of a result."""
-    unit = f" {metric['unit']}" if metric["unit"] else ""
-    return f"{metric['title']}{unit} {'↑' if metric['higher_is_better'] else '↓'}"

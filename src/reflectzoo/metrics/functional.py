@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from kornia.metrics import ssim as gaussian_ssim_map
 from torch import Tensor
-from torch.nn import functional as F
 
 from reflectzoo.ops.checks import check_same_shape
 from reflectzoo.ops.colour import luminance
-from reflectzoo.ops.ssim import ssim_map, structure_map
+from reflectzoo.ops.ssim import ssim_map, structure_map, window
+from reflectzoo.ops.windows import windowed
 
 PSNR_CAP = 100.0
 """dB that equal images score. Infinity would swallow every average; CoRRN's released program returns 100 too."""
@@ -26,8 +25,6 @@ _GAUSSIAN = 11
 _LMSE_WINDOW, _LMSE_STEP = 20, 10
 # The program compares sums over images of 0..255.
 _LMSE_DARK = 1e-5 / 255**2
-_LMSE_BAND = 2**22
-"""Window elements unfolded at a time, which bounds the memory at 32 MiB a copy."""
 
 
 def channel_errors(preds: Tensor, target: Tensor) -> Tensor:
@@ -39,7 +36,7 @@ def channel_errors(preds: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    p, t = _double(preds, target)
+    p, t = as_double(preds, target)
     return (p - t).square().mean(dim=(2, 3))
 
 
@@ -97,22 +94,11 @@ def uniform_ssim(preds: Tensor, target: Tensor) -> Tensor:
         >>> uniform_ssim(image, image)
         tensor([1.], dtype=torch.float64)
     """
-    p, t = _double(preds, target)
+    p, t = as_double(preds, target)
     if min(p.shape[-2:]) < _UNIFORM:
-        return _nowhere(p)
-
-    def mean(images: Tensor) -> Tensor:
-        return F.avg_pool2d(images, _UNIFORM, stride=1)
-
-    sample = _UNIFORM**2 / (_UNIFORM**2 - 1)
-    mean_p, mean_t = mean(p), mean(t)
-    variance_p = sample * (mean(p * p) - mean_p * mean_p)
-    variance_t = sample * (mean(t * t) - mean_t * mean_t)
-    covariance = sample * (mean(p * t) - mean_p * mean_t)
-    c1, c2 = _K1**2, _K2**2
-    above = (2 * mean_p * mean_t + c1) * (2 * covariance + c2)
-    below = (mean_p.square() + mean_t.square() + c1) * (variance_p + variance_t + c2)
-    return (above / below).mean(dim=(1, 2, 3))
+        return nowhere(p)
+    luminance_part, structure_part = ssim_parts(p, t, p.new_full((_UNIFORM,), 1 / _UNIFORM), sample=True)
+    return (luminance_part * structure_part).mean(dim=(1, 2, 3))
 
 
 def gaussian_ssim(preds: Tensor, target: Tensor) -> Tensor:
@@ -126,12 +112,35 @@ def gaussian_ssim(preds: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    p, t = _double(preds, target)
+    p, t = as_double(preds, target)
     if min(p.shape[-2:]) < _GAUSSIAN:
-        return _nowhere(p)
-    # Kornia's guard against a division by zero, which C1 * C2 prevents anyway, would cost flat images 1e-5.
-    values: Tensor = gaussian_ssim_map(p, t, _GAUSSIAN, max_val=1.0, eps=0.0, padding="valid")
-    return values.mean(dim=(1, 2, 3))
+        return nowhere(p)
+    luminance_part, structure_part = ssim_parts(p, t, window(p.dtype, p.device))
+    return (luminance_part * structure_part).mean(dim=(1, 2, 3))
+
+
+def ssim_parts(p: Tensor, t: Tensor, taps: Tensor, sample: bool = False) -> tuple[Tensor, Tensor]:
+    """The two parts of SSIM, luminance and contrast with structure, wherever the window lies wholly inside the images.
+
+    Wang et al., TIP 2004, Eq. (6) and (12), with K1 = 0.01 and K2 = 0.03.
+
+    Args:
+        p: (B, C, H, W) in [0, 1], double precision.
+        t: same shape.
+        taps: one axis of the window, (K,), adding up to 1.
+        sample: divide sums of squares by one less than the window's pixels, as for a uniform window.
+
+    Returns:
+        Two maps, (B, C, H - K + 1, W - K + 1).
+    """
+    # The two variances are needed as a sum only.
+    mean_p, mean_t, squares, product = windowed(torch.stack((p, t, p * p + t * t, p * t)), taps).unbind()
+    power, common = mean_p.square() + mean_t.square(), mean_p * mean_t
+    pixels = len(taps) ** 2
+    correction = pixels / (pixels - 1) if sample else 1.0
+    c1, c2 = _K1**2, _K2**2
+    structure_part = (2 * correction * (product - common) + c2) / (correction * (squares - power) + c2)
+    return (2 * common + c1) / (power + c1), structure_part
 
 
 def lmse(preds: Tensor, target: Tensor) -> Tensor:
@@ -152,22 +161,19 @@ def lmse(preds: Tensor, target: Tensor) -> Tensor:
         >>> lmse(0.5 * image, image).item() < 1e-12
         True
     """
-    p, t = _double(preds, target)
+    p, t = as_double(preds, target)
     if min(p.shape[-2:]) < _LMSE_WINDOW:
-        return _nowhere(p)
-    images, channels, height, width = p.shape
-    error, total = p.new_zeros(images), p.new_zeros(images)
-    # Windows of a few rows at a time: unfolding a whole photograph would take four times its memory and more.
-    per_row = images * channels * (width // _LMSE_STEP) * _LMSE_WINDOW**2
-    rows = max(1, _LMSE_BAND // per_row) * _LMSE_STEP
-    for top in range(0, height - _LMSE_WINDOW + 1, rows):
-        band = slice(top, min(top + rows + _LMSE_WINDOW - _LMSE_STEP, height))
-        wp, wt = _windows(p[:, :, band]), _windows(t[:, :, band])
-        power, product, truth = (wp * wp).sum(-2), (wp * wt).sum(-2), (wt * wt).sum(-2)
-        factor = torch.where(power > _LMSE_DARK, product / power.clamp(min=_LMSE_DARK), 0.0)
-        # Not through the expanded square, which would lose half the digits where the error is small.
-        error += (wt - factor.unsqueeze(-2) * wp).square().sum(dim=(1, 2, 3))
-        total += truth.sum(dim=(1, 2))
+        return nowhere(p)
+    error, total = p.new_zeros(len(p)), p.new_zeros(len(p))
+    # Windows that begin at the same multiples of the step do not overlap: four such sets are every window.
+    for top in range(0, _LMSE_WINDOW, _LMSE_STEP):
+        for left in range(0, _LMSE_WINDOW, _LMSE_STEP):
+            wp, wt = (_tiles(image[:, :, top:, left:]) for image in (p, t))
+            power, product, truth = (each.sum(dim=(3, 5), keepdim=True) for each in (wp * wp, wp * wt, wt * wt))
+            factor = torch.where(power > _LMSE_DARK, product / power.clamp(min=_LMSE_DARK), 0.0)
+            # Not through the expanded square, which would lose half the digits where the error is small.
+            error += (wt - factor * wp).square().flatten(1).sum(dim=1)
+            total += truth.flatten(1).sum(dim=1)
     return torch.where(total > 0, error / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
 
 
@@ -182,7 +188,7 @@ def ncc(preds: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ.
     """
-    p, t = (image.flatten(1) for image in _double(preds, target))
+    p, t = (image.flatten(1) for image in as_double(preds, target))
     # A stored value of k/255 may have passed through float32.
     equal = (p - t).abs().amax(dim=1) < 1e-6
     p, t = p - p.mean(dim=1, keepdim=True), t - t.mean(dim=1, keepdim=True)
@@ -240,7 +246,7 @@ def regional_si(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = False)
 
 
 def _quality(quality: Callable[[Tensor, Tensor], Tensor], preds: Tensor, target: Tensor, grey: bool) -> Tensor:
-    p, t = _double(preds, target)
+    p, t = as_double(preds, target)
     return (quality(luminance(p), luminance(t)) if grey else quality(p, t)).mean(dim=1)
 
 
@@ -252,18 +258,25 @@ def _within(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weights).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
 
 
-def _windows(images: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C, 400, windows)."""
-    columns = F.unfold(images, _LMSE_WINDOW, stride=_LMSE_STEP)
-    return columns.view(len(images), images.shape[1], _LMSE_WINDOW**2, -1)
+def _tiles(images: Tensor) -> Tensor:
+    """(B, C, H, W) to windows side by side, (B, C, rows, 20, columns, 20); what is left over is cut off."""
+    rows, columns = (side // _LMSE_WINDOW for side in images.shape[-2:])
+    whole = images[:, :, : rows * _LMSE_WINDOW, : columns * _LMSE_WINDOW]
+    return whole.unflatten(3, (columns, _LMSE_WINDOW)).unflatten(2, (rows, _LMSE_WINDOW))
 
 
-def _double(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def as_double(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Two batches of images in double precision.
+
+    Raises:
+        ValueError: if the shapes differ, or are not (B, C, H, W).
+    """
     check_same_shape(preds=preds, target=target)
     if preds.ndim != 4:
         raise ValueError(f"images must be (B, C, H, W), got {tuple(preds.shape)}")
     return preds.double(), target.double()
 
 
-def _nowhere(images: Tensor) -> Tensor:
-    return images.new_full((len(images),), float("nan"))
+def nowhere(images: Tensor) -> Tensor:
+    """The score of images that have none: (B,) NaN, double precision."""
+    return images.new_full((len(images),), float("nan"), dtype=torch.float64)

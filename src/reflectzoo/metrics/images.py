@@ -1,5 +1,9 @@
 """The field's scores as torchmetrics: one value for each image, then the mean over images.
 
+A score is one class: it says its key, by which ``protocol.metrics`` names it, its title, unit, digits and direction. A
+protocol that lists the key, or the path of a class of your own (``my_package.scores.Sharpness``), uses it; tables,
+reports and comparisons take the rest from the class.
+
 >>> metric = ChannelPSNR()
 >>> truth = torch.zeros(2, 3, 32, 32)
 >>> metric.update(truth + 0.1, truth)
@@ -10,7 +14,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,17 +22,37 @@ from torchmetrics import Metric
 
 from reflectzoo.metrics import functional
 
+if TYPE_CHECKING:
+    from reflectzoo.evaluation.protocol import Protocol
+
 
 class ImageMetric(Metric):
     """Mean over images of a score that each image has by itself, summed up in double precision.
 
     Images for which a score is not defined (see :mod:`reflectzoo.metrics.functional`) do not count. Subclasses
     implement :meth:`per_image`.
+
+    Attributes:
+        key: the score's name in ``protocol.metrics``, in result files and on command lines; classes without one cannot
+            be asked for.
+        variant: where several classes share a key: the value of the protocol's attribute of that name that means this
+            one, e.g. ``pooled`` of ``protocol.psnr``.
+        title: for people.
+        unit: likewise.
+        digits: printed after the point.
+        higher_is_better: None where neither is.
+        regional: whether it scores a marked region, for which ``masks`` are needed.
+        blind: whether it needs no truth, but looks at the prediction and at the untouched input.
     """
 
     full_state_update = False
-    title = ""
-    unit = ""
+    key: ClassVar[str] = ""
+    variant: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    unit: ClassVar[str] = ""
+    digits: ClassVar[int] = 3
+    regional: ClassVar[bool] = False
+    blind: ClassVar[bool] = False
 
     total: Tensor
     count: Tensor
@@ -37,6 +61,30 @@ class ImageMetric(Metric):
         super().__init__(**kwargs)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @classmethod
+    def for_protocol(cls, protocol: Protocol) -> ImageMetric:
+        """The score as a protocol wants it."""
+        return cls()
+
+    @classmethod
+    def describe(cls) -> dict[str, Any]:
+        """What a result file says about the score."""
+        return {
+            "key": cls.key,
+            "title": cls.title,
+            "unit": cls.unit,
+            "digits": cls.digits,
+            "higher_is_better": cls.higher_is_better,
+            "blind": cls.blind,
+        }
+
+    def prepare(self) -> None:
+        """Get what the score needs, such as weights, before anything is scored.
+
+        Raises:
+            UserError: if it cannot be had.
+        """
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
         """(B,) scores of images (B, 3, H, W) in [0, 1]; NaN for an image that has none."""
@@ -60,10 +108,19 @@ class ImageMetric(Metric):
         return self.total / self.count
 
 
+class BlindMetric(ImageMetric):
+    """A score that needs no truth: ``per_image`` is given the prediction and the untouched input."""
+
+    blind = True
+
+
 class ChannelPSNR(ImageMetric):
     """PSNR per colour channel, averaged over channels, then over images; see :func:`functional.channel_psnr`."""
 
     higher_is_better = True
+    key = "psnr"
+    variant = "per_channel"
+    digits = 2
     title, unit = "PSNR", "dB"
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -75,6 +132,9 @@ class PooledPSNR(ImageMetric):
     """PSNR of all channels of an image together, averaged over images; see :func:`functional.pooled_psnr`."""
 
     higher_is_better = True
+    key = "psnr"
+    variant = "pooled"
+    digits = 2
     title, unit = "PSNR", "dB"
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -86,6 +146,8 @@ class UniformSSIM(ImageMetric):
     """SSIM under scikit-image's uniform 7x7 window; see :func:`functional.uniform_ssim`."""
 
     higher_is_better = True
+    key = "ssim"
+    variant = "uniform7"
     title = "SSIM"
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -97,6 +159,8 @@ class GaussianSSIM(ImageMetric):
     """SSIM under a Gaussian 11x11 window; see :func:`functional.gaussian_ssim`."""
 
     higher_is_better = True
+    key = "ssim"
+    variant = "gaussian11"
     title = "SSIM"
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -108,6 +172,8 @@ class LMSE(ImageMetric):
     """Local mean squared error, lower is better; see :func:`functional.lmse`."""
 
     higher_is_better = False
+    key = "lmse"
+    digits = 4
     title = "LMSE"
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -119,6 +185,7 @@ class NCC(ImageMetric):
     """Normalised cross-correlation; see :func:`functional.ncc`."""
 
     higher_is_better = True
+    key = "ncc"
     title = "NCC"
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -135,11 +202,17 @@ class SI(ImageMetric):
     """
 
     higher_is_better = True
+    key = "si"
     title = "SI"
 
     def __init__(self, grey: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.grey = grey
+
+    @classmethod
+    def for_protocol(cls, protocol: Protocol) -> ImageMetric:
+        """Of grey values or of colours."""
+        return cls(protocol.si == "grey")
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
         """(B,), at most 1."""
@@ -155,10 +228,16 @@ class RegionMetric(ImageMetric):
     """
 
     higher_is_better = True
+    regional = True
 
     def __init__(self, grey: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.grey = grey
+
+    @classmethod
+    def for_protocol(cls, protocol: Protocol) -> ImageMetric:
+        """Of grey values or of colours."""
+        return cls(protocol.si == "grey")
 
     def per_region(self, preds: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """(B,) scores of images (B, 3, H, W) in [0, 1] where ``mask`` (B, H, W) is not 0; NaN for an empty region."""
@@ -176,6 +255,7 @@ class RegionMetric(ImageMetric):
 class SSIMr(RegionMetric):
     """SSIM of a region; see :func:`functional.regional_ssim`."""
 
+    key = "ssimr"
     title = "SSIMr"
 
     def per_region(self, preds: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -186,6 +266,7 @@ class SSIMr(RegionMetric):
 class SIr(RegionMetric):
     """SI of a region; see :func:`functional.regional_si`."""
 
+    key = "sir"
     title = "SIr"
 
     def per_region(self, preds: Tensor, target: Tensor, mask: Tensor) -> Tensor:

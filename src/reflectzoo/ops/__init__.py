@@ -1,0 +1,1 @@
+"""Mathematics that losses and metrics share."""

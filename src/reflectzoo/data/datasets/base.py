@@ -29,8 +29,8 @@ class Notice(NamedTuple):
     """Something about one file that the user should hear about once, from the main process.
 
     Attributes:
-        kind: ``unreadable``, ``small``, ``missing`` (a partner), ``mismatch`` (of a pair's sizes), ``tiny`` or
-            ``folder`` (that cannot be opened).
+        kind: ``unreadable``, ``small``, ``missing`` (a partner), ``mismatch`` (of a pair's sizes), ``tiny``,
+                ``folder`` (that cannot be opened) or ``count`` (another number of pairs than is published).
         path: the file.
         sentence: what to say.
     """

@@ -320,18 +320,28 @@ def pair_folders(
     return pairs, notices
 
 
-def hold_out(pairs: Sequence[PairFiles], share: float) -> tuple[list[PairFiles], list[PairFiles]]:
+def hold_out(
+    pairs: Sequence[PairFiles], share: float, scene: Callable[[str], str] = str
+) -> tuple[list[PairFiles], list[PairFiles]]:
     """Training and validation pairs, chosen by a hash of their names: neither seed nor place changes the choice.
 
     Args:
         pairs: at least two, if anything is to be held out.
         share: of the pairs for validation; if not 0 at least one, and never all.
+        scene: of a pair's name; pairs of one scene are held out together, so that the share is met as nearly as whole
+            scenes allow. With a single scene nothing is held out.
     """
     if share <= 0 or len(pairs) < 2:
         return list(pairs), []
     count = min(len(pairs) - 1, max(1, round(share * len(pairs))))
-    order = sorted(pairs, key=lambda pair: (name_seed(pair.name), pair.name))
-    kept = {pair.name for pair in order[:count]}
+    scenes: dict[str, list[str]] = {}
+    for pair in pairs:
+        scenes.setdefault(scene(pair.name), []).append(pair.name)
+    kept: set[str] = set()
+    for name in sorted(scenes, key=lambda name: (name_seed(name), name))[: len(scenes) - 1]:
+        if len(kept) >= count:
+            break
+        kept.update(scenes[name])
     return [pair for pair in pairs if pair.name not in kept], [pair for pair in pairs if pair.name in kept]
 
 

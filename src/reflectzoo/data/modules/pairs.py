@@ -36,11 +36,13 @@ class Found(NamedTuple):
         train: to be trained on, of which some may be held out for validation.
         test: by the name of the test set.
         notices: what was left out, and why.
+        val: for validation, where the data set has pairs of its own for that; then none of ``train`` are held out.
     """
 
     train: list[PairFiles]
     test: dict[str, list[PairFiles]]
     notices: list[Notice]
+    val: Sequence[PairFiles] = ()
 
 
 class RealPairs(ReflectionDataModule):
@@ -113,14 +115,15 @@ class RealPairs(ReflectionDataModule):
             found = self.find()
             for notice in found.notices:
                 self.notice(notice)
-            tested = {os.path.realpath(pair.mixture) for pairs in found.test.values() for pair in pairs}
+            held = [*found.val, *(pair for pairs in found.test.values() for pair in pairs)]
+            tested = {os.path.realpath(pair.mixture) for pair in held}
             train = [pair for pair in found.train if os.path.realpath(pair.mixture) not in tested]
             self._found = found._replace(train=train)
         return self._found
 
     def train_set(self) -> PairCrops:
         """Random crops of the training pairs."""
-        pairs = self._usable(hold_out(self.found.train, self.val_share)[0], decode=False)
+        pairs = self._usable(self._split()[0], decode=False)
         if not pairs:
             raise UserError(
                 f"data={self.source.choice} has no pair to train on in '{self.root}': {self.source.expected}."
@@ -138,7 +141,7 @@ class RealPairs(ReflectionDataModule):
 
     def eval_sets(self) -> Mapping[str, PairImages]:
         """Whole pictures of the pairs held out."""
-        held_out = hold_out(self.found.train, self.val_share)[1]
+        held_out = self._split()[1]
         if not held_out:
             _log.warning(
                 "data=%s holds no pair out for validation (data.val_share=%g): checkpoints are chosen on the test.",
@@ -164,6 +167,16 @@ class RealPairs(ReflectionDataModule):
             UserError: if none can be used.
         """
         return self._whole(name, [*self.found.train, *(pair for pairs in self.found.test.values() for pair in pairs)])
+
+    def scene(self, name: str) -> str:
+        """What a pair shows, by its name: pairs of one scene are held out together. Here each is one of its own."""
+        return name
+
+    def _split(self) -> tuple[list[PairFiles], list[PairFiles]]:
+        """Pairs to train on, and pairs for validation."""
+        if self.found.val:
+            return self.found.train, list(self.found.val)
+        return hold_out(self.found.train, self.val_share, self.scene)
 
     def _whole(self, name: str, pairs: Sequence[PairFiles]) -> PairImages:
         good = self._usable(pairs, decode=True)

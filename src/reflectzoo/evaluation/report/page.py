@@ -11,14 +11,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from reflectzoo.drawing.error_map import ERROR_SCALE
+from reflectzoo.evaluation.measures import measures_of
 from reflectzoo.evaluation.protocol import LAYERS
 from reflectzoo.evaluation.report.pictures import Case
 from reflectzoo.evaluation.report.plots import distribution
 from reflectzoo.evaluation.report.tables import Tables
 from reflectzoo.evaluation.report.text import warnings_of
-from reflectzoo.evaluation.table import metric_title, number
-
-_PLOTTED = ("psnr", "ssim")
+from reflectzoo.evaluation.table import main_measures
 
 
 def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], remark: str = "") -> str:
@@ -35,7 +34,6 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], r
     """
     # Autoescape is what makes an image called <script> harmless; only what plots.py made is trusted, and it escapes.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
     template = environment.from_string(
         (files("reflectzoo.evaluation.report") / "template.html").read_text(encoding="utf-8"),
     )
@@ -49,6 +47,8 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], r
         warnings=warnings_of(results),
         plots=_plots(results),
         columns=_image_columns(results),
+        measures={measure.key: measure for measure in measures_of(results)},
+        main=main_measures(results)[:2],
         several_sets=len(results["sets"]) > 1,
         configuration=json.dumps(results["configuration"], indent=2, ensure_ascii=False),
         protocol={
@@ -79,24 +79,22 @@ def _plots(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One plot for each main score of the transmission on each set."""
     plots = []
     for dataset in results["sets"]:
-        for metric in results["metrics"]:
-            if metric["key"] not in _PLOTTED:
-                continue
+        for measure in main_measures(results):
             values: dict[str, list[float]] = {entry["name"]: [] for entry in results["entries"]}
             for row in results["images"]:
-                value = (row["transmission"] or {}).get(metric["key"])
+                value = (row["transmission"] or {}).get(measure.key)
                 if row["set"] == dataset["name"] and value is not None:
                     values[row["entry"]].append(value)
             if any(values.values()):
-                plots.append({"set": dataset["title"], "svg": Markup(distribution(values, metric_title(metric)))})
+                plots.append({"set": dataset["title"], "svg": Markup(distribution(values, measure.heading))})
     return plots
 
 
 def _image_columns(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Layer, key and title of the scores that any picture has."""
     return [
-        (layer, metric["key"], f"{metric_title(metric)}{' of R' if layer == 'reflection' else ''}")
+        (layer, measure.key, f"{measure.heading}{' of R' if layer == 'reflection' else ''}")
         for layer in LAYERS
-        for metric in results["metrics"]
-        if any((row[layer] or {}).get(metric["key"]) is not None for row in results["images"])
+        for measure in measures_of(results)
+        if any((row[layer] or {}).get(measure.key) is not None for row in results["images"])
     ]

@@ -17,6 +17,7 @@ from reflectzoo.data.images import UnreadableImage, read_rgb
 from reflectzoo.drawing.error_map import error_map
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
+from reflectzoo.evaluation.measures import Measure, measures_of
 
 EACH = 10
 """Worst and best pictures of each entry on each set."""
@@ -34,7 +35,7 @@ class Case:
         row: of the results.
         place: 1 for the worst or the best, 2 for the next ...
         side: ``worst`` or ``best``.
-        metric: by which it was chosen.
+        measure: by which it was chosen.
         before: the same score of the untouched input; None if there is none.
         uris: ``input``, ``ours``, ``truth``, ``error`` -> data URI; empty without stored pictures.
     """
@@ -42,9 +43,14 @@ class Case:
     row: Mapping[str, Any]
     place: int
     side: str
-    metric: str
+    measure: Measure
     before: float | None
     uris: Mapping[str, str]
+
+    @property
+    def value(self) -> float:
+        """Its score."""
+        return float(self.row["transmission"][self.measure.key])
 
 
 def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
@@ -57,16 +63,15 @@ def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
     Returns:
         In the order of entries, sets, worst first, then best first.
     """
-    metric = next((each["key"] for each in results["metrics"]), None)
-    if metric is None:
+    measure = next(iter(measures_of(results)), None)
+    if measure is None:
         return []
-    higher = results["metrics"][0]["higher_is_better"]
     names = [entry["name"] for entry in results["entries"]]
     names = [name for name in names if name != INPUT] or names
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     before: dict[tuple[str, str], float | None] = {}
     for row in results["images"]:
-        value = (row["transmission"] or {}).get(metric)
+        value = (row["transmission"] or {}).get(measure.key)
         if row["entry"] == INPUT:
             before[row["set"], row["image"]] = value
         if value is not None:
@@ -75,12 +80,16 @@ def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
     for name in names:
         for dataset in results["sets"]:
             rows = found.get((name, dataset["name"]), [])
-            rows = sorted(rows, key=lambda row: row["transmission"][metric], reverse=not higher)
+            rows = sorted(
+                rows,
+                key=lambda row: row["transmission"][measure.key],
+                reverse=measure.higher_is_better is False,
+            )
             worst = rows[: min(each, (len(rows) + 1) // 2)]
             best = rows[::-1][: min(each, len(rows) // 2)]
             for side, chosen in (("worst", worst), ("best", best)):
                 for place, row in enumerate(chosen, start=1):
-                    cases.append(Case(row, place, side, metric, before.get((row["set"], row["image"])), {}))
+                    cases.append(Case(row, place, side, measure, before.get((row["set"], row["image"])), {}))
     return cases
 
 
@@ -143,7 +152,7 @@ def _draw(
         used += sum(map(len, uris.values()))
         if used > budget:
             return None
-        drawn.append(Case(case.row, case.place, case.side, case.metric, case.before, uris))
+        drawn.append(Case(case.row, case.place, case.side, case.measure, case.before, uris))
     return drawn
 
 

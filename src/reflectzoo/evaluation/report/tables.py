@@ -6,29 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reflectzoo.evaluation.measures import Measure, measures_of
 from reflectzoo.evaluation.protocol import LAYERS
-from reflectzoo.evaluation.published import Published, published_for
+from reflectzoo.evaluation.published import Published, published_for, rules_of
 from reflectzoo.evaluation.results import AVERAGE
-from reflectzoo.evaluation.table import metric_title, number
+from reflectzoo.evaluation.table import rule
 
 NOTHING = "·"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One score.
-
-    Attributes:
-        key: e.g. ``psnr``.
-        title: with unit and arrow.
-        plain: its name alone, as published tables have it.
-        higher_is_better: which way.
-    """
-
-    key: str
-    title: str
-    plain: str
-    higher_is_better: bool
 
 
 @dataclass
@@ -66,6 +50,7 @@ class Line:
         images: pictures that a measured line is the mean of.
         missing: pictures it lacks.
         sources: numbers of the sources of a published line.
+        pictures: which ones it is the mean of, and how they are averaged, in words.
         unconfirmed: whether a published value was not read in its source itself.
     """
 
@@ -75,6 +60,7 @@ class Line:
     images: int | None = None
     missing: int = 0
     sources: list[int] = field(default_factory=list)
+    pictures: str = ""
     unconfirmed: bool = False
 
 
@@ -97,15 +83,15 @@ class Table:
     title: str
     images: int
     published_images: int | None
-    columns: list[Column]
+    columns: list[Measure]
     lines: list[Line]
 
     @property
     def conflicts(self) -> list[str]:
         """A sentence for each published cell whose sources disagree; [n] is the number of a source."""
         return [
-            f"{line.name}, {column.plain}: "
-            + ", ".join(f"{number(value, column.key)} [{source + 1}]" for value, source, _ in cell.said)
+            f"{line.name}, {column.title}: "
+            + ", ".join(f"{column.text(value)} [{source + 1}]" for value, source, _ in cell.said)
             for line in self.lines
             for column, cell in zip(self.columns, line.cells, strict=True)
             if cell.disagrees
@@ -151,17 +137,13 @@ def make_tables(results: Mapping[str, Any], published: bool = True) -> Tables:
     return Tables(tables, list(sources))
 
 
-def _columns(results: Mapping[str, Any], layer: str, dataset: str) -> list[Column]:
+def _columns(results: Mapping[str, Any], layer: str, dataset: str) -> list[Measure]:
     """Scores that any entry has there."""
     means = [of_sets[dataset][layer] for of_sets in results["averages"].values() if of_sets[dataset][layer]]
-    return [
-        Column(metric["key"], metric_title(metric), metric["title"], metric["higher_is_better"])
-        for metric in results["metrics"]
-        if any(mean.get(metric["key"]) is not None for mean in means)
-    ]
+    return [each for each in measures_of(results) if any(mean.get(each.key) is not None for mean in means)]
 
 
-def _measured(results: Mapping[str, Any], layer: str, dataset: str, columns: Sequence[Column]) -> list[Line]:
+def _measured(results: Mapping[str, Any], layer: str, dataset: str, columns: Sequence[Measure]) -> list[Line]:
     lines = []
     for entry, of_sets in results["averages"].items():
         mean = of_sets[dataset]
@@ -169,16 +151,17 @@ def _measured(results: Mapping[str, Any], layer: str, dataset: str, columns: Seq
             continue
         values = [mean[layer].get(column.key) for column in columns]
         cells = [
-            Cell() if value is None else Cell(value, value, number(value, column.key))
+            Cell() if value is None else Cell(value, value, column.text(value))
             for column, value in zip(columns, values, strict=True)
         ]
-        lines.append(Line(entry, "measured", cells, mean["images"], mean["missing"]))
+        told = rule(results, dataset, mean)
+        lines.append(Line(entry, "measured", cells, mean["images"], mean["missing"], pictures=told))
     return lines
 
 
-def _published(facts: Sequence[Published], columns: Sequence[Column], sources: dict[str, int]) -> list[Line]:
+def _published(facts: Sequence[Published], columns: Sequence[Measure], sources: dict[str, int]) -> list[Line]:
     """Lines of published methods; new sources are added to ``sources``."""
-    titles = {column.plain for column in columns}
+    titles = {column.title for column in columns}
     by_method: dict[str, list[Published]] = {}
     for fact in facts:
         if fact.metric in titles:
@@ -187,26 +170,27 @@ def _published(facts: Sequence[Published], columns: Sequence[Column], sources: d
     for method, found in by_method.items():
         cells = []
         for column in columns:
-            said = sorted((fact for fact in found if fact.metric == column.plain), key=lambda fact: fact.value)
+            said = sorted((fact for fact in found if fact.metric == column.title), key=lambda fact: fact.value)
             if not said:
                 cells.append(Cell())
                 continue
-            texts = dict.fromkeys((number(said[0].value, column.key), number(said[-1].value, column.key)))
+            texts = dict.fromkeys((column.text(said[0].value), column.text(said[-1].value)))
             cell = Cell(said[0].value, said[-1].value, "–".join(texts))
             for fact in said:
                 cell.said.append((fact.value, sources.setdefault(fact.source, len(sources)), fact.note))
             cells.append(cell)
         used = sorted({source for cell in cells for _, source, _ in cell.said})
         unconfirmed = not all(fact.confirmed for fact in found)
-        lines.append(Line(method, "published", cells, sources=used, unconfirmed=unconfirmed))
+        told = rules_of(found)
+        lines.append(Line(method, "published", cells, sources=used, pictures=told, unconfirmed=unconfirmed))
     return lines
 
 
-def _rank(lines: Sequence[Line], columns: Sequence[Column]) -> None:
+def _rank(lines: Sequence[Line], columns: Sequence[Measure]) -> None:
     """Mark best and second best among lines that are means of every picture; equal in print is equal."""
     for place, column in enumerate(columns):
         cells = [line.cells[place] for line in lines if not line.missing and line.cells[place].low is not None]
-        if len(cells) < 2:
+        if len(cells) < 2 or column.higher_is_better is None:
             continue
         found = sorted({_middle(cell, column) for cell in cells}, reverse=column.higher_is_better)
         for cell in cells:
@@ -215,7 +199,7 @@ def _rank(lines: Sequence[Line], columns: Sequence[Column]) -> None:
             cell.rank = place_of if place_of == 1 or (place_of == 2 and len(cells) > 2) else 0
 
 
-def _middle(cell: Cell, column: Column) -> float:
+def _middle(cell: Cell, column: Measure) -> float:
     assert cell.low is not None
     assert cell.high is not None
-    return float(number((cell.low + cell.high) / 2, column.key))
+    return float(column.text((cell.low + cell.high) / 2))

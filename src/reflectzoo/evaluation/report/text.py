@@ -11,7 +11,6 @@ from typing import Any
 
 from reflectzoo.evaluation.report.pictures import Case
 from reflectzoo.evaluation.report.tables import Cell, Line, Table, Tables
-from reflectzoo.evaluation.table import number
 
 FORMAT = "reflectzoo-report/1"
 
@@ -71,10 +70,10 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case
     lines += ["**Best** and *second best* of each group; published rows are by the papers' own protocols.", ""]
     for table in tables.tables:
         lines += [f"## {escape(table.title)}, {table.layer}, {table.images} pictures", ""]
-        lines.append(markdown_row(["", *(escape(column.title) for column in table.columns)]))
-        lines.append(markdown_row(["---", *("---:" for _ in table.columns)]))
+        lines.append(markdown_row(["", *(escape(column.heading) for column in table.columns), "of"]))
+        lines.append(markdown_row(["---", *("---:" for _ in table.columns), "---"]))
         for line in table.lines:
-            lines.append(markdown_row([_name(line), *(_marked(cell) for cell in line.cells)]))
+            lines.append(markdown_row([_name(line), *(_marked(cell) for cell in line.cells), escape(line.pictures)]))
         lines.append("")
         if any(line.unconfirmed for line in table.lines):
             lines += ["† A number we know at second hand: it was not read in the source itself.", ""]
@@ -86,11 +85,11 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case
         lines.append("")
     if cases:
         lines += ["## Worst and best pictures", ""]
-        lines.append(markdown_row(["", "set", "", "picture", f"{cases[0].metric.upper()}", "of the input"]))
+        lines.append(markdown_row(["", "set", "", "picture", escape(cases[0].measure.title), "of the input"]))
         lines.append(markdown_row(["---", "---", "---", "---", "---:", "---:"]))
         for case in cases:
-            value = number(case.row["transmission"][case.metric], case.metric)
-            before = "" if case.before is None else number(case.before, case.metric)
+            value = case.measure.text(case.value)
+            before = "" if case.before is None else case.measure.text(case.before)
             words = [case.row["entry"], case.row["set"], f"{case.side} {case.place}", case.row["image"]]
             lines.append(markdown_row([*map(escape, words), value, before]))
         lines.append("")
@@ -135,13 +134,14 @@ def _marked(cell: Cell) -> str:
 
 
 def to_csv(tables: Tables) -> str:
-    """One line for each value: ``layer, set, method, kind, metric, low, high, rank, images, missing, sources``.
+    """One line for each value: ``layer, set, method, kind, metric, low, high, rank, images, missing, sources, of``.
 
-    ``low`` and ``high`` differ where sources disagree; full precision.
+    ``low`` and ``high`` differ where sources disagree; full precision. ``of`` says which pictures, and how they are
+    averaged.
     """
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    head = ["layer", "set", "method", "kind", "metric", "low", "high", "rank", "images", "missing", "sources"]
+    head = ["layer", "set", "method", "kind", "metric", "low", "high", "rank", "images", "missing", "sources", "of"]
     writer.writerow(head)
     for table in tables.tables:
         for line in table.lines:
@@ -151,7 +151,7 @@ def to_csv(tables: Tables) -> str:
                     writer.writerow(
                         [
                             *(table.layer, table.dataset, line.name, line.kind, column.key, cell.low, cell.high),
-                            *(cell.rank or "", line.images, line.missing, said),
+                            *(cell.rank or "", line.images, line.missing, said, line.pictures),
                         ]
                     )
     return file.getvalue()
@@ -173,8 +173,8 @@ def to_json(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case]) -
                 "image": case.row["image"],
                 "side": case.side,
                 "place": case.place,
-                "metric": case.metric,
-                "value": case.row["transmission"][case.metric],
+                "metric": case.measure.key,
+                "value": case.value,
                 "input": case.before,
             }
             for case in cases

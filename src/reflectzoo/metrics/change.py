@@ -1,0 +1,101 @@
+"""What was done to a photograph whose truth nobody knows: how much of it changed, and how smooth the change is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reflectzoo.metrics.functional import as_double, nowhere
+from reflectzoo.metrics.images import BlindMetric
+from reflectzoo.ops.windows import windowed
+
+VISIBLE = 2 / 255
+"""Difference of any channel from which a pixel counts as changed: one step is rounding."""
+_SMOOTH = 15
+
+
+def changed_share(preds: Tensor, mixture: Tensor) -> Tensor:
+    """Share of the pixels that differ from the input by :data:`VISIBLE` or more in some channel.
+
+    Args:
+        preds: (B, 3, H, W) in [0, 1].
+        mixture: same shape.
+
+    Returns:
+        (B,) in [0, 1].
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> photo = torch.zeros(1, 3, 2, 2)
+        >>> better = photo.clone()
+        >>> better[0, 0, 0, 0] = 0.5
+        >>> changed_share(better, photo).tolist()
+        [0.25]
+    """
+    p, m = as_double(preds, mixture)
+    # Half a step of grace, since 2/255 is not a number of float32.
+    return ((p - m).abs().amax(dim=1) >= VISIBLE - 0.5 / 255).double().mean(dim=(1, 2))
+
+
+def smooth_share(preds: Tensor, mixture: Tensor) -> Tensor:
+    """Share of the change's energy that its mean under a 15x15 window holds.
+
+    Reflections are mostly out of focus, so that taking one away is a smooth change; where details of the photograph
+    itself go, the change is as sharp as they are. Low values are a warning, not a proof: a reflection can be sharp.
+
+    Args:
+        preds: (B, 3, H, W) in [0, 1].
+        mixture: same shape.
+
+    Returns:
+        (B,) in [0, 1]; NaN where nothing changed, or for images smaller than the window.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> photo = torch.zeros(1, 3, 32, 32)
+        >>> smooth_share(photo + 0.5, photo).item()
+        1.0
+    """
+    p, m = as_double(preds, mixture)
+    change = p - m
+    if min(change.shape[-2:]) < _SMOOTH:
+        return nowhere(change)
+    taps = change.new_full((_SMOOTH,), 1 / _SMOOTH)
+    smooth = windowed(change, taps)
+    rim = _SMOOTH // 2
+    inner = change[..., rim:-rim, rim:-rim]
+    energy = inner.square().sum(dim=(1, 2, 3))
+    share = smooth.square().sum(dim=(1, 2, 3)) / energy
+    return torch.where(energy > 0, share.clamp(max=1), float("nan"))
+
+
+class Changed(BlindMetric):
+    """Share of the picture that changed; see :func:`changed_share`. Neither more nor less is better by itself."""
+
+    key = "changed"
+    title = "changed"
+    unit = "%"
+    digits = 1
+    higher_is_better = None
+
+    def per_image(self, preds: Tensor, mixture: Tensor) -> Tensor:
+        """(B,), in percent."""
+        return 100 * changed_share(preds, mixture)
+
+
+class Smooth(BlindMetric):
+    """How much of the change is smooth; see :func:`smooth_share`."""
+
+    key = "smooth"
+    title = "smooth"
+    unit = "%"
+    digits = 0
+    higher_is_better = None
+
+    def per_image(self, preds: Tensor, mixture: Tensor) -> Tensor:
+        """(B,), in percent."""
+        return 100 * smooth_share(preds, mixture)

@@ -1,0 +1,320 @@
+"""Distances in deep features: LPIPS, DISTS, and stand-ins of our own, EFD and EFST, whose weights need no download.
+
+LPIPS and DISTS look through AlexNet and VGG-16 as ImageNet trained them; torchvision's files of these (244 and 553 MB)
+are fetched into torch.hub's cache when first needed, checked by the hash in their names. The networks are written down
+here, so torchvision itself is not needed. What was learnt from people's judgements (6 and 12 kB) comes with
+torchmetrics.
+
+EFD (EfficientNet feature distance) and EFST (EfficientNet structure and texture) are computed as LPIPS and DISTS, in
+features of EfficientNet-Lite0 and with nothing learnt from people. They are not LPIPS or DISTS, and not comparable with
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.errors import UserError
+from reflectzoo.metrics.functional import nowhere
+from reflectzoo.metrics.images import ImageMetric
+from reflectzoo.nets.efficientnet import efficientnet_lite0
+from reflectzoo.weights.download import DownloadError, fetch_state_dict
+from reflectzoo.weights.read import read_state_dict
+
+ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Channels, kernel, stride, padding of AlexNet's convolutions by their place in torchvision's file; pooling before two.
+_ALEXNET = {0: (64, 11, 4, 2), 3: (192, 5, 1, 2), 6: (384, 3, 1, 1), 8: (256, 3, 1, 1), 10: (256, 3, 1, 1)}
+_ALEXNET_POOLED = (3, 6)
+_VGG16 = ((64, (0, 2)), (128, (5, 7)), (256, (10, 12, 14)), (512, (17, 19, 21)), (512, (24, 26, 28)))
+_STABLE = 1e-6
+
+
+# -- the networks -----------------------------------------------------------------------------------------------------
+
+
+class AlexNet(nn.Module):
+    """The convolutions of AlexNet ("one weird trick", Krizhevsky 2014), as torchvision names them; frozen."""
+
+    channels = tuple(spec[0] for spec in _ALEXNET.values())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.ModuleDict()
+        inputs = 3
+        for place, (outputs, kernel, stride, padding) in _ALEXNET.items():
+            self.features[str(place)] = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+            inputs = outputs
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps behind the five rectifiers, of normalised images (B, 3, H, W) of at least 63 pixels a side."""
+        maps = []
+        for place in _ALEXNET:
+            x = F.max_pool2d(x, 3, 2) if place in _ALEXNET_POOLED else x
+            x = F.relu(self.features[str(place)](x))
+            maps.append(x)
+        return maps
+
+
+class SmoothVGG16(nn.Module):
+    """The convolutions of VGG-16 with DISTS's pooling: the root of a 3x3 Hann window over squares; frozen."""
+
+    channels = (3, *(block[0] for block in _VGG16))
+    window: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.ModuleDict()
+        inputs = 3
+        for outputs, places in _VGG16:
+            for place in places:
+                self.features[str(place)] = nn.Conv2d(inputs, outputs, 3, padding=1)
+                inputs = outputs
+        taps = torch.from_numpy(np.hanning(5)[1:-1]).float()
+        self.register_buffer("window", torch.outer(taps, taps) / taps.sum() ** 2, persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The image itself and the maps behind the five blocks, of images (B, 3, H, W) in [0, 1]."""
+        maps = [image]
+        x = _normalised(image)
+        for block, (_, places) in enumerate(_VGG16):
+            if block:
+                kernel = self.window.expand(x.shape[1], 1, 3, 3)
+                x = (F.conv2d(x * x, kernel, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+            for place in places:
+                x = F.relu(self.features[str(place)](x))
+            maps.append(x)
+        return maps
+
+
+def load_features(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Fill a network's convolutions from torchvision's file, whose classifier is left out.
+
+    Raises:
+        UserError: if the file is of another network.
+    """
+    wanted = {key: value.shape for key, value in net.state_dict().items()}
+    found = {key: value for key, value in state.items() if key in wanted}
+    if {key: value.shape for key, value in found.items()} != wanted:
+        raise UserError(f"{name} is not the network that is expected: delete it from torch.hub's cache and try again.")
+    net.load_state_dict(found)
+
+
+# -- the distances ----------------------------------------------------------------------------------------------------
+
+
+def unit_distance(maps: Sequence[Tensor], others: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
+    """LPIPS's distance: squared differences of features of unit length, weighted by channel, averaged over places.
+
+    Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, Eq. (1).
+
+    Args:
+        maps: (B, C_i, H_i, W_i) for each layer.
+        others: same shapes.
+        heads: (C_i,), weights of the channels.
+
+    Returns:
+        (B,), from 0 on, the sum over layers.
+    """
+    total = maps[0].new_zeros(len(maps[0]))
+    for one, other, head in zip(maps, others, heads, strict=True):
+        apart = (_unit(one) - _unit(other)).square()
+        total = total + (apart * head.view(1, -1, 1, 1)).sum(dim=1).mean(dim=(1, 2))
+    return total
+
+
+def structure_and_texture(
+    maps: Sequence[Tensor], others: Sequence[Tensor], alphas: Sequence[Tensor], betas: Sequence[Tensor]
+) -> Tensor:
+    """DISTS's distance: 1 minus the weighted similarity of every channel's mean and of its correlation.
+
+    Ding, Ma, Wang and Simoncelli, "Image Quality Assessment: Unifying Structure and Texture Similarity", TPAMI 2022,
+    Eq. (6)-(8), with c1 = c2 = 1e-6.
+
+    Args:
+        maps: (B, C_i, H_i, W_i) for each layer, the image itself first.
+        others: same shapes.
+        alphas: (C_i,), weights of the means. They and ``betas`` together are brought to the sum 1.
+        betas: (C_i,), weights of the correlations.
+
+    Returns:
+        (B,), 0 for equal maps.
+    """
+    total = sum(float(weights.sum()) for weights in (*alphas, *betas))
+    similarity = maps[0].new_zeros(len(maps[0]))
+    for one, other, alpha, beta in zip(maps, others, alphas, betas, strict=True):
+        mean_a, mean_b = one.mean(dim=(2, 3)), other.mean(dim=(2, 3))
+        texture = (2 * mean_a * mean_b + _STABLE) / (mean_a.square() + mean_b.square() + _STABLE)
+        centred_a, centred_b = one - mean_a[..., None, None], other - mean_b[..., None, None]
+        variances = centred_a.square().mean(dim=(2, 3)) + centred_b.square().mean(dim=(2, 3))
+        covariance = (centred_a * centred_b).mean(dim=(2, 3))
+        structure = (2 * covariance + _STABLE) / (variances + _STABLE)
+        similarity = similarity + (alpha * texture + beta * structure).sum(dim=1) / total
+    return 1 - similarity
+
+
+# -- the metrics ------------------------------------------------------------------------------------------------------
+
+
+class _Deep(ImageMetric):
+    """A distance in the features of a network, which is made when first needed."""
+
+    higher_is_better = False
+    smallest = 1
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.net: nn.Module | None = None
+
+    def open(self) -> nn.Module:
+        """The network, and what else belongs to it."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it looks through")
+
+    def prepare(self) -> None:
+        """Have the network at hand before anything is scored.
+
+        Raises:
+            UserError: if its weights cannot be had.
+        """
+        if self.net is None:
+            self.net = self.open().eval()
+
+    def distance(self, preds: Tensor, target: Tensor) -> Tensor:
+        """(B,) of images (B, 3, H, W) in [0, 1], float32."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its distance is")
+
+    def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
+        """(B,), from 0 on; NaN for images too small for the network. The network sees float32."""
+        if min(preds.shape[-2:]) < self.smallest:
+            return nowhere(preds)
+        self.prepare()
+        assert self.net is not None
+        self.net.to(preds.device)
+        with torch.no_grad():
+            return self.distance(preds.float(), target.float()).double()
+
+
+class LPIPS(_Deep):
+    """LPIPS 0.1 through AlexNet, lower is better; see :func:`unit_distance`."""
+
+    key = "lpips"
+    title = "LPIPS"
+    smallest = 63
+
+    def open(self) -> nn.Module:
+        """AlexNet, and the heads learnt from people's judgements."""
+        net = AlexNet()
+        load_features(net, _fetched(ALEXNET_URL, self), ALEXNET_URL)
+        state = read_state_dict(str(files("torchmetrics.functional.image") / "lpips_models" / "alex.pth"))
+        for layer in range(len(net.channels)):
+            net.register_buffer(f"head{layer}", state[f"lin{layer}.model.1.weight"].flatten())
+        return net
+
+    def distance(self, preds: Tensor, target: Tensor) -> Tensor:
+        """(B,), of images as LPIPS shifts and scales them."""
+        net = self.net
+        assert isinstance(net, AlexNet)
+        heads = [net.get_buffer(f"head{layer}") for layer in range(len(net.channels))]
+        shift = preds.new_tensor((-0.030, -0.088, -0.188)).view(1, 3, 1, 1)
+        scale = preds.new_tensor((0.458, 0.448, 0.450)).view(1, 3, 1, 1)
+        maps, others = (net((2 * image - 1 - shift) / scale) for image in (preds, target))
+        return unit_distance(maps, others, heads)
+
+
+class DISTS(_Deep):
+    """DISTS, lower is better; see :func:`structure_and_texture`. Images are not resized before."""
+
+    key = "dists"
+    title = "DISTS"
+    smallest = 16
+
+    def open(self) -> nn.Module:
+        """VGG-16 with smooth pooling, and the weights learnt from people's judgements."""
+        net = SmoothVGG16()
+        load_features(net, _fetched(VGG16_URL, self), VGG16_URL)
+        state = read_state_dict(str(files("torchmetrics.functional.image") / "dists_models" / "weights.pt"))
+        for name in ("alpha", "beta"):
+            net.register_buffer(name, state[name].flatten())
+        return net
+
+    def distance(self, preds: Tensor, target: Tensor) -> Tensor:
+        """(B,)."""
+        net = self.net
+        assert isinstance(net, SmoothVGG16)
+        alphas, betas = (net.get_buffer(name).split(net.channels) for name in ("alpha", "beta"))
+        return structure_and_texture(net(preds), net(target), alphas, betas)
+
+
+class _Efficient(_Deep):
+    """Looks through EfficientNet-Lite0 at strides 2 to 32."""
+
+    smallest = 32
+
+    def open(self) -> nn.Module:
+        """EfficientNet-Lite0.
+
+        Raises:
+            UserError: if its wheel is not installed.
+        """
+        try:
+            return efficientnet_lite0()
+        except UserError as error:
+            raise UserError(f"{self.title}: {error} Or leave {self.key} out of protocol.metrics.") from error
+
+
+class EFD(_Efficient):
+    """EFD, lower is better: :func:`unit_distance` in EfficientNet-Lite0, every channel and layer alike."""
+
+    key = "efd"
+    title = "EFD"
+
+    def distance(self, preds: Tensor, target: Tensor) -> Tensor:
+        """(B,), in [0, 4]: the mean over layers."""
+        assert self.net is not None
+        maps, others = self.net(preds), self.net(target)
+        heads = [one.new_full((one.shape[1],), 1 / len(maps)) for one in maps]
+        return unit_distance(maps, others, heads)
+
+
+class EFST(_Efficient):
+    """EFST, lower is better: :func:`structure_and_texture` in EfficientNet-Lite0, every layer alike."""
+
+    key = "efst"
+    title = "EFST"
+
+    def distance(self, preds: Tensor, target: Tensor) -> Tensor:
+        """(B,): layers alike, and channels within a layer."""
+        assert self.net is not None
+        maps, others = ([image, *self.net(image)] for image in (preds, target))
+        weights = [one.new_full((one.shape[1],), 1 / one.shape[1]) for one in maps]
+        return structure_and_texture(maps, others, weights, weights)
+
+
+def _normalised(image: Tensor) -> Tensor:
+    mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+    return (image - mean) / std
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+
+
+def _fetched(url: str, metric: ImageMetric) -> dict[str, Tensor]:
+    try:
+        return fetch_state_dict(url)
+    except DownloadError as error:
+        raise UserError(
+            f"{metric.title} needs ImageNet weights: {error} Or leave {metric.key} out of protocol.metrics; efd and "
+            "efst are of its kind and need no download."
+        ) from error
