@@ -36,6 +36,12 @@ def everything(tmp_path: Path) -> Path:
     layouts.ceilnet(top / "ceilnet")
     layouts.layered(top / "pairs", [f"{i}" for i in range(12)])
     layouts.seq1k(top / "seq1k")
+    layouts.openrr1k(top / "openrr1k")
+    layouts.openrr5k(top / "openrr5k")
+    layouts.rrw(top / "rrw")
+    layouts.cdr(top / "cdr", converted=True)
+    layouts.layered(top / "nightirs", ["a", "b"], reflection=True)
+    layouts.layered(top / "gapfree", ["a", "b"])
     return top
 
 

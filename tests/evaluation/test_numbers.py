@@ -228,6 +228,57 @@ def test_published_results_are_whole() -> None:
     assert {23.26, 23.09} <= {fact.value for fact in real20}  # Tables 1 and 4 differ
 
 
+def test_averages_that_are_said_to_count_each_picture_follow_from_their_columns() -> None:
+    """Wild has 55 pictures, or 101 where all 540 count; a rule that cannot be computed is not claimed."""
+    from reflectzoo.evaluation.published import _BY_PICTURE
+
+    parts = {474: {"SIR2-Postcard": 199, "SIR2-Objects": 200, "SIR2-Wild": 55, "Real20": 20}}
+    parts[540] = {**parts[474], "SIR2-Wild": 101, "Nature": 20}
+    facts = published_for([dataset for dataset, _ in _BY_PICTURE] + list(parts[540]))
+    checked = 0
+    for average in facts:
+        sizes = parts.get(average.split_size or 0)
+        if not average.is_average or sizes is None or average.metric != "PSNR":
+            continue
+        columns = {
+            fact.dataset: fact.value
+            for fact in facts
+            if (fact.label, fact.metric, fact.source) == (average.label, "PSNR", average.source)
+            and fact.split_size == sizes.get(fact.dataset)
+        }
+        if len(columns) == len(sizes):
+            found = sum(sizes[name] * value for name, value in columns.items()) / sum(sizes.values())
+            assert found == pytest.approx(average.value, abs=0.03), average
+            assert average.rule == f"{average.split_size} pictures, each counts alike"
+            checked += 1
+    assert checked >= 10
+    assert {fact.rule for fact in published_for(["SIR2"])} >= {
+        "454 pictures, each counts alike",
+        "500 pictures, average not stated",
+    }
+
+
+def test_later_work_is_marked_as_known_at_second_hand() -> None:
+    later = [fact for fact in published_results() if fact.method in ("DExNet", "DSIT", "WindowSeat", "S2R", "GenSIRR")]
+    assert len({fact.method for fact in later}) == 5
+    assert all(fact.source for fact in later)
+    mine = [fact for fact in later if fact.dataset == "Nature"]
+    assert not any(fact.confirmed for fact in mine if fact.method in ("WindowSeat", "S2R", "GenSIRR"))
+
+
+def test_the_border_is_cut_off_before_anything_is_scored(evaluate: Evaluate, pairs: Path) -> None:
+    protocol = ("protocol=ntire", "protocol.metrics=[psnr,ssim,nsd]")
+    run = evaluate("benchmark=folder", f"data.root={pairs}", *protocol)
+    assert run.status == 0, run.err
+    found = run.scores("input")
+    for name in SIZES:
+        images = [read(pairs / layer / f"{name}.png")[4:-4, 4:-4] for layer in ("blended", "transmission_layer")]
+        error = ((images[0] - images[1]) ** 2).mean()
+        assert found[f"pairs/{name}"]["psnr"] == pytest.approx(10 * np.log10(255**2 / error), abs=2e-6)
+        assert found[f"pairs/{name}"]["nsd"] is None  # too small for two blocks
+    assert "4 pixels of border cut off" in " ".join(run.out.split())
+
+
 # -- protocols --------------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +316,7 @@ def test_a_size_of_its_own_for_a_data_set() -> None:
         ({"ssim": "uniform"}, "protocol.ssim"),
         ({"metrics": ["psnr", "psmr"]}, "protocol.metrics"),
         ({"metrics": "psnr"}, "a list of some of"),
+        ({"crop_border": -1}, "protocol.crop_border"),
         ({"layers": []}, "protocol.layers"),
         ({"overall": {"real20": -1}}, "protocol.overall.real20"),
         ({"overall": {"real20": 0}}, "weight 0"),

@@ -14,7 +14,16 @@ from reflectzoo.errors import UserError
 from reflectzoo.photo.model import SUFFIXES, UnreadableImage
 from reflectzoo.photo.read import picture_size, read_picture
 
-__all__ = ["SUFFIXES", "Photo", "PhotoCache", "UnreadableImage", "find_images", "picture_size", "read_rgb"]
+__all__ = [
+    "SUFFIXES",
+    "Photo",
+    "PhotoCache",
+    "UnreadableImage",
+    "find_images",
+    "picture_size",
+    "read_rgb",
+    "translucent",
+]
 
 Photo = npt.NDArray[np.uint8]
 
@@ -39,6 +48,21 @@ def read_rgb(path: str | os.PathLike[str], shorter: int | None = None) -> Photo:
             bombs, or no picture.
     """
     return read_picture(path, shorter=shorter).rgb()
+
+
+def translucent(path: str | os.PathLike[str]) -> bool:
+    """Whether a picture is transparent anywhere, so that what :func:`read_rgb` shows depends on the white behind it.
+
+    The picture is decoded, which shows whether it can be.
+
+    Raises:
+        UnreadableImage: as :func:`read_rgb` does.
+    """
+    alpha = read_picture(path, shorter=1).alpha
+    if alpha is None:
+        return False
+    opaque = np.iinfo(alpha.dtype).max if np.issubdtype(alpha.dtype, np.integer) else 1.0
+    return bool((alpha < opaque).any())
 
 
 def find_images(

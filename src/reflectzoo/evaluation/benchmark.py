@@ -28,6 +28,8 @@ from reflectzoo.evaluation.protocol import Protocol
 _log = logging.getLogger(__name__)
 
 _ENDS = 2**16
+_NO_PICTURE = ("folder", "count", "small")
+"""Notices that are not about a picture left out."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,15 @@ class EvaluationSet:
         """What people call it."""
         return KNOWN[self.name].title if self.name in KNOWN else self.name
 
+    def pixels(self, places: Sequence[int], protocol: Protocol) -> list[int]:
+        """How large some of its pictures are when they are scored; 0 where mixtures are made, not stored."""
+        found = []
+        for place in places:
+            stored = self.pictures[place].stored_size()
+            height, width = protocol.size_for(self.name).of(*stored) if stored is not None else (0, 0)
+            found.append(height * width)
+        return found
+
     def record(self) -> dict[str, Any]:
         """What a result file says about it."""
         known = KNOWN.get(self.name)
@@ -148,18 +159,27 @@ class Benchmark:
         name: of the benchmark.
         parts: data modules; their test sets are used.
         limit: only the first so many pictures of each set, for a quick look; None for all.
+        blind: whether sets without any truth are kept, for scores that need none.
 
     Raises:
         UserError: for a limit below 1.
     """
 
-    def __init__(self, name: str, parts: Mapping[str, ReflectionDataModule], limit: int | None = None) -> None:
+    def __init__(
+        self, name: str, parts: Mapping[str, ReflectionDataModule], limit: int | None = None, blind: bool = False
+    ) -> None:
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
             raise UserError(f"limit must be a number of pictures from 1 on, or null, got {limit!r}.")
         self.name = name
         self.parts = parts
         self.limit = limit
+        self.blind = blind
         self.notices: list[Notice] = []
+
+    @property
+    def left_out(self) -> int:
+        """Pictures that were found but cannot be scored; :attr:`notices` say why."""
+        return sum(notice.kind not in _NO_PICTURE for notice in self.notices)
 
     def open(self, protocol: Protocol) -> list[EvaluationSet]:
         """Find, check and list the pictures. Sets without any truth are left out.
@@ -171,7 +191,8 @@ class Benchmark:
         for module in self.parts.values():
             module.listener = self._hear
             for name, data in _test_sets(module).items():
-                if isinstance(data, PairImages) and not any(pair.transmission for pair in data.pairs):
+                truth_less = isinstance(data, PairImages) and not any(pair.transmission for pair in data.pairs)
+                if truth_less and not self.blind:
                     _log.info("The %d pictures of '%s' have no truth and are left out.", len(data), name)
                     continue
                 if isinstance(data, PairImages | SequenceImages):

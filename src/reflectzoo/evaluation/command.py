@@ -50,7 +50,10 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     protocol: Protocol = build(config.protocol)
     # Before anything is loaded: what is missing on disk is told at once.
     parts = {str(name): build(part) for name, part in config.benchmark.parts.items()}
-    benchmark = Benchmark(config.benchmark.name, parts, config.limit)
+    benchmark = Benchmark(config.benchmark.name, parts, config.limit, config.benchmark.get("blind", False))
+    save_pictures = config.save_pictures
+    if save_pictures is None:
+        save_pictures = config.benchmark.get("save_pictures", False)
     entries = _entries(config)
     loggers: list[Logger] = build_all(config.logger)
     folder = Path(config.run_dir)
@@ -61,7 +64,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         folder,
         partial(build, config.trainer, default_root_dir=folder),
         masks=config.masks,
-        save_pictures=config.save_pictures,
+        save_pictures=save_pictures,
         num_workers=config.data.num_workers,
         configuration=plain(config),
         command=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else (),
@@ -86,8 +89,9 @@ def _tell(results: Mapping[str, Any], folder: Path, published: bool, report: boo
     if report:
         from reflectzoo.evaluation.report import write_report
 
-        write_report(folder, published=published)
+        written = write_report(folder, published=published)
         files += ", report.html (open it in a browser), report.md, report.csv, report.json"
+        files += f", {written['sheet'].name}" if "sheet" in written else ""
     rank_zero_info(f"Everything is in {folder.resolve()}: {files}")
 
 

@@ -1,17 +1,58 @@
-"""How far an evaluation is, and how long it will still take."""
+"""How far an evaluation is, and how long it will still take.
+
+Time is counted by pixels, not by pictures: a set of large pictures after one of small ones takes as long as it is
+large. Until a few pictures are scored nothing is promised, since the first one pays for loading and warming up.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 _EVERY = 30.0
 """Seconds between lines where there is no terminal."""
+
+
+class TimeLeft:
+    """An estimate of the time that the rest of some work takes, by its size.
+
+    Args:
+        total: of all that is to be done, in any unit.
+
+    Example:
+        >>> left = TimeLeft(100.0)
+        >>> for seconds in (9.0, 1.0, 1.0, 1.0):
+        ...     left.done(10.0, seconds)
+        >>> left.seconds()
+        6.0
+    """
+
+    _WARM_UP = 1
+
+    def __init__(self, total: float) -> None:
+        self.rest = total
+        self._steps = 0
+        self._size = self._seconds = 0.0
+
+    def done(self, size: float, seconds: float) -> None:
+        """Some of it is done; the first step does not count for the speed."""
+        self.rest = max(0.0, self.rest - size)
+        self._steps += 1
+        if self._steps > self._WARM_UP:
+            self._size += size
+            self._seconds += seconds
+
+    def seconds(self) -> float | None:
+        """Of the rest; None while too little is known."""
+        if self._steps < self._WARM_UP + 2 or not self._size:
+            return None
+        return self._seconds / self._size * self.rest
 
 
 class EvaluationProgress(pl.Callback):
@@ -21,29 +62,38 @@ class EvaluationProgress(pl.Callback):
     """
 
     def __init__(self) -> None:
+        self._pixels: Sequence[Sequence[int]] = ()
         self._bar: Progress | None = None
         self._task: Any = None
         self._total = self._count = 0
-        self._began = self._said = 0.0
+        self._said = self._last = 0.0
+        self._known = False
+        self._left = TimeLeft(0.0)
+
+    def expect(self, pixels: Sequence[Sequence[int]]) -> None:
+        """What is coming: the pixels of each picture that is still to be scored, by set."""
+        self._pixels = pixels
 
     @rank_zero_only
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count the pictures."""
         self._total = int(sum(trainer.num_test_batches))
         self._count = 0
-        self._began = self._said = time.monotonic()
+        self._known = bool(self._pixels) and all(size for each in self._pixels for size in each)
+        # Every process has an equal share of every set.
+        self._left = TimeLeft(sum(map(sum, self._pixels)) / trainer.world_size if self._known else self._total)
+        self._said = self._last = time.monotonic()
         if sys.stdout.isatty() and self._total:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("scoring", total=self._total)
+            self._task = self._bar.add_task("scoring", total=self._total, left="")
 
     @rank_zero_only
     def on_test_batch_end(
@@ -57,16 +107,18 @@ class EvaluationProgress(pl.Callback):
     ) -> None:
         """One more."""
         self._count += 1
-        if self._bar is not None:
-            self._bar.update(self._task, advance=1, description=f"scoring {batch['dataset'][0]}")
-            return
         now = time.monotonic()
-        if now - self._said >= _EVERY:
+        height, width = batch["mixture"].shape[-2:]
+        self._left.done(float(height * width) if self._known else 1.0, now - self._last)
+        self._last = now
+        seconds = self._left.seconds()
+        left = "" if seconds is None else f", about {duration(seconds)} left"
+        if self._bar is not None:
+            words = f"scoring {batch['dataset'][0]}"
+            self._bar.update(self._task, advance=1, description=words, left=left.removeprefix(", "))
+        elif now - self._said >= _EVERY:
             self._said = now
-            left = (now - self._began) / self._count * (self._total - self._count)
-            rank_zero_info(
-                f"{batch['dataset'][0]}: {self._count} of {self._total} pictures, about {_duration(left)} left"
-            )
+            rank_zero_info(f"{batch['dataset'][0]}: {self._count} of {self._total} pictures{left}")
 
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,7 +136,8 @@ class EvaluationProgress(pl.Callback):
             self._bar = None
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words: ``2 h 5 min``, ``3 min 20 s``, ``8 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

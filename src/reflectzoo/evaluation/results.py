@@ -30,7 +30,8 @@ never NaN or infinite; null stands for a score that does not exist::
     environment     {python, torch, device, precision, processes}
     fingerprint     sha256 over entries, protocol and pictures
     benchmark       {name, average: name of the average column in published_results.json or null,
-                     left_out: [sentence], limit: pictures of each set or null, masks: folder or null}
+                     left_out: [sentence], left_out_pictures: how many could not be scored (absent in older
+                     results), limit: pictures of each set or null, masks: folder or null}
     sets            [{name, title, images, images_found, published: name in published_results.json or null,
                       published_images: pictures behind the published numbers or null, root}], in the order scored
     protocol        every attribute of evaluation.protocol.Protocol, and in_words: one line

@@ -86,11 +86,15 @@ def evaluate(
     made += [entry if isinstance(entry, Entry) else entry(sets, protocol) for entry in entries]
     name_apart(made)
     say(f"Protocol {protocol}")
+    scored = sum(len(each.pictures) for each in sets)
+    if benchmark.left_out:
+        say(f"{scored} of {scored + benchmark.left_out} pictures can be scored; why not the others is said above")
     for sentence in _remarks(sets, made):
         say(sentence)
 
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    runner = trainer(callbacks=[EvaluationProgress()], **quiet)
+    progress = EvaluationProgress()
+    runner = trainer(callbacks=[progress], **quiet)
     plan = _plan(benchmark, sets, protocol, made, regions, save_pictures, str(runner.precision))
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / PLAN).is_file():
@@ -116,6 +120,7 @@ def evaluate(
         left = sum(map(len, remaining))
         say(f"{len(done)} scores of pictures are in '{folder}' already, {left} pictures are left")
     scorer = Scorer(made, sets, protocol, scores, done, folder, regions, save_pictures)
+    progress.expect([each.pixels(places, protocol) for each, places in zip(sets, remaining, strict=True)])
     if any(remaining):
         _score(runner, scorer, BenchmarkData(sets, remaining, num_workers), folder)
     rows = _in_order(folder, made, sets)
@@ -137,6 +142,7 @@ def evaluate(
             "name": benchmark.name,
             "average": AVERAGES.get(frozenset(each.name for each in sets)),
             "left_out": [notice.sentence for notice in benchmark.notices],
+            "left_out_pictures": benchmark.left_out,
             "limit": benchmark.limit,
             "masks": str(masks) if masks is not None else None,
         },

@@ -58,9 +58,20 @@ def tables(results: Mapping[str, Any], published: bool = True) -> list[Renderabl
             )
         if entry.get("extra"):
             lines.append(f"! {entry['name']}: {len(entry['extra'])} pictures fit nothing and were left out")
+    lines += [f"! {sentence}" for sentence in left_out(results)]
     if results["benchmark"]["limit"] is not None:
         lines.append(f"! Only the first {results['benchmark']['limit']} pictures of each set were scored")
     return [*found, Text("\n".join(lines))]
+
+
+def left_out(results: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of pictures that were not scored: "3 of 4", and why each was not."""
+    sentences = list(results["benchmark"]["left_out"])
+    count = results["benchmark"].get("left_out_pictures", 0)
+    if not count:
+        return sentences
+    scored = sum(each["images"] for each in results["sets"])
+    return [f"{scored} of {scored + count} pictures were scored, {count} left out.", *sentences]
 
 
 def rule(results: Mapping[str, Any], dataset: str, mean: Mapping[str, Any]) -> str:

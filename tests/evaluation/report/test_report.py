@@ -19,8 +19,9 @@ from reflectzoo.evaluation.published import published_for
 from reflectzoo.evaluation.report import pictures, write_report
 from reflectzoo.evaluation.report.__main__ import main
 from reflectzoo.evaluation.report.pictures import choose_cases, draw_cases
-from reflectzoo.evaluation.report.plots import distribution, nice_ticks
+from reflectzoo.evaluation.report.plots import Point, distribution, nice_ticks, scatter
 from reflectzoo.evaluation.report.tables import make_tables
+from reflectzoo.evaluation.report.text import made_worse
 from reflectzoo.evaluation.results import read_results
 from tests.evaluation.conftest import SIZES, Evaluate
 from tests.evaluation.report.browser import Browser, chromium
@@ -86,19 +87,51 @@ def test_best_and_second_best_are_of_their_group_and_of_whole_sets(run: Path) ->
 def test_worst_and_best_are_ten_each_and_no_picture_is_both(run: Path) -> None:
     results = read_results(run)
     cases = choose_cases(results)
+    values = {
+        (row["entry"], row["image"]): row["transmission"]["psnr"] for row in results["images"] if row["set"] == "real20"
+    }
     for entry in ENTRIES[1:]:
-        scores = {
-            row["image"]: row["transmission"]["psnr"]
-            for row in results["images"]
-            if row["entry"] == entry and row["set"] == "real20"
-        }
-        ordered = sorted(scores, key=lambda name: scores[name])
+        gains = {image: value - values["input", image] for (name, image), value in values.items() if name == entry}
+        ordered = sorted(gains, key=lambda name: gains[name])
         of_set = [case for case in cases if case.row["entry"] == entry and case.row["set"] == "real20"]
         assert [case.row["image"] for case in of_set if case.side == "worst"] == ordered[:10]
         assert [case.row["image"] for case in of_set if case.side == "best"] == ordered[:-11:-1]
         small = [case.row["image"] for case in cases if case.row["entry"] == entry and case.row["set"] == "own"]
         assert len(small) == len(set(small)) == SETS["own"]
     assert not any(case.row["entry"] == "input" for case in cases)
+
+
+def test_what_was_made_worse_is_told_everywhere(run: Path, report: dict[str, Path]) -> None:
+    results = read_results(run)
+    before = {(r["set"], r["image"]): r["transmission"]["psnr"] for r in results["images"] if r["entry"] == "input"}
+    harmed = [
+        row["image"]
+        for row in results["images"]
+        if row["entry"] == "ours" and row["set"] == "real20"
+        if row["transmission"]["psnr"] < before[row["set"], row["image"]] - 0.005
+    ]
+    worse = next(each for each in made_worse(results) if (each.entry, each.dataset) == ("ours", "Real20"))
+    assert sorted(case.row["image"] for case in worse.cases) == sorted(harmed)
+    assert worse.total == 25
+    assert [case.gain for case in worse.cases] == sorted(case.gain for case in worse.cases)
+    assert f"{len(harmed)} of 25 pictures of Real20 are worse than untouched, by PSNR" in worse.sentence
+    page = report["html"].read_text(encoding="utf-8")
+    assert f"ours on Real20: {len(harmed)} of 25 pictures" in page
+    assert f"{len(harmed)} of 25 pictures of Real20 are worse" in report["md"].read_text(encoding="utf-8")
+    # Those that are shown are linked with.
+    first = worse.cases[0].row["image"]
+    (place,) = re.findall(rf'<a href="#(case-\d+)">{first}</a>', page.split("ours on Own")[0])
+    assert f'id="{place}"' in page
+    for case in json.loads(report["json"].read_text(encoding="utf-8"))["cases"]:
+        assert case["gain"] == pytest.approx(case["value"] - case["input"])
+
+
+def test_every_picture_least_gained_first(run: Path, report: dict[str, Path]) -> None:
+    page = report["html"].read_text(encoding="utf-8")
+    table = page[page.index('id="rows"') :]
+    gains = [float(text) for text in re.findall(r'<td data-v="([^"]+)">[+-]\d', table)]
+    assert len(gains) == 2 * sum(SETS.values())
+    assert gains == sorted(gains)
 
 
 def test_every_format_says_the_same(report: dict[str, Path], run: Path) -> None:
@@ -130,7 +163,7 @@ def test_names_are_harmless_and_nothing_is_fetched(report: dict[str, Path]) -> N
             assert re.match(r"data:image/webp;base64,|#", attributes.get(name) or "#"), (tag, attributes.get(name))
     markdown = report["md"].read_text(encoding="utf-8").splitlines()
     (line,) = [line for line in markdown if line.startswith("| ours | own | worst 1 ")] or [""]
-    assert line.replace("\\|", "").count("|") == 7
+    assert line.replace("\\|", "").count("|") == 8
 
 
 def test_a_report_without_stored_pictures_says_so(tmp_path: Path) -> None:
@@ -144,7 +177,7 @@ def test_pictures_shrink_and_become_fewer_until_they_fit(run: Path, monkeypatch:
     whole, remark = draw_cases(results, run)
     size = sum(len(uri) for case in whole for uri in case.uris.values())
     assert remark == ""
-    assert all(set(case.uris) == {"input", "ours", "truth", "error"} for case in whole)
+    assert all({"input", "ours", "truth", "error", "removed"} <= set(case.uris) for case in whole)
     monkeypatch.setattr(pictures, "_LADDER", ((60, 80), (12, 10)))
     smaller, remark = draw_cases(results, run, size // 2)
     assert remark == ""
@@ -175,6 +208,19 @@ def test_plots_hold_every_score_and_no_markup_of_names() -> None:
     assert distribution({"same": [5.0, 5.0]}, "PSNR").count("<circle") == 2
     with pytest.raises(ValueError, match="nothing to draw"):
         distribution({"a": []}, "PSNR")
+
+
+def test_a_scatter_has_a_mark_for_each_picture_and_a_line_at_zero() -> None:
+    points = {NASTY: [Point(1, -2, NASTY), Point(5, 3, "b")], "other": [Point(2, 1, "c")]}
+    svg = scatter(points, "strength", "gain <dB>")
+    assert svg.count("<title>") == 3
+    assert svg.count('class="mark m0"') == 3  # two pictures and the legend
+    assert svg.count('class="mark m1"') == 2
+    assert svg.count('class="zero"') == 1
+    assert "<script" not in svg
+    assert "gain &lt;dB&gt;" in svg
+    with pytest.raises(ValueError, match="nothing to draw"):
+        scatter({"a": []}, "x", "y")
 
 
 def test_the_command_refuses_what_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,13 +299,23 @@ def test_a_browser_shows_it_drags_and_sorts(report: dict[str, Path], tmp_path: P
         page.run("document.querySelector('.thumbs [data-what=truth]').click()")
         same = "document.querySelector('.compare .over').src === document.querySelector('[data-what=truth] img').src"
         assert page.run(same) is True
-        assert page.run("document.querySelector('.compare .tag.r').textContent") == "truth"
+        assert page.run("document.querySelector('.sides [data-side=r]').value") == "truth"
+
+        # Two entries beside each other.
+        choose = "(s => {{ s.selectedIndex = {place}; s.dispatchEvent(new Event('change')) }})"
+        page.run(choose.format(place=1) + "(document.querySelector('.sides [data-side=l]'))")
+        page.run(choose.format(place=2) + "(document.querySelector('.sides [data-side=r]'))")
+        names = "[...document.querySelectorAll('.sides')][0].querySelectorAll('select')"
+        assert page.run(f"[...{names}].map(s => s.value)") == ["ours", NASTY]
+        for side, place in (("under", 1), ("over", 2)):
+            shown = f"document.querySelector('.compare .{side}').src"
+            assert page.run(f"{shown} === document.querySelectorAll('.thumbs img')[{place}].src") is True
 
         # Columns sort as numbers both ways, and rows can be chosen.
         visible = "[...document.getElementById('rows').tBodies[0].rows].filter(r => !r.hidden)"
-        values = f"{visible}.map(r => +r.cells[3].dataset.v)"
+        values = f"{visible}.map(r => +r.cells[5].dataset.v)"
         before = page.run(values)
-        button = _show(page, "#rows thead th:nth-child(4) button")
+        button = _show(page, "#rows thead th:nth-child(6) button")
         for order in (1, -1):
             where = (button["left"] + 10, button["top"] + button["height"] / 2)
             page.mouse("mousePressed", *where)

@@ -30,7 +30,8 @@ class Notice(NamedTuple):
 
     Attributes:
         kind: ``unreadable``, ``small``, ``missing`` (a partner), ``mismatch`` (of a pair's sizes), ``tiny``,
-                ``folder`` (that cannot be opened) or ``count`` (another number of pairs than is published).
+            ``translucent``, ``folder`` (that cannot be opened) or ``count`` (another number of pairs than is
+            published).
         path: the file.
         sentence: what to say.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from reflectzoo.data.augment import PhotoAugment
 from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, note_folders, to_tensor
 from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.sizes import EvalSize
-from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, find_images, picture_size, read_rgb
+from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, find_images, picture_size, read_rgb, translucent
 from reflectzoo.data.sampler import SampleKey
 from reflectzoo.data.seeding import CROPS, Rounds, generator, name_seed, sample_seed
 from reflectzoo.errors import UserError
@@ -184,6 +185,10 @@ class _MismatchError(UserError):
     """The layers of a pair differ in size."""
 
 
+class _TranslucentError(UserError):
+    """A layer has no colours of its own."""
+
+
 def read_layers(
     pair: PairFiles, cache: PhotoCache | None = None, shorter: int | None = None, fit: bool = False
 ) -> dict[str, Photo]:
@@ -242,11 +247,16 @@ def usable(
                     raise _MismatchError(_mismatch(path, *other, pair.mixture, width, height))
             if decode:
                 for path in pair.files:
-                    read_rgb(path, shorter=1)
-        except (UnreadableImage, _MismatchError) as error:
+                    if translucent(path):
+                        raise _TranslucentError(
+                            f"'{path}' is transparent in places, so that its colours depend on what is behind it: save "
+                            "it without transparency."
+                        )
+        except (UnreadableImage, _MismatchError, _TranslucentError) as error:
             if on_error == "raise":
                 raise
-            kind = "mismatch" if isinstance(error, _MismatchError) else "unreadable"
+            kinds = {_MismatchError: "mismatch", _TranslucentError: "translucent"}
+            kind = kinds.get(type(error), "unreadable")
             notices.append(Notice(kind, str(pair.mixture), str(error)))
             continue
         if decode and pair.transmission is not None and min(width, height) < SMALLEST_SCORED:
@@ -303,20 +313,23 @@ def pair_folders(
     opened = note_folders(notices, on_error)
     blended, behind, reflected = (_by_stem(folder, opened) for folder in (mixtures, transmissions, reflections))
 
-    def leave_out(path: Path, what: str, where: Path) -> None:
-        sentence = f"'{path}' has no {what} of the same name in '{where}' and is left out."
+    def leave_out(path: Path, stem: str, what: str, where: Path, others: Mapping[str, Path]) -> None:
+        # A truth called 7_gt.png or 7-label.png is meant for 7, but a program that guesses scores wrong pairs some day.
+        meant = [other.name for name, other in others.items() if re.match(rf"{re.escape(stem)}[^A-Za-z0-9].+$", name)]
+        hint = f"; if '{meant[0]}' is meant, call it '{path.stem}{Path(meant[0]).suffix}'" if len(meant) == 1 else ""
+        sentence = f"'{path}' has no {what} of the same name in '{where}' and is left out{hint}."
         if on_error == "raise":
             raise UserError(sentence)
         notices.append(Notice("missing", str(path), sentence))
 
     for stem, path in blended.items():
         if transmissions is not None and stem not in behind:
-            leave_out(path, "transmission", transmissions)
+            leave_out(path, stem, "transmission", transmissions, behind)
             continue
         pairs.append(PairFiles(prefix + stem, path, behind.get(stem), reflected.get(stem)))
     for stem, path in behind.items():
         if stem not in blended:
-            leave_out(path, "mixture", mixtures)
+            leave_out(path, stem, "mixture", mixtures, {})
     return pairs, notices
 
 
@@ -394,5 +407,5 @@ def _mismatch(
 ) -> str:
     return (
         f"'{path}' is {width}x{height}, but its mixture '{mixture}' is {mixture_width}x{mixture_height}: the layers of "
-        "a pair must be of one size."
+        "a pair must be of one size; crop or resize one of them."
     )

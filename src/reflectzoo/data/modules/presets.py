@@ -243,20 +243,20 @@ class CDR(Preset):
     triplets = 1063
 
     def _parts(self, top: Path, notices: list[Notice]) -> dict[str, list[PairFiles]]:
-        nested = first_folder(top, ["isprgb_crop/with_gt", "data/isprgb_crop/with_gt", "with_gt"])
         found: dict[str, list[PairFiles]] = {name: [] for name in self.parts}
+        nested = first_folder(top, ["isprgb_crop/with_gt", "data/isprgb_crop/with_gt", "with_gt"])
         if nested is None:
             for name, part in self.parts.items():
                 folder = first_folder(top, part.folders)
                 if folder is not None:
                     found[name] = [pair for pair, _ in self._triplets(folder, notices)]
-            return found
-        annotated = _annotations(top, nested)
-        for pair, shot in self._triplets(nested, notices):
-            about = annotated.get(shot, {})
-            tags = {key: about[key] for key in ("type", "reflection", "ghost", "motion") if key in about}
-            name = {"0": "train", "1": "val"}.get(about.get("set", ""), "test")
-            found[name].append(PairFiles(pair.name, pair.mixture, pair.transmission, pair.reflection, tags))
+        else:
+            annotated = _annotations(top, nested)
+            for pair, shot in self._triplets(nested, notices):
+                about = annotated.get(shot, {})
+                tags = {key: about[key] for key in ("type", "reflection", "ghost", "motion") if key in about}
+                name = {"0": "train", "1": "val"}.get(about.get("set", ""), "test")
+                found[name].append(PairFiles(pair.name, pair.mixture, pair.transmission, pair.reflection, tags))
         total = sum(map(len, found.values()))
         if total and total != self.triplets:
             notices.append(Notice("count", str(top), f"cdr has {total} triplets here, {self.triplets} are published."))

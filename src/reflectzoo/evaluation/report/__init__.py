@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reflectzoo.evaluation.report.page import to_html
 from reflectzoo.evaluation.report.pictures import draw_cases
+from reflectzoo.evaluation.report.sheet import write_contact_sheet
 from reflectzoo.evaluation.report.tables import make_tables
 from reflectzoo.evaluation.report.text import to_csv, to_json, to_markdown
 from reflectzoo.evaluation.results import read_results, write_whole
@@ -22,7 +23,8 @@ def write_report(run: str | Path, out: str | Path | None = None, published: bool
         published: with what papers report for the same data sets.
 
     Returns:
-        ``html``, ``md``, ``csv`` and ``json`` -> the file ``report.<that>``.
+        ``html``, ``md``, ``csv`` and ``json`` -> the file ``report.<that>``; with pictures without truth also
+        ``sheet`` -> their contact sheet.
 
     Raises:
         UserError: if there is no result, or a stored picture of it cannot be read.
@@ -42,4 +44,7 @@ def write_report(run: str | Path, out: str | Path | None = None, published: bool
     paths = {kind: target / f"report.{kind}" for kind in texts}
     for kind, text in texts.items():
         write_whole(paths[kind], text)
+    sheet = write_contact_sheet(results, folder, target)
+    if sheet is not None:
+        paths["sheet"] = sheet
     return paths

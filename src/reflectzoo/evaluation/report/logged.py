@@ -9,10 +9,9 @@ from typing import Any
 from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from reflectzoo.drawing.error_map import error_map
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.protocol import LAYERS
-from reflectzoo.evaluation.report.pictures import choose_cases, read_picture
+from reflectzoo.evaluation.report.pictures import case_pictures, choose_cases
 from reflectzoo.evaluation.report.tables import make_tables
 
 _SIDE = 512
@@ -87,12 +86,8 @@ def _images(row: Mapping[str, Any], stored: Mapping[str, str], folder: Path) -> 
     """W&B images of one picture; none if they were not kept."""
     import wandb
 
-    ours = stored.get("mixture") if row["entry"] == INPUT else row["pictures"].get("transmission")
-    paths = {"input": stored.get("mixture"), "ours": ours, "truth": stored.get("truth_transmission")}
-    if any(path is None for path in paths.values()):
-        return {}
-    pictures = {what: read_picture(folder / str(path)) for what, path in paths.items()}
-    pictures["error"] = error_map(pictures["ours"], pictures["truth"])
+    found = case_pictures(row, {INPUT: stored}, folder)
+    pictures = {what: picture for what, picture in found.items() if what in _PICTURES}
     images = {}
     for what, picture in pictures.items():
         small = Image.fromarray(picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -11,12 +12,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from reflectzoo.drawing.error_map import ERROR_SCALE
+from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import measures_of
 from reflectzoo.evaluation.protocol import LAYERS
-from reflectzoo.evaluation.report.pictures import Case
-from reflectzoo.evaluation.report.plots import distribution
+from reflectzoo.evaluation.report.pictures import Case, deciding_measure, every_case
+from reflectzoo.evaluation.report.plots import Point, distribution, scatter
 from reflectzoo.evaluation.report.tables import Tables
-from reflectzoo.evaluation.report.text import warnings_of
+from reflectzoo.evaluation.report.text import made_worse, warnings_of
 from reflectzoo.evaluation.table import main_measures
 
 
@@ -46,7 +48,14 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], r
         error_scale=f"{ERROR_SCALE:g}",
         warnings=warnings_of(results),
         plots=_plots(results),
+        gains=_gains(results),
+        gain_of=_gain_of(results),
+        strengths=_strengths(results),
+        worse=made_worse(results),
+        deciding=deciding_measure(results),
         columns=_image_columns(results),
+        rows=_least_gained_first(results),
+        anchors=_anchors(cases),
         measures={measure.key: measure for measure in measures_of(results)},
         main=main_measures(results)[:2],
         several_sets=len(results["sets"]) > 1,
@@ -87,6 +96,62 @@ def _plots(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                     values[row["entry"]].append(value)
             if any(values.values()):
                 plots.append({"set": dataset["title"], "svg": Markup(distribution(values, measure.heading))})
+    return plots
+
+
+Key = tuple[str, str, str]
+
+
+def _gain_of(results: Mapping[str, Any]) -> dict[Key, float]:
+    """Gain over the untouched input by entry, set and image."""
+    return {
+        (case.row["entry"], case.row["set"], case.row["image"]): case.gain
+        for case in every_case(results)
+        if case.gain is not None and case.row["entry"] != INPUT
+    }
+
+
+def _strengths(results: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """How strong the reflection of each picture is: root mean square of input - truth, in percent of white."""
+    return {
+        (row["set"], row["image"]): 100 * math.sqrt(math.fsum(errors) / len(errors))
+        for row in results["images"]
+        if row["entry"] == INPUT and (errors := row["errors"].get("transmission"))
+    }
+
+
+def _least_gained_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The scored pictures, those made worst first, and at last those that have no gain, such as the input itself."""
+    gains = _gain_of(results)
+
+    def order(row: Mapping[str, Any]) -> tuple[bool, float]:
+        gain = gains.get((row["entry"], row["set"], row["image"]))
+        return gain is None, gain or 0.0
+
+    return sorted(results["images"], key=order)
+
+
+def _anchors(cases: Sequence[Case]) -> dict[Key, str]:
+    """Places on the page of the pictures shown, by entry, set and image."""
+    keys = [(case.row["entry"], case.row["set"], case.row["image"]) for case in cases]
+    return {key: f"case-{place}" for place, key in enumerate(keys, start=1)}
+
+
+def _gains(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each set a plot of the gain of each picture against how strong its reflection is."""
+    measure, gains, strengths = deciding_measure(results), _gain_of(results), _strengths(results)
+    if measure is None:
+        return []
+    plots = []
+    for dataset in results["sets"]:
+        points: dict[str, list[Point]] = {}
+        for (entry, name, image), gain in gains.items():
+            if name == dataset["name"] and (name, image) in strengths:
+                points.setdefault(entry, []).append(Point(strengths[name, image], gain, image))
+        if points:
+            unit = f" ({measure.unit})" if measure.unit else ""
+            svg = scatter(points, "strength of the reflection (% of white)", f"gain in {measure.title}{unit}")
+            plots.append({"set": dataset["title"], "svg": Markup(svg)})
     return plots
 
 

@@ -1,11 +1,11 @@
-"""Pictures of a report: the worst and the best of every entry on every set, small enough to be mailed."""
+"""Pictures of a report: those that gained least and most over the untouched input, small enough to be mailed."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ EACH = 10
 """Worst and best pictures of each entry on each set."""
 BUDGET = 7_500_000
 """Bytes that all embedded pictures may take together, as base64."""
+
+_WORDS = ("input", "ours", "truth", "error", "removed", "reflection", "true reflection")
+"""What pictures of a case are called; an entry of such a name is not shown beside others."""
 # Sizes (longer side, WebP quality) that are tried one after another until everything fits.
 _LADDER = ((448, 78), (384, 74), (320, 70), (256, 66), (192, 62))
 
@@ -34,10 +37,12 @@ class Case:
     Attributes:
         row: of the results.
         place: 1 for the worst or the best, 2 for the next ...
-        side: ``worst`` or ``best``.
+        side: ``worst`` or ``best``, by the gain.
         measure: by which it was chosen.
         before: the same score of the untouched input; None if there is none.
-        uris: ``input``, ``ours``, ``truth``, ``error`` -> data URI; empty without stored pictures.
+        uris: what -> data URI, in the order shown: ``input``, ``ours``, the other entries by name, ``truth``, ``error``
+            (against the truth), ``removed`` (against the input), ``reflection``, ``true reflection``, as far as there
+            are; empty without stored pictures.
     """
 
     row: Mapping[str, Any]
@@ -52,9 +57,60 @@ class Case:
         """Its score."""
         return float(self.row["transmission"][self.measure.key])
 
+    @property
+    def gain(self) -> float | None:
+        """By how much it is better than the untouched input; negative for worse; None if that has no score."""
+        return None if self.before is None else self.measure.gain(self.value, self.before)
+
+    @property
+    def made_worse(self) -> bool:
+        """Whether nothing would have been better, by more than the last printed digit."""
+        return self.gain is not None and self.gain <= -0.5 * 10**-self.measure.digits
+
+
+def deciding_measure(results: Mapping[str, Any]) -> Measure | None:
+    """The score by which pictures are chosen: the first that has a direction."""
+    return next((each for each in measures_of(results) if each.higher_is_better is not None), None)
+
+
+def every_case(results: Mapping[str, Any]) -> list[Case]:
+    """Every scored picture of every entry (but the input, if there is another), those that gained least first.
+
+    Returns:
+        In the order of entries and sets; without pictures and sides.
+    """
+    measure = deciding_measure(results)
+    if measure is None:
+        return []
+    names = [entry["name"] for entry in results["entries"]]
+    names = [name for name in names if name != INPUT] or names
+    before = {
+        (row["set"], row["image"]): (row["transmission"] or {}).get(measure.key)
+        for row in results["images"]
+        if row["entry"] == INPUT
+    }
+    found: dict[tuple[str, str], list[Case]] = {}
+    for row in results["images"]:
+        if (row["transmission"] or {}).get(measure.key) is not None:
+            case = Case(row, 0, "", measure, before.get((row["set"], row["image"])), {})
+            found.setdefault((row["entry"], row["set"]), []).append(case)
+
+    def order(case: Case) -> float:
+        # The input itself gains nothing anywhere; then its score decides.
+        if case.gain is None or case.row["entry"] == INPUT:
+            return measure.gain(case.value, 0.0)
+        return case.gain
+
+    return [
+        case
+        for name in names
+        for dataset in results["sets"]
+        for case in sorted(found.get((name, dataset["name"]), []), key=order)
+    ]
+
 
 def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
-    """Worst and best pictures of every entry (but the input, if there is another) on every set, without pictures.
+    """The pictures of every entry on every set that gained least and most over the untouched input, without pictures.
 
     Args:
         results: of an evaluation.
@@ -63,33 +119,15 @@ def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
     Returns:
         In the order of entries, sets, worst first, then best first.
     """
-    measure = next(iter(measures_of(results)), None)
-    if measure is None:
-        return []
-    names = [entry["name"] for entry in results["entries"]]
-    names = [name for name in names if name != INPUT] or names
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    before: dict[tuple[str, str], float | None] = {}
-    for row in results["images"]:
-        value = (row["transmission"] or {}).get(measure.key)
-        if row["entry"] == INPUT:
-            before[row["set"], row["image"]] = value
-        if value is not None:
-            found.setdefault((row["entry"], row["set"]), []).append(row)
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in every_case(results):
+        groups.setdefault((case.row["entry"], case.row["set"]), []).append(case)
     cases = []
-    for name in names:
-        for dataset in results["sets"]:
-            rows = found.get((name, dataset["name"]), [])
-            rows = sorted(
-                rows,
-                key=lambda row: row["transmission"][measure.key],
-                reverse=measure.higher_is_better is False,
-            )
-            worst = rows[: min(each, (len(rows) + 1) // 2)]
-            best = rows[::-1][: min(each, len(rows) // 2)]
-            for side, chosen in (("worst", worst), ("best", best)):
-                for place, row in enumerate(chosen, start=1):
-                    cases.append(Case(row, place, side, measure, before.get((row["set"], row["image"])), {}))
+    for group in groups.values():
+        worst = group[: min(each, (len(group) + 1) // 2)]
+        best = group[::-1][: min(each, len(group) // 2)]
+        for side, chosen in (("worst", worst), ("best", best)):
+            cases += [replace(case, place=place, side=side) for place, case in enumerate(chosen, start=1)]
     return cases
 
 
@@ -108,7 +146,9 @@ def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -
         UserError: if a stored picture cannot be read.
     """
     cases = choose_cases(results)
-    stored = {(row["set"], row["image"]): row["pictures"] for row in results["images"] if row["entry"] == INPUT}
+    stored: dict[tuple[str, str], dict[str, Mapping[str, str]]] = {}
+    for row in results["images"]:
+        stored.setdefault((row["set"], row["image"]), {})[row["entry"]] = row["pictures"]
     if not any(case.row["pictures"] for case in cases):
         return cases, "This evaluation kept no pictures; with save_pictures=true the report shows them."
     each = EACH
@@ -126,9 +166,45 @@ def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -
         cases = choose_cases(results, each)
 
 
+def case_pictures(
+    row: Mapping[str, Any], stored: Mapping[str, Mapping[str, str]], folder: Path
+) -> dict[str, NDArray[np.uint8]]:
+    """What there is to see of one picture of one entry, in the order of :attr:`Case.uris`.
+
+    Args:
+        row: of the results.
+        stored: entry -> ``pictures`` of the same picture.
+        folder: of the run.
+
+    Returns:
+        What -> (H, W, 3) in 0..255; empty without a stored input and a stored result.
+
+    Raises:
+        UserError: if a stored picture cannot be read.
+    """
+    known = stored.get(INPUT, {})
+    ours = known.get("mixture") if row["entry"] == INPUT else row["pictures"].get("transmission")
+    if ours is None or known.get("mixture") is None:
+        return {}
+    pictures = {"input": read_picture(folder / known["mixture"]), "ours": read_picture(folder / ours)}
+    for name, other in stored.items():
+        if name not in (INPUT, row["entry"], *_WORDS) and other.get("transmission"):
+            pictures[name] = read_picture(folder / other["transmission"])
+    if known.get("truth_transmission"):
+        pictures["truth"] = read_picture(folder / known["truth_transmission"])
+        pictures["error"] = error_map(pictures["ours"], pictures["truth"])
+    if row["entry"] != INPUT:
+        pictures["removed"] = error_map(pictures["ours"], pictures["input"])
+    reflections = {"reflection": row["pictures"].get("reflection"), "true reflection": known.get("truth_reflection")}
+    for what, path in reflections.items():
+        if path:
+            pictures[what] = read_picture(folder / path)
+    return pictures
+
+
 def _draw(
     cases: Sequence[Case],
-    stored: Mapping[tuple[str, str], Mapping[str, str]],
+    stored: Mapping[tuple[str, str], Mapping[str, Mapping[str, str]]],
     folder: Path,
     side: int,
     quality: int,
@@ -137,22 +213,12 @@ def _draw(
     """All cases with pictures of one size; None as soon as they take too much."""
     drawn, used = [], 0
     for case in cases:
-        known = stored.get((case.row["set"], case.row["image"]), {})
-        paths = {
-            "input": known.get("mixture"),
-            "ours": known.get("mixture") if case.row["entry"] == INPUT else case.row["pictures"].get("transmission"),
-            "truth": known.get("truth_transmission"),
-        }
-        if any(path is None for path in paths.values()):
-            drawn.append(case)
-            continue
-        pictures = {what: read_picture(folder / str(path)) for what, path in paths.items()}
-        pictures["error"] = error_map(pictures["ours"], pictures["truth"])
+        pictures = case_pictures(case.row, stored[case.row["set"], case.row["image"]], folder)
         uris = {what: _uri(picture, side, quality) for what, picture in pictures.items()}
         used += sum(map(len, uris.values()))
         if used > budget:
             return None
-        drawn.append(Case(case.row, case.place, case.side, case.measure, case.before, uris))
+        drawn.append(replace(case, uris=uris))
     return drawn
 
 

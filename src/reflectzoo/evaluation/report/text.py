@@ -6,11 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from reflectzoo.evaluation.report.pictures import Case
+from reflectzoo.evaluation.candidates import INPUT
+from reflectzoo.evaluation.measures import Measure
+from reflectzoo.evaluation.report.pictures import Case, every_case
 from reflectzoo.evaluation.report.tables import Cell, Line, Table, Tables
+from reflectzoo.evaluation.table import left_out
 
 FORMAT = "reflectzoo-report/1"
 
@@ -33,7 +36,7 @@ def markdown_row(cells: Sequence[str]) -> str:
 
 def warnings_of(results: Mapping[str, Any]) -> list[str]:
     """What a reader of the numbers must know first, a sentence each."""
-    found = list(results["benchmark"]["left_out"])
+    found = left_out(results)
     if results["benchmark"]["limit"] is not None:
         found.append(f"Only the first {results['benchmark']['limit']} pictures of each set were scored.")
     for entry in results["entries"]:
@@ -55,6 +58,49 @@ def warnings_of(results: Mapping[str, Any]) -> list[str]:
                 "be compared directly."
             )
     return found
+
+
+@dataclass(frozen=True)
+class MadeWorse:
+    """How often an entry did harm on a set.
+
+    Attributes:
+        entry: its name.
+        dataset: title of the set.
+        cases: the pictures, most harmed first.
+        total: pictures with a score.
+        measure: by which it was judged.
+    """
+
+    entry: str
+    dataset: str
+    cases: Sequence[Case]
+    total: int
+    measure: Measure
+
+    @property
+    def sentence(self) -> str:
+        """In one line."""
+        which = f"{len(self.cases)} of {self.total} pictures of {self.dataset}"
+        words = f"{self.entry}: {which} are worse than untouched, by {self.measure.title}"
+        if not self.cases:
+            return words
+        first = self.cases[0]
+        unit = f" {self.measure.unit}" if self.measure.unit else ""
+        return f"{words}; the most harmed is {first.row['image']} ({self.measure.signed(first.gain or 0.0)}{unit})"
+
+
+def made_worse(results: Mapping[str, Any]) -> list[MadeWorse]:
+    """Every entry but the input on every set, with the pictures that were better before."""
+    titles = {each["name"]: each["title"] for each in results["sets"]}
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in every_case(results):
+        if case.row["entry"] != INPUT and case.gain is not None:
+            groups.setdefault((case.row["entry"], case.row["set"]), []).append(case)
+    return [
+        MadeWorse(entry, titles[name], [case for case in found if case.made_worse], len(found), found[0].measure)
+        for (entry, name), found in groups.items()
+    ]
 
 
 def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case]) -> str:
@@ -83,15 +129,20 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case
         lines += ["## Sources of published numbers", ""]
         lines += [f"{place}. {escape(source)}" for place, source in enumerate(tables.sources, start=1)]
         lines.append("")
+    worse = made_worse(results)
+    if worse:
+        lines += ["## Made worse", "", *(f"- {escape(each.sentence)}" for each in worse), ""]
     if cases:
-        lines += ["## Worst and best pictures", ""]
-        lines.append(markdown_row(["", "set", "", "picture", escape(cases[0].measure.title), "of the input"]))
-        lines.append(markdown_row(["---", "---", "---", "---", "---:", "---:"]))
+        lines += ["## Least and most gained over the untouched input", ""]
+        title = escape(cases[0].measure.title)
+        lines.append(markdown_row(["", "set", "", "picture", "gain", title, "of the input"]))
+        lines.append(markdown_row(["---", "---", "---", "---", "---:", "---:", "---:"]))
         for case in cases:
             value = case.measure.text(case.value)
             before = "" if case.before is None else case.measure.text(case.before)
+            gain = "" if case.gain is None else case.measure.signed(case.gain)
             words = [case.row["entry"], case.row["set"], f"{case.side} {case.place}", case.row["image"]]
-            lines.append(markdown_row([*map(escape, words), value, before]))
+            lines.append(markdown_row([*map(escape, words), gain, value, before]))
         lines.append("")
     lines += ["## What was measured", ""]
     for entry in results["entries"]:
@@ -176,6 +227,7 @@ def to_json(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case]) -
                 "metric": case.measure.key,
                 "value": case.value,
                 "input": case.before,
+                "gain": case.gain,
             }
             for case in cases
         ],
