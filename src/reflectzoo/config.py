@@ -12,6 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from reflectzoo.core.settings import check_tree
+
 
 def config_dir() -> str:
     """Absolute path of ``conf/``: inside the package when installed from a wheel, else at the top of the repository."""
@@ -80,13 +82,18 @@ def compose_config(overrides: Sequence[str], config_name: str = "train") -> Dict
 
 
 def build(config: DictConfig, **extra: Any) -> Any:
-    """Instantiate one part of the configuration, with further ready-made arguments."""
+    """Instantiate one part of the configuration, with further ready-made arguments.
+
+    Raises:
+        UserError: for a setting that is not what its target takes.
+    """
+    check_tree(config, extra)
     return instantiate(config, **extra)
 
 
 def build_all(config: DictConfig | None) -> list[Any]:
     """Instantiate every entry of a dictionary of parts (callbacks, loggers); null entries are left out."""
-    return [instantiate(part) for part in (config or {}).values() if part]
+    return [build(part) for part in (config or {}).values() if part]
 
 
 def plain(config: DictConfig | ListConfig) -> dict[str, Any]:

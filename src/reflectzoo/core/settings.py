@@ -1,0 +1,432 @@
+"""Settings are checked in one way: annotations say what a constructor takes, a sentence refuses everything else.
+
+.. code-block:: python
+
+    @checked("model.net")
+    def __init__(self, width: Count = 64, pattern: Literal["C", "A"] = "C") -> None: ...
+
+:func:`checked` holds for whoever calls it, :func:`check_tree` for a configuration, before anything is built from it,
+with the path of the setting. A range is a part of the annotation (:data:`Count`, ``Annotated[float, Gt(0)]``); what no
+annotation can say is a :class:`Rule`. Numbers are not made of words, nor whole ones of fractions, nor truths of words.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import numbers
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from reflectzoo.errors import UserError
+
+_P, _T = ParamSpec("_P"), TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an annotation cannot say.
+
+    Attributes:
+        words: the whole requirement, after "must be".
+        holds: whether a value of the annotated type is right.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+Count = Annotated[int, Ge(1)]
+NotNegative = Annotated[int, Ge(0)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+Positive = Annotated[float, Gt(0)]
+Weight = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+EvenCount = Annotated[int, Rule("an even number from 2 on", lambda value: value >= 2 and value % 2 == 0)]
+OddCount = Annotated[int, Rule("an odd number from 1 on", lambda value: value >= 1 and value % 2 == 1)]
+
+
+class SettingError(UserError):
+    """A setting is not what it must be.
+
+    Attributes:
+        path: of the setting, as on the command line.
+        wanted: what it must be.
+        value: what was given.
+    """
+
+    def __init__(self, path: str, wanted: str, value: object) -> None:
+        self.path, self.wanted, self.value = path, wanted, value
+        shown = repr(value)
+        super().__init__(f"{path} must be {wanted}, got {shown if len(shown) <= 100 else shown[:97] + '...'}.")
+
+    def __reduce__(self) -> tuple[type[SettingError], tuple[str, str, object]]:
+        return type(self), (self.path, self.wanted, self.value)
+
+
+def check_value(path: str, value: object, annotation: Any) -> None:
+    """Raise unless a value is what an annotation says.
+
+    Args:
+        path: of the setting, for the sentence.
+        value: plain: numbers, words, lists and mappings of them.
+        annotation: a type. What is not made of plain values, such as a module or a callable, is not looked at.
+
+    Raises:
+        SettingError: with the path, what was wanted and what was given.
+    """
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return
+    value = _as_plain(value)
+    from pydantic import ValidationError
+
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        raise SettingError(path, in_words(annotation), value) from None
+
+
+def checked(place: str = "") -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Hold every call of a function, as a rule ``__init__``, to its annotations.
+
+    Args:
+        place: where its settings stand in the configuration, e.g. ``model.net``; for the sentences.
+    """
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def hold(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            try:
+                given = signature.bind_partial(*args, **kwargs).arguments
+            except TypeError:  # whoever is called says it better
+                given = {}
+            hints = _hints(function)
+            for name, value in given.items():
+                if name in hints and signature.parameters[name].kind not in (_ARGUMENTS, _KEYWORDS):
+                    check_value(f"{place}.{name}" if place else name, value, hints[name])
+            return function(*args, **kwargs)
+
+        return hold
+
+    return decorate
+
+
+_ARGUMENTS, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
+
+# -- a whole configuration ---------------------------------------------------------------------------------------------
+
+
+def check_entries(config: Any, annotations: Mapping[str, Any]) -> None:
+    """Check settings that belong to no constructor.
+
+    Args:
+        config: a ``DictConfig``; those of its entries that are missing or refer to what is missing are left alone.
+        annotations: what each must be, by its path.
+
+    Raises:
+        SettingError: for the first one that is not.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for path, annotation in annotations.items():
+        try:
+            value = OmegaConf.select(config, path, default=_ABSENT, throw_on_missing=True)
+        except OmegaConfBaseException:
+            continue
+        if value is not _ABSENT:
+            check_value(path, value, annotation)
+
+
+_ABSENT = object()
+
+
+def check_tree(config: Any, given: Collection[str] = ()) -> None:
+    """Check all that would be built from a part of the configuration.
+
+    Args:
+        config: a ``DictConfig``; every mapping in it that has a ``_target_`` is held to the annotations of that target.
+        given: arguments of the outermost target that are not in the configuration.
+
+    Raises:
+        SettingError: for a value that is none of those that its target takes.
+        UserError: for a setting that its target does not have, or one that it needs and that is not there.
+    """
+    for path, node in _targets(config):
+        _check_node(path, node, given if node is config else ())
+
+
+def _check_node(path: str, node: Any, given: Collection[str]) -> None:
+    from hydra.utils import get_object
+    from omegaconf import OmegaConf
+
+    name = node["_target_"]
+    try:
+        target = get_object(str(name))
+    except Exception:  # building it says why
+        return
+    parameters, is_open = parameters_of(target)
+    prefix = f"{path}." if path else ""
+    for key in node:
+        if str(key).startswith("_") or OmegaConf.is_missing(node, key):
+            continue
+        if key not in parameters:
+            if not is_open:
+                close = difflib.get_close_matches(str(key), parameters, n=1)
+                hint = f"did you mean {prefix}{close[0]}?" if close else f"{str(name).rpartition('.')[2]} has none."
+                raise UserError(f"There is no setting '{prefix}{key}'; {hint}")
+            continue
+        value = node[key]
+        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        if not _holds_target(plain):
+            check_value(f"{prefix}{key}", plain, parameters[key].annotation)
+    if node.get("_partial_") or node.get("_args_"):
+        return
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in node and key not in given:
+            raise UserError(f"The setting '{prefix}{key}' is not given: add {prefix}{key}=… to the configuration.")
+
+
+def _targets(node: Any, path: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Mappings with a ``_target_`` and their paths; one that stands elsewhere and is referred to has its own path."""
+    from omegaconf import DictConfig, ListConfig
+
+    if node is None or node._is_none() or node._is_missing():
+        return
+    path = node._get_full_key(None) if path is None else path
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        children = [(str(key), node._get_node(key)) for key in node.keys()]  # noqa: SIM118
+    else:
+        children = [(str(index), node._get_node(index)) for index in range(len(cast(Sequence[Any], node)))]
+    for key, child in children:
+        followed = child._maybe_dereference_node() if child is not None and child._is_interpolation() else child
+        if not isinstance(followed, DictConfig | ListConfig):
+            continue
+        elsewhere = followed is not child and followed._get_parent() is not None
+        inner = f"[{key}]" if isinstance(node, ListConfig) else f".{key}" if path else key
+        yield from _targets(followed, followed._get_full_key(None) if elsewhere else f"{path}{inner}")
+
+
+def _holds_target(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_holds_target, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_target, value))
+
+
+def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The arguments that may be given to a target by name, and whether it takes others, too.
+
+    A constructor that hands ``**kwargs`` on to its base class has that one's, too. Annotations are types; those of
+    other people's classes are narrowed by :data:`NARROWED`.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    functions: list[Any] = [target]
+    if isinstance(target, type):
+        functions = [each.__dict__["__init__"] for each in target.__mro__[:-1] if "__init__" in each.__dict__]
+    is_open = False
+    for function in functions:
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):
+            return found, True
+        hints = _hints(function)
+        parameters = list(signature.parameters.values())
+        for parameter in parameters[1:] if isinstance(target, type) else parameters:
+            if parameter.kind not in (_ARGUMENTS, _KEYWORDS, inspect.Parameter.POSITIONAL_ONLY):
+                annotation = hints.get(parameter.name, Any)
+                found.setdefault(parameter.name, parameter.replace(annotation=annotation))
+        is_open = any(parameter.kind is _KEYWORDS for parameter in parameters)
+        if not is_open:
+            break
+    for each in reversed(getattr(target, "__mro__", ())):
+        for name, annotation in NARROWED.get(f"{each.__module__}.{each.__qualname__}", {}).items():
+            if name in found:
+                found[name] = found[name].replace(annotation=annotation)
+    return found, is_open
+
+
+def _is_devices(value: int | str | Sequence[int]) -> bool:
+    if isinstance(value, str):
+        return value == "auto" or all(part.strip().lstrip("-").isdigit() for part in value.split(","))
+    return value == -1 or value >= 1 if isinstance(value, int) else len(value) > 0 and min(value) >= 0
+
+
+_Limit = Annotated[int | float, Rule("a whole number from 0 on, or a share from 0.0 to 1.0", lambda value: value >= 0 and (isinstance(value, int) or value <= 1))]  # fmt: skip  # noqa: E501
+
+#: What arguments of classes that are not ours must be, where their annotations allow more than they take.
+NARROWED: Mapping[str, Mapping[str, Any]] = {
+    "torch.optim.optimizer.Optimizer": {
+        "lr": Weight,
+        "betas": tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]],
+        "eps": Weight,
+        "weight_decay": Weight,
+        "momentum": Weight,
+    },
+    "pytorch_lightning.trainer.trainer.Trainer": {
+        "max_epochs": Annotated[int, Ge(-1)] | None,
+        "min_epochs": NotNegative | None,
+        "max_steps": Annotated[int, Ge(-1)],
+        "devices": Annotated[
+            int | str | Sequence[int], Rule("a number of devices, a list of their numbers, or auto", _is_devices)
+        ],
+        "num_nodes": Count,
+        "accumulate_grad_batches": Count,
+        "check_val_every_n_epoch": Count | None,
+        "log_every_n_steps": NotNegative | None,
+        "gradient_clip_val": Weight | None,
+        "limit_train_batches": _Limit | None,
+        "limit_val_batches": _Limit | None,
+        "limit_test_batches": _Limit | None,
+        "num_sanity_val_steps": Annotated[int, Ge(-1)] | None,
+    },
+}
+
+
+# -- annotations -------------------------------------------------------------------------------------------------------
+
+
+def in_words(annotation: Any) -> str:
+    """What an annotation asks for, to stand after "must be".
+
+    Example:
+        >>> in_words(Count)
+        'a whole number from 1 on'
+        >>> in_words(tuple[Positive, Positive] | None)
+        'null or a list of 2, each a number above 0'
+        >>> in_words(Literal["skip", "raise"])
+        'skip or raise'
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        base, *meta = arguments
+        rules = [each.words for each in meta if isinstance(each, Rule)]
+        return " and ".join(rules) if rules else in_words(base) + _range(meta)
+    if origin in (Union, types.UnionType):
+        plain = [each for each in arguments if each is types.NoneType or _strict(each) is not None]
+        ordered = sorted(plain, key=lambda each: each is not types.NoneType)
+        return " or ".join(dict.fromkeys(in_words(each) for each in ordered))
+    if origin is Literal:
+        return " or ".join(_said(each) for each in arguments)
+    if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
+        each = list(dict.fromkeys(in_words(part) for part in arguments))
+        return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"names, each with {in_words(arguments[1])}"
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return f"a list, each {in_words(arguments[0])}"
+    return _NAMES.get(annotation) or f"a {getattr(annotation, '__name__', annotation)}"
+
+
+_NAMES: dict[Any, str] = {
+    **{int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"},
+    **{types.NoneType: "null", None: "null"},
+}
+
+
+def _said(value: object) -> str:
+    return {True: "true", False: "false", None: "null"}[value] if value in (True, False, None) else str(value)  # type: ignore[index]
+
+
+def _range(meta: Sequence[Any]) -> str:
+    def bound(kind: type, name: str) -> Any:
+        return next((getattr(each, name) for each in meta if isinstance(each, kind)), None)
+
+    above, least, below, most = bound(Gt, "gt"), bound(Ge, "ge"), bound(Lt, "lt"), bound(Le, "le")
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    low = f" above {above}" if above is not None else f" from {least} on" if least is not None else ""
+    high = f" below {below}" if below is not None else f" up to {most}" if most is not None else ""
+    return low + (" and" if low and high else "") + high
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception:  # names that only a type checker sees: other people's classes have them
+        return {}
+
+
+@functools.cache
+def _adapter(annotation: Any) -> Any:
+    """Pydantic's validator of the plain part of an annotation; None if there is none."""
+    strict = _strict(annotation)
+    if strict is None:
+        return None
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(strict)
+
+
+def _strict(annotation: Any) -> Any:
+    """The annotation as pydantic should read it; None for one of which nothing can be checked.
+
+    Scalars are taken as they are (a word is no number), while a list will do for a tuple, since YAML has no others.
+    """
+    from pydantic import AfterValidator, AllowInfNan, InstanceOf, Strict
+
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        base = _strict(arguments[0])
+        if base is None:
+            return None
+        return Annotated[(base, *(AfterValidator(_holding(m)) if isinstance(m, Rule) else m for m in arguments[1:]))]
+    if origin in (Union, types.UnionType):
+        parts = [_strict(each) for each in arguments]
+        if all(part is None for part in parts):
+            return None
+        others = [each for each, part in zip(arguments, parts, strict=True) if part is None]
+        if not all(isinstance(each, type) for each in others):
+            return None
+        known = [part for part in parts if part is not None]
+        return Union[(*known, *(InstanceOf[each] for each in others))]
+    if origin is Literal:
+        return annotation
+    if annotation in (None, types.NoneType):
+        return types.NoneType
+    if annotation is float:
+        return Annotated[float, Strict(), AllowInfNan(False)]
+    if annotation in (int, bool, str):
+        return Annotated[annotation, Strict()]
+    if annotation is Path:
+        return Union[Annotated[str, Strict()], InstanceOf[Path]]  # noqa: UP007
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        inner = [each if each is Ellipsis else _strict(each) for each in arguments]
+        if not inner or any(each is None for each in inner):
+            return None
+        return origin[tuple(inner)]  # type: ignore[index]
+    return None
+
+
+def _holding(rule: Rule) -> Callable[[Any], Any]:
+    def hold(value: Any) -> Any:
+        if not rule.holds(value):
+            raise ValueError(rule.words)
+        return value
+
+    return hold
+
+
+def _as_plain(value: Any) -> Any:
+    """Without OmegaConf's containers and NumPy's numbers."""
+    if type(value).__module__.startswith("omegaconf."):
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
