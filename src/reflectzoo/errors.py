@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 DISK_REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -64,3 +65,26 @@ class LostProcess(TrainingError):
 
 class Interrupted(Exception):
     """The user pressed Ctrl-C; the message says what is saved. The command line exits with status 130."""
+
+
+WORKER_DIED = (
+    "A process that reads photographs was killed, most often because the memory ran out: take fewer of them with "
+    "data.num_workers=1, or none with 0."
+)
+_PEER = re.compile(
+    r"(connection|socket).{0,40}(closed|reset|refused|broken)|by peer|nccl|gloo|processgroup|broken pipe", re.IGNORECASE
+)
+
+
+def who_died(text: str, processes: int) -> str | None:
+    """What an exception of PyTorch's says of processes, as a sentence; None if it is about something else.
+
+    Args:
+        text: of the exception.
+        processes: that work together.
+    """
+    if "DataLoader worker" in text:
+        return WORKER_DIED
+    if processes > 1 and _PEER.search(text):
+        return f"One of the {processes} processes died, most often because the memory ran out."
+    return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -272,3 +274,20 @@ def test_the_cache_keeps_to_its_bound_and_forgets_the_oldest(tmp_path: Path) -> 
     nothing = PhotoCache(0)
     assert nothing.read(paths[0]) is not nothing.read(paths[0])
     assert nothing.bytes == 0
+
+
+@pytest.mark.parametrize("read", [read_rgb, picture_size])
+def test_what_is_no_regular_file_is_said_at_once(read: Callable[[Path], object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.png"))
+        (tmp_path / "zero.png").symlink_to("/dev/zero")
+        (tmp_path / "folder.png").mkdir()
+        for name, words in (
+            ("pipe", "is no regular file"),
+            ("socket", "socket.png"),
+            ("zero", "is no regular file"),
+            ("folder", "is a folder, not a picture"),
+        ):
+            with pytest.raises(UnreadableImage, match=words):
+                read(tmp_path / f"{name}.png")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from reflectzoo.data.datasets.base import KeyedDataset, Sample, collate
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.errors import WORKER_DIED, LostProcess
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +64,16 @@ class ReflectionLoader(DataLoader[Sample]):
 
         Raises:
             UserError: from a worker, as it was raised there.
+            LostProcess: if a worker was killed.
         """
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
+                raise LostProcess(WORKER_DIED) from error
             if "error" in batch:
                 raise batch["error"]
             yield batch
@@ -94,7 +105,16 @@ def usable_cores() -> int:
 
 
 def _calm_worker(_: int) -> None:
+    # Ctrl-C and a batch system's SIGTERM reach every process of a run. The first one finishes its step and saves, for
+    # which it needs the next batch; it ends its workers itself. One that it cannot end any more ends in half a minute.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _soon)
     # A worker is one process on one core: libraries that start a thread for each core would only get in each
     # other's way, and OpenMP threads do not survive a fork.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+def _soon(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(30)

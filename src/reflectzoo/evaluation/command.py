@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.config import build, build_all, plain
+from reflectzoo.disk import hold
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
 from reflectzoo.evaluation.candidates import Entry, from_checkpoint, from_safetensors, from_weights
@@ -45,6 +46,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     quieten()
     warnings.filterwarnings("ignore", ".*it is recommended to use .Trainer\\(devices=1.*")
+    if rank_zero_only.rank != 0:
+        return _evaluate(config)
+    with hold(Path(config.run_dir), "evaluation"):
+        return _evaluate(config)
+
+
+def _evaluate(config: DictConfig) -> dict[str, Any]:
     if config.resume is not None and not (Path(config.resume) / PLAN).is_file():
         raise UserError(f"resume={config.resume} holds no evaluation: give the folder of one that was interrupted.")
     protocol: Protocol = build(config.protocol)

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflectzoo.cli import answer, nearest
+from reflectzoo.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure, measures_of
 from reflectzoo.evaluation.protocol import FORMERLY, LAYERS
-from reflectzoo.evaluation.results import read_results, write_whole
+from reflectzoo.evaluation.results import read_results
 
 RESAMPLES = 10_000
 _NAMED = 10
@@ -423,7 +424,7 @@ def _write_csv(path: Path, pairs: Sequence[Pair]) -> None:
     writer.writerow(["set", "image", "a", "b", "difference"])
     writer.writerows([pair.dataset, pair.image, pair.a, pair.b, pair.difference] for pair in pairs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, file.getvalue())
+    write_text(path, file.getvalue())
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from reflectzoo.cli import answer
+from reflectzoo.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import measures_of
 from reflectzoo.evaluation.protocol import FORMERLY, LAYERS
 from reflectzoo.evaluation.report.text import escape, markdown_row
-from reflectzoo.evaluation.results import AVERAGE, read_results, write_whole
+from reflectzoo.evaluation.results import AVERAGE, read_results
 
 FORMAT = "reflectzoo-measured/1"
 FOLDER, PAGE = Path("docs/results"), Path("docs/ranking.md")
@@ -166,7 +167,7 @@ def _add(arguments: argparse.Namespace) -> int:
         if content["entry"].get("sha256"):
             words.append(content["entry"]["sha256"][:8])
         path = arguments.folder / ("-".join(re.sub(r"[^\w.]+", "_", word) for word in words) + ".json")
-        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
         sys.stdout.write(f"{path}\n")
     return 0
 
@@ -179,7 +180,7 @@ def _write(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"reflectzoo: {arguments.page} is not up to date: run 'python -m reflectzoo.ranking'.\n")
         return 1
     arguments.page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(arguments.page, page)
+    write_text(arguments.page, page)
     sys.stdout.write(f"{arguments.page}\n")
     return 0
 

@@ -53,6 +53,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -63,6 +64,7 @@ from typing import Any, TypedDict, cast
 
 import torch
 
+from reflectzoo.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.protocol import LAYERS, Protocol
 from reflectzoo.metrics.functional import decibels
@@ -310,7 +312,7 @@ def _score(row: Row, layer: str, key: str) -> float | None:
 def write_results(folder: Path, results: Mapping[str, Any]) -> None:
     """Write ``results.json``, ``results.csv`` and ``averages.csv``; a reader never sees half a file."""
     stamped = {"format": FORMAT, "created": datetime.now(UTC).isoformat(timespec="seconds"), **results}
-    write_whole(folder / RESULTS, json.dumps(stamped, indent=1, allow_nan=False) + "\n")
+    write_text(folder / RESULTS, json.dumps(stamped, indent=1, allow_nan=False) + "\n")
     keys = [metric["key"] for metric in results["metrics"]]
     columns = [(layer, key) for layer in LAYERS for key in keys]
     head = ["entry", "set", "image", "height", "width"]
@@ -359,17 +361,9 @@ def read_results(path: str | Path) -> dict[str, Any]:
     return results
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        writer.writerows(lines)
-    part.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(head)
+    writer.writerows(lines)
+    write_text(path, text.getvalue())

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 
 import reflectzoo
-from reflectzoo.errors import Interrupted, TrainingError, UserError
+from reflectzoo.disk import write_text
+from reflectzoo.errors import Interrupted, LostProcess, TrainingError, UserError, who_died
 from reflectzoo.evaluation.benchmark import AVERAGES, Benchmark, BenchmarkData, EvaluationSet
 from reflectzoo.evaluation.candidates import Entry, InputEntry, name_apart
 from reflectzoo.evaluation.predictions import PredictionsEntry
@@ -26,7 +27,6 @@ from reflectzoo.evaluation.results import (
     fingerprint,
     read_rows,
     write_results,
-    write_whole,
 )
 from reflectzoo.evaluation.scorer import Masks, Scorer
 
@@ -100,7 +100,7 @@ def evaluate(
     if (folder / PLAN).is_file():
         check_same_plan(folder, plan)
     elif runner.global_rank == 0:
-        write_whole(folder / PLAN, _dump(plan))
+        write_text(folder / PLAN, _dump(plan))
     # Each process looks before any of them writes: processes meet when the Trainer starts.
     done = read_rows(folder)
     names = {entry.name for entry in made}
@@ -173,6 +173,15 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
             f"Interrupted; {len(read_rows(folder))} scores of pictures are kept in '{folder}', the same command with "
             f"resume={folder} goes on from there."
         ) from stop
+    except (RuntimeError, LostProcess) as error:
+        scorer.close()
+        lost = str(error) if isinstance(error, LostProcess) else who_died(str(error), runner.world_size)
+        if lost is None:
+            raise
+        raise LostProcess(
+            f"{lost} {len(read_rows(folder))} scores of pictures are kept in '{folder}', the same command with "
+            f"resume={folder} goes on from there."
+        ) from error
     except (UserError, TrainingError):
         scorer.close()
         raise

@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from reflectzoo.errors import DISK_REASONS, UserError
 from reflectzoo.photo.model import UnreadableImage
@@ -33,23 +34,33 @@ def why(error: OSError) -> str:
     return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading bytes; anything else would perhaps never end.
+
+    Raises:
+        UnreadableImage: if it is none, or cannot be opened.
+    """
+    try:
+        # Without waiting: a pipe would keep us until somebody writes into it.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise UnreadableImage(f"{shown(path)} {_why_not_opened(Path(path), error)}.") from None
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        kind = "is a folder, not a picture" if stat.S_ISDIR(mode) else "is no regular file"
+        raise UnreadableImage(f"{shown(path)} {kind}.")
+    return os.fdopen(handle, "rb")
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a regular file, read at once.
 
     Raises:
         UnreadableImage: if there is none, it is larger than :data:`MAX_BYTES`, or it changed while it was read.
     """
-    try:
-        # Without waiting: a pipe would keep us until somebody writes into it.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise UnreadableImage(f"{shown(path)} {_why_not_opened(path, error)}.") from None
-    before = os.fstat(handle)
-    if not stat.S_ISREG(before.st_mode):
-        os.close(handle)
-        kind = "is a folder, not a picture" if stat.S_ISDIR(before.st_mode) else "is no regular file"
-        raise UnreadableImage(f"{shown(path)} {kind}.")
-    with os.fdopen(handle, "rb") as file:
+    with open_regular(path) as file:
+        before = os.fstat(file.fileno())
         if before.st_size > MAX_BYTES:
             raise UnreadableImage(f"{shown(path)} has {before.st_size / 2**30:.1f} GiB, no photograph has.")
         try:

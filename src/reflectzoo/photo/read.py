@@ -29,7 +29,7 @@ from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 from reflectzoo.content import what_it_is
 from reflectzoo.errors import UserError
 from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, raw, tiff
-from reflectzoo.photo.files import read_bytes, shown
+from reflectzoo.photo.files import open_regular, read_bytes, shown
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
 
 #: What decoders raise for damaged headers and chunks.
@@ -582,7 +582,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     name = shown(path)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             lead = file.read(4096)
             if lead.startswith(tiff.MAGICS) or raw.is_raw(lead):
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -593,7 +593,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         _learn_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file) as image:
                 # Not the PNG reader's own method, which decodes the whole picture in case EXIF data stands behind it.
                 turned = Image.Image.getexif(image).get(ifd.ORIENTATION, 1) in (5, 6, 7, 8)
                 return (image.height, image.width) if turned else (image.width, image.height)

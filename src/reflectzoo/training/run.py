@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from reflectzoo.cli import did_you_mean, nearest
 from reflectzoo.config import build, build_all, plain
 from reflectzoo.disk import hold, remove_parts, write_text
-from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError
+from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError, who_died
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.broken import KeepBrokenBatch
 from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
@@ -97,7 +96,8 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     )
 
     try:
-        _fit(trainer, model, datamodule, resume_from)
+        with _told_in_a_sentence(trainer):
+            trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True if resume_from else None)
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         best = _best_checkpoint(callbacks)
         if config.test:
@@ -106,7 +106,8 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
                 checkpoint = read_checkpoint(Path(best))
                 model.on_load_checkpoint(checkpoint)
                 model.load_state_dict(checkpoint["state_dict"])
-            trainer.test(model, datamodule, verbose=False)
+            with _told_in_a_sentence(trainer):
+                trainer.test(model, datamodule, verbose=False)
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
             _report(metrics, run_dir, best)
         return metrics
@@ -116,11 +117,11 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
         _finish_wandb()
 
 
-def _fit(
-    trainer: pl.Trainer, model: ReflectionModule, datamodule: pl.LightningDataModule, resume_from: Path | None
-) -> None:
+@contextlib.contextmanager
+def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
+    """Say of what stops a fit or a test why it did, what is saved, and how to go on."""
     try:
-        trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True if resume_from else None)
+        yield
     except MisconfigurationException as error:
         if "could not find the monitored key" not in str(error):
             raise
@@ -136,8 +137,10 @@ def _fit(
                 f"Interrupted; everything so far is in {interrupt.path}, ckpt_path=last goes on from there."
             ) from stop
         raise Interrupted(f"Interrupted at once. {_how_to_go_on(trainer)}.") from stop
+    except LostProcess as error:
+        raise LostProcess(f"{error} {_how_to_go_on(trainer)}.") from error
     except RuntimeError as error:
-        lost = _who_died(str(error), trainer.world_size)
+        lost = who_died(str(error), trainer.world_size)
         if lost is None:
             raise
         raise LostProcess(f"{lost} {_how_to_go_on(trainer)}.") from error
@@ -165,23 +168,6 @@ def _without_key(trainer: pl.Trainer) -> str:
         "chosen: train on a mixture with aligned pairs as well (for unaligned ones data=mixture_errnet_unaligned), "
         "or do without both with ~callbacks.best test=false."
     )
-
-
-_PEER = re.compile(
-    r"(connection|socket).{0,40}(closed|reset|refused|broken)|by peer|nccl|gloo|processgroup|broken pipe", re.I
-)
-
-
-def _who_died(text: str, processes: int) -> str | None:
-    """What an exception of PyTorch's says of processes, as a sentence; None if it is about something else."""
-    if "DataLoader worker" in text:
-        return (
-            "A process that reads photographs was killed, most often because the memory ran out: take fewer of them "
-            "with data.num_workers=1, or none with 0."
-        )
-    if processes > 1 and _PEER.search(text):
-        return f"One of the {processes} processes of this training died, most often because the memory ran out."
-    return None
 
 
 def _callbacks(trainer: pl.Trainer) -> list[Callback]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reflectzoo.disk import write_text
 from reflectzoo.evaluation.report.page import to_html
 from reflectzoo.evaluation.report.pictures import draw_cases
 from reflectzoo.evaluation.report.sheet import write_contact_sheet
 from reflectzoo.evaluation.report.tables import make_tables
 from reflectzoo.evaluation.report.text import to_csv, to_json, to_markdown
-from reflectzoo.evaluation.results import read_results, write_whole
+from reflectzoo.evaluation.results import read_results
 
 __all__ = ["write_report"]
 
@@ -43,7 +44,7 @@ def write_report(run: str | Path, out: str | Path | None = None, published: bool
     target.mkdir(parents=True, exist_ok=True)
     paths = {kind: target / f"report.{kind}" for kind in texts}
     for kind, text in texts.items():
-        write_whole(paths[kind], text)
+        write_text(paths[kind], text)
     sheet = write_contact_sheet(results, folder, target)
     if sheet is not None:
         paths["sheet"] = sheet
