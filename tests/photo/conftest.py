@@ -66,7 +66,9 @@ def magick(*words: str | Path) -> bytes:
     """What ImageMagick's convert prints."""
     program = shutil.which("convert-im6.q16") or shutil.which("magick") or needs("convert")
     done = subprocess.run([program, *map(str, words)], capture_output=True, check=True)
-    assert not done.stderr, done.stderr
+    # libtiff has no name for the pointer to the directory of interoperability, and says so.
+    words = [line for line in done.stderr.splitlines() if line.strip(b"' ") and b"tag 40965 (0xa005)" not in line]
+    assert not words, words
     return done.stdout
 
 

@@ -32,6 +32,7 @@ def separate(
     precision: Precision = "32",
     memory: int | None = None,
     untrained: bool = False,
+    max_pixels: int | None = None,
 ) -> Separation:
     """Separate a photograph shot through glass into what lies behind it and what it mirrors.
 
@@ -47,6 +48,7 @@ def separate(
         precision: see there.
         memory: see there.
         untrained: let a model without any trained weights try.
+        max_pixels: larger files are refused; None takes Pillow's bound, 179 million.
 
     Returns:
         ``(transmission, reflection)`` of the kind, type, size and shape that came in; for a path, pictures, which have
@@ -65,7 +67,7 @@ def separate(
     """
     separator = _separator(model, weights, device, precision, memory, untrained)
     if isinstance(image, str | os.PathLike):
-        return separator.picture(read_picture(os.fspath(image)), strength)
+        return separator.picture(read_picture(os.fspath(image), max_pixels), strength)
     if isinstance(image, Picture):
         return separator.picture(image, strength)
     if isinstance(image, Image.Image):

@@ -33,12 +33,14 @@ class Wanted:
         side_by_side: all in one picture, too.
         strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
         overwrite: replace results that exist.
+        max_pixels: larger photographs are refused; None takes the usual bound.
     """
 
     reflection: bool = False
     side_by_side: bool = False
     strength: float = 1.0
     overwrite: bool = False
+    max_pixels: int | None = None
 
     @property
     def kinds(self) -> list[str]:
@@ -198,7 +200,7 @@ def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> in
 
 def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list[str]:
     """Separate one photograph; what there is to say about it."""
-    picture = read_picture(task.source)
+    picture = read_picture(task.source, wanted.max_pixels)
     suffix = suffix_for(task.source, picture)
     targets = {kind: task.target(kind, suffix) for kind in wanted.kinds}
     for target in targets.values():

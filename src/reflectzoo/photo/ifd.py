@@ -127,19 +127,28 @@ def reordered(entry: Entry, before: str, after: str) -> Entry:
     return entry._replace(raw=raw)
 
 
-def directory_bytes(entries: Iterable[Entry], offset: int, order: str, following: int = 0) -> bytes:
-    """A directory with the values behind it, as it stands at an offset of a classic TIFF structure."""
+def directory_bytes(entries: Iterable[Entry], offset: int, order: str, big: bool = False) -> bytes:
+    """A directory with the values behind it, as it stands at an offset; no other follows it.
+
+    Args:
+        entries: its tags.
+        offset: where it will stand.
+        order: byte order.
+        big: whether it is of a BigTIFF.
+    """
+    number, each, word = ("Q", 20, "Q") if big else ("H", 12, "I")
+    inline = struct.calcsize(word)
     rows = sorted(entries)
-    behind = offset + 2 + 12 * len(rows) + 4
-    head, body = bytearray(struct.pack(order + "H", len(rows))), bytearray()
+    behind = offset + struct.calcsize(number) + each * len(rows) + inline
+    head, body = bytearray(struct.pack(order + number, len(rows))), bytearray()
     for tag, kind, count, raw in rows:
-        head += struct.pack(order + "HHI", tag, kind, count)
-        if len(raw) <= 4:
-            head += raw.ljust(4, b"\0")
+        head += struct.pack(order + "HH" + word, tag, kind, count)
+        if len(raw) <= inline:
+            head += raw.ljust(inline, b"\0")
         else:
-            head += struct.pack(order + "I", behind + len(body))
+            head += struct.pack(order + word, behind + len(body))
             body += raw + b"\0" * (len(raw) % 2)
-    return bytes(head + struct.pack(order + "I", following) + body)
+    return bytes(head + struct.pack(order + word, 0) + body)
 
 
 @dataclass

@@ -6,13 +6,12 @@ ITU-T T.81 (JPEG), T.871 (JFIF); CIPA DC-007 (multi-picture format); Adobe XMP p
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import JpegImagePlugin
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 _SOS, _COM, _APP0, _DNL = 0xDA, 0xFE, 0xE0, 0xDC
@@ -298,25 +297,23 @@ def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
     body = data[:-1] if data.endswith(b"\xff") else data
     seen = []
     for filler in (b"", b"\x55" * 64, b"\xaa\x2a" * 32):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(BytesIO(body + filler + EOI)) as image:
-                seen.append(np.asarray(image))
-    differs = (seen[0] != seen[1]) | (seen[0] != seen[2])
-    if differs.ndim == 3:
-        differs = differs.any(axis=2)
+        with JpegImagePlugin.JpegImageFile(BytesIO(body + filler + EOI)) as image:
+            image.draft("YCbCr", None)
+            seen.append(np.asarray(image).reshape(frame.height, frame.width, -1))
+    found = (seen[0] != seen[1]) | (seen[0] != seen[2])
+    # Of luminance: colour is enlarged, and would reach into blocks that are there.
+    differs = found[..., 0]
     tall, wide = frame.block
     rows, columns = -(-frame.height // tall), -(-frame.width // wide)
     if not differs.any():
-        lost = 0
+        lost = int(found.any())
     elif frame.progressive:
         spots = np.argwhere(differs) // (tall, wide)
         lost = len(np.unique(spots, axis=0))
     else:
         first = min(int(row) // tall * columns + int(column) // wide for row, column in np.argwhere(differs))
         lost = rows * columns - first
-    # Smooth upsampling of colour reaches one block further.
-    if lost > min(_MAY_LACK, rows * columns * _MAY_LACK_SHARE) + 1:
+    if lost > max(min(_MAY_LACK, rows * columns * _MAY_LACK_SHARE), 1):
         return None
     return body + EOI, min(lost * tall * wide, frame.height * frame.width)
 

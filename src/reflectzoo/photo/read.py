@@ -102,6 +102,23 @@ def _decoded(data: bytes, name: str, limit: _Limit, shorter: int | None) -> tupl
     return _other(data, name, limit)
 
 
+def parse_pixels(text: str) -> int:
+    """``250M``, ``0.4G``, ``200000000``: a number of pixels.
+
+    Raises:
+        UserError: for anything else.
+
+    Example:
+        >>> parse_pixels("250M")
+        250000000
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", text.strip().upper().removesuffix("P"))
+    pixels = int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
+    if pixels < 1:
+        raise UserError(f"'{text}' is no number of pixels: write 250M, or 250000000.")
+    return pixels
+
+
 class _Limit:
     """How many pixels a picture may have."""
 
@@ -121,11 +138,11 @@ class _Limit:
     def sentence(self, pixels: int | None, size: str = "") -> str:
         """What is wrong and what to do."""
         counted = f" ({size}{pixels / 1e6:.4g} million pixels)" if pixels else ""
-        more = f"--max-pixels {-(-pixels // 10**6)}M (max_pixels={pixels})" if pixels else "--max-pixels"
+        most = f" {-(-pixels // 10**6)}M" if pixels else ""
         bound = f"{self.pixels / 1e6:.4g} million pixels"
         return (
             f"{self.name} is too large{counted}, more than {bound} may be a trap for the memory: shrink it, or if you "
-            f"trust it, {more} lets it through."
+            f"trust it, `reflectzoo remove --max-pixels{most}` (max_pixels=) takes it."
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reflectzoo.errors import UserError
-from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, tiff
+from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, tiff_write
 from reflectzoo.photo.files import shown, write_atomically
 from reflectzoo.photo.model import Origin, Picture, as_depth, on_white
 
@@ -270,13 +270,15 @@ def _png(picture: Picture) -> bytes:
 
 def _tiff(picture: Picture) -> bytes:
     origin = picture.origin
-    return tiff.write(
+    return tiff_write.write(
         picture.values,
         picture.alpha,
         picture.extra,
         premultiplied=origin.premultiplied,
         half=origin.half and picture.depth == 32,
-        beside=tiff.Beside(origin.icc, origin.exif, origin.xmp, origin.iptc, origin.photoshop, origin.dpi, origin.tags),
+        beside=tiff_write.Beside(
+            origin.icc, origin.exif, origin.xmp, origin.iptc, origin.photoshop, origin.dpi, origin.tags
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.content import what_it_is
 from reflectzoo.errors import UserError
 
 LAST = "last.ckpt"
@@ -59,11 +60,11 @@ def what_is_wrong(path: Path) -> str | None:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(4096)
         if not start:
             return "it is empty (0 bytes)"
-        if start != b"PK":
-            return None if start[:1] == b"\x80" else "it is not a PyTorch checkpoint"
+        if start[:2] != b"PK":
+            return None if start[:1] == b"\x80" else f"it is {what_it_is(start) or 'not a PyTorch checkpoint'}"
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except zipfile.BadZipFile:
@@ -162,10 +163,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # What torch.load raises depends on where the damage sits: unpickling, zip, end of file, key and type errors.
     except Exception as error:
-        raise UserError(
-            f"The weights file {path} cannot be read ({type(error).__name__}): it is damaged or no file of "
-            "torch.save; delete it and get it again."
-        ) from error
+        wrong = what_is_wrong(path) or "it is damaged, or no file of torch.save"
+        raise UserError(f"The weights file {path} cannot be read, {wrong}; delete it and get it again.") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"The weights file {path} holds no plain state dict (names and tensors): give one that does.")
     return state

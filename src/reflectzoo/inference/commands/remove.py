@@ -12,6 +12,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
 from reflectzoo.inference.models import default_model, load_for_inference
 from reflectzoo.inference.separator import Precision, Separator, choose_device, parse_bytes
+from reflectzoo.photo.read import parse_pixels
 
 EPILOG = """examples:
   reflectzoo remove photo.jpg
@@ -30,7 +31,7 @@ exit status: 0 all done; 1 some photographs failed and are named at the end; 2 a
 #: Keys of ``conf/predict.yaml``, besides the model's own.
 SETTINGS = (
     *("input", "output", "recursive", "weights", "untrained", "reflection", "side_by_side", "strength"),
-    *("overwrite", "device", "precision", "backend", "memory"),
+    *("overwrite", "device", "precision", "backend", "memory", "max_pixels"),
 )
 
 
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strength", type=float, default=1.0, metavar="0…1", help="how much is removed (default %(default)s)"
     )
     group.add_argument("--overwrite", action="store_true", help="replace results that exist; never a photograph itself")
+    group.add_argument("--max-pixels", metavar="N", help="larger photographs are refused, e.g. 400M (default 179M)")
     add_model_arguments(parser)
 
 
@@ -104,7 +106,8 @@ def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separa
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove."""
-    wanted = Wanted(arguments.reflection, arguments.side_by_side, arguments.strength, arguments.overwrite)
+    most = None if arguments.max_pixels is None else parse_pixels(str(arguments.max_pixels))
+    wanted = Wanted(arguments.reflection, arguments.side_by_side, arguments.strength, arguments.overwrite, most)
     tasks = find_tasks(arguments.input, arguments.output, arguments.recursive, wanted)
     separator = make_separator(arguments)
     if arguments.untrained and arguments.weights is None:
