@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reflectzoo.errors import UserError
+from reflectzoo.losses.multiscale import MultiScalePerceptualLoss
 from reflectzoo.losses.perceptual import (
     PAPER_LAYERS,
     PROGRAM_LAYERS,
@@ -11,6 +12,7 @@ from reflectzoo.losses.perceptual import (
     imagenet_normalised,
     perceptual_loss,
 )
+from reflectzoo.nets.efficientnet import efficientnet_lite0
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 
 TWO = {"relu1_1": 2.0, "relu2_1": 0.5}
@@ -116,3 +118,38 @@ def test_mistakes(small_vgg, layers) -> None:
         PerceptualLoss(layers={})
     with pytest.raises(ValueError, match=r"\(1, 3, 5, 5\).*\(1, 3, 4, 5\)"):
         perceptual_loss(small_vgg, torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 4, 5), TWO)
+
+
+def test_efficientnet_needs_no_vgg_and_no_download(layers) -> None:
+    term = PerceptualLoss(features="efficientnet_lite0", layers={"stride2": 2.0, "stride8": 0.5})
+    assert not needs_vgg(term)
+    prediction, target = layers(2, 2, 3, 33, 40)
+    prediction.requires_grad_()
+    outputs = {"transmission": prediction}
+    batch = {"mixture": target, "transmission": target, "has_transmission": torch.tensor([True, True])}
+    value = term(outputs, batch)
+    value.backward()
+    maps = efficientnet_lite0(), prediction.detach(), target
+    found, wanted = (maps[0](image) for image in maps[1:])
+    expected = 2 * (found[0] - wanted[0]).abs().mean() + 0.5 * (found[2] - wanted[2]).abs().mean()
+    torch.testing.assert_close(value.detach(), expected)
+    assert prediction.grad is not None
+    assert prediction.grad.abs().max() > 0
+    assert term.state_dict() == {}, "a checkpoint does not hold the features"
+
+
+def test_efficientnet_at_several_sizes(layers) -> None:
+    term = MultiScalePerceptualLoss(features="efficientnet_lite0", scales={"full": 1.0, "quarter": 0.5})
+    prediction, target = layers(2, 1, 3, 16, 16)
+    batch = {"mixture": target, "transmission": target, "has_transmission": torch.tensor([True])}
+    small = torch.nn.functional.interpolate(target, (4, 4), mode="bilinear", antialias=True)
+    perfect = {"transmission": target, "aux": {"quarter": [small]}}
+    assert term(perfect, batch).item() == pytest.approx(0, abs=1e-5)
+    assert term({**perfect, "transmission": prediction}, batch) > 0.1
+
+
+def test_layers_that_efficientnet_does_not_have() -> None:
+    with pytest.raises(UserError, match="layers of the perceptual loss is 'relu1_1', but must be one of: stride2"):
+        PerceptualLoss(features="efficientnet_lite0", layers={"relu1_1": 1.0})
+    with pytest.raises(UserError, match="features of the perceptual loss"):
+        PerceptualLoss(features="resnet")  # type: ignore[arg-type]

@@ -1,19 +1,19 @@
-"""VGG features of the transmission at several sizes."""
+"""Features of the transmission at several sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import cast, get_args
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import found, predicted
-from reflectzoo.losses.perceptual import perceptual_loss
-from reflectzoo.nets.shared_vgg import UsesVGG
+from reflectzoo.losses.perceptual import EFFICIENTNET_LAYERS, check_layers, feature_loss
+from reflectzoo.nets.shared_vgg import Features, UsesVGG
 from reflectzoo.ops.checks import full_precision
 
 SECOND_CONVOLUTIONS: Mapping[str, float] = {f"relu{block}_2": 1.0 for block in range(1, 6)}
@@ -33,13 +33,15 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
 
     Args:
         scales: ``full``, ``half``, ``quarter`` -> weight; those with weight 0 are not looked at.
-        layers: VGG-19 layer -> weight; by default :data:`SECOND_CONVOLUTIONS`.
+        layers: VGG-19 layer -> weight, by default :data:`SECOND_CONVOLUTIONS`; for EfficientNet-Lite0
+            :data:`~reflectzoo.losses.perceptual.EFFICIENTNET_LAYERS`.
         normalise: whether VGG sees ImageNet-normalised images.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
+        features: ``vgg19``, or ``efficientnet_lite0``, which needs no download.
 
     Raises:
-        UserError: for an unknown scale, or if scales or layers are empty.
+        UserError: for an unknown scale or features, or if scales or layers are empty.
     """
 
     def __init__(
@@ -49,15 +51,20 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
         normalise: bool = True,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
+        features: Features = "vgg19",
     ) -> None:
         super().__init__(weight, start_epoch)
+        check_choice("features of the multi-scale perceptual loss", features, get_args(Features))
+        self.features = features
         unknown = [name for name in scales if name not in SCALES]
         if unknown:
             raise UserError(
                 f"scales of the multi-scale perceptual loss names '{unknown[0]}', but knows only {', '.join(SCALES)}."
             )
         self.scales = {name: float(factor) for name, factor in scales.items() if factor}
-        self.layers = dict(SECOND_CONVOLUTIONS if layers is None else layers)
+        if layers is None:
+            layers = SECOND_CONVOLUTIONS if features == "vgg19" else EFFICIENTNET_LAYERS
+        self.layers = check_layers(layers, features, "layers of the multi-scale perceptual loss")
         if not self.scales or not self.layers:
             raise UserError("The multi-scale perceptual loss needs at least one scale and one VGG layer.")
         self.normalise = normalise
@@ -77,11 +84,13 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
                 truth = F.interpolate(
                     truth, prediction.shape[-2:], mode="bilinear", align_corners=False, antialias=True
                 )
-            value = perceptual_loss(self.vgg, prediction, truth, self.layers, batch["has_transmission"], self.normalise)
+            value = feature_loss(self, prediction, truth, self.layers, batch["has_transmission"], self.normalise)
             total = total + factor * value
         return total
 
     def _check_size(self, prediction: Tensor, name: str) -> None:
+        if self.features != "vgg19":
+            return  # it rounds sizes up, so a map always has a pixel
         deepest = max(int(layer[4]) for layer in self.layers)
         least = 2 ** (deepest - 1)
         if min(prediction.shape[-2:]) < least:

@@ -1,9 +1,9 @@
-"""Images that look alike have like VGG features."""
+"""Images that look alike have like features: VGG-19's, as the papers have it, or EfficientNet-Lite0's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, layer_pair
 from reflectzoo.losses.pixel import l1_loss
-from reflectzoo.nets.shared_vgg import UsesVGG
+from reflectzoo.nets.shared_vgg import Features, UsesVGG
 from reflectzoo.ops.checks import check_same_shape, full_precision
 
 if TYPE_CHECKING:
@@ -44,6 +44,17 @@ The text names four layers (conv2_2 to conv5_2) but gives five weights. They are
 Koltun, ICCV 2017, and of Zhang et al., CVPR 2018, who use conv1_2 to conv5_2 after the rectifier; so conv1_2 is
 taken to have been forgotten.
 """
+
+
+EFFICIENTNET_LAYERS: Mapping[str, float] = {
+    "stride2": 0.42,
+    "stride4": 0.33,
+    "stride8": 0.30,
+    "stride16": 0.32,
+    "stride32": 0.72,
+}
+"""One over the mean absolute difference of each map between 16 mixtures (``synthesis=ceilnet``, photographs held out)
+and their transmissions, so that every map says as much."""
 
 
 def imagenet_normalised(image: Tensor) -> Tensor:
@@ -109,6 +120,68 @@ def perceptual_loss(
     return total
 
 
+def efficientnet_loss(
+    looker: UsesVGG,
+    prediction: Tensor,
+    target: Tensor,
+    layers: Mapping[str, float] = EFFICIENTNET_LAYERS,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """:func:`perceptual_loss` through EfficientNet-Lite0, which needs no download; ours.
+
+    Args:
+        looker: through whose features, see :meth:`UsesVGG.efficientnet_maps`.
+        prediction: (B, 3, H, W), RGB, about [0, 1].
+        target: same shape; no gradient flows to it.
+        layers: ``stride2`` to ``stride32`` -> weight.
+        valid: (B,) bool, the samples that count; all when None.
+
+    Returns:
+        Scalar >= 0; zero if no sample is valid.
+
+    Raises:
+        ValueError: if the shapes differ.
+        UserError: if the weights are not installed.
+    """
+    check_same_shape(prediction=prediction, target=target)
+    # Small half-precision differences of features as large as these would be lost.
+    with torch.autocast(prediction.device.type, enabled=False):
+        found = looker.efficientnet_maps(full_precision(prediction))
+        with torch.no_grad():
+            wanted = looker.efficientnet_maps(full_precision(target))
+    total = full_precision(prediction).new_zeros(())
+    for name, weight in layers.items():
+        level = list(EFFICIENTNET_LAYERS).index(name)
+        total = total + weight * l1_loss(found[level], wanted[level], valid)
+    return total
+
+
+def feature_loss(
+    looker: UsesVGG,
+    prediction: Tensor,
+    target: Tensor,
+    layers: Mapping[str, float],
+    valid: Tensor | None = None,
+    normalise: bool = True,
+) -> Tensor:
+    """:func:`perceptual_loss` or :func:`efficientnet_loss`, by what the looker looks through."""
+    if looker.features == "efficientnet_lite0":
+        return efficientnet_loss(looker, prediction, target, layers, valid)
+    return perceptual_loss(looker.vgg, prediction, target, layers, valid, normalise)
+
+
+def check_layers(layers: Mapping[str, float], features: Features, setting: str) -> dict[str, float]:
+    """The layers of a loss; VGG-19 names its own when it is looked through.
+
+    Raises:
+        UserError: for one that EfficientNet-Lite0 does not have.
+    """
+    if features == "efficientnet_lite0":
+        for name in layers:
+            check_choice(setting, name, tuple(EFFICIENTNET_LAYERS))
+    return dict(layers)
+
+
 class PerceptualLoss(UsesVGG, LossTerm):
     """:func:`perceptual_loss` of one or both layers; samples without the truth of a layer are left out.
 
@@ -121,9 +194,11 @@ class PerceptualLoss(UsesVGG, LossTerm):
         normalise: whether VGG sees ImageNet-normalised images.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
+        features: ``vgg19``, or ``efficientnet_lite0``, which needs no download; its layers are ``stride2`` to
+            ``stride32``, and :data:`EFFICIENTNET_LAYERS` unless others are given.
 
     Raises:
-        UserError: for an unknown name in ``applied_to`` or ``layers``, or if one of them is empty.
+        UserError: for an unknown name in ``applied_to``, ``layers`` or ``features``, or if one of them is empty.
     """
 
     def __init__(
@@ -133,17 +208,21 @@ class PerceptualLoss(UsesVGG, LossTerm):
         normalise: bool = True,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
+        features: Features = "vgg19",
     ) -> None:
         super().__init__(weight, start_epoch)
+        check_choice("features of the perceptual loss", features, get_args(Features))
+        self.features = features
         for layer in applied_to:
             check_choice("applied_to of the perceptual loss", layer, ("transmission", "reflection"))
         if isinstance(layers, str):
             check_choice("layers of the perceptual loss", layers, ("program", "paper"))
             layers = PROGRAM_LAYERS if layers == "program" else PAPER_LAYERS
+            layers = layers if features == "vgg19" else EFFICIENTNET_LAYERS
         if not layers or not applied_to:
             raise UserError("The perceptual loss needs at least one VGG layer and one image layer (applied_to).")
         self.applied_to = tuple(applied_to)
-        self.layers = dict(layers)
+        self.layers = check_layers(layers, features, "layers of the perceptual loss")
         self.normalise = normalise
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -151,5 +230,5 @@ class PerceptualLoss(UsesVGG, LossTerm):
         total = outputs["transmission"].new_zeros((), dtype=torch.float32)
         for layer in self.applied_to:
             prediction, target, valid = layer_pair(outputs, batch, layer)
-            total = total + perceptual_loss(self.vgg, prediction, target, self.layers, valid, self.normalise)
+            total = total + feature_loss(self, prediction, target, self.layers, valid, self.normalise)
         return total

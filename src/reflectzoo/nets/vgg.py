@@ -106,7 +106,9 @@ def load_vgg19(weights: str = "auto") -> VGG19:
         except DownloadError as error:
             rank_zero_warn(
                 "NO IMAGENET VGG-19: its weights are neither cached nor reachable, so seeded RANDOM ones are used and "
-                f"results will not be those of the paper; to get them: {error}",
+                "results will not be those of the paper. ImageNet features that need no download: "
+                "loss.terms.perceptual.features=efficientnet_lite0 and, for a hypercolumn, "
+                f"model.net.features=efficientnet_lite0. To get VGG-19: {error}",
                 category=UserWarning,
                 stacklevel=4,
             )
