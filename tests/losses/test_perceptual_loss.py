@@ -6,6 +6,7 @@ import torch
 from reflectzoo.errors import UserError
 from reflectzoo.losses.multiscale import MultiScalePerceptualLoss
 from reflectzoo.losses.perceptual import (
+    EFFICIENTNET_LAYERS,
     PAPER_LAYERS,
     PROGRAM_LAYERS,
     PerceptualLoss,
@@ -149,7 +150,10 @@ def test_efficientnet_at_several_sizes(layers) -> None:
 
 
 def test_layers_that_efficientnet_does_not_have() -> None:
-    with pytest.raises(UserError, match="layers of the perceptual loss is 'relu1_1', but must be one of: stride2"):
-        PerceptualLoss(features="efficientnet_lite0", layers={"relu1_1": 1.0})
+    with pytest.raises(UserError, match="layers of the perceptual loss is 'stride3', but must be one of: stride2"):
+        PerceptualLoss(features="efficientnet_lite0", layers={"stride3": 1.0})
+    assert set(PerceptualLoss(features="efficientnet_lite0", layers={"conv5_3": 1.0}).layers) == set(
+        EFFICIENTNET_LAYERS
+    )
     with pytest.raises(UserError, match="features of the perceptual loss"):
         PerceptualLoss(features="resnet")  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
 from reflectzoo.methods.ytmt.two_stage import TwoStage
 from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead
 from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, dense
-from reflectzoo.nets.shared_vgg import attach_vgg
+from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.parity import rule_state_dict, rule_vgg
 from reflectzoo.parity.report import run_folder
 
@@ -451,3 +451,10 @@ def test_impossible_networks_are_refused(make: Make, words: str) -> None:
 def test_there_is_no_third_stage() -> None:
     with pytest.raises(ValueError, match="active stage must be 1 or 2, got 3"):
         two_stage().set_active_stage(3)
+
+
+def test_over_efficientnet_it_needs_no_vgg() -> None:
+    net = YTMTUNet(width=4, features="efficientnet_lite0")
+    assert not needs_vgg(net)
+    assert net(torch.rand(1, 3, 33, 40))["transmission"].shape == (1, 3, 33, 40)
+    assert net.in_channels == 515

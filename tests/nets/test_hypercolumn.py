@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.errors import UserError
 from reflectzoo.nets import hypercolumn
 from reflectzoo.nets.hypercolumn import (
     CHANNELS,
@@ -19,7 +20,7 @@ from reflectzoo.nets.hypercolumn import (
     joint_hypercolumn_conv2d,
     plain_hypercolumn,
 )
-from reflectzoo.nets.shared_vgg import attach_vgg
+from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import VGG19, load_vgg19
 
 NARROW = (4, 5, 6, 7, 8)
@@ -282,3 +283,19 @@ def test_tiny_images(vgg: VGG19, size: tuple[int, int]) -> None:
     assert (dense(features) - wanted).abs().max() <= 1e-5
     conv = HypercolumnConv2d(CHANNELS, 2)
     assert (conv(features) - conv(dense(features))).abs().max() <= 1e-4
+
+
+def test_over_efficientnet_it_has_515_channels_and_the_convolution_is_exact() -> None:
+    torch.manual_seed(0)
+    net = Hypercolumn("efficientnet_lite0")
+    assert not needs_vgg(net)
+    image = torch.rand(1, 3, 40, 33)
+    features = net(image)
+    assert dense(features).shape == (1, 515, 40, 33)
+    conv = HypercolumnConv2d(515, 4)
+    with torch.no_grad(), plain_hypercolumn():
+        plain = conv(features)
+    with torch.no_grad():
+        torch.testing.assert_close(conv(features), plain, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"model\.net\.features is 'vgg16'"):
+        Hypercolumn("vgg16")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Features of the transmission at several sizes."""
+"""FeatureNet of the transmission at several sizes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import found, predicted
-from reflectzoo.losses.perceptual import EFFICIENTNET_LAYERS, check_layers, feature_loss
-from reflectzoo.nets.shared_vgg import Features, UsesVGG
+from reflectzoo.losses.perceptual import feature_loss, layers_for
+from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 from reflectzoo.ops.checks import full_precision
 
 SECOND_CONVOLUTIONS: Mapping[str, float] = {f"relu{block}_2": 1.0 for block in range(1, 6)}
@@ -34,7 +34,7 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
     Args:
         scales: ``full``, ``half``, ``quarter`` -> weight; those with weight 0 are not looked at.
         layers: VGG-19 layer -> weight, by default :data:`SECOND_CONVOLUTIONS`; for EfficientNet-Lite0
-            :data:`~reflectzoo.losses.perceptual.EFFICIENTNET_LAYERS`.
+            see :func:`~reflectzoo.losses.perceptual.layers_for`.
         normalise: whether VGG sees ImageNet-normalised images.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
@@ -51,10 +51,10 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
         normalise: bool = True,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
-        features: Features = "vgg19",
+        features: FeatureNet = "vgg19",
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("features of the multi-scale perceptual loss", features, get_args(Features))
+        check_choice("features of the multi-scale perceptual loss", features, get_args(FeatureNet))
         self.features = features
         unknown = [name for name in scales if name not in SCALES]
         if unknown:
@@ -62,9 +62,8 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
                 f"scales of the multi-scale perceptual loss names '{unknown[0]}', but knows only {', '.join(SCALES)}."
             )
         self.scales = {name: float(factor) for name, factor in scales.items() if factor}
-        if layers is None:
-            layers = SECOND_CONVOLUTIONS if features == "vgg19" else EFFICIENTNET_LAYERS
-        self.layers = check_layers(layers, features, "layers of the multi-scale perceptual loss")
+        layers = SECOND_CONVOLUTIONS if layers is None else layers
+        self.layers = layers_for(features, layers, "layers of the multi-scale perceptual loss")
         if not self.scales or not self.layers:
             raise UserError("The multi-scale perceptual loss needs at least one scale and one VGG layer.")
         self.normalise = normalise

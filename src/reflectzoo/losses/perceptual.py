@@ -13,7 +13,7 @@ from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, layer_pair
 from reflectzoo.losses.pixel import l1_loss
-from reflectzoo.nets.shared_vgg import Features, UsesVGG
+from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 from reflectzoo.ops.checks import check_same_shape, full_precision
 
 if TYPE_CHECKING:
@@ -170,15 +170,21 @@ def feature_loss(
     return perceptual_loss(looker.vgg, prediction, target, layers, valid, normalise)
 
 
-def check_layers(layers: Mapping[str, float], features: Features, setting: str) -> dict[str, float]:
-    """The layers of a loss; VGG-19 names its own when it is looked through.
+def layers_for(features: FeatureNet, layers: Mapping[str, float], setting: str) -> dict[str, float]:
+    """The layers of a loss by what it looks through; VGG-19 checks its own names when it is looked through.
+
+    A recipe names layers of VGG-19. Looked through EfficientNet-Lite0 instead, it takes all of
+    :data:`EFFICIENTNET_LAYERS`, so that one override changes the features of any recipe.
 
     Raises:
-        UserError: for one that EfficientNet-Lite0 does not have.
+        UserError: for a name that neither has.
     """
-    if features == "efficientnet_lite0":
-        for name in layers:
-            check_choice(setting, name, tuple(EFFICIENTNET_LAYERS))
+    if features == "vgg19":
+        return dict(layers)
+    if all(name.startswith(("conv", "relu")) for name in layers):
+        return dict(EFFICIENTNET_LAYERS)
+    for name in layers:
+        check_choice(setting, name, tuple(EFFICIENTNET_LAYERS))
     return dict(layers)
 
 
@@ -194,8 +200,8 @@ class PerceptualLoss(UsesVGG, LossTerm):
         normalise: whether VGG sees ImageNet-normalised images.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
-        features: ``vgg19``, or ``efficientnet_lite0``, which needs no download; its layers are ``stride2`` to
-            ``stride32``, and :data:`EFFICIENTNET_LAYERS` unless others are given.
+        features: ``vgg19``, or ``efficientnet_lite0``, which needs no download; see :func:`layers_for` for its
+            layers.
 
     Raises:
         UserError: for an unknown name in ``applied_to``, ``layers`` or ``features``, or if one of them is empty.
@@ -208,21 +214,20 @@ class PerceptualLoss(UsesVGG, LossTerm):
         normalise: bool = True,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
-        features: Features = "vgg19",
+        features: FeatureNet = "vgg19",
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("features of the perceptual loss", features, get_args(Features))
+        check_choice("features of the perceptual loss", features, get_args(FeatureNet))
         self.features = features
         for layer in applied_to:
             check_choice("applied_to of the perceptual loss", layer, ("transmission", "reflection"))
         if isinstance(layers, str):
             check_choice("layers of the perceptual loss", layers, ("program", "paper"))
             layers = PROGRAM_LAYERS if layers == "program" else PAPER_LAYERS
-            layers = layers if features == "vgg19" else EFFICIENTNET_LAYERS
         if not layers or not applied_to:
             raise UserError("The perceptual loss needs at least one VGG layer and one image layer (applied_to).")
         self.applied_to = tuple(applied_to)
-        self.layers = check_layers(layers, features, "layers of the perceptual loss")
+        self.layers = layers_for(features, layers, "layers of the perceptual loss")
         self.normalise = normalise
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:

@@ -23,18 +23,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from reflectzoo.nets.shared_vgg import UsesVGG
+from reflectzoo.errors import check_choice
+from reflectzoo.nets import efficientnet
+from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 LEVEL_CHANNELS = (64, 128, 256, 512, 512)
 CHANNELS = 3 + sum(LEVEL_CHANNELS)
+EFFICIENTNET_CHANNELS = 3 + sum(efficientnet.CHANNELS)
+"""515, over the five maps of EfficientNet-Lite0, the finest at half the size."""
 
 # Four halvings: below this side VGG has nothing left to look at.
 _SMALLEST_SIDE = 16
@@ -62,11 +66,16 @@ class HyperFeatures(NamedTuple):
 
     Attributes:
         image: (B, 3, H, W), RGB in [0, 1], as it came in, not normalised, not detached.
-        levels: VGG-19 maps ``LAYERS`` at their own resolutions, (B, C, h, w), detached.
+        levels: maps at their own resolutions, (B, C, h, w), detached: VGG-19's ``LAYERS``, or EfficientNet-Lite0's.
     """
 
     image: Tensor
     levels: list[Tensor]
+
+
+def channels_over(features: FeatureNet) -> int:
+    """How many channels the hypercolumn over these features has, the image's three included."""
+    return CHANNELS if features == "vgg19" else EFFICIENTNET_CHANNELS
 
 
 def dense(features: HyperFeatures) -> Tensor:
@@ -81,10 +90,23 @@ def dense(features: HyperFeatures) -> Tensor:
 
 
 class Hypercolumn(UsesVGG):
-    """From an image to the parts of its hypercolumn; see :class:`HyperFeatures` and :func:`dense`."""
+    """From an image to the parts of its hypercolumn; see :class:`HyperFeatures` and :func:`dense`.
+
+    Args:
+        features: ``vgg19`` as the papers have it, 1475 channels with the image; ``efficientnet_lite0``, which needs no
+            download, 515.
+
+    Raises:
+        UserError: for other features.
+    """
+
+    def __init__(self, features: FeatureNet = "vgg19") -> None:
+        super().__init__()
+        check_choice("model.net.features", features, get_args(FeatureNet))
+        self.features = features
 
     def forward(self, image: Tensor) -> HyperFeatures:
-        """Look at an image through VGG-19.
+        """Look at an image through the frozen network.
 
         Args:
             image: (B, 3, H, W), RGB, [0, 1]. It is not normalised first; the released program does not.
@@ -103,7 +125,8 @@ class Hypercolumn(UsesVGG):
             seen = F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
             if image.device.type == "cpu":
                 seen = seen.contiguous(memory_format=torch.channels_last)
-            levels = [level.detach() for level in self.vgg(seen, LAYERS)]
+            seen_maps = self.vgg(seen, LAYERS) if self.features == "vgg19" else self.efficientnet_maps(seen)
+            levels = [level.detach() for level in seen_maps]
             if below or right:
                 size = seen.shape[-2:]
                 levels = [

@@ -13,7 +13,7 @@ from reflectzoo.nets.efficientnet import EfficientNetLite0, efficientnet_lite0
 if TYPE_CHECKING:
     from reflectzoo.nets.vgg import VGG19
 
-Features = Literal["vgg19", "efficientnet_lite0"]
+FeatureNet = Literal["vgg19", "efficientnet_lite0"]
 """Frozen networks of ImageNet: the papers', and the one that a package index has."""
 
 
@@ -29,7 +29,7 @@ class UsesVGG(nn.Module):
         features: which of the two; an instance may choose.
     """
 
-    features: Features = "vgg19"
+    features: FeatureNet = "vgg19"
 
     def efficientnet_maps(self, picture: Tensor) -> list[Tensor]:
         """What EfficientNet-Lite0 sees, see :meth:`~reflectzoo.nets.efficientnet.EfficientNetLite0.forward`.

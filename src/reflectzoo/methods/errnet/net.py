@@ -29,6 +29,7 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.nets import hypercolumn as hyper
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, plain_hypercolumn
+from reflectzoo.nets.shared_vgg import FeatureNet
 from reflectzoo.nets.start import start_he
 from reflectzoo.nets.winograd import convolve, direct_convolutions
 
@@ -163,6 +164,7 @@ class ERRNet(nn.Module):
         attention: whether the blocks weigh their channels (paper: channel-wise context, CWC).
         pyramid: whether means of several scales join before the output (paper: multi-scale context, MSC).
         residual_scale: factor of what a block adds.
+        features: what the hypercolumn is made of; ``efficientnet_lite0`` needs no download, and makes it 515 channels.
 
     Raises:
         UserError: for numbers that make no network.
@@ -176,14 +178,16 @@ class ERRNet(nn.Module):
         attention: bool = True,
         pyramid: bool = True,
         residual_scale: float = 0.1,
+        features: FeatureNet = "vgg19",
     ) -> None:
         super().__init__()
         check_whole_number("model.net.width", width)
         check_whole_number("model.net.blocks", blocks)
         if not residual_scale > 0:
             raise UserError(f"model.net.residual_scale must be a number above 0, got {residual_scale!r}.")
-        self.hypercolumn = Hypercolumn() if hypercolumn else None
-        self.conv1 = _Entrance(HypercolumnConv2d(hyper.CHANNELS if hypercolumn else 3, width, kernel_size=1))
+        self.hypercolumn = Hypercolumn(features) if hypercolumn else None
+        channels = hyper.channels_over(features) if hypercolumn else 3
+        self.conv1 = _Entrance(HypercolumnConv2d(channels, width, kernel_size=1))
         self.conv2 = _Rectified(nn.Conv2d(width, width, 3, padding=1))
         self.conv3 = _Rectified(nn.Conv2d(width, width, 3, stride=2, padding=1))
         self.res_module = nn.Sequential(*(_ResidualBlock(width, attention, residual_scale) for _ in range(blocks)))

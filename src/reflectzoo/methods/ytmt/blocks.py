@@ -15,6 +15,7 @@ from reflectzoo.nets import hypercolumn as hyper
 from reflectzoo.nets.attention import ChannelAttention, PixelAttention
 from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead, Streams
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, joint_hypercolumn_conv2d
+from reflectzoo.nets.shared_vgg import FeatureNet
 
 Pattern = Literal["C", "A", "P", "none"]
 Features: TypeAlias = Tensor | HyperFeatures
@@ -164,15 +165,16 @@ def _in_fast_layout(weight: Tensor, response: Tensor) -> Tensor:
 class Augmented(nn.Module):
     """What the U-shaped networks share: the hypercolumn before them, and inputs too small to be pooled four times."""
 
-    def __init__(self, in_channels: int | None, hypercolumn: bool) -> None:
+    def __init__(self, in_channels: int | None, hypercolumn: bool, features: FeatureNet = "vgg19") -> None:
         super().__init__()
-        if hypercolumn and in_channels not in (None, 3, hyper.CHANNELS):
+        self.hypercolumn = Hypercolumn(features) if hypercolumn else None
+        channels = hyper.channels_over(features)
+        if hypercolumn and in_channels not in (None, 3, channels):
             raise UserError(
                 f"{type(self).__name__}: hypercolumn=true takes RGB images, so in_channels must be left out, 3 or "
-                f"{hyper.CHANNELS}, got {in_channels}."
+                f"{channels}, got {in_channels}."
             )
-        self.in_channels = hyper.CHANNELS if hypercolumn else (in_channels or 3)
-        self.hypercolumn = Hypercolumn() if hypercolumn else None
+        self.in_channels = channels if hypercolumn else (in_channels or 3)
 
     def _first_conv(self, width: int) -> nn.Conv2d:
         if self.hypercolumn is not None:

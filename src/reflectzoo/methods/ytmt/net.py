@@ -18,6 +18,7 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import check_whole_number
 from reflectzoo.methods.ytmt.blocks import Augmented, Block, Down, Entrance, Exit, Features, Pattern, Up
 from reflectzoo.nets.exchange import Streams
+from reflectzoo.nets.shared_vgg import FeatureNet
 
 
 class YTMTUNet(Augmented):
@@ -34,6 +35,7 @@ class YTMTUNet(Augmented):
             :mod:`reflectzoo.nets.shared_vgg`, and adds nothing to ``state_dict``.
         width: channels at full resolution; deeper ones are 2, 4, 8 and 8 times as wide.
         out_channels: channels of each layer returned.
+        features: what the hypercolumn is made of; ``efficientnet_lite0`` needs no download, and makes it 515 channels.
 
     Raises:
         UserError: for an unknown pattern, or ``in_channels`` that contradict the hypercolumn.
@@ -46,9 +48,10 @@ class YTMTUNet(Augmented):
         hypercolumn: bool = True,
         width: int = 64,
         out_channels: int = 3,
+        features: FeatureNet = "vgg19",
     ) -> None:
         check_whole_number("model.net.width", width)
-        super().__init__(in_channels, hypercolumn)
+        super().__init__(in_channels, hypercolumn, features)
         self.pattern = pattern
         self.inc = Entrance([self._first_conv(width) for _ in range(2)], pattern)
         self.down1 = Down(width, 2 * width, pattern)
