@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.separator import Separator
+from reflectzoo.inference.separator import Quality, Separator
 from reflectzoo.inference.tiles import Plan
 from reflectzoo.photo.files import shown
 
@@ -86,10 +86,11 @@ class OnnxSeparator(Separator):
     Args:
         session: the network.
         memory: see there.
+        quality: see there.
     """
 
-    def __init__(self, session: Session, memory: int | None = None) -> None:
-        super().__init__(session, "cpu", "32", memory, smallest=int(session.facts["smallest"]))
+    def __init__(self, session: Session, memory: int | None = None, quality: Quality = "normal") -> None:
+        super().__init__(session, "cpu", "32", memory, smallest=int(session.facts["smallest"]), quality=quality)
         self.statistics = int(session.facts["statistics"])
         self._per_pixel = _HELD * float(session.facts["bytes_per_pixel"])
 

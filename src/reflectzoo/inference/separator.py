@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
+from reflectzoo.inference.ensemble import Ensemble
 from reflectzoo.inference.tiles import (
     HALO,
     Band,
@@ -31,6 +32,7 @@ from reflectzoo.inference.whole_view import WholeView
 from reflectzoo.photo.model import Picture, Values
 
 Precision = Literal["32", "16", "bf16"]
+Quality = Literal["normal", "best"]
 Progress = Callable[[int, int], None]
 
 #: What a run may take of the machine's free memory when nothing is said, and never more than the second.
@@ -86,6 +88,7 @@ class Separator:
         memory: bytes that the whole process may take on the CPU, or the tiles on a GPU; None chooses from what is free.
         tile: largest tile in pixels a side instead of a choice by memory; 0 never cuts.
         halo: pixels of overlap, see :mod:`reflectzoo.inference.tiles`; None takes the usual ones.
+        quality: ``best`` averages over flips and quarter turns, for eight times the time.
         smallest: sides below this are continued to it before the network sees them; for functions that need it.
 
     Raises:
@@ -101,8 +104,11 @@ class Separator:
         tile: int | None = None,
         halo: int | None = None,
         smallest: int = 1,
+        quality: Quality = "normal",
     ) -> None:
         self.device = choose_device(device)
+        if quality not in get_args(Quality):
+            raise UserError(f"The quality must be one of {', '.join(get_args(Quality))}, got {quality!r}.")
         if precision not in ("32", "16", "bf16"):
             raise UserError(f"The precision must be 32, 16 or bf16, got {precision!r}.")
         if precision == "16" and self.device.type == "cpu":
@@ -116,6 +122,8 @@ class Separator:
         """Of the picture before."""
         self._per_pixel: float | None = None
         self.network = network
+        if quality == "best":
+            self.network = network = Ensemble(network)
         if isinstance(network, nn.Module):
             network.eval().to(self.device)
 

@@ -63,6 +63,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
     group.add_argument("--precision", default="32", choices=["32", "16", "bf16"], help="(default %(default)s)")
     group.add_argument("--backend", default="torch", choices=["torch", "onnx"], help="onnx: --weights is an .onnx file")
+    group.add_argument(
+        "--quality",
+        default="normal",
+        choices=["normal", "best"],
+        help="best: the mean over flips and quarter turns, eight times as slow (default %(default)s)",
+    )
     group.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 2G; larger photographs go in tiles")
 
 
@@ -83,7 +89,7 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
             raise UserError("Say which model to try untrained: --model NAME.")
         model = default_model()
     network = load_for_inference(model, arguments.weights, tuple(arguments.override), arguments.untrained)
-    return Separator(network, arguments.device, cast(Precision, arguments.precision), memory)
+    return Separator(network, arguments.device, cast(Precision, arguments.precision), memory, quality=arguments.quality)
 
 
 def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separator:
@@ -101,7 +107,7 @@ def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separa
     found = session.facts["model"]
     if arguments.model not in (None, found):
         raise UserError(f"The ONNX file holds model={found}, not model={arguments.model}: leave --model out.")
-    return OnnxSeparator(session, memory)
+    return OnnxSeparator(session, memory, arguments.quality)
 
 
 def run(arguments: argparse.Namespace) -> int:

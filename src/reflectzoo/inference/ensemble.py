@@ -1,0 +1,48 @@
+"""Better for eight times the work: the mean of what a network sees of a photograph that lies on all its sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TURNS = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
+"""The eight views of a picture: quarter turns, each also mirrored."""
+
+
+def turned(image: Tensor, quarters: int, mirrored: bool) -> Tensor:
+    """(…, H, W) turned by so many quarters, counterclockwise, and then mirrored from left to right."""
+    image = torch.rot90(image, quarters, (-2, -1))
+    return image.flip(-1) if mirrored else image
+
+
+def turned_back(image: Tensor, quarters: int, mirrored: bool) -> Tensor:
+    """The reverse of :func:`turned`."""
+    return torch.rot90(image.flip(-1) if mirrored else image, -quarters, (-2, -1))
+
+
+class Ensemble(nn.Module):
+    """The mean of a network over the eight views of :data:`TURNS`.
+
+    A network that saw its training pictures from the side of the sky only may lose by the quarter turns: measure.
+
+    Args:
+        network: ``(1, 3, h, w) in [0, 1] -> {"transmission", "reflection"?}``.
+    """
+
+    def __init__(self, network: nn.Module | Callable[[Tensor], Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, mixture: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> the layers that the network gives, each (B, 3, H, W)."""
+        total: dict[str, Tensor] = {}
+        for quarters, mirrored in TURNS:
+            outputs = self.network(turned(mixture, quarters, mirrored))
+            for name in ("transmission", "reflection"):
+                if outputs.get(name) is not None:
+                    layer = turned_back(outputs[name], quarters, mirrored).float() / len(TURNS)
+                    total[name] = layer if name not in total else total[name].add_(layer)
+        return total
