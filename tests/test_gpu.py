@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import reflectzoo
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, plain_hypercolumn
 from reflectzoo.nets.shared_vgg import attach_vgg
 from reflectzoo.nets.vgg import load_vgg19
-from tests.conftest import TINY, TINY_GAN, Run
+from tests.conftest import TINY, TINY_GAN, Run, command
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,3 +41,53 @@ def test_fast_first_convolution_equals_the_plain_one() -> None:
     with plain_hypercolumn():
         plain = conv(hypercolumn(image))
     assert (fast - plain).abs().max() < 1e-4
+
+
+NARROW = {
+    "lite": (),
+    "corrn": (),
+    "location_aware": ("data.crop=40", "loss.terms.adversarial.discriminator.width=8"),
+    "ytmt_uct": ("model.stage1_epochs=1", *TINY_GAN),
+}
+
+
+@pytest.mark.parametrize("model", NARROW)
+def test_16_mixed_with_clipping_and_accumulation(train: Callable[..., Run], model: str) -> None:
+    run = train(
+        *(f"model={model}", *TINY, *NARROW[model], "trainer.accelerator=gpu", "trainer.precision=16-mixed"),
+        *("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5", "test=false"),
+    )
+    assert run.status == 0, run.err
+
+
+def test_a_compiled_training_is_the_plain_one(train: Callable[..., Run]) -> None:
+    common = ("model=lite", *TINY, "trainer.accelerator=gpu", "test=false")
+    plain = train(*common, folder="plain")
+    compiled = train(*common, "compile=true", folder="compiled")
+    assert plain.status == compiled.status == 0, compiled.err
+    states = [
+        torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (plain, compiled)
+    ]
+    assert states[0].keys() == states[1].keys()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_devices(tmp_path: Path, trainer: str) -> None:
+    done = command(
+        *("reflectzoo.train", "model=lite", *TINY, f"trainer={trainer}", "trainer.accelerator=gpu"),
+        *("trainer.devices=2", "hydra.run.dir=run"),
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.err
+    model = reflectzoo.load_model(tmp_path / "run/checkpoints/last.ckpt")
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 45, 61))["transmission"].isfinite().all()
+
+
+def test_photographs_come_in_time(tmp_path: Path) -> None:
+    from reflectzoo.bench.train import GOAL, measure
+
+    speed = measure("lite", ("trainer.accelerator=gpu", "data.batch_size=4", "data.crop=160"), batches=30)
+    assert speed.share("wait") < GOAL
+    assert speed.memory is not None

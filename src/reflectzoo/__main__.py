@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("reflectzoo.inference.commands.export", "write a network as an ONNX file, compared with PyTorch"),
     "tune": ("reflectzoo.sweeps.tune", "search for good settings of a method, on one machine or many"),
     "summarize": ("reflectzoo.sweeps.summarize", "one table and plot over the trainings of a sweep"),
+    "bench": ("reflectzoo.bench.command", "measure: bench train, bench inference, bench networks"),
     "demo": ("reflectzoo.inference.commands.demo", "a page in the browser, for this machine alone"),
 }
 

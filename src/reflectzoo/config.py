@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -33,12 +32,10 @@ def register_resolvers() -> None:
 def _own_folder(*parts: str) -> str:
     """A folder that no other run has, even if it starts in the same second."""
     from reflectzoo.disk import claim
+    from reflectzoo.ranks import agreed
 
-    folder = Path(*parts)
     # Several processes started as one by torchrun or srun share theirs; each asks for itself.
-    if any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID")):
-        return str(folder)
-    return str(claim(folder))
+    return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts)
 
 
 def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str | None, now: str) -> str:

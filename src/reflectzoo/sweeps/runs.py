@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from reflectzoo.errors import UserError
+from reflectzoo.jobs import RECORD
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,11 @@ def read_run(folder: Path, name: str) -> TrainingRun | None:
     epochs = 1 + max((epoch for points in curves.values() for epoch, _ in points), default=-1)
     planned = (config.get("trainer") or {}).get("max_epochs")
     planned = planned if isinstance(planned, int) and planned > 0 else None
-    finished = bool(scores) or (planned is not None and epochs >= planned)
+    job = _yaml(folder / RECORD)  # of a multirun's job; JSON is YAML
+    if isinstance(job, dict):
+        finished = job.get("state") == "done"
+    else:
+        finished = bool(scores) or (planned is not None and epochs >= planned)
     return TrainingRun(folder, name, _settings(folder, config), finished, epochs, planned, curves, scores)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from reflectzoo.core.batch import Batch
 from reflectzoo.losses.adversarial import AdversarialLoss
@@ -44,6 +44,7 @@ class AdversarialModule(ReflectionModule):
         self.accumulate = accumulate
         self.clip_grad_norm = clip_grad_norm
         self._step_now = True
+        self._scales: dict[int, float] = {}
 
     # -- what a subclass with phases says ------------------------------------------------------------------------------
 
@@ -54,6 +55,10 @@ class AdversarialModule(ReflectionModule):
     def phase_schedulers(self) -> list[SchedulerFactory | None]:
         """The learning-rate schedule of each phase."""
         return [self.make_scheduler]
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The network, and the parts of it that train by themselves."""
+        return list({id(part): part for part in (self.net, *self.phase_modules())}.values())
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -96,26 +101,38 @@ class AdversarialModule(ReflectionModule):
             # this matters only through its epsilon.
             discriminator_parts["discriminator"] = value.detach()
             self.check_finite(value.detach(), discriminator_parts)
-            self._step(weight * value, optimizers[-1], term.discriminator.parameters())
+            self._step(weight * value, optimizers[-1])
         total, parts = self.loss(outputs, batch, phase=self.phase, epoch=self.current_epoch)
         self.check_finite(total.detach(), parts)
-        self._step(total, optimizer, self.phase_modules()[self.phase].parameters())
+        self._step(total, optimizer)
         self.log_losses(total, {**parts, **discriminator_parts}, len(batch["name"]))
         return None
 
-    def _step(self, loss: Tensor, optimizer: LightningOptimizer, parameters: Iterable[nn.Parameter]) -> None:
+    def _step(self, loss: Tensor, optimizer: LightningOptimizer) -> None:
         with optimizer.toggle_model(sync_grad=self._step_now):
+            self._adjust_kept_gradients(optimizer.optimizer)
             self.manual_backward(loss / self.accumulate)
-            if not self._step_now:
-                return
-            if self.clip_grad_norm is not None:
-                # Under float16 the gradients are still scaled; the norm means something only after unscaling.
-                scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-                if scaler is not None:
-                    scaler.unscale_(optimizer.optimizer)
-                torch.nn.utils.clip_grad_norm_(list(parameters), self.clip_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            if self._step_now:
+                optimizer.step()
+                optimizer.zero_grad()
+
+    def _adjust_kept_gradients(self, optimizer: Optimizer) -> None:
+        """Bring gradients of earlier batches to the scale of float16 now, which the other optimiser's step may move."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None or self.accumulate == 1:
+            return
+        now = scaler.get_scale()
+        before = self._scales.get(id(optimizer), now)
+        self._scales[id(optimizer)] = now
+        if now != before:
+            for parameter in _parameters(optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(now / before)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip. Here, since under float16 only now the gradients are whole and no longer scaled."""
+        if self.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(_parameters(optimizer), self.clip_grad_norm)
 
     def on_train_epoch_end(self) -> None:
         """Advance the schedule of the current phase."""
@@ -127,3 +144,7 @@ class AdversarialModule(ReflectionModule):
     @staticmethod
     def _as_list(value: Any) -> list[Any]:
         return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -17,6 +17,7 @@ from reflectzoo.errors import NotFinite, UserError
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.metrics.layers import LayerMetrics
+from reflectzoo.nets.batchnorm import share_batch_norm
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
 
@@ -83,6 +84,10 @@ class ReflectionModule(pl.LightningModule):
         """The outputs for a batch; methods that look at more than the mixture override it."""
         return cast(Outputs, self(batch["mixture"]))
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What ``compile=true`` compiles, each a module that is called as a whole."""
+        return [self.net]
+
     # -- learning ---------------------------------------------------------------------------------------------------
 
     @property
@@ -147,6 +152,8 @@ class ReflectionModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Attach the frozen VGG, and prepare one set of metrics for each data set of the stage."""
         self.attach_vgg()
+        if self.trainer.world_size > 1:
+            share_batch_norm(self)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         key = "test_names" if stage == "test" else "eval_names"
         self.eval_names = list(getattr(datamodule, key, None) or [("test" if stage == "test" else "val")])

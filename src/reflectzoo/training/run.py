@@ -29,7 +29,9 @@ from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.broken import KeepBrokenBatch
 from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
+from reflectzoo.training.devices import check_devices, check_strategy, settle, start_compiling
 from reflectzoo.training.module import ReflectionModule
+from reflectzoo.training.profiling import profiler_of
 from reflectzoo.training.saving import SafeCheckpointIO
 from reflectzoo.weights.read import LAST, PREVIOUS, read_checkpoint, resumable, what_is_wrong
 
@@ -52,7 +54,7 @@ def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> dict[str, f
         Interrupted: after Ctrl-C, when everything is saved.
     """
     quieten()
-    _check_devices(config)
+    check_devices(config)
     run_dir = Path(config.run_dir)
     with _held(run_dir):
         return _train(config, run_dir, callbacks)
@@ -73,15 +75,18 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     resume_from = _resume_path(config, run_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
 
+    settle(config)
     datamodule: pl.LightningDataModule = build(config.data)
     model: ReflectionModule = build(config.model)
     model.config = plain(config.model)
     callbacks: list[Callback] = [*further, *build_all(config.callbacks)]
+    check_strategy(config, model, callbacks)
     if resume_from is not None:
         _check_fits(model, resume_from, any(isinstance(each, ExponentialAverage) for each in callbacks))
     # Before the long work: a bad photograph folder, or one that cannot be written to, is told at once.
     datamodule.setup("fit")
     model.attach_vgg()
+    start_compiling(model, config.get("compile", False))
     _write_config(config, run_dir, model.vgg_used)
 
     loggers: list[Logger] = build_all(_with_sweep_group(config))
@@ -93,6 +98,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
         logger=loggers or False,
         default_root_dir=run_dir,
         plugins=[SafeCheckpointIO()],
+        **profiler_of(config.trainer, run_dir),
     )
 
     try:
@@ -211,20 +217,6 @@ class _NoChatter(logging.Filter):
             "Detected KeyboardInterrupt",
         )
         return not text.lstrip().startswith(dull) and "litlogger" not in text and "litmodels" not in text
-
-
-def _check_devices(config: DictConfig) -> None:
-    devices = config.trainer.get("devices", 1)
-    many = torch.cuda.device_count() if devices in ("auto", -1, "-1") else devices
-    count = int(many) if isinstance(many, int | str) else len(many)
-    strategy = str(config.trainer.get("strategy", "auto"))
-    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if multirun and count > 1 and "spawn" not in strategy and "fork" not in strategy:
-        raise UserError(
-            f"A multirun with trainer.devices={count} and trainer.strategy={strategy} would start the whole sweep "
-            "again in every process: add trainer.strategy=ddp_fork_find_unused_parameters_true (CPU) or "
-            "ddp_spawn_find_unused_parameters_true (GPU), or run the jobs one by one."
-        )
 
 
 def _with_sweep_group(config: DictConfig) -> DictConfig | None:

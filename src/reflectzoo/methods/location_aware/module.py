@@ -108,7 +108,8 @@ class LocationAware(AdversarialModule):
             term.start_epoch = [max(start, epochs) for start in starts]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradient of the Laplacian kernel."""
+        """Also clip the gradient of the Laplacian kernel."""
+        super().on_before_optimizer_step(optimizer)
         kernel = self._kernel()
         if self.clip_kernel is None or kernel is None or kernel.grad is None:
             return

@@ -1,0 +1,36 @@
+"""``reflectzoo bench WHAT``: which benchmark, and the rest of the line for it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from reflectzoo.errors import UserError
+
+WHAT = {
+    "train": ("reflectzoo.bench.train", "images a second of every method's training, and where its time goes"),
+    "inference": ("reflectzoo.bench.inference", "what a photograph takes, for every method"),
+    "networks": ("reflectzoo.bench.__main__", "exact shortcuts against the plain forms they replace"),
+}
+
+EPILOG = "\n".join(f"  {name:<10} {line}" for name, (_, line) in WHAT.items()) + (
+    "\n\nreflectzoo bench WHAT --help says what each takes."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("what", help=f"one of {', '.join(WHAT)}")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Hand on to the benchmark.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if arguments.what not in WHAT:
+        raise UserError(f"There is no benchmark {arguments.what}: choose from {', '.join(WHAT)}.")
+    module = importlib.import_module(WHAT[arguments.what][0])
+    return int(module.main(arguments.rest))

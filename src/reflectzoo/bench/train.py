@@ -1,0 +1,195 @@
+"""``python -m reflectzoo.bench.train``: images a second of every method's training, and where its time goes.
+
+Each method trains for some steps as configured (loss, discriminators, hypercolumns), in this process, after two steps
+that do not count; nothing is validated, tested or saved. ``wait`` is the time that training waits for photographs,
+``blend`` that of moving a batch to its device and making the mixtures there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from reflectzoo.bench.measure import machine
+from reflectzoo.cli import sentence, user_sentences
+from reflectzoo.config import compose_config, model_names
+from reflectzoo.errors import UserError
+from reflectzoo.training.devices import device_count
+from reflectzoo.training.profiling import PARTS, PartsProfiler
+from reflectzoo.training.run import train
+
+GOAL = 0.05
+"""Largest share of a step that may be spent waiting for photographs."""
+
+_SHOWN = tuple(part for part in PARTS if part != "validation")
+
+EPILOG = """examples:
+  reflectzoo bench train lite corrn --set model.net.width=16 --set data.crop=64
+  reflectzoo bench train --set trainer=gpu --set trainer.precision=bf16-mixed --set data.batch_size=8 --batches 50
+"""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one method's training took.
+
+    Attributes:
+        model: its name.
+        images_per_second: samples of all steps that counted, by their seconds.
+        seconds: of each part, over all these steps.
+        steps: how many.
+        batch_size: samples of one.
+        memory: bytes that the GPU held at most; None without one.
+    """
+
+    model: str
+    images_per_second: float
+    seconds: dict[str, float]
+    steps: int
+    batch_size: int
+    memory: int | None
+
+    def share(self, part: str) -> float:
+        """Of the time, in [0, 1]."""
+        whole = sum(self.seconds[each] for each in _SHOWN)
+        return self.seconds[part] / whole if whole else 0.0
+
+
+class _Measured(pl.Callback):
+    """Lets go of the profiler when everything is over, with what it knows."""
+
+    def __init__(self) -> None:
+        self.profiler: PartsProfiler | None = None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(trainer.profiler, PartsProfiler)
+        self.profiler = trainer.profiler
+
+
+def measure(model: str, overrides: Sequence[str] = (), batches: int = 10) -> Speed:
+    """Train one method for some steps.
+
+    Args:
+        model: its name.
+        overrides: of the configuration.
+        batches: steps that count.
+
+    Raises:
+        UserError: for a configuration that cannot work.
+    """
+    steps = batches + 2
+    fixed = (
+        *(f"model={model}", "model.vgg=random", "callbacks.best=null", "callbacks.last=null", "callbacks.panels=null"),
+        *("trainer.profiler=parts", "trainer.max_epochs=1", "test=false"),
+        *("++trainer.limit_val_batches=0", f"++trainer.limit_train_batches={steps}"),
+    )
+    with user_sentences(*overrides):
+        config = compose_config([*fixed, *overrides])
+    size = int(config.data.batch_size)
+    if "samples_per_epoch" in config.data:
+        config.data.samples_per_epoch = steps * size * device_count(config.trainer)
+    found = _Measured()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        config.run_dir = folder
+        train(config, [found])
+    assert found.profiler is not None
+    profiler = found.profiler
+    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    rate = profiler.steps * size / profiler.total if profiler.total else 0.0
+    return Speed(model, rate, dict(profiler.seconds), profiler.steps, size, memory)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("model", nargs="*", help="methods; all if left out")
+    parser.add_argument("--batches", type=int, default=10, help="steps that count (default %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, and print one table.
+
+    Returns:
+        0, whether or not photographs came in time; 1 if some method could not be measured.
+    """
+    known = model_names()
+    unknown = [name for name in arguments.model if name not in known]
+    if unknown:
+        raise UserError(f"There is no model={unknown[0]}: choose from {', '.join(known)}.")
+    if arguments.batches < 1:
+        raise UserError(f"--batches must be at least 1, got {arguments.batches}.")
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        raise UserError(f"There is no folder for {arguments.json}: make it first.")
+    here = machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{here['cpu']}, {here['threads']} threads, {gpu}, torch {here['torch']}, load {here['load']}")
+    speeds = []
+    failed = 0
+    for name in arguments.model or known:
+        try:
+            speed = measure(name, arguments.set, arguments.batches)
+        except UserError as error:  # a student without a teacher, a setting that this method has not
+            console.print(f"{name}: {error}", markup=False)
+            failed += 1
+            continue
+        speeds.append(speed)
+        shares = ", ".join(f"{part} {100 * speed.share(part):.0f} %" for part in _SHOWN)
+        console.print(f"{name}: {speed.images_per_second:.2f} images/s ({shares})")
+    console.print(_table(speeds))
+    late = [speed.model for speed in speeds if speed.share("wait") > GOAL]
+    if late:
+        console.print(
+            f"More than {100 * GOAL:.0f} % of the time {', '.join(late)} waited for photographs: data.num_workers=, "
+            "data.cache_mb= or a smaller data.crop= may help."
+        )
+    if arguments.json is not None:
+        report = {"machine": {**here, "gpu": gpu}, "set": arguments.set, "speeds": [asdict(each) for each in speeds]}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 1 if failed else 0
+
+
+def _table(speeds: Sequence[Speed]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "images/s", "ms a step", *(f"{part} %" for part in _SHOWN), "GPU GB"):
+        table.add_column(title, justify="left" if title == "model" else "right")
+    for speed in speeds:
+        step = 1000 * sum(speed.seconds[part] for part in _SHOWN) / max(speed.steps, 1)
+        memory = "" if speed.memory is None else f"{speed.memory / 2**30:.2f}"
+        shares = (f"{100 * speed.share(part):.1f}" for part in _SHOWN)
+        table.add_row(speed.model, f"{speed.images_per_second:.2f}", f"{step:.1f}", *shares, memory)
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command by itself; see :func:`run`."""
+    parser = argparse.ArgumentParser(
+        prog="reflectzoo bench train", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        return run(arguments)
+    except BaseException as error:
+        told = sentence(error, arguments.set)
+        if told is None:
+            raise
+        sys.stderr.write(f"reflectzoo: {told[0]}\n")
+        return told[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""What a training must know of devices, processes and precisions before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.utilities import rank_zero_info
+
+from reflectzoo.errors import UserError
+from reflectzoo.ranks import started_outside
+from reflectzoo.training.module import ReflectionModule
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+COMPILE_BACKENDS = ("inductor", "aot_eager", "eager")
+
+
+def device_count(trainer: DictConfig) -> int:
+    """How many processes one node is to have.
+
+    Raises:
+        UserError: if ``trainer.devices`` is no number, list or ``auto``.
+    """
+    devices = trainer.get("devices", 1)
+    if devices in ("auto", -1, "-1"):
+        return max(torch.cuda.device_count(), 1)
+    try:
+        return int(devices) if isinstance(devices, int | str) else len(devices)
+    except (ValueError, TypeError):
+        raise UserError(f"trainer.devices={devices} is no number of devices: give one, a list, or auto.") from None
+
+
+def check_devices(config: DictConfig) -> None:
+    """Refuse a sweep whose processes would each start the whole sweep again.
+
+    Raises:
+        UserError: saying what would work.
+    """
+    count = device_count(config.trainer)
+    strategy = str(config.trainer.get("strategy", "auto"))
+    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    # Processes of torchrun and srun are all there already, and each runs every job of the sweep.
+    if not multirun or count == 1 or "spawn" in strategy or "fork" in strategy or started_outside() is not None:
+        return
+    raise UserError(
+        f"A multirun with trainer.devices={count} and trainer.strategy={_short(strategy)} would start the whole sweep "
+        "again in every process: add trainer.strategy=ddp_fork_find_unused_parameters_true (CPU) or "
+        "ddp_spawn_find_unused_parameters_true (GPU), or run the jobs one by one."
+    )
+
+
+def _short(strategy: str) -> str:
+    return "fsdp" if "FSDP" in strategy else strategy
+
+
+def settle(config: DictConfig) -> None:
+    """Let accumulation, clipping and float16 be asked for in one way, whoever takes the steps; changes the config.
+
+    Lightning accumulates and clips for methods with one optimiser, :class:`AdversarialModule` for the others:
+    ``trainer.accumulate_grad_batches`` and ``trainer.gradient_clip_val`` reach either.
+
+    Raises:
+        UserError: if the two say different things.
+    """
+    trainer, model = config.trainer, config.model
+    pairs = (("accumulate_grad_batches", "accumulate", 1), ("gradient_clip_val", "clip_grad_norm", None))
+    for theirs, ours, off in pairs:
+        asked = trainer.get(theirs)
+        if asked is None or asked == off or ours not in model:
+            continue
+        if model[ours] not in (off, asked):
+            raise UserError(f"trainer.{theirs}={asked} and model.{ours}={model[ours]} say different things: give one.")
+        with open_dict(config):
+            model[ours], trainer[theirs] = asked, off
+    optimizer = config.get("optimizer")
+    if str(trainer.get("precision")).startswith("16") and optimizer and optimizer.get("fused"):
+        # A fused optimiser unscales gradients by itself, after the moment at which they are clipped.
+        with open_dict(config):
+            optimizer.fused = False
+        rank_zero_info("optimizer.fused=false: in 16-mixed, gradients are unscaled before they are clipped")
+
+
+def check_strategy(config: DictConfig, model: ReflectionModule, callbacks: Sequence[Callback]) -> None:
+    """Refuse FSDP where it does not serve.
+
+    Raises:
+        UserError: saying what does.
+    """
+    if "fsdp" not in str(config.trainer.get("strategy", "")).lower():
+        return
+    if not model.automatic_optimization:
+        raise UserError(
+            f"trainer=fsdp shards one optimiser's weights, and model={model.name} trains with several: use trainer=ddp."
+        )
+    if any(isinstance(each, WeightAveraging) for each in callbacks):
+        raise UserError("callbacks=ema needs every weight in each process, trainer=fsdp shards them: use trainer=ddp.")
+
+
+def start_compiling(model: ReflectionModule, wanted: bool | str) -> None:
+    """Let ``torch.compile`` translate the networks when they are first used. In place: no file sees a prefix.
+
+    Args:
+        model: whose networks.
+        wanted: what ``compile`` says: false, true, a mode or a backend of ``torch.compile``.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if wanted is False or wanted is None:
+        return
+    if wanted is True:
+        options: dict[str, str] = {}
+    elif wanted in COMPILE_MODES:
+        options = {"mode": str(wanted)}
+    elif wanted in COMPILE_BACKENDS:
+        options = {"backend": str(wanted)}
+    else:
+        known = ", ".join((*COMPILE_MODES, *COMPILE_BACKENDS))
+        raise UserError(f"compile={wanted} is neither true nor false nor one of {known}.")
+    for part in model.compiled_parts():
+        part.compile(**options)

@@ -1,0 +1,152 @@
+"""Where the time of a training goes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from typing_extensions import override
+
+from reflectzoo.errors import UserError
+
+PARTS = ("wait", "blend", "forward", "backward", "optimizer", "logging", "validation")
+"""``wait``: for photographs; ``blend``: moving a batch to the device and making its mixtures; ``forward``: network and
+loss; ``logging``: curves, callbacks, checkpoints and Lightning's own."""
+
+PROFILERS = ("parts", "simple", "advanced", "pytorch")
+
+
+class PartsProfiler(Profiler):
+    """Divides the seconds of the training loop among :data:`PARTS`, each counted once.
+
+    On a GPU every change of part waits for the device, so that its time goes to who caused it; a training is a little
+    slower for it.
+
+    Args:
+        dirpath: where the report goes; None for the terminal alone.
+        filename: of the report, without suffix.
+        warmup: first steps that do not count.
+    """
+
+    def __init__(self, dirpath: str | Path | None = None, filename: str | None = None, warmup: int = 2) -> None:
+        super().__init__(dirpath=dirpath, filename=filename)
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.steps = 0
+        self._warmup = warmup
+        self._stack: list[str] = []
+        self._since = 0.0
+        self._validating = False
+
+    @property
+    def total(self) -> float:
+        """Seconds of the steps that counted, without validation."""
+        return sum(seconds for part, seconds in self.seconds.items() if part != "validation")
+
+    @override
+    def start(self, action_name: str) -> None:
+        """Lightning begins something."""
+        if action_name.endswith(".on_after_backward") and self._stack and self._stack[-1] == "backward":
+            self._leave()
+        if action_name.endswith(".on_validation_start"):
+            self._switch()
+            self._validating = True
+        self._enter(self._part(action_name))
+
+    @override
+    def stop(self, action_name: str) -> None:
+        """Lightning has done something."""
+        self._leave()
+        if action_name.startswith("[LightningModule]"):
+            hook = action_name.rsplit(".", 1)[-1]
+            if hook == "on_before_backward":
+                self._enter("backward")  # until the first hook after it
+            elif hook == "on_validation_end":
+                self._switch()
+                self._validating = False
+        if action_name == "run_training_batch":
+            self.steps += 1
+            if self.steps == self._warmup:
+                self.steps, self._warmup = 0, 0
+                self.seconds = dict.fromkeys(PARTS, 0.0)
+
+    def _part(self, action: str) -> str:
+        hook = action.rsplit(".", 1)[-1]
+        if hook == "train_dataloader_next":
+            return "wait"
+        if hook in (
+            "batch_to_device",
+            "on_before_batch_transfer",
+            "transfer_batch_to_device",
+            "on_after_batch_transfer",
+        ):
+            return "blend"
+        if hook == "training_step":
+            return "forward"
+        if hook == "backward":
+            return "backward"
+        if hook in ("optimizer_step", "optimizer_zero_grad", "lr_scheduler_step"):
+            return "optimizer"
+        if action in ("run_training_epoch", "run_training_batch") or self._stack:
+            return "logging"
+        return ""  # outside the training loop
+
+    def _enter(self, part: str) -> None:
+        self._switch()
+        self._stack.append(part)
+
+    def _leave(self) -> None:
+        self._switch()
+        if self._stack:
+            self._stack.pop()
+
+    def _switch(self) -> None:
+        """Credit the time since the last change to whoever has had it."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        part = self._stack[-1] if self._stack else ""
+        if part:
+            self.seconds["validation" if self._validating else part] += now - self._since
+        self._since = now
+
+    @override
+    def summary(self) -> str:
+        """A line for each part: seconds, share, milliseconds a step."""
+        lines = [f"Where the time of {self.steps} steps went ({self.total:.1f} s, validation aside):"]
+        for part, seconds in self.seconds.items():
+            share = f"{100 * seconds / self.total:5.1f} %" if self.total and part != "validation" else " " * 7
+            lines.append(f"  {part:<11}{seconds:9.2f} s  {share}  {1000 * seconds / max(self.steps, 1):8.1f} ms a step")
+        return "\n".join(lines)
+
+
+def make_profiler(wanted: str | None, run_dir: Path) -> Profiler | None:
+    """The profiler that ``trainer.profiler`` names; its report goes into the run's folder.
+
+    Args:
+        wanted: one of :data:`PROFILERS`, or None.
+        run_dir: the run's folder.
+
+    Raises:
+        UserError: for another name.
+    """
+    if wanted is None:
+        return None
+    if wanted == "parts":
+        return PartsProfiler(run_dir, "profile")
+    if wanted == "simple":
+        return SimpleProfiler(run_dir, "profile")
+    if wanted == "advanced":
+        return AdvancedProfiler(run_dir, "profile")
+    if wanted == "pytorch":
+        # With a trace for chrome://tracing or TensorBoard.
+        return PyTorchProfiler(run_dir, "profile", export_to_chrome=True)
+    raise UserError(f"trainer.profiler={wanted} is none of {', '.join(PROFILERS)}, null.")
+
+
+def profiler_of(trainer: DictConfig, run_dir: Path) -> dict[str, Profiler | None]:
+    """What to give the Trainer beyond its configuration: nothing where that describes a profiler of its own."""
+    wanted = trainer.get("profiler")
+    return {} if isinstance(wanted, DictConfig) else {"profiler": make_profiler(wanted, run_dir)}
