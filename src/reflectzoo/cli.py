@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import shlex
@@ -105,6 +106,9 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted.", 130
     for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+            name = os.path.basename(str(cause.filename or ""))
+            return f"The name '{name[:40]}…' of {len(name)} letters is too long: give a shorter one.", 2
         if isinstance(cause, OSError) and (cause.errno in DISK_REASONS or _made_folder(cause)):
             reason = DISK_REASONS.get(cause.errno or 0, "the folder cannot be made there")
             where = f" {cause.filename}" if cause.filename else ""

@@ -18,6 +18,7 @@ from PIL import Image
 from tests.conftest import TINY, TINY_GAN, Run
 
 import reflectzoo
+from reflectzoo.losses.pixel import PixelLoss
 
 Train = Callable[..., Run]
 
@@ -226,11 +227,18 @@ def test_accumulating_two_batches_equals_one_of_twice_the_size(train: Train) -> 
         torch.testing.assert_close(first[key], second[key], rtol=0, atol=2e-6, msg=key)
 
 
-def test_nan_stops_before_it_reaches_the_weights(train: Train) -> None:
+def test_nan_stops_before_it_reaches_the_weights(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     good = train("model=ytmt_pcs", "loss=pixel", *TINY, "trainer.max_epochs=1", "test=false")
     path = good.folder / "checkpoints/last.ckpt"
     saved = path.read_bytes()
-    run = train("model=ytmt_pcs", "loss=pixel", *TINY, "loss.terms.transmission.l1=nan", "ckpt_path=run")
+    plain = PixelLoss.forward
+
+    def broken(self: PixelLoss, outputs: Any, batch: Any) -> torch.Tensor:
+        value = plain(self, outputs, batch)
+        return value * float("nan") if self.layer == "transmission" else value
+
+    monkeypatch.setattr(PixelLoss, "forward", broken)
+    run = train("model=ytmt_pcs", "loss=pixel", *TINY, "ckpt_path=run")
     assert run.status == 1
     assert "The loss is nan in epoch 1 (transmission)" in run.sentence
     assert "Traceback" not in run.err

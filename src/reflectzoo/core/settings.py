@@ -45,6 +45,8 @@ class Rule:
 Count = Annotated[int, Ge(1)]
 NotNegative = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+Side = Annotated[int, Ge(1), Le(2**14)]
+"""Of a crop, in pixels; a larger one fits into no memory."""
 Positive = Annotated[float, Gt(0)]
 Weight = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -268,7 +270,7 @@ _Limit = Annotated[int | float, Rule("a whole number from 0 on, or a share from 
 #: What arguments of classes that are not ours must be, where their annotations allow more than they take.
 NARROWED: Mapping[str, Mapping[str, Any]] = {
     "torch.optim.optimizer.Optimizer": {
-        "lr": Weight,
+        "lr": Annotated[float, Ge(0), Le(1000)],  # Adam's step would overflow with 1e38
         "betas": tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]],
         "eps": Weight,
         "weight_decay": Weight,

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,18 +14,27 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.config import build, build_all, plain
+from reflectzoo.core.settings import Count, NotNegative, check_entries
 from reflectzoo.disk import hold
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
-from reflectzoo.evaluation.candidates import Entry, from_checkpoint, from_weights
+from reflectzoo.evaluation.candidates import Entry, from_checkpoint, from_safetensors, from_weights
 from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import PLAN
 from reflectzoo.evaluation.runner import EntryFactory
 from reflectzoo.evaluation.runner import evaluate as run
 from reflectzoo.evaluation.table import show
-from reflectzoo.inference.load import find_source
+from reflectzoo.inference.models import find_source
+from reflectzoo.training.module import ReflectionModule
 from reflectzoo.training.run import quieten
+
+_SETTINGS = {
+    **dict.fromkeys(("fit_predictions", "save_pictures", "published", "report"), bool),
+    **dict.fromkeys(("masks", "resume"), str | None),
+    "limit": Count | None,
+    "data.num_workers": NotNegative | Literal["auto"],
+}
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -45,6 +54,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     quieten()
     warnings.filterwarnings("ignore", ".*it is recommended to use .Trainer\\(devices=1.*")
+    check_entries(config, _SETTINGS)
     if rank_zero_only.rank != 0:
         return _evaluate(config)
     with hold(Path(config.run_dir), "evaluation"):
@@ -126,10 +136,21 @@ def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
             )
         weights = [(None, str(packaged.path))]
     for name, path in weights:
-        entries.append(from_weights(path, plain(model), name))
+        if path.endswith(".safetensors"):
+            entries.append(from_safetensors(path, model.name, name))
+        else:
+            entries.append(from_weights(path, _fresh(model), name))
     for name, path in _named(config.predictions, "predictions"):
         entries.append(_predictions(name or Path(path).expanduser().resolve().name, path, config.fit_predictions))
     return entries
+
+
+def _fresh(model: DictConfig) -> ReflectionModule:
+    """A network for the weights of a file. Its encoder, if pretrained, is overwritten by them anyway."""
+    module: ReflectionModule = build(model)
+    module.config = plain(model)
+    module.attach_vgg()
+    return module
 
 
 def _predictions(name: str, path: str, fit: bool) -> EntryFactory:

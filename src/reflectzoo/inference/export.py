@@ -23,12 +23,12 @@ from torch.overrides import TorchFunctionMode
 
 import reflectzoo
 from reflectzoo.errors import UserError
-from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.onnx import FORMAT, Session, need
 from reflectzoo.inference.tiles import bytes_per_pixel
 from reflectzoo.inference.whole_view import WholeView
 from reflectzoo.nets.hypercolumn import plain_hypercolumn
 from reflectzoo.photo.files import shown, write_atomically
+from reflectzoo.training.module import ReflectionModule
 
 OPSET = 20
 #: (height, width) of the comparison: multiples of every stride, odd, and neither; no square.
@@ -65,7 +65,7 @@ class ExportError(UserError):
 
 
 def export(
-    module: LoadedModel,
+    module: ReflectionModule,
     target: Path,
     *,
     opset: int = OPSET,
@@ -97,8 +97,9 @@ def export(
         raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
     for name in ("onnx", "onnxscript", "onnxruntime"):
         need(name)
-    if opset < 18:
-        raise UserError(f"The opset must be 18 or later, got {opset}.")
+    most = _newest_opset()
+    if not 18 <= opset <= most:
+        raise UserError(f"The opset must lie between 18 and {most}, got {opset}.")
     total = sum(each.numel() * each.element_size() for each in module.state_dict().values())
     if total > _MOST_BYTES:
         raise ExportError(f"model={module.name} has {total / 2**30:.1f} GiB of weights; an ONNX file can hold 2 GiB.")
@@ -112,12 +113,9 @@ def export(
         program = _follow(_Exportable(module, stride, layers), opset, stride, layers, module.name)
         facts = {
             "model": module.name,
-            "network": module.stored.network,
-            "settings": module.stored.settings,
+            "config": module.config,
             "opset": opset,
-            "smallest": max(SMALLEST, stride, module.size.minimum),
-            "multiple": module.size.multiple,
-            "halo": module.tiling.halo,
+            "smallest": max(SMALLEST, stride),
             "statistics": statistics,
             "bytes_per_pixel": _bytes_per_pixel(module),
             "version": reflectzoo.__version__,
@@ -223,6 +221,13 @@ def mean_of_blocks(x: Tensor, side: int) -> Tensor:
         x = x.index_select(axis, places.clamp(max=length - 1))
     mask = (inside[0][:, None] * inside[1])[None, None]
     return F.avg_pool2d(x * mask, side) / F.avg_pool2d(mask, side)
+
+
+def _newest_opset() -> int:
+    """The newest opset that the installed ONNX knows."""
+    from onnx.defs import onnx_opset_version
+
+    return int(onnx_opset_version())
 
 
 def _follow(net: nn.Module, opset: int, stride: int, layers: tuple[str, ...], name: str) -> Any:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -238,8 +238,8 @@ def _own() -> Naturalness:
 
 
 def _smoothed(image: Array) -> Array:
-    smooth = cv2.sepFilter2D(image, cv2.CV_64F, _WINDOW, _WINDOW, borderType=cv2.BORDER_REPLICATE)
-    return cast(Array, smooth)
+    smooth: Array = cv2.sepFilter2D(image, cv2.CV_64F, _WINDOW, _WINDOW, borderType=cv2.BORDER_REPLICATE)
+    return smooth
 
 
 def _blocks(image: Array, side: int) -> Array:

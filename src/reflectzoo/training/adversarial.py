@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reflectzoo.core.batch import Batch
+from reflectzoo.core.settings import Count, Positive
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.training.module import OptimizerFactory, ReflectionModule, SchedulerFactory
 
@@ -34,8 +35,8 @@ class AdversarialModule(ReflectionModule):
         self,
         *args: Any,
         discriminator_optimizer: OptimizerFactory | None = None,
-        accumulate: int = 1,
-        clip_grad_norm: float | None = None,
+        accumulate: Count = 1,
+        clip_grad_norm: Positive | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)

@@ -24,6 +24,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.cli import did_you_mean, nearest
 from reflectzoo.config import build, build_all, plain
+from reflectzoo.core.settings import Seed, check_entries, check_tree
 from reflectzoo.disk import hold, remove_parts, write_text
 from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError, who_died
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
@@ -58,6 +59,18 @@ def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> dict[str, f
     run_dir = Path(config.run_dir)
     with _held(run_dir):
         return _train(config, run_dir, callbacks)
+
+
+def check_settings(config: DictConfig) -> None:
+    """Check everything that is configured, before any of it is built.
+
+    Raises:
+        UserError: for the first setting that is not what it must be.
+    """
+    check_entries(config, {"seed": Seed, "ckpt_path": str | None, "test": bool})
+    for part in (config.data, config.model, config.callbacks):
+        check_tree(part)
+    check_tree(config.trainer, ("callbacks", "logger", "default_root_dir", "plugins"))
 
 
 @contextlib.contextmanager
@@ -233,8 +246,6 @@ def _resume_path(config: DictConfig, run_dir: Path) -> Path | None:
     given = config.ckpt_path
     if given is None:
         return None
-    if not isinstance(given, str):
-        raise UserError(f"ckpt_path={given} is no path: give that of a checkpoint, or last.")
     if given != "last":
         return _inside(Path(given))
     folder = run_dir / "checkpoints"

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 
 from reflectzoo.core.batch import Batch
+from reflectzoo.core.settings import Count, NotNegative, Seed
 from reflectzoo.data.complete import complete, draw
 from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
@@ -56,11 +57,11 @@ class ReflectionDataModule(pl.LightningDataModule):
         self,
         synthesis: Synthesis | None = None,
         eval_synthesis: Synthesis | None = None,
-        seed: int = 0,
-        batch_size: int = 1,
-        eval_batch_size: int = 1,
-        num_workers: int | Literal["auto"] = "auto",
-        cache_mb: int = 64,
+        seed: Seed = 0,
+        batch_size: Count = 1,
+        eval_batch_size: Count = 1,
+        num_workers: NotNegative | Literal["auto"] = "auto",
+        cache_mb: NotNegative = 64,
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1)):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reflectzoo.core.batch import Batch
+from reflectzoo.core.settings import Count, Side
 from reflectzoo.data.complete import merge
 from reflectzoo.data.datasets.base import KeyedDataset, Sample
 from reflectzoo.data.modules.base import ReflectionDataModule
@@ -121,10 +122,10 @@ class MixtureData(ReflectionDataModule):
         parts: Mapping[str, ReflectionDataModule | None],
         ratios: Ratios,
         later: Mapping[int, Ratios] | None = None,
-        samples_per_epoch: int | None = None,
+        samples_per_epoch: Count | None = None,
         validate: Sequence[str] | None = None,
         test: Sequence[str] | None = None,
-        crop: int | None = None,
+        crop: Side | None = None,
         synthesis: Synthesis | None = None,
         **kwargs: Any,
     ) -> None:

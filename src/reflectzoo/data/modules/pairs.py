@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reflectzoo.core.settings import Count, Side
 from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
 from reflectzoo.data.datasets.base import Notice
 from reflectzoo.data.datasets.pairs import (
@@ -70,10 +71,10 @@ class RealPairs(ReflectionDataModule):
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
-        crop: int = 224,
+        crop: Side = 224,
         augment: Kind = "paper",
         rotate: float = 0.0,
-        samples_per_epoch: int | None = None,
+        samples_per_epoch: Count | None = None,
         val_share: float = 0.1,
         eval_size: EvalSize | Mapping[str, Any] | None = None,
         on_error: OnError = "skip",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reflectzoo.core.settings import Count
 from reflectzoo.data.datasets.photos import FixedPair, OnError, pair_up, readable
 from reflectzoo.data.images import SUFFIXES, find_images
 from reflectzoo.data.modules.base import ReflectionDataModule
@@ -46,7 +47,7 @@ class PhotoFolder(ReflectionDataModule):
         root: str | os.PathLike[str] | None = None,
         list: str | os.PathLike[str] | None = None,
         val_root: str | os.PathLike[str] | None = None,
-        samples_per_epoch: int | None = None,
+        samples_per_epoch: Count | None = None,
         val_share: float = 0.02,
         test_share: float = 0.02,
         max_eval_pairs: int = 50,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reflectzoo.core.settings import Count
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.photos import OnError, readable
 from reflectzoo.data.datasets.source import Source, first_folder
@@ -63,7 +64,7 @@ class RIDBlending(ReflectionDataModule):
         backgrounds: str | os.PathLike[str] | None = None,
         sizes: Sequence[Sequence[int]] = ((96, 160), (224, 288)),
         eval_size: Sequence[int] = (224, 288),
-        samples_per_epoch: int | None = None,
+        samples_per_epoch: Count | None = None,
         rotations: bool = True,
         horizontal_flip: float = 0.5,
         vertical_flip: float = 0.0,

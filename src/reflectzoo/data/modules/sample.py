@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from reflectzoo.core.settings import Count, NotNegative, Side
 from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPair, FixedPairs, OnError, PhotoPairs, Region
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
@@ -53,11 +54,11 @@ class SamplePhotos(ReflectionDataModule):
     def __init__(
         self,
         synthesis: Synthesis,
-        crop: int = 224,
-        eval_crop: int = 224,
+        crop: Side = 224,
+        eval_crop: Side = 224,
         augment: Kind = "hard",
-        samples_per_epoch: int = 200,
-        patches: int = 0,
+        samples_per_epoch: Count = 200,
+        patches: NotNegative = 0,
         on_error: OnError = "raise",
         **kwargs: Any,
     ) -> None:

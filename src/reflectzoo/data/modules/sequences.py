@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reflectzoo.core.settings import Count, Side
 from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.path_patterns import PathPattern, sort_sequences
@@ -47,8 +48,8 @@ class SyntheticSequences(PhotoFolder):
         synthesis: Synthesis,
         root: str | os.PathLike[str] | None = None,
         frames: int = 3,
-        crop: int = 224,
-        eval_crop: int = 224,
+        crop: Side = 224,
+        eval_crop: Side = 224,
         transmission_step: Sequence[int] = (0, 2),
         reflection_step: Sequence[int] = (10, 20),
         **kwargs: Any,
@@ -117,10 +118,10 @@ class Seq1K(ReflectionDataModule):
         frame_pattern: str = "{sequence}/{frame}",
         truth_pattern: str | Sequence[str] = ("{sequence}/T", "{sequence}/gt", "{sequence}/transmission*"),
         train_list: str | os.PathLike[str] | None = None,
-        crop: int = 224,
+        crop: Side = 224,
         augment: Kind = "paper",
         eval_size: EvalSize | Mapping[str, Any] | None = None,
-        samples_per_epoch: int | None = None,
+        samples_per_epoch: Count | None = None,
         val_share: float = 0.05,
         on_error: OnError = "skip",
         synthesis: Synthesis | None = None,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from reflectzoo.core.settings import Side
 from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPairs, PhotoPairs, views_of
 from reflectzoo.data.modules.base import check_choices
@@ -38,8 +39,8 @@ class VOCBlending(PhotoFolder):
         self,
         synthesis: Synthesis,
         root: str | os.PathLike[str] | None = None,
-        crop: int = 224,
-        eval_crop: int = 224,
+        crop: Side = 224,
+        eval_crop: Side = 224,
         augment: Kind = "paper",
         **kwargs: Any,
     ) -> None:

@@ -8,10 +8,14 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, Le
+
+from reflectzoo.core.settings import check_value
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.demo import Desk, import_gradio, serve
-from reflectzoo.inference.load import default_model, load
+from reflectzoo.inference.models import default_model, load_for_inference
 from reflectzoo.inference.separator import Separator, choose_device, parse_bytes
 
 EPILOG = """examples:
@@ -42,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     choose_device(arguments.device)
+    check_value("--port", arguments.port, Annotated[int, Ge(1), Le(65535)] | None)
     if threading.current_thread() is threading.main_thread():
         # Ended by the system, it must remove its files as well.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -65,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _separators(arguments: argparse.Namespace) -> dict[str, Separator]:
-    memory = parse_bytes(arguments.memory) if arguments.memory else None
+    memory = None if arguments.memory is None else parse_bytes(arguments.memory)
     if len(arguments.weights) > 1 and (arguments.model or arguments.override):
         raise UserError("With several --weights leave --model and --override out: each file says what it is of.")
     model = arguments.model
@@ -75,7 +80,7 @@ def _separators(arguments: argparse.Namespace) -> dict[str, Separator]:
         model = default_model()
     found: dict[str, Separator] = {}
     for weights in arguments.weights or [None]:
-        network = load(model, weights, tuple(arguments.override), arguments.untrained)
+        network = load_for_inference(model, weights, tuple(arguments.override), arguments.untrained)
         name = f"{network.name} (untrained)" if weights is None and arguments.untrained else network.name
         if name in found:
             name = f"{name}, {Path(weights).name}"

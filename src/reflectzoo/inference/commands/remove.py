@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+from reflectzoo.core.settings import Share, check_value
 from reflectzoo.errors import UserError
 from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
-from reflectzoo.inference.load import default_model, load
+from reflectzoo.inference.models import default_model, load_for_inference
 from reflectzoo.inference.separator import Precision, Separator, choose_device, parse_bytes
 from reflectzoo.photo.read import parse_pixels
 
@@ -33,6 +34,16 @@ SETTINGS = (
     *("input", "output", "recursive", "weights", "untrained", "reflection", "side_by_side", "strength"),
     *("overwrite", "device", "precision", "backend", "memory", "max_pixels"),
 )
+
+
+_ANNOTATIONS: Mapping[str, Any] = {
+    **dict.fromkeys(("recursive", "untrained", "reflection", "side_by_side", "overwrite"), bool),
+    **dict.fromkeys(("output", "weights", "memory"), str | None),
+    "strength": Share,
+    "device": str,
+    "precision": Literal["32", "16", "bf16"],
+    "backend": Literal["torch", "onnx"],
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,11 +87,11 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
     """The network that the command line asks for.
 
     Raises:
-        UserError: as :func:`~reflectzoo.inference.load.load` and
+        UserError: as :func:`~reflectzoo.inference.models.load_for_inference` and
             :class:`~reflectzoo.inference.separator.Separator` do.
     """
     choose_device(arguments.device)
-    memory = parse_bytes(arguments.memory) if arguments.memory else None
+    memory = None if arguments.memory is None else parse_bytes(arguments.memory)
     model = arguments.model
     if arguments.backend == "onnx" or Path(arguments.weights or "").suffix == ".onnx":
         return _onnx_separator(arguments, memory)
@@ -88,7 +99,7 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
         if arguments.untrained:
             raise UserError("Say which model to try untrained: --model NAME.")
         model = default_model()
-    network = load(model, arguments.weights, tuple(arguments.override), arguments.untrained)
+    network = load_for_inference(model, arguments.weights, tuple(arguments.override), arguments.untrained)
     return Separator(network, arguments.device, cast(Precision, arguments.precision), memory, quality=arguments.quality)
 
 
@@ -131,12 +142,16 @@ def predict(config: Mapping[str, Any]) -> int:
     Returns:
         The exit status.
     """
+    for key, annotation in _ANNOTATIONS.items():
+        value = config.get(key)
+        check_value(key, str(value) if key in ("precision", "memory") and value is not None else value, annotation)
     given, output = config["input"], config["output"]
-    changed = ("input", "output", "precision")
+    changed = ("input", "output", "precision", "memory")
     arguments = argparse.Namespace(
         **{key: each for key, each in config.items() if key not in changed},
         input=[given] if isinstance(given, str) else [str(each) for each in given],
         output=None if output is None else Path(output),
         precision=str(config["precision"]),
+        memory=None if config["memory"] is None else str(config["memory"]),
     )
     return run(arguments)

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.nets.exchange import ConcatenationHead, Streams
-from reflectzoo.nets.sizes import continued
 
 FOLD = 4
 """The photograph enters folded: squares of this side become channels."""
@@ -125,15 +124,18 @@ class LiteNet(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W; the network sees it padded to multiples of
-                :data:`STRIDE`.
+            mixture: (B, 3, H, W), RGB in [0, 1]; H and W multiples of :data:`STRIDE` (the module pads,
+                ``model.stride``).
 
         Returns:
             ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
+
+        Raises:
+            ValueError: for another size.
         """
-        height, width = mixture.shape[-2:]
-        image = continued(mixture, STRIDE)
-        features = self.stem(F.pixel_unshuffle(image, FOLD))
+        if any(side % STRIDE for side in mixture.shape[-2:]):
+            raise ValueError(f"LiteNet takes sizes that are multiples of {STRIDE}, got {tuple(mixture.shape)}")
+        features = self.stem(F.pixel_unshuffle(mixture, FOLD))
         skips = []
         for level, stage in enumerate(self.encoder):
             features = stage(features)
@@ -143,11 +145,9 @@ class LiteNet(nn.Module):
         l = r = features  # noqa: E741
         for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
             l, r = stage(l, r, skip)  # noqa: E741
-        transmission = image + F.pixel_shuffle(self.out_l(l), FOLD)
-        reflection = F.pixel_shuffle(self.out_r(r), FOLD)
         return {
-            "transmission": transmission[..., :height, :width],
-            "reflection": reflection[..., :height, :width],
+            "transmission": mixture + F.pixel_shuffle(self.out_l(l), FOLD),
+            "reflection": F.pixel_shuffle(self.out_r(r), FOLD),
         }
 
 

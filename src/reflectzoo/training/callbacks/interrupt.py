@@ -12,6 +12,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from reflectzoo.core.settings import Positive
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,7 +38,7 @@ class GracefulInterrupt(Checkpoint):
         saved: whether a signal came and its checkpoint is written.
     """
 
-    def __init__(self, path: str, every_minutes: float | None = 15) -> None:
+    def __init__(self, path: str, every_minutes: Positive | None = 15) -> None:
         self.path = Path(path)
         self.every_minutes = every_minutes
         self.saved = False

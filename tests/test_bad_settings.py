@@ -1,0 +1,112 @@
+"""Every bad setting is one sentence that names it, before anything is built or written."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reflectzoo.cli import sentence
+from reflectzoo.config import compose_config
+from reflectzoo.errors import UserError
+from reflectzoo.training.run import check_settings
+
+BAD = {
+    "optimizer.lr=": "optimizer.lr",
+    "optimizer.lr=-1": "optimizer.lr",
+    "optimizer.lr=abc": "optimizer.lr",
+    "optimizer.lr=1e38": "optimizer.lr",
+    "optimizer.lr=nan": "optimizer.lr",
+    "optimizer.betas=[2,3]": "optimizer.betas",
+    "data.crop=99999999": "data.crop",
+    "data.batch_size=2.5": "data.batch_size",
+    "data.batch_size=0": "data.batch_size",
+    "data.samples_per_epoch=-1": "data.samples_per_epoch",
+    "data.cache_mb=null": "data.cache_mb",
+    "data.patches=2.5": "data.patches",
+    "seed=-1": "seed",
+    "seed=null": "seed",
+    "seed=4294967296": "seed",
+    "trainer.max_epochs=2.5": "trainer.max_epochs",
+    "trainer.devices=abc": "trainer.devices",
+    "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch",
+    "ckpt_path=3": "ckpt_path",
+    "test=maybe": "test",
+    "model.accumulate=-1": "model.accumulate",
+    "model.clip_grad_norm=-1": "model.clip_grad_norm",
+    "model.name=null": "model.name",
+}
+
+
+@pytest.mark.parametrize("word", BAD)
+def test_of_a_training(word: str) -> None:
+    config = compose_config(["model=ytmt_pcs", "run_dir=run", word])
+    with pytest.raises(UserError, match=f"^{re.escape(BAD[word])} must be .*, got "):
+        check_settings(config)
+
+
+def test_the_settings_as_they_are_hold() -> None:
+    for model in ("ytmt_uct", "lite", "dynamics", "location_aware", "corrn"):
+        check_settings(compose_config([f"model={model}", "callbacks=ema", "run_dir=run"]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("overwrite", "no"),
+        ("recursive", "yes"),
+        ("strength", "abc"),
+        ("strength", 1.5),
+        ("backend", "abc"),
+        ("precision", 8),
+        ("device", None),
+    ],
+)
+def test_of_a_removal(key: str, value: Any) -> None:
+    from reflectzoo.inference.commands.remove import predict
+
+    good = {
+        "input": "a.png", "output": None, "recursive": False, "weights": None, "untrained": False,
+        "reflection": False, "side_by_side": False, "strength": 1.0, "overwrite": False, "device": "auto",
+        "precision": "32", "backend": "torch", "memory": None, "model": None, "override": [], "max_pixels": None,
+    }  # fmt: skip
+    with pytest.raises(UserError, match=rf"^{key} must be "):
+        predict({**good, key: value})
+
+
+@pytest.mark.parametrize("memory", ["-1", "0", "", "many"])
+def test_of_an_amount_of_memory(memory: str) -> None:
+    from reflectzoo.inference.separator import parse_bytes
+
+    with pytest.raises(UserError, match="no amount of memory"):
+        parse_bytes(memory)
+
+
+def test_of_an_override_and_an_opset() -> None:
+    from reflectzoo.inference.models import load_for_inference
+
+    with pytest.raises(UserError, match="'nope' is no setting of a model: write KEY=VALUE"):
+        load_for_inference("lite", None, ("nope",))
+    pytest.importorskip("onnx")
+    from reflectzoo.inference.export import export
+
+    with pytest.raises(UserError, match="opset must lie between 18 and"):
+        export(None, Path("a.onnx"), opset=99)  # type: ignore[arg-type]
+
+
+def test_of_a_port_and_threads() -> None:
+    from reflectzoo.inference.commands import demo
+
+    parser = argparse.ArgumentParser()
+    demo.add_arguments(parser)
+    with pytest.raises(UserError, match=r"^--port must be null or a whole number from 1 to 65535, got 99999"):
+        demo.run(parser.parse_args(["--port", "99999"]))
+
+
+def test_of_a_name_that_no_file_can_have(tmp_path: Any) -> None:
+    with pytest.raises(OSError, match="too long") as error:
+        (tmp_path / ("x" * 300)).write_text("")
+    assert sentence(error.value, []) == (f"The name '{'x' * 40}…' of 300 letters is too long: give a shorter one.", 2)
