@@ -11,7 +11,7 @@ export NO_ALBUMENTATIONS_UPDATE = 1
 # Threads that spin for long while they wait slow everything down when cores are shared.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: quickstart test test-slow test-gpu lint bench parity clean help
+.PHONY: quickstart test test-slow test-gpu lint bench parity ranking clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,9 +44,13 @@ lint: $(READY) ## ruff and mypy
 bench: $(READY) ## speed and memory against the plain forms, measured here and now
 	$(RUN) reflectzoo.bench
 	$(RUN) reflectzoo.bench.inference
+	$(RUN) reflectzoo.bench.scores
 
 parity: $(READY) ## every recorded case of the authors' programs in FOLDER=...
 	$(RUN) reflectzoo.parity "$(FOLDER)"
+
+ranking: $(READY) ## measure docs/ranking.md again on the data in DATA=..., with CKPT="{name: FILE}" as well
+	"$(VENV)/bin/python" tools/ranking.py "$(DATA)" $(if $(CKPT),--ckpt "$(CKPT)")
 
 clean: ## forget the environment and caches, not the outputs
 	rm -rf "$(VENV)" build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

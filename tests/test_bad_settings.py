@@ -86,10 +86,10 @@ def test_of_an_amount_of_memory(memory: str) -> None:
 
 
 def test_of_an_override_and_an_opset() -> None:
-    from reflectzoo.inference.models import load_for_inference
+    from reflectzoo.inference.load import load
 
     with pytest.raises(UserError, match="'nope' is no setting of a model: write KEY=VALUE"):
-        load_for_inference("lite", None, ("nope",))
+        load("lite", None, ("nope",))
     pytest.importorskip("onnx")
     from reflectzoo.inference.export import export
 

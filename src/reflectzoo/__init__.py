@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reflectzoo.inference.api import separate
+    from reflectzoo.inference.load import LoadedModel
     from reflectzoo.training.module import ReflectionModule
 
 __version__ = "0.1.0"
@@ -25,7 +26,7 @@ __all__ = ["create_model", "list_models", "load_model", "separate"]
 
 def list_models() -> list[str]:
     """Names of the methods: what ``model=`` takes on the command line."""
-    from reflectzoo.config import model_names
+    from reflectzoo.core.registry import model_names
 
     return model_names()
 
@@ -54,8 +55,8 @@ def create_model(name: str, *overrides: str) -> ReflectionModule:
 
 def load_model(
     model: str | Path, weights: str | Path | None = None, *overrides: str, untrained: bool = False
-) -> ReflectionModule:
-    """A trained method, in evaluation mode, on the CPU.
+) -> LoadedModel:
+    """A trained method, in evaluation mode, on the CPU: a plain ``nn.Module``, which needs no trainer.
 
     Args:
         model: one of :func:`list_models`; or, without ``weights``, a file that says by itself what it holds.
@@ -68,12 +69,12 @@ def load_model(
     Raises:
         UserError: if there are no weights, the file is missing, damaged or would run code, or it does not fit.
     """
-    from reflectzoo.inference.models import load_file, load_for_inference
+    from reflectzoo.inference.load import load, load_file
 
     name = str(model)
     if weights is None and name not in list_models():
         return load_file(Path(model).expanduser(), None, overrides)
-    return load_for_inference(name, weights, overrides, untrained)
+    return load(name, weights, overrides, untrained)
 
 
 def __getattr__(name: str) -> object:

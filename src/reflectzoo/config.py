@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from reflectzoo.core.registry import methods
 from reflectzoo.core.settings import check_tree
 
 
@@ -23,10 +27,11 @@ def config_dir() -> str:
 
 
 def register_resolvers() -> None:
-    """Make ``${reflectzoo.run_dir:...}`` and its like known to OmegaConf; harmless when done twice."""
+    """Make our resolvers known to OmegaConf, and the configuration of plugins to Hydra; harmless when done twice."""
     # Remembered within a configuration, as Hydra's own "now" is: each makes a folder when it is asked.
     for name, resolver in (("run", _run_dir), ("evaluation", _evaluation_dir), ("sweep", _own_folder)):
         OmegaConf.register_new_resolver(f"reflectzoo.{name}_dir", resolver, replace=True, use_cache=True)
+    Plugins.instance().register(MethodSearchPath)
 
 
 def _own_folder(*parts: str) -> str:
@@ -36,6 +41,19 @@ def _own_folder(*parts: str) -> str:
 
     # Several processes started as one by torchrun or srun share theirs; each asks for itself.
     return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts)
+
+
+class MethodSearchPath(SearchPathPlugin):
+    """Hydra also looks for choices in the ``conf`` folders that methods of other packages bring."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add them behind the zoo's own, which they cannot hide."""
+        for folder in _folders_of_plugins():
+            search_path.append("reflectzoo.methods", f"file://{folder}")
+
+
+def _folders_of_plugins() -> list[Path]:
+    return [method.conf for method in methods().values() if method.conf is not None]
 
 
 def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str | None, now: str) -> str:
@@ -55,14 +73,11 @@ def _evaluation_dir(resume: str | None, output_dir: str, benchmark: str, now: st
     return str(resume) if resume is not None else _own_folder(output_dir, "evaluate", benchmark, now)
 
 
-def model_names() -> list[str]:
-    """The methods, which are the file names in ``conf/model/``."""
-    return choices("model")
-
-
 def choices(group: str) -> list[str]:
-    """The choices of a configuration group; files whose names begin with "_" are only parts of others."""
-    return sorted(file.stem for file in (Path(config_dir()) / group).glob("*.yaml") if not file.stem.startswith("_"))
+    """The choices of a configuration group, also those of plugins; files that begin with "_" are parts of others."""
+    folders = [Path(config_dir()), *_folders_of_plugins()]
+    found = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def compose_config(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -96,31 +111,3 @@ def build_all(config: DictConfig | None) -> list[Any]:
 def plain(config: DictConfig | ListConfig) -> dict[str, Any]:
     """The configuration as plain, resolved dictionaries and lists, fit for a checkpoint or a logger."""
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
-
-
-def build_from_record(record: dict[str, Any]) -> Any:
-    """Instantiate a module from the configuration that a checkpoint carries.
-
-    Raises:
-        ValueError: if it names a target outside the libraries that the zoo's own configurations use.
-    """
-    from reflectzoo.weights.moved import with_current_names
-
-    record = with_current_names(record)
-    _check_targets(record)
-    return instantiate(OmegaConf.create(record))
-
-
-_TRUSTED = ("reflectzoo.", "torch.", "pytorch_lightning.", "torchmetrics.")
-
-
-def _check_targets(node: Any) -> None:
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not str(target).startswith(_TRUSTED):
-            raise ValueError(f"its configuration wants to call '{target}'")
-        for child in node.values():
-            _check_targets(child)
-    elif isinstance(node, list):
-        for child in node:
-            _check_targets(child)

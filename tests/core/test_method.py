@@ -5,18 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
 from reflectzoo.config import choices
+from reflectzoo.core import registry
 from reflectzoo.core.method import Method, Model, Size
 from reflectzoo.errors import UserError
-from reflectzoo.methods import registry
 
 
 def test_every_model_of_the_configuration_has_a_method_and_the_other_way_round() -> None:
-    built_in = [each for each in registry.methods().values() if each.package.startswith("reflectzoo.")]
+    built_in = [each for each in registry.methods().values() if each.built_in]
     assert sorted(model for method in built_in for model in method.models) == choices("model")
 
 
@@ -24,14 +23,22 @@ def test_every_model_of_the_configuration_has_a_method_and_the_other_way_round()
 def test_every_reference_leads_somewhere(method: Method) -> None:
     for name in method.network_targets():
         assert callable(method.network(name))
-    for hook in (method.detect, method.remap, method.fit_phases, method.check, method.set_phase, method.predict):
+    for hook in (
+        method.gather,
+        method.detect,
+        method.remap,
+        method.fit_phases,
+        method.check,
+        method.set_phase,
+        method.predict,
+    ):
         assert not hook or callable(method._resolve(hook))
     assert method.page.is_file()
     assert all(method.tiny_of(model) for model in method.models)
 
 
 def test_declaring_methods_takes_no_torch() -> None:
-    code = "import sys; from reflectzoo.methods.registry import methods; methods(); print('torch' in sys.modules)"
+    code = "import sys; from reflectzoo.core.registry import methods; methods(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -62,16 +69,16 @@ def test_a_model_may_differ_from_its_method() -> None:
     assert method.main == "a"
 
 
-def test_a_folder_that_declares_no_method_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_folders", lambda: ["registry"])
-    with pytest.raises(UserError, match=r"registry declares no method: write METHOD"):
+def test_a_folder_that_declares_no_method_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_folders", lambda: ["lite.net"])
+    with pytest.raises(UserError, match=r"lite\.net declares no method: write METHOD"):
         registry.methods.__wrapped__()
 
 
 def test_a_broken_plugin_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("gone", "no_such_package:METHOD", registry.GROUP),
-        EntryPoint("other", "reflectzoo.methods.registry:GROUP", registry.GROUP),
+        EntryPoint("other", "reflectzoo.core.registry:GROUP", registry.GROUP),
         EntryPoint("twice", "reflectzoo.methods.lite:METHOD", registry.GROUP),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 import reflectzoo
 from reflectzoo.__main__ import main
+from reflectzoo.core.method import Method, Model
 from reflectzoo.errors import UserError
 from reflectzoo.inference import export as exporting
 from reflectzoo.inference.export import ExportError, export, mean_of_blocks
+from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.onnx import OnnxSeparator, Session
 from reflectzoo.inference.separator import Separator
-from reflectzoo.losses.composite import CompositeLoss
-from reflectzoo.losses.reconstruction import ReconstructionLoss
-from reflectzoo.training.module import ReflectionModule
+from reflectzoo.weights.stored import Stored
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -53,16 +53,14 @@ class _Small(nn.Module):
         return {"transmission": transmission, "reflection": mixture - transmission}
 
 
-def _module(**settings: Any) -> ReflectionModule:
+def _module(**settings: Any) -> LoadedModel:
     torch.manual_seed(0)
-    module = ReflectionModule(
-        _Small(**settings), CompositeLoss({"reconstruction": ReconstructionLoss()}), torch.optim.Adam, name="small"
-    )
-    return module.eval()
+    method = Method("small", __name__, "A small network", {"small": Model()}, (".net:Small",))
+    return LoadedModel(_Small(**settings), Stored("small", method, "Small", settings)).eval()
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReflectionModule, Path]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Path]:
     module, path = _module(), tmp_path_factory.mktemp("onnx") / "small.onnx"
     done = export(module, path)
     assert done.layers == ("transmission", "reflection")
@@ -74,7 +72,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReflectionModule, P
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (40, 64), (71, 35)])
-def test_sizes_that_were_not_compared(small: tuple[ReflectionModule, Path], size: tuple[int, int]) -> None:
+def test_sizes_that_were_not_compared(small: tuple[LoadedModel, Path], size: tuple[int, int]) -> None:
     module, path = small
     image = torch.rand(1, 3, *size)
     with torch.no_grad():
@@ -84,7 +82,7 @@ def test_sizes_that_were_not_compared(small: tuple[ReflectionModule, Path], size
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=0)
 
 
-def test_the_file_says_what_it_is(small: tuple[ReflectionModule, Path]) -> None:
+def test_the_file_says_what_it_is(small: tuple[LoadedModel, Path]) -> None:
     import onnx
 
     facts = Session(small[1]).facts
@@ -97,7 +95,7 @@ def test_the_file_says_what_it_is(small: tuple[ReflectionModule, Path]) -> None:
     assert sides == ["", "", "height", "width"]
 
 
-def test_removing_is_the_same_as_with_torch(small: tuple[ReflectionModule, Path], tmp_path: Path) -> None:
+def test_removing_is_the_same_as_with_torch(small: tuple[LoadedModel, Path], tmp_path: Path) -> None:
     module, path = small
     values = np.random.default_rng(0).integers(0, 256, (45, 61, 3)).astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
@@ -108,12 +106,12 @@ def test_removing_is_the_same_as_with_torch(small: tuple[ReflectionModule, Path]
     assert np.abs(found - expected).max() <= 1
 
 
-def test_tiny_pictures(small: tuple[ReflectionModule, Path]) -> None:
+def test_tiny_pictures(small: tuple[LoadedModel, Path]) -> None:
     layers = OnnxSeparator(Session(small[1])).layers(torch.rand(3, 1, 5))
     assert layers["transmission"].shape == (3, 1, 5)
 
 
-def test_tiles_that_would_not_agree_are_refused(small: tuple[ReflectionModule, Path]) -> None:
+def test_tiles_that_would_not_agree_are_refused(small: tuple[LoadedModel, Path]) -> None:
     separator = OnnxSeparator(Session(small[1]))
     separator.tile = 256
     with pytest.raises(UserError, match="means over the whole picture"):
@@ -128,7 +126,7 @@ def test_what_comes_out_wrong_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_mistakes(small: tuple[ReflectionModule, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(small: tuple[LoadedModel, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     photo = tmp_path / "a.png"
     Image.new("RGB", (40, 40)).save(photo)
     (tmp_path / "broken.onnx").write_bytes(b"no graph")

@@ -17,8 +17,7 @@ import reflectzoo
 from reflectzoo.__main__ import main
 from reflectzoo.data.modules.sample import SamplePhotos
 from reflectzoo.data.synthesis import CEILNetSynthesis
-from reflectzoo.inference.models import read_safetensors
-from reflectzoo.training.module import ReflectionModule
+from reflectzoo.inference.load import LoadedModel, read_safetensors
 from reflectzoo.weights import records as records_module
 from reflectzoo.weights.download import DownloadError
 from reflectzoo.weights.records import records
@@ -29,7 +28,7 @@ def record() -> records_module.WeightRecord:
 
 
 @pytest.fixture(scope="module")
-def lite() -> ReflectionModule:
+def lite() -> LoadedModel:
     return reflectzoo.load_model("lite")
 
 
@@ -77,7 +76,7 @@ def test_a_damaged_file_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         records_module.locate(packaged)
 
 
-def test_better_than_the_mixture(lite: ReflectionModule) -> None:
+def test_better_than_the_mixture(lite: LoadedModel) -> None:
     gains = []
     for mixture, truth in mixtures():
         with torch.no_grad():
@@ -93,7 +92,7 @@ def test_better_than_the_mixture(lite: ReflectionModule) -> None:
     assert ssim > 0.01
 
 
-def test_a_photograph_without_a_reflection_hardly_changes(lite: ReflectionModule) -> None:
+def test_a_photograph_without_a_reflection_hardly_changes(lite: LoadedModel) -> None:
     scores = []
     for _, truth in mixtures():
         with torch.no_grad():

@@ -12,23 +12,23 @@ from PIL import Image
 
 import reflectzoo
 from reflectzoo.errors import UserError
-from reflectzoo.inference import models
+from reflectzoo.inference import load as load_module
+from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.separator import Separator
 from reflectzoo.photo.model import Picture
-from reflectzoo.training.module import ReflectionModule
 
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
-def model() -> ReflectionModule:
+def model() -> LoadedModel:
     torch.manual_seed(0)
     return reflectzoo.load_model("ytmt_pcs", None, "model.net.width=4", untrained=True)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(9, 13), (9, 13, 1), (9, 13, 3), (9, 13, 4), (1, 1, 3)])
-def test_arrays(model: ReflectionModule, dtype: Any, shape: tuple[int, ...]) -> None:
+def test_arrays(model: LoadedModel, dtype: Any, shape: tuple[int, ...]) -> None:
     image = RNG.random(shape)
     image = image.astype(dtype) if dtype in (np.float32, np.float64) else (image * np.iinfo(dtype).max).astype(dtype)
     kept = image.copy()
@@ -43,7 +43,7 @@ def test_arrays(model: ReflectionModule, dtype: Any, shape: tuple[int, ...]) -> 
     assert np.array_equal(image, kept)
 
 
-def test_strength_goes_all_the_way(model: ReflectionModule) -> None:
+def test_strength_goes_all_the_way(model: LoadedModel) -> None:
     image = torch.rand(3, 9, 13)
     whole, half = (reflectzoo.separate(image, model, strength=each).transmission for each in (1, 0.5))
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_strength_goes_all_the_way(model: ReflectionModule) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 9, 13), (2, 3, 9, 13), (1, 9, 13)])
-def test_tensors(model: ReflectionModule, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_tensors(model: LoadedModel, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     image = (torch.rand(shape) * (255 if dtype == torch.uint8 else 1)).to(dtype)
     transmission, reflection = reflectzoo.separate(image, model)
     assert transmission.shape == reflection.shape == shape
@@ -65,7 +65,7 @@ def test_tensors(model: ReflectionModule, dtype: torch.dtype, shape: tuple[int, 
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_pillow(model: ReflectionModule, mode: str) -> None:
+def test_pillow(model: LoadedModel, mode: str) -> None:
     image = Image.fromarray(RNG.integers(0, 256, (9, 13, 4)).astype(np.uint8)).convert(mode)
     transmission, _ = reflectzoo.separate(image, model, strength=0)
     assert transmission.mode == mode
@@ -73,7 +73,7 @@ def test_pillow(model: ReflectionModule, mode: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_pillow_pictures_that_lie_on_their_side(model: ReflectionModule, tmp_path: Path, orientation: int) -> None:
+def test_pillow_pictures_that_lie_on_their_side(model: LoadedModel, tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(RNG.integers(0, 256, (9, 13, 3)).astype(np.uint8)).save(tmp_path / "a.png", exif=exif)
@@ -84,7 +84,7 @@ def test_pillow_pictures_that_lie_on_their_side(model: ReflectionModule, tmp_pat
     assert image.getexif()[0x0112] == orientation
 
 
-def test_paths_give_pictures(model: ReflectionModule, tmp_path: Path) -> None:
+def test_paths_give_pictures(model: LoadedModel, tmp_path: Path) -> None:
     Image.fromarray(RNG.integers(0, 256, (9, 13, 3)).astype(np.uint8)).save(tmp_path / "a.png", dpi=(100, 100))
     transmission, reflection = reflectzoo.separate(tmp_path / "a.png", model)
     assert isinstance(transmission, Picture)
@@ -110,7 +110,7 @@ def test_paths_give_pictures(model: ReflectionModule, tmp_path: Path) -> None:
         ("none.jpg", "does not exist"),
     ],
 )
-def test_what_is_no_image(model: ReflectionModule, image: Any, sentence: str) -> None:
+def test_what_is_no_image(model: LoadedModel, image: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         reflectzoo.separate(image, model)
 
@@ -121,7 +121,7 @@ def test_an_untrained_model_says_so() -> None:
 
 
 def test_without_packaged_weights_nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "records", list)
+    monkeypatch.setattr(load_module, "records", list)
     with pytest.raises(UserError, match="No weights come"):
         reflectzoo.separate(np.zeros((4, 4, 3), np.uint8))
 

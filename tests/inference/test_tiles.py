@@ -14,10 +14,10 @@ from torch.nn import functional as F
 import reflectzoo
 from reflectzoo.errors import UserError
 from reflectzoo.inference import tiles
+from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.separator import Separator, difference, parse_bytes
 from reflectzoo.inference.tiles import STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, window
 from reflectzoo.inference.whole_view import Where, WholeView
-from reflectzoo.training.module import ReflectionModule
 
 
 @settings(max_examples=200, deadline=None)
@@ -44,7 +44,7 @@ def test_plans_keep_to_their_pixels(height: int, width: int, pixels: int) -> Non
     assert plan.tile[0] * plan.tile[1] <= max(pixels, (3 * tiles.HALO) ** 2)
 
 
-def vivid(name: str, *overrides: str) -> ReflectionModule:
+def vivid(name: str, *overrides: str) -> LoadedModel:
     """A network whose output follows its input: fresh weights fade over many layers."""
     torch.manual_seed(0)
     model = reflectzoo.load_model(name, None, *overrides, untrained=True)
@@ -53,8 +53,7 @@ def vivid(name: str, *overrides: str) -> ReflectionModule:
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             # Two attentions halve each signal of a YTMT block; lite's residual blocks double theirs.
             module.weight.data *= 5 if name.startswith("ytmt") else 0.3 if name == "lite" else 1.4
-    if hasattr(model.net, "set_active_stage"):
-        model.net.set_active_stage(2)
+    model.enter_last_phase()
     return model
 
 

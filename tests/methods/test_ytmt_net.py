@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from reflectzoo.errors import UserError
 from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
 from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
-from reflectzoo.methods.ytmt.two_stage import TwoStage
+from reflectzoo.methods.ytmt.two_stage import TwoStage, two_stage_released, two_stage_unet
 from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead
 from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, dense
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
@@ -458,3 +459,8 @@ def test_over_efficientnet_it_needs_no_vgg() -> None:
     assert not needs_vgg(net)
     assert net(torch.rand(1, 3, 33, 40))["transmission"].shape == (1, 3, 33, 40)
     assert net.in_channels == 515
+
+
+@pytest.mark.parametrize(("pair", "one"), [(two_stage_unet, YTMTUNet), (two_stage_released, YTMTReleasedUNet)])
+def test_two_stages_take_what_one_takes(pair: Callable[..., TwoStage], one: type[nn.Module]) -> None:
+    assert signature(pair).parameters == signature(one).parameters

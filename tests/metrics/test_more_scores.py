@@ -365,3 +365,15 @@ def test_every_known_score_says_all_about_itself() -> None:
     ):
         with pytest.raises(UserError, match=words):
             metric_classes(name)
+
+
+def test_fast_forms_are_the_plain_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that shows how much faster they are computes both; values must not differ."""
+    from reflectzoo.bench.scores import SCORES, main
+
+    truth = photo(side=90)[..., :75]
+    found = spoilt(truth)
+    for name, (plain, ours) in SCORES.items():
+        assert torch.allclose(plain(found, truth), ours(found, truth), rtol=0, atol=1e-12), name
+    assert main(["--height", "60", "--width", "50", "--repeat", "1"]) == 0
+    assert "lmse" in capsys.readouterr().out

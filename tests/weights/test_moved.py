@@ -1,4 +1,4 @@
-"""Old names in stored configurations lead to what they meant."""
+"""Old names in files of weights lead to what they meant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from importlib.util import find_spec
 import pytest
 from tests.conftest import REPOSITORY
 
-from reflectzoo.config import build_from_record
-from reflectzoo.weights.moved import MOVED, with_current_names
+from reflectzoo.core.registry import network_called
+from reflectzoo.weights.moved import MOVED
 
 
 def exists(name: str) -> bool:
@@ -36,13 +36,5 @@ def test_no_configuration_uses_an_old_name() -> None:
     assert not used & set(MOVED)
 
 
-def test_a_stored_configuration_is_built_from_where_things_are_now() -> None:
-    record = {
-        "_target_": "reflectzoo.losses.composite.CompositeLoss",
-        "terms": {"si": {"_target_": "reflectzoo.losses.ssim.StructureLoss", "scale": 0.25}},
-        "list": [{"_target_": "reflectzoo.losses.statistic.StatisticLoss"}],
-    }
-    assert with_current_names(record)["list"][0]["_target_"] == "reflectzoo.methods.corrn.statistic.StatisticLoss"
-    assert record["list"][0]["_target_"].startswith("reflectzoo.losses."), "the record itself is left as it was"
-    del record["list"]
-    assert build_from_record(record).terms["si"].scale == 0.25
+def test_every_new_name_is_a_network_that_a_method_registers() -> None:
+    assert all(network_called(new) is not None for new in MOVED.values())

@@ -17,18 +17,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from reflectzoo.bench.measure import machine
 from reflectzoo.cli import sentence
+from reflectzoo.core.registry import methods
 from reflectzoo.core.settings import Count, check_value
-from reflectzoo.inference.models import load_for_inference
+from reflectzoo.inference.load import load
 from reflectzoo.inference.separator import Separator, parse_bytes
 
 SIZES = {"400x540": (400, 540), "1024x768": (768, 1024), "4000x3000": (3000, 4000)}
-METHODS = ("lite", "ytmt_uct", "ytmt_ucs", "location_aware", "corrn", "errnet", "dynamics_student")
 _CHILD_SECONDS = 3600
 
 
@@ -49,11 +48,8 @@ def measure(
         memory: as for :class:`~reflectzoo.inference.separator.Separator`.
         overrides: of the model.
     """
-    module = load_for_inference(model, None, ("model.vgg=random", *overrides), untrained=True)
-    second: Any = getattr(module.net, "set_active_stage", None)
-    if second is not None:
-        second(2)
-    separator = Separator(module, "cpu", memory=memory)
+    module = load(model, None, ("model.vgg=random", *overrides), untrained=True)
+    separator = Separator(module.enter_last_phase(), "cpu", memory=memory)
     picture = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
     times = [time.perf_counter()]
     counts = [0, 1]
@@ -97,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m reflectzoo.bench.inference",
         description="Seconds and peak memory of a separation, for each method and size, on this machine, now.",
     )
-    parser.add_argument("model", nargs="*", default=list(METHODS), help="methods (default: %(default)s)")
+    mains = [method.main for method in methods().values()]
+    parser.add_argument("model", nargs="*", default=mains, help="models (default: %(default)s)")
     parser.add_argument("--size", action="append", choices=list(SIZES), help="only these sizes")
     parser.add_argument("--seconds", type=float, default=60, help="for a cell, then estimated (default %(default)s)")
     parser.add_argument("--memory", help="as for reflectzoo remove, e.g. 2G")

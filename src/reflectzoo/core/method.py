@@ -69,6 +69,7 @@ class Model:
         summary: one line for people.
         tiny: overrides of its configuration that make it small, for tests; the method's own where empty.
         phases: what its training phases are called, in order.
+        family: models of one method whose files fit each other, by name, share this word; alone where empty.
         starts_from: settings of the model that name another checkpoint to start from, with what that must be.
         size: None for the method's.
         tiling: None for the method's.
@@ -77,6 +78,7 @@ class Model:
     summary: str = ""
     tiny: tuple[str, ...] = ()
     phases: tuple[str, ...] = ("training",)
+    family: str = ""
     starts_from: Mapping[str, str] = field(default_factory=dict)
     size: Size | None = None
     tiling: Tiling | None = None
@@ -120,6 +122,8 @@ class Method:
         tiny: see :class:`Model`.
         size: of photographs.
         tiling: of large ones.
+        gather: reference of ``(path, checkpoint) -> checkpoint`` for authors who keep a network in several files: with
+            what lies beside this one, or as it is if it is not theirs.
         detect: reference of ``(checkpoint) -> (model, overrides) | None``, which recognises its authors' files and
             never raises; empty for methods that have none. Checkpoints come unpacked and without the prefixes of
             parallel training (:func:`reflectzoo.weights.layouts.candidates`).
@@ -142,6 +146,7 @@ class Method:
     tiny: tuple[str, ...] = ()
     size: Size = Size()
     tiling: Tiling = Tiling()
+    gather: str = ""
     detect: str = ""
     remap: str = ""
     fit_phases: str = ""
@@ -155,7 +160,7 @@ class Method:
             raise ValueError(f"Method: a name is lower-case letters, digits and _, got {self.name!r}")
         if not self.models or not self.networks:
             raise ValueError(f"Method {self.name}: it needs at least one model and one network")
-        hooks = (self.detect, self.remap, self.fit_phases, self.check, self.set_phase, self.predict)
+        hooks = (self.gather, self.detect, self.remap, self.fit_phases, self.check, self.set_phase, self.predict)
         for reference in (*self.networks, *filter(None, hooks)):
             if not _REFERENCE.fullmatch(reference):
                 raise ValueError(f"Method {self.name}: {reference!r} is no reference, write '.module:name'")
@@ -169,6 +174,11 @@ class Method:
         if spec is None or spec.origin is None:
             raise ValueError(f"Method {self.name}: there is no package {self.package!r}")
         return Path(spec.origin).parent
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is one of the zoo's own."""
+        return self.package.startswith("reflectzoo.methods.")
 
     @property
     def page(self) -> Path:
@@ -210,6 +220,11 @@ class Method:
         """How a model's photographs are cut."""
         return self.models[model].tiling or self.tiling
 
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two of its models are of one family."""
+        family = self.models[one].family
+        return bool(family) and family == self.models[other].family
+
     def network_targets(self) -> dict[str, str]:
         """Name of each network, as files of weights call it -> its dotted path, as ``_target_`` in YAML has it.
 
@@ -236,6 +251,16 @@ class Method:
         raise KeyError(name)
 
     # -- what it can be asked ------------------------------------------------------------------------------------------
+
+    def gathered(self, path: Path, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A file's content with that of the other files that belong to it.
+
+        Raises:
+            UserError: if one of them is missing.
+        """
+        if not self.gather:
+            return checkpoint
+        return cast("Mapping[str, Any]", self._resolve(self.gather)(path, checkpoint))
 
     def recognise(self, checkpoint: Mapping[str, Any]) -> Layout | None:
         """Which model and settings an unpacked file of weights fits; None if it is not of this method."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-import reflectzoo
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import UserError
-from reflectzoo.inference.models import fill_foreign, load_file
-from reflectzoo.training.module import ReflectionModule
-from reflectzoo.weights.read import read_checkpoint
+from reflectzoo.inference.load import LoadedModel, load_file
+from reflectzoo.weights.read import read_checkpoint, sha256_of
 
 INPUT = "input"
 _NAME = re.compile(r"[^\w.+@=-]+")
@@ -76,7 +73,7 @@ class NetworkEntry(Entry):
     """
 
     def __init__(
-        self, name: str, module: ReflectionModule, path: Path, kind: str, sha256: str, provenance: dict[str, Any]
+        self, name: str, module: LoadedModel, path: Path, kind: str, sha256: str, provenance: dict[str, Any]
     ) -> None:
         super().__init__(name)
         self.module = module
@@ -87,7 +84,7 @@ class NetworkEntry(Entry):
 
     def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
         """One forward pass."""
-        return self.module.look_at(batch)
+        return self.module.predict_batch(batch)
 
     def identity(self) -> dict[str, Any]:
         """The hash of the weights, the method, and the VGG it looks through."""
@@ -125,64 +122,40 @@ def from_checkpoint(path: str | Path, model: str | None = None, name: str | None
     """
     file = Path(path).expanduser()
     checkpoint = read_checkpoint(file, "ckpt")
-    record = checkpoint.get("reflectzoo") or {}
-    if not record.get("config") or "state_dict" not in checkpoint:
+    if not checkpoint.get("reflectzoo") or "state_dict" not in checkpoint:
         raise UserError(
             f"ckpt={path} was not written by reflectzoo.train, so it does not say which model it holds: give it as "
             "model=<name> weights=FILE."
         )
-    if model is not None and record.get("model") != model:
-        raise UserError(
-            f"ckpt={path} was made by model={record.get('model')}, not by model={model}: leave model out, the "
-            "checkpoint knows."
-        )
-    module = reflectzoo.load_model(file)
+    module = load_file(file, model)
     provenance: dict[str, Any] = {
         "epoch": checkpoint.get("epoch"),
         "global_step": checkpoint.get("global_step"),
         "lightning": checkpoint.get("pytorch-lightning_version"),
-        "configuration": record["config"],
+        "configuration": module.stored.as_record(),
         "run": _run_of(file),
     }
-    return NetworkEntry(name or module.name, module, file, "checkpoint", _hash(file), provenance)
+    return NetworkEntry(name or module.name, module, file, "checkpoint", sha256_of(file), provenance)
 
 
-def from_weights(path: str | Path, module: ReflectionModule, name: str | None = None) -> NetworkEntry:
-    """Weights of a method from a file of its authors, or any other that its ``convert.remap`` reads.
+def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None = None) -> NetworkEntry:
+    """Weights of a method: of its authors, of ``reflectzoo convert``, or any other file that its method reads.
 
     Args:
         path: the file.
-        module: the method, as :func:`reflectzoo.create_model` makes it; its network gets the weights.
+        config: the model as configured, for files that do not say what they hold.
         name: of the entry; None for the model's.
 
     Raises:
         UserError: if the file is missing or damaged, or the weights do not fit the model.
     """
     file = Path(path).expanduser()
-    content = read_checkpoint(file, "weights")
-    fill_foreign(module, content, f"weights={path}")
-    epoch = content.get("epoch")
-    provenance = {"configuration": module.config, "epoch": epoch if isinstance(epoch, int) else None}
-    return NetworkEntry(name or module.name, module.eval(), file, "weights", _hash(file), provenance)
-
-
-def from_safetensors(path: str | Path, model: str, name: str | None = None) -> NetworkEntry:
-    """Weights that ``reflectzoo convert`` wrote, which know their configuration.
-
-    Args:
-        path: the file.
-        model: that they must be of.
-        name: of the entry; None for the model's.
-
-    Raises:
-        UserError: if the file is missing, damaged, or of another model.
-    """
-    file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"weights={path} does not exist: give the path of a .safetensors file.")
-    module = load_file(file, model)
-    provenance = {"configuration": module.config, "epoch": None}
-    return NetworkEntry(name or module.name, module, file, "weights", _hash(file), provenance)
+        raise UserError(f"weights={path} does not exist: give the path of a file.")
+    module = load_file(file, str(config["name"]), configured=config)
+    return NetworkEntry(
+        name or module.name, module, file, "weights", sha256_of(file), {"configuration": module.stored.as_record()}
+    )
 
 
 def name_apart(entries: Sequence[Entry]) -> None:
@@ -207,11 +180,6 @@ def name_apart(entries: Sequence[Entry]) -> None:
         if entry.name in seen:
             raise UserError(f"Two of the entries are the same ('{entry.name}'): give each once, or names of their own.")
         seen.add(entry.name)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _run_of(checkpoint: Path) -> dict[str, Any] | None:

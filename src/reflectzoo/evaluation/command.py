@@ -18,15 +18,14 @@ from reflectzoo.core.settings import Count, NotNegative, check_entries
 from reflectzoo.disk import hold
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
-from reflectzoo.evaluation.candidates import Entry, from_checkpoint, from_safetensors, from_weights
+from reflectzoo.evaluation.candidates import Entry, from_checkpoint, from_weights
 from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import PLAN
 from reflectzoo.evaluation.runner import EntryFactory
 from reflectzoo.evaluation.runner import evaluate as run
 from reflectzoo.evaluation.table import show
-from reflectzoo.inference.models import find_source
-from reflectzoo.training.module import ReflectionModule
+from reflectzoo.inference.load import find_source
 from reflectzoo.training.run import quieten
 
 _SETTINGS = {
@@ -136,21 +135,10 @@ def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
             )
         weights = [(None, str(packaged.path))]
     for name, path in weights:
-        if path.endswith(".safetensors"):
-            entries.append(from_safetensors(path, model.name, name))
-        else:
-            entries.append(from_weights(path, _fresh(model), name))
+        entries.append(from_weights(path, plain(model), name))
     for name, path in _named(config.predictions, "predictions"):
         entries.append(_predictions(name or Path(path).expanduser().resolve().name, path, config.fit_predictions))
     return entries
-
-
-def _fresh(model: DictConfig) -> ReflectionModule:
-    """A network for the weights of a file. Its encoder, if pretrained, is overwritten by them anyway."""
-    module: ReflectionModule = build(model)
-    module.config = plain(model)
-    module.attach_vgg()
-    return module
 
 
 def _predictions(name: str, path: str, fit: bool) -> EntryFactory:

@@ -182,8 +182,9 @@ def _with_published(
     }
     for method, cells in rows.items():
         marks = "".join(sorted({sources[fact.source] for found in cells.values() for fact in found}))
+        known = all(fact.confirmed for found in cells.values() for fact in found)
         table.add_row(
-            Text(f"{method} [{marks}]", style="dim"),
+            Text(f"{method} [{marks}]{'' if known else ' †'}", style="dim"),
             *(
                 Text(_group([_range(cells.get(place, []), measures.get(place)) for place in group]), style="dim")
                 for group in places
@@ -191,6 +192,8 @@ def _with_published(
             Text(rules_of(fact for place in ruled for fact in cells.get(place, ())), style="dim"),
         )
     lines = [f"[{mark}] {source}" for source, mark in sources.items()]
+    if not all(fact.confirmed for cells in rows.values() for found in cells.values() for fact in found):
+        lines.append("† known at second hand: not read in the source itself")
     return Group(table, Text("As published, by the papers' own protocols:\n" + "\n".join(lines), style="dim"))
 
 

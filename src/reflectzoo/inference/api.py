@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.models import default_model, load_for_inference
+from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.separator import Precision, Separation, Separator
 from reflectzoo.photo.model import Picture
 from reflectzoo.photo.read import from_pil, orientation_of, read_picture
@@ -108,7 +108,7 @@ def _separator(
 def _cached(
     model: str, weights: str | None, stamp: object, device: str, precision: Precision, untrained: bool
 ) -> Separator:
-    return Separator(load_for_inference(model or None, weights, untrained=untrained), device, precision)
+    return Separator(load(model or None, weights, untrained=untrained), device, precision)
 
 
 def _pillow(separator: Separator, image: Image.Image, strength: float) -> Separation:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from reflectzoo.inference.load import untrained_model
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import VGG19
 from reflectzoo.weights.records import WeightRecord, records
@@ -32,7 +33,7 @@ class Entry:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "weights": [asdict(each) for each in self.weights]}
+        return {**asdict(self), "weights": [{**asdict(each), "folder": str(each.folder)} for each in self.weights]}
 
 
 def describe(name: str, counted: bool = True, side: int = 64) -> Entry:
@@ -46,11 +47,7 @@ def describe(name: str, counted: bool = True, side: int = 64) -> Entry:
     weights = tuple(record for record in records() if record.model == name)
     if not counted:
         return Entry(name, None, None, weights)
-    from reflectzoo.config import build, compose_config
-
-    net = build(compose_config([f"model={name}"]).model.net).eval()
-    if hasattr(net, "set_active_stage"):
-        net.set_active_stage(2)
+    net = untrained_model(name).enter_last_phase().net
     if needs_vgg(net):
         attach_vgg(net, _vgg())
     parameters = sum(parameter.numel() for parameter in net.parameters())

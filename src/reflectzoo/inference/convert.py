@@ -13,9 +13,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 import reflectzoo
+from reflectzoo.core.registry import method_of
 from reflectzoo.errors import UserError
-from reflectzoo.inference.models import FORMAT, open_file, sha256_of
+from reflectzoo.inference.load import FORMAT, open_file
 from reflectzoo.photo.files import shown, write_atomically
+from reflectzoo.weights.read import sha256_of
 
 
 class Converted(NamedTuple):
@@ -45,8 +47,9 @@ def convert(
 ) -> Converted:
     """Write the network of a file of weights as safetensors.
 
-    The metadata hold ``format`` ("reflectzoo"), ``record`` (JSON: model, configuration, training phase, the VGG it
-    looks through) and ``provenance`` (JSON: name and sha256 of the source, version, and what was given).
+    The metadata hold ``format`` ("reflectzoo"), ``record`` (JSON: model, network, settings, training phase, the VGG it
+    looks through; see :mod:`reflectzoo.weights.stored`) and ``provenance`` (JSON: name and sha256 of the source,
+    version, and what was given).
 
     Args:
         source: see :func:`reflectzoo.load_model`.
@@ -67,19 +70,19 @@ def convert(
         raise UserError(f"There is no weights file {shown(source)}: check the path.")
     if target.exists() and (not overwrite or target.samefile(source)):
         raise UserError(f"{shown(target)} exists already and is left as it is: choose another name with -o.")
-    if model is not None and model not in reflectzoo.list_models():
-        raise UserError(f"There is no model '{model}': choose from {', '.join(reflectzoo.list_models())}.")
-    module, record = open_file(source, model, overrides)
+    if model is not None:
+        method_of(model)
+    loaded = open_file(source, model, overrides)
     made = {key: each for key, each in (provenance or {}).items() if each}
     made |= {"source": source.name, "source_sha256": sha256_of(source), "version": reflectzoo.__version__}
-    metadata = {"format": FORMAT, "record": json.dumps(record), "provenance": json.dumps(made)}
-    state = {key: each.contiguous().clone() for key, each in module.net.state_dict().items()}
+    metadata = {"format": FORMAT, "record": json.dumps(loaded.stored.as_record()), "provenance": json.dumps(made)}
+    state = {key: each.contiguous().clone() for key, each in loaded.net.state_dict().items()}
     if half:
         state = {key: _halved(each, key, source) for key, each in state.items()}
     data = save(state, metadata)
     write_atomically(target, data, overwrite)
     total = sum(each.numel() for each in state.values())
-    return Converted(module.name, len(state), total, hashlib.sha256(data).hexdigest())
+    return Converted(loaded.name, len(state), total, hashlib.sha256(data).hexdigest())
 
 
 def _halved(tensor: Tensor, key: str, source: Path) -> Tensor:

@@ -23,12 +23,12 @@ from torch.overrides import TorchFunctionMode
 
 import reflectzoo
 from reflectzoo.errors import UserError
+from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.onnx import FORMAT, Session, need
 from reflectzoo.inference.tiles import bytes_per_pixel
 from reflectzoo.inference.whole_view import WholeView
 from reflectzoo.nets.hypercolumn import plain_hypercolumn
 from reflectzoo.photo.files import shown, write_atomically
-from reflectzoo.training.module import ReflectionModule
 
 OPSET = 20
 #: (height, width) of the comparison: multiples of every stride, odd, and neither; no square.
@@ -65,7 +65,7 @@ class ExportError(UserError):
 
 
 def export(
-    module: ReflectionModule,
+    module: LoadedModel,
     target: Path,
     *,
     opset: int = OPSET,
@@ -113,9 +113,12 @@ def export(
         program = _follow(_Exportable(module, stride, layers), opset, stride, layers, module.name)
         facts = {
             "model": module.name,
-            "config": module.config,
+            "network": module.stored.network,
+            "settings": module.stored.settings,
             "opset": opset,
-            "smallest": max(SMALLEST, stride),
+            "smallest": max(SMALLEST, stride, module.size.minimum),
+            "multiple": module.size.multiple,
+            "halo": module.tiling.halo,
             "statistics": statistics,
             "bytes_per_pixel": _bytes_per_pixel(module),
             "version": reflectzoo.__version__,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,16 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference.separator import Quality, Separator
 from reflectzoo.inference.tiles import Plan
 from reflectzoo.photo.files import shown
+from reflectzoo.weights.stored import parse
 
 FORMAT = "reflectzoo"
 """What our ONNX files call themselves in their metadata."""
+
+#: What the metadata say: which model, sides below ``smallest`` must be continued to it, how many means over the whole
+#: picture it takes, and what it holds for each pixel. Also there, for people: network, settings, opset, version.
+FACTS: dict[str, type | tuple[type, ...]] = {
+    "model": str, "smallest": int, "statistics": int, "bytes_per_pixel": (int, float),
+}  # fmt: skip
 
 #: onnxruntime keeps more at a time than torch does, which frees what nobody needs any more.
 _HELD = 2.0
@@ -45,8 +51,7 @@ class Session:
         threads: of onnxruntime; None takes torch's.
 
     Attributes:
-        facts: what ``reflectzoo export`` wrote down: ``model``, ``config``, ``opset``, ``smallest``, ``statistics``,
-            ``bytes_per_pixel``, ``version``.
+        facts: what ``reflectzoo export`` wrote down, see :data:`FACTS`.
 
     Raises:
         UserError: if there is no such file, it is damaged, of another program, or onnxruntime is missing.
@@ -71,13 +76,23 @@ class Session:
         noted = self._session.get_modelmeta().custom_metadata_map
         if noted.get("format") != FORMAT:
             raise UserError(f"{name} was not written by `reflectzoo export`: export the model with it.")
-        self.facts: dict[str, Any] = json.loads(noted["record"])
+        self.facts = _facts(noted.get("record", ""), name)
         self.layers = tuple(each.name for each in self._session.get_outputs())
 
     def __call__(self, mixture: Tensor) -> dict[str, Tensor]:
         """Layers by name, float32, not clamped."""
         found = self._session.run(None, {"mixture": mixture.detach().float().contiguous().numpy()})
         return {name: torch.from_numpy(layer) for name, layer in zip(self.layers, found, strict=True)}
+
+
+def _facts(text: str, name: str) -> dict[str, Any]:
+    try:
+        facts = parse(text)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(key), kind) for key, kind in FACTS.items()):
+        raise UserError(f"{name} does not say what `reflectzoo export` notes, it may be damaged: export it again.")
+    return facts
 
 
 class OnnxSeparator(Separator):
@@ -90,9 +105,13 @@ class OnnxSeparator(Separator):
     """
 
     def __init__(self, session: Session, memory: int | None = None, quality: Quality = "normal") -> None:
-        super().__init__(session, "cpu", "32", memory, smallest=int(session.facts["smallest"]), quality=quality)
-        self.statistics = int(session.facts["statistics"])
-        self._per_pixel = _HELD * float(session.facts["bytes_per_pixel"])
+        facts = session.facts
+        super().__init__(
+            session, "cpu", "32", memory, halo=facts.get("halo"), smallest=facts["smallest"], quality=quality
+        )
+        self.stride = int(facts.get("multiple", self.stride))
+        self.statistics = int(facts["statistics"])
+        self._per_pixel = _HELD * float(facts["bytes_per_pixel"])
 
     def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> Plan:
         plan = super()._plan(height, width, held, banded)

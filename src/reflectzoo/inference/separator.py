@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.method import Size, Tiling
 from reflectzoo.errors import UserError
 from reflectzoo.inference.ensemble import Ensemble
+from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.tiles import (
     HALO,
+    STRIDE,
     Band,
     Layers,
     Plan,
@@ -87,7 +90,7 @@ class Separator:
         precision: ``32``, or on a GPU ``16`` or ``bf16`` (mixed).
         memory: bytes that the whole process may take on the CPU, or the tiles on a GPU; None chooses from what is free.
         tile: largest tile in pixels a side instead of a choice by memory; 0 never cuts.
-        halo: pixels of overlap, see :mod:`reflectzoo.inference.tiles`; None takes the usual ones.
+        halo: pixels of overlap, see :mod:`reflectzoo.inference.tiles`; None takes the method's, or the usual ones.
         quality: ``best`` averages over flips and quarter turns, for eight times the time.
         smallest: sides below this are continued to it before the network sees them; for functions that need it.
 
@@ -116,8 +119,12 @@ class Separator:
         self.precision = precision
         self.memory = memory
         self.tile = tile
-        self.halo = HALO if halo is None else halo
-        self.smallest = smallest
+        size, tiling = Size(multiple=STRIDE), Tiling(HALO)
+        if isinstance(network, LoadedModel):
+            size, tiling = network.size, network.tiling
+        self.halo = tiling.halo if halo is None else halo
+        self.stride = size.multiple
+        self.smallest = max(smallest, size.minimum)
         self.last: Job | None = None
         """Of the picture before."""
         self._per_pixel: float | None = None
@@ -231,7 +238,9 @@ class Separator:
                         take(band)
                     return
                 except torch.OutOfMemoryError:
-                    smaller = plan_tiles(plan.height, plan.width, plan.tile[0] * plan.tile[1] // 2, self.halo)
+                    smaller = plan_tiles(
+                        plan.height, plan.width, plan.tile[0] * plan.tile[1] // 2, self.halo, self.stride
+                    )
                     if smaller.tile[0] * smaller.tile[1] >= plan.tile[0] * plan.tile[1]:
                         raise UserError(
                             f"The memory of {self.device} does not suffice for a tile of {plan.tile[1]}x"
@@ -252,7 +261,7 @@ class Separator:
             return
         view = WholeView()
         with view.learning():
-            self._call(reduced_rows(rows, *size).to(self.device))
+            self._call(reduced_rows(rows, *size, stride=self.stride).to(self.device))
         self.last = Job(plan.count, plan.tile, view.statistics)
         number = 0
         for band in in_bands(self._call, rows, *size, plan, view, self.device):
@@ -297,7 +306,12 @@ class Separator:
         else:
             limit = self._pixels_in_budget(held, width if banded else 0)
         return plan_tiles(
-            height, width, int(min(limit, 4 * (height + 32) * (width + 32))), self.halo, side=self.tile or None
+            height,
+            width,
+            int(min(limit, 4 * (height + self.stride) * (width + self.stride))),
+            self.halo,
+            self.stride,
+            side=self.tile or None,
         )
 
     def _pixels_in_budget(self, held: float, width: int) -> float:

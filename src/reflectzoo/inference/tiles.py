@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from reflectzoo.inference.whole_view import HeldBytes, Where, WholeView
 
-#: Every network of the zoo halves at most five times.
+#: Where tiles may begin, of networks that do not say it: such as halve at most five times.
 STRIDE = 32
-#: Pixels by which neighbouring tiles reach into each other, each.
+#: Pixels by which neighbouring tiles reach into each other, each; likewise.
 HALO = 96
 #: Pixels of the reduced picture that global statistics are taken from.
 REDUCED_PIXELS = 512 * 512
@@ -260,10 +260,10 @@ def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = STRIDE)
     return F.interpolate(mixture[None], size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
-def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24) -> Tensor:
+def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24, stride: int = STRIDE) -> Tensor:
     """:func:`reduced` of a picture whose rows are given; one of more pixels than ``most`` never stands there whole."""
     if height * width <= most:
-        return reduced(rows(0, height))
+        return reduced(rows(0, height), stride=stride)
     # Means of small squares, still four times finer than what is wanted.
     side = int(math.sqrt(height * width / (4 * REDUCED_PIXELS)))
     step = max(most // (8 * width * side), 1) * side
@@ -271,7 +271,7 @@ def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24) -> Tens
         F.avg_pool2d(rows(first, min(first + step, height))[None], side, ceil_mode=True)[0]
         for first in range(0, height, step)
     ]
-    return reduced(torch.cat(means, dim=1))
+    return reduced(torch.cat(means, dim=1), stride=stride)
 
 
 def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * STRIDE) -> float:

@@ -262,7 +262,7 @@ def _tiles(images: Tensor) -> Tensor:
     """(B, C, H, W) to windows side by side, (B, C, rows, 20, columns, 20); what is left over is cut off."""
     rows, columns = (side // _LMSE_WINDOW for side in images.shape[-2:])
     whole = images[:, :, : rows * _LMSE_WINDOW, : columns * _LMSE_WINDOW]
-    return whole.unflatten(3, (columns, _LMSE_WINDOW)).unflatten(2, (rows, _LMSE_WINDOW))
+    return whole.reshape(*images.shape[:2], rows, _LMSE_WINDOW, columns, _LMSE_WINDOW)
 
 
 def as_double(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -238,8 +238,8 @@ def _own() -> Naturalness:
 
 
 def _smoothed(image: Array) -> Array:
-    smooth: Array = cv2.sepFilter2D(image, cv2.CV_64F, _WINDOW, _WINDOW, borderType=cv2.BORDER_REPLICATE)
-    return smooth
+    smooth = cv2.sepFilter2D(image, cv2.CV_64F, _WINDOW, _WINDOW, borderType=cv2.BORDER_REPLICATE)
+    return cast(Array, smooth)
 
 
 def _blocks(image: Array, side: int) -> Array:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from reflectzoo.core.notices import warn
 from reflectzoo.errors import UserError
 from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_dict
 from reflectzoo.weights.read import read_state_dict
@@ -104,12 +104,11 @@ def load_vgg19(weights: str = "auto") -> VGG19:
         try:
             return load_vgg19("imagenet")
         except DownloadError as error:
-            rank_zero_warn(
+            warn(
                 "NO IMAGENET VGG-19: its weights are neither cached nor reachable, so seeded RANDOM ones are used and "
                 "results will not be those of the paper. ImageNet features that need no download: "
                 "loss.terms.perceptual.features=efficientnet_lite0 and, for a hypercolumn, "
                 f"model.net.features=efficientnet_lite0. To get VGG-19: {error}",
-                category=UserWarning,
                 stacklevel=4,
             )
             return load_vgg19("random")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Protocol
 
-import reflectzoo.methods
+from reflectzoo.core.registry import methods
 from reflectzoo.parity.compare import Comparison
 from reflectzoo.parity.fixture import Case, Fixture
 
@@ -51,8 +50,5 @@ def find_runners() -> list[Runner]:
 
 
 def _modules() -> Iterator[str]:
-    methods = (f"reflectzoo.methods.{found.name}" for found in pkgutil.iter_modules(reflectzoo.methods.__path__))
-    for package in (*methods, *_PLACES):
-        spec = find_spec(package)
-        if spec is not None and spec.submodule_search_locations is not None and find_spec(f"{package}.parity"):
-            yield f"{package}.parity"
+    yield from (method.parity for method in methods().values() if method.parity is not None)
+    yield from (f"{package}.parity" for package in _PLACES if find_spec(f"{package}.parity") is not None)

@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,6 +20,7 @@ from reflectzoo.metrics.layers import LayerMetrics
 from reflectzoo.nets.batchnorm import share_batch_norm
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
+from reflectzoo.weights.stored import describe
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -36,7 +36,6 @@ class ReflectionModule(pl.LightningModule):
         scheduler: makes a learning-rate schedule, stepped once an epoch; None for a constant rate.
         name: the name under which the method was configured, e.g. ``ytmt_ucs``; a checkpoint remembers it.
         epochs: length of the recipe (``trainer.max_epochs`` follows it).
-        stride: the network sees images padded by reflection to multiples of this, and its outputs are cropped back.
         vgg: where a frozen VGG-19 comes from, if anything looks through one: ``auto``, ``imagenet``, ``random``
             or a path (see :func:`reflectzoo.nets.vgg.load_vgg19`).
     """
@@ -49,22 +48,20 @@ class ReflectionModule(pl.LightningModule):
         scheduler: SchedulerFactory | None = None,
         name: str = "unnamed",
         epochs: Count = 1,
-        stride: Count = 1,
         vgg: str = "auto",
     ) -> None:
         super().__init__()
         # Plain values only: anything else would keep the checkpoint from loading with weights_only=True.
-        self.save_hyperparameters("name", "epochs", "stride", "vgg")
+        self.save_hyperparameters("name", "epochs", "vgg")
         self.net = net
         self.loss = loss
         self.make_optimizer = optimizer
         # The empty configuration of scheduler=none is no schedule, either.
         self.make_scheduler = scheduler or None
         self.name = name
-        self.stride = stride
         self.vgg_source = vgg
         self.config: dict[str, Any] | None = None
-        """The resolved configuration this module was built from; travels in the checkpoint."""
+        """The resolved configuration this module was built from; the network's part travels in the checkpoint."""
         self.eval_names: Sequence[str] = ()
         self.metrics = nn.ModuleList()
         self._vgg_used: dict[str, str] | None = None
@@ -73,13 +70,7 @@ class ReflectionModule(pl.LightningModule):
 
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate a mixture (B, 3, H, W) in [0, 1]; outputs have the same size."""
-        height, width = mixture.shape[-2:]
-        down, right = -height % self.stride, -width % self.stride
-        if not (down or right):
-            return cast(Outputs, self.net(mixture))
-        mode = "reflect" if down < height and right < width else "replicate"
-        outputs = self.net(F.pad(mixture, (0, right, 0, down), mode=mode))
-        return cast(Outputs, _crop(outputs, height, width))
+        return cast(Outputs, self.net(mixture))
 
     def look_at(self, batch: Batch) -> Outputs:
         """The outputs for a batch; methods that look at more than the mixture override it."""
@@ -219,7 +210,7 @@ class ReflectionModule(pl.LightningModule):
         return self._vgg_used
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down the method's name, its configuration and which VGG it looked through.
+        """Write down which network this is, its settings, the training phase, and which VGG it looked through.
 
         Raises:
             NotFinite: if weights are broken, so that they never replace good ones.
@@ -231,7 +222,8 @@ class ReflectionModule(pl.LightningModule):
                     "checkpoints already written are untouched; try trainer.precision=32-true, a smaller "
                     "optimizer.lr, or clipping"
                 )
-        checkpoint["reflectzoo"] = {"model": self.name, "config": self.config, "vgg": self._vgg_used}
+        record = describe(self.name, None if self.config is None else self.config["net"])
+        checkpoint["reflectzoo"] = {**record, "phase": self.phase, "vgg": self._vgg_used}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another method or one that looked through another VGG.
@@ -261,14 +253,3 @@ class ReflectionModule(pl.LightningModule):
                     f"This checkpoint was trained with VGG-19 weights '{used['source']}', but model.vgg="
                     f"{self.vgg_source} gives others: set model.vgg={used['source']}."
                 )
-
-
-def _crop(value: Any, height: int, width: int) -> Any:
-    """Crop every image in nested outputs to a size."""
-    if isinstance(value, Tensor):
-        return value[..., :height, :width] if value.ndim >= 4 else value
-    if isinstance(value, Mapping):
-        return {key: _crop(item, height, width) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_crop(item, height, width) for item in value)
-    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import socket
@@ -18,11 +17,11 @@ from urllib.parse import urlparse
 
 import torch
 from filelock import FileLock
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
+from reflectzoo.core.notices import inform
 from reflectzoo.errors import UserError
-from reflectzoo.weights.read import read_state_dict
+from reflectzoo.weights.read import read_state_dict, sha256_of
 
 #: Seconds to find out whether a server answers at all, name look-up included.
 REACH_SECONDS = 8.0
@@ -100,7 +99,7 @@ def _download(url: str, path: Path, stall: float) -> None:
     digits = torch.hub.HASH_REGEX.search(path.name)
     if digits is None:
         raise ValueError(f"{path.name} does not carry the digits of its hash")
-    rank_zero_info(f"Downloading {url} to {path}")
+    inform(f"Downloading {url} to {path}")
     with _socket_timeout(stall):
         # Writes under another name and moves when complete and right.
         torch.hub.download_url_to_file(url, os.fspath(path), digits.group(1), progress=sys.stderr.isatty())
@@ -162,7 +161,7 @@ def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) ->
         request = urllib.request.Request(url, headers={"User-Agent": "reflectzoo"})
         if start:
             request.add_header("Range", f"bytes={start}-")
-        rank_zero_info(f"Downloading {url} to {path}" + (f" from byte {start} on" if start else ""))
+        inform(f"Downloading {url} to {path}" + (f" from byte {start} on" if start else ""))
         try:
             with urllib.request.urlopen(request, timeout=stall) as answer:
                 resumed = answer.status == 206 and _starts_at(answer.headers.get("Content-Range", ""), start)
@@ -184,8 +183,7 @@ def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) ->
             raise DownloadError(
                 f"{url} could not be downloaded ({error}): connect and try again, what has arrived is kept in {part}."
             ) from error
-        with part.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(part)
         if found.startswith(sha256.lower()):
             part.replace(path)
             return
@@ -208,7 +206,6 @@ def check_hash(path: Path, sha256: str, name: str) -> None:
     """
     if not path.is_file():
         raise DownloadError(f"The weights '{name}' should be in {path}, but are not: install the package again.")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if not found.startswith(sha256.lower()):
         raise DownloadError(f"{path} is not the file that it should be (sha256 {found[:12]}…): delete it, try again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -92,6 +93,12 @@ def resumable(folder: Path) -> tuple[Path | None, str]:
                 return path, damage
             damage = damage or wrong
     return None, damage
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def newest_run(output_dir: Path, choice: str) -> Path | None:

@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 import torch
 
+from reflectzoo.core.registry import methods
 from reflectzoo.errors import UserError
 from reflectzoo.weights.download import cache_path, check_hash, fetch
 
@@ -37,6 +38,7 @@ class WeightRecord:
         metrics: benchmark -> metric -> value, as measured with this program.
         default: whether the model takes these when none are named.
         note: a sentence for people.
+        folder: that the record and its file lie in.
     """
 
     name: str
@@ -53,6 +55,7 @@ class WeightRecord:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     default: bool = False
     note: str = ""
+    folder: Path = RECORDS
 
     @property
     def available(self) -> bool:
@@ -61,28 +64,36 @@ class WeightRecord:
 
 
 def records(folder: Path | None = None) -> list[WeightRecord]:
-    """Every record, by name; those marked as default first.
+    """Every record of the zoo and of plugins, by name; those marked as default first.
 
     Args:
-        folder: where the JSON files are; None for the package's.
+        folder: where the JSON files are; None for the package's and those of every method that brings its own.
 
     Raises:
         ValueError: for a record that says too little; a mistake of whoever wrote it.
     """
-    found = []
-    for file in sorted((folder or RECORDS).glob("*.json")):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content["overrides"] = tuple(content.get("overrides", ()))
-        try:
-            record = WeightRecord(**content)
-        except TypeError as error:
-            raise ValueError(f"{file.name} is no weight record: {error}") from error
-        if record.available and not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
-            raise ValueError(f"{file.name} has a file, but no sha256 of it")
-        if record.file and Path(record.file).name != record.file:
-            raise ValueError(f"{file.name}: 'file' must be a plain name, got {record.file!r}")
-        found.append(record)
+    found = [_read(file) for file in (folder or RECORDS).glob("*.json")]
+    for method in methods().values() if folder is None else ():
+        own = [_read(file) for file in method.records.glob("*.json")] if method.records is not None else []
+        for record in own:
+            if record.model not in method.models:
+                raise ValueError(f"{record.name} is of model={record.model}, which {method.package} does not bring")
+        found += own
     return sorted(found, key=lambda record: (not record.default, record.name))
+
+
+def _read(file: Path) -> WeightRecord:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["overrides"] = tuple(content.get("overrides", ()))
+    try:
+        record = WeightRecord(**content, folder=file.parent)
+    except TypeError as error:
+        raise ValueError(f"{file.name} is no weight record: {error}") from error
+    if record.available and not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
+        raise ValueError(f"{file.name} has a file, but no sha256 of it")
+    if record.file and Path(record.file).name != record.file:
+        raise ValueError(f"{file.name}: 'file' must be a plain name, got {record.file!r}")
+    return record
 
 
 def locate(wanted: WeightRecord | str) -> Path:
@@ -105,7 +116,7 @@ def locate(wanted: WeightRecord | str) -> Path:
             )
         return fetch(wanted, cache_path(wanted), digits.group(1))
     if wanted.file:
-        path = RECORDS / wanted.file
+        path = wanted.folder / wanted.file
         check_hash(path, wanted.sha256, wanted.name)
         return path
     if not wanted.url:

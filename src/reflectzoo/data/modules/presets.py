@@ -27,6 +27,7 @@ _LAYERS = LayerFolders(
     ("transmission_layer", "transmission", "gt", "GT", "target", "T"),
     ("reflection_layer", "reflection", "R"),
 )
+_CDR_TAGS: Sequence[str] = ("type", "reflection", "ghost", "motion")
 _ROLES = {"M": "mixture", "T": "transmission", "R": "reflection"}
 
 
@@ -254,7 +255,7 @@ class CDR(Preset):
             annotated = _annotations(top, nested)
             for pair, shot in self._triplets(nested, notices):
                 about = annotated.get(shot, {})
-                tags = {key: about[key] for key in ("type", "reflection", "ghost", "motion") if key in about}
+                tags: dict[str, str] = {key: about[key] for key in _CDR_TAGS if key in about}
                 name = {"0": "train", "1": "val"}.get(about.get("set", ""), "test")
                 found[name].append(PairFiles(pair.name, pair.mixture, pair.transmission, pair.reflection, tags))
         total = sum(map(len, found.values()))

@@ -56,6 +56,7 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], r
         columns=_image_columns(results),
         rows=_least_gained_first(results),
         anchors=_anchors(cases),
+        label=_label,
         measures={measure.key: measure for measure in measures_of(results)},
         main=main_measures(results)[:2],
         several_sets=len(results["sets"]) > 1,
@@ -129,6 +130,11 @@ def _least_gained_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return gain is None, gain or 0.0
 
     return sorted(results["images"], key=order)
+
+
+def _label(what: str, case: Case) -> str:
+    """What a picture of a case is called on the page: an entry's result by the entry's name."""
+    return {"ours": str(case.row["entry"]), "true reflection": "truth of R", "reflection": "R"}.get(what, what)
 
 
 def _anchors(cases: Sequence[Case]) -> dict[Key, str]:

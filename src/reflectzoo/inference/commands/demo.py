@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from reflectzoo.core.settings import check_value
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.demo import Desk, import_gradio, serve
-from reflectzoo.inference.models import default_model, load_for_inference
+from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.separator import Separator, choose_device, parse_bytes
 
 EPILOG = """examples:
@@ -80,7 +80,7 @@ def _separators(arguments: argparse.Namespace) -> dict[str, Separator]:
         model = default_model()
     found: dict[str, Separator] = {}
     for weights in arguments.weights or [None]:
-        network = load_for_inference(model, weights, tuple(arguments.override), arguments.untrained)
+        network = load(model, weights, tuple(arguments.override), arguments.untrained)
         name = f"{network.name} (untrained)" if weights is None and arguments.untrained else network.name
         if name in found:
             name = f"{name}, {Path(weights).name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reflectzoo.errors import UserError
 from reflectzoo.inference.export import OPSET, export
-from reflectzoo.inference.models import default_model, load_for_inference
+from reflectzoo.inference.load import default_model, load
 from reflectzoo.photo.files import shown
 
 EPILOG = """examples:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.untrained:
             raise UserError("Say which model to export untrained: --model NAME.")
         model = default_model()
-    network = load_for_inference(model, arguments.weights, tuple(arguments.override), arguments.untrained)
+    network = load(model, arguments.weights, tuple(arguments.override), arguments.untrained)
     done = export(network, arguments.output, opset=arguments.opset, overwrite=arguments.overwrite)
     sys.stdout.write(
         f"{shown(arguments.output)}: model={done.model}, opset {done.opset}, {done.size / 2**20:.1f} MiB, "

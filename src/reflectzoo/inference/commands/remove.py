@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from reflectzoo.core.settings import Share, check_value
 from reflectzoo.errors import UserError
 from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
-from reflectzoo.inference.models import default_model, load_for_inference
+from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.separator import Precision, Separator, choose_device, parse_bytes
 from reflectzoo.photo.read import parse_pixels
 
@@ -87,7 +87,7 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
     """The network that the command line asks for.
 
     Raises:
-        UserError: as :func:`~reflectzoo.inference.models.load_for_inference` and
+        UserError: as :func:`~reflectzoo.inference.load.load` and
             :class:`~reflectzoo.inference.separator.Separator` do.
     """
     choose_device(arguments.device)
@@ -99,7 +99,7 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
         if arguments.untrained:
             raise UserError("Say which model to try untrained: --model NAME.")
         model = default_model()
-    network = load_for_inference(model, arguments.weights, tuple(arguments.override), arguments.untrained)
+    network = load(model, arguments.weights, tuple(arguments.override), arguments.untrained)
     return Separator(network, arguments.device, cast(Precision, arguments.precision), memory, quality=arguments.quality)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from reflectzoo.core.notices import warn
 from reflectzoo.errors import UserError
 from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_dict
 from reflectzoo.weights.read import read_state_dict
@@ -68,10 +68,9 @@ def fill_encoder(net: nn.Module, weights: str) -> str:
         try:
             return fill_encoder(net, "imagenet")
         except DownloadError as error:
-            rank_zero_warn(
+            warn(
                 "NO IMAGENET VGG-16: its weights are neither cached nor reachable, so a new CoRRN's encoder starts "
                 f"from RANDOM ones, which is not the paper's recipe; to get them: {error}",
-                category=UserWarning,
                 stacklevel=4,
             )
             return "random"

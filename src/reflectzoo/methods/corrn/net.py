@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError
 from reflectzoo.methods.corrn.encoder import STAGES, stage
+from reflectzoo.nets.sizes import continued
 
 _STRIDE = 32  # five poolings
 _COPIES = 3  # equal sub-layers of an upsampling step
@@ -267,7 +268,7 @@ class CoRRNNet(nn.Module):
             UserError: in training, if the deepest map is a single pixel of a single image, which batch normalisation
                 cannot work with.
         """
-        image = _pad(mixture)
+        image = continued(mixture, _STRIDE)
         if self.training and image.shape[0] * image[0, 0].numel() == _STRIDE**2:
             raise UserError(
                 "CoRRN normalises over the batch and cannot train on one image of 32x32 pixels or fewer: set a larger "
@@ -310,11 +311,3 @@ class CoRRNNet(nn.Module):
         guides.append(self.featureEnhance2(x))
         x = self.deconv1(torch.cat((x, skips[1]), 1))
         return [(guide,) for guide in guides], torch.sigmoid(self.pred1_contour(x))
-
-
-def _pad(image: Tensor) -> Tensor:
-    down, right = -image.shape[-2] % _STRIDE, -image.shape[-1] % _STRIDE
-    if not (down or right):
-        return image
-    mode = "reflect" if down < image.shape[-2] and right < image.shape[-1] else "replicate"
-    return F.pad(image, (0, right, 0, down), mode=mode)

@@ -21,5 +21,7 @@ METHOD = Method(
     networks=(".student:DynamicsStudent", ".teacher:DynamicsTeacher", ".pair:teacher_and_student"),
     tiny=("model.net.width=8",),
     size=Size(multiple=32),
+    set_phase=".pair:set_phase",
+    predict=".pair:predict",
     published="Reflection-dynamics",
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.pair import TeacherAndStudent
-from reflectzoo.methods.dynamics.student import DynamicsStudent
 from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
+from reflectzoo.weights.layouts import fill, network_of
+from reflectzoo.weights.stored import Stored, build, understood
 
 
 def teacher_of(checkpoint: dict[str, Any], name: str) -> DynamicsTeacher:
@@ -28,21 +31,16 @@ def teacher_of(checkpoint: dict[str, Any], name: str) -> DynamicsTeacher:
     return net.eval()
 
 
-def _net_of(checkpoint: dict[str, Any], name: str) -> object:
-    from reflectzoo.config import build_from_record
-
-    record = (checkpoint.get("reflectzoo") or {}).get("config") or {}
-    if "net" not in record or "state_dict" not in checkpoint:
+def _net_of(checkpoint: dict[str, Any], name: str) -> nn.Module:
+    record = checkpoint.get("reflectzoo")
+    state = checkpoint.get("state_dict")
+    if not isinstance(record, dict) or not isinstance(state, dict) or "model" not in record:
         raise UserError(f"{name} was not written by reflectzoo.train, so it does not say which network it holds.")
-    try:
-        net = build_from_record(record["net"])
-    except ValueError as error:
-        raise UserError(f"{name} is not opened: {error}.") from error
-    if not isinstance(net, DynamicsTeacher | DynamicsStudent | TeacherAndStudent):
-        raise UserError(f"{name} was made by model={record.get('name')}, not by a model of Reflection Dynamics.")
-    prefix = "net."
-    state = checkpoint["state_dict"]
-    net.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
+    stored = understood(record, name)
+    if stored.method.name != "dynamics":
+        raise UserError(f"{name} was made by model={stored.model}, not by a model of Reflection Dynamics.")
+    net = build(stored, name)
+    fill(net, network_of(state), name, stored.model)
     return net
 
 
@@ -58,29 +56,23 @@ def student_checkpoint(checkpoint: dict[str, Any], name: str = "The checkpoint")
     Raises:
         UserError: if it is no checkpoint of ``model=dynamics``, or its student has not been trained.
     """
-    record = checkpoint.get("reflectzoo") or {}
-    config = record.get("config") or {}
-    if config.get("name") != "dynamics" or "state_dict" not in checkpoint:
+    record = checkpoint.get("reflectzoo")
+    if not isinstance(record, dict) or record.get("model") != "dynamics" or "state_dict" not in checkpoint:
         raise UserError(f"{name} is no checkpoint of model=dynamics.")
-    if int(record.get("phase", 0)) == 0:
+    stored = understood(record, name)
+    if stored.phase == 0:
         raise UserError(f"{name} was written while the teacher trained, its student knows nothing yet.")
     net = _net_of(checkpoint, name)
     assert isinstance(net, TeacherAndStudent)
-    student: dict[str, Any] = {"_target_": "reflectzoo.methods.dynamics.student.DynamicsStudent"}
-    wanted = {key: value for key, value in config["net"].items() if key not in ("_target_", "teacher", "student")}
-    student |= {**wanted, "representation": net.student.representation_channels, **(config["net"].get("student") or {})}
-    loss = {
-        "_target_": "reflectzoo.losses.composite.CompositeLoss",
-        "terms": {"transmission": {"_target_": "reflectzoo.losses.pixel.PixelLoss"}},
+    shared = {key: value for key, value in stored.settings.items() if key not in ("teacher", "student")}
+    settings = {
+        **shared,
+        "representation": net.student.representation_channels,
+        **(stored.settings.get("student") or {}),
     }
+    student = Stored("dynamics_student", stored.method, "DynamicsStudent", settings)
     return {
         "state_dict": {f"net.{key}": value for key, value in net.student.state_dict().items()},
-        "reflectzoo": {
-            **record,
-            "model": "dynamics_student",
-            "phase": 0,
-            "vgg": None,
-            "config": {**config, "name": "dynamics_student", "net": student, "loss": loss, "teacher_ckpt": None},
-        },
+        "reflectzoo": student.as_record(),
         **{key: checkpoint[key] for key in ("pytorch-lightning_version",) if key in checkpoint},
     }

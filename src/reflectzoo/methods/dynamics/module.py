@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import UserError, check_choice
 from reflectzoo.methods.dynamics.metrics import SequenceMetrics
-from reflectzoo.methods.dynamics.pair import TeacherAndStudent, check_pair
+from reflectzoo.methods.dynamics.pair import TeacherAndStudent, check_pair, frames_of, predict, set_phase
 from reflectzoo.methods.dynamics.student import DynamicsStudent
 from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
 from reflectzoo.methods.dynamics.transfer import RepresentationAdversarialLoss, TransferLoss
@@ -135,12 +135,8 @@ class Dynamics(AdversarialModule):
         In training the student's ``aux`` also has what its teacher makes of the frames: ``taught`` (B, R, h, w) and
         ``has_taught`` (B,) bool.
         """
-        if not self.student_learns:
-            teacher = self.teacher
-            assert teacher is not None
-            return cast(Outputs, teacher(_frames(batch)))
-        outputs = cast(Outputs, self(batch["mixture"]))
-        if self.training and self.teacher is not None and self._is_taught:
+        outputs = predict(self.net, batch)
+        if self.student_learns and self.training and self.teacher is not None and self._is_taught:
             aux = outputs["aux"]
             aux["taught"], aux["has_taught"] = self._taught(batch, aux["representation"])
         return outputs
@@ -159,7 +155,7 @@ class Dynamics(AdversarialModule):
         valid = ~still if self.still == "repeat" else batch.get("has_frames", still)
         if not bool(valid.any()):
             return torch.zeros_like(like), valid
-        return teacher.eval()(_frames(batch))["aux"]["representation"], valid
+        return teacher.eval()(frames_of(batch))["aux"]["representation"], valid
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
@@ -225,7 +221,7 @@ class Dynamics(AdversarialModule):
     def _start_student(self) -> None:
         assert isinstance(self.net, TeacherAndStudent)
         self._phase = 1
-        self.net.teacher.requires_grad_(False)
+        set_phase(self.net, 1)
 
     def _forget_best(self) -> None:
         """A teacher, who sees more, scores better than the student will: it must not stay the best."""
@@ -262,28 +258,14 @@ class Dynamics(AdversarialModule):
 
     # -- remembering --------------------------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also write down the phase."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["reflectzoo"]["phase"] = self._phase
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on in the phase that the checkpoint was written in."""
         super().on_load_checkpoint(checkpoint)
         self._phase = int((checkpoint.get("reflectzoo") or {}).get("phase", 0))
-        if isinstance(self.net, TeacherAndStudent):
-            self.net.teacher.requires_grad_(self._phase == 0)
+        set_phase(self.net, self._phase)
 
 
 _TEACHING = (TransferLoss, RepresentationAdversarialLoss)
-
-
-def _frames(batch: Batch) -> Tensor:
-    """(B, N, 3, H, W), still pictures as frames that do not move; (B, 3, H, W) if there are only those."""
-    if "frames" not in batch:
-        return batch["mixture"]
-    moving = batch["has_frames"][:, None, None, None, None]
-    return torch.where(moving, batch["frames"], batch["mixture"][:, None])
 
 
 def split_batch(batch: Batch, size: int) -> Iterator[Batch]:

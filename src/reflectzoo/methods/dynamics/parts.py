@@ -93,15 +93,6 @@ class ImageDecoder(nn.Module):
         return cast(Tensor, self.image(self.up2(self.up1(features))))
 
 
-def pad_to_multiple(images: Tensor, scale: int) -> Tensor:
-    """(B, 3, H, W) with both sides extended to multiples of ``scale`` by reflection (repetition if too small)."""
-    height, width = images.shape[-2:]
-    down, right = -height % scale, -width % scale
-    if not (down or right):
-        return images
-    return F.pad(images, (0, right, 0, down), mode="reflect" if down < height and right < width else "replicate")
-
-
 def check_setting(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise unless a setting of the network is one of those allowed."""
     if value not in allowed:

@@ -17,9 +17,9 @@ from reflectzoo.methods.dynamics.parts import (
     check_setting,
     check_width,
     convolutions,
-    pad_to_multiple,
 )
 from reflectzoo.nets.attention import ChannelAttention
+from reflectzoo.nets.sizes import continued
 
 
 class ResidualChannelBlock(nn.Module):
@@ -100,7 +100,7 @@ class DynamicsStudent(nn.Module):
             ``transmission`` of the same size, not clamped; ``aux["representation"]`` (B, R, h, w).
         """
         height, width = mixture.shape[-2:]
-        padded = pad_to_multiple(mixture, self.scale)
+        padded = continued(mixture, self.scale)
         seen: list[Tensor] = []
         if self.hallucination is not None:
             seen.append(self.hallucination(padded))

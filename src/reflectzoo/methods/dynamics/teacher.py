@@ -24,8 +24,8 @@ from reflectzoo.methods.dynamics.parts import (
     check_setting,
     check_width,
     convolutions,
-    pad_to_multiple,
 )
+from reflectzoo.nets.sizes import continued
 from reflectzoo.nets.warp import enlarged_motion
 
 
@@ -120,7 +120,7 @@ class DynamicsTeacher(nn.Module):
         """
         sequence = self._sequence(frames)
         size, count, _, height, width = sequence.shape
-        padded = pad_to_multiple(sequence.flatten(0, 1), self.scale)
+        padded = continued(sequence.flatten(0, 1), self.scale)
         encoded = self.encoder(padded).unflatten(0, (size, count))
         aux: dict[str, Tensor | dict[str, Tensor]] = {}
         outputs: Outputs = {"transmission": padded}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 from reflectzoo.errors import check_choice
-from reflectzoo.methods.errnet.convert import check_layout, discriminator, remap
+from reflectzoo.methods.errnet import METHOD
+from reflectzoo.methods.errnet.convert import discriminator
 from reflectzoo.methods.errnet.net import ERRNet, start_as_copy
 from reflectzoo.training.adversarial import AdversarialModule
-from reflectzoo.weights.read import read_checkpoint
+from reflectzoo.weights.layouts import start_from
 
 
 class ERRNetModule(AdversarialModule):
@@ -39,10 +39,7 @@ class ERRNetModule(AdversarialModule):
             start_as_copy(cast(ERRNet, self.net))
 
     def _start_from(self, path: str) -> None:
-        checkpoint = read_checkpoint(Path(path), "model.stage1_ckpt")
-        state = remap(checkpoint)
-        check_layout(state, self.net, f"model.stage1_ckpt={path}")
-        self.net.load_state_dict(state)
+        checkpoint = start_from(self.net, path, "model.stage1_ckpt", METHOD)
         judge = None if self.adversarial_term is None else self.adversarial_term.discriminator
         known = discriminator(checkpoint)
         if judge is not None and {key: each.shape for key, each in judge.state_dict().items()} == {

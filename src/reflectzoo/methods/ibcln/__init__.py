@@ -15,6 +15,7 @@ METHOD = Method(
     networks=(".net:IBCLNNet",),
     tiny=("model.net.width=8",),
     size=Size(multiple=32),
+    gather=".convert:gather",
     detect=".convert:recognise",
     remap=".convert:remap",
     check=".convert:check_layout",

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.nets.exchange import ConcatenationHead, Streams
+from reflectzoo.nets.sizes import continued
 
 FOLD = 4
 """The photograph enters folded: squares of this side become channels."""
@@ -124,18 +125,15 @@ class LiteNet(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1]; H and W multiples of :data:`STRIDE` (the module pads,
-                ``model.stride``).
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W; the network sees it padded to multiples of
+                :data:`STRIDE`.
 
         Returns:
             ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
-
-        Raises:
-            ValueError: for another size.
         """
-        if any(side % STRIDE for side in mixture.shape[-2:]):
-            raise ValueError(f"LiteNet takes sizes that are multiples of {STRIDE}, got {tuple(mixture.shape)}")
-        features = self.stem(F.pixel_unshuffle(mixture, FOLD))
+        height, width = mixture.shape[-2:]
+        image = continued(mixture, STRIDE)
+        features = self.stem(F.pixel_unshuffle(image, FOLD))
         skips = []
         for level, stage in enumerate(self.encoder):
             features = stage(features)
@@ -145,9 +143,11 @@ class LiteNet(nn.Module):
         l = r = features  # noqa: E741
         for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
             l, r = stage(l, r, skip)  # noqa: E741
+        transmission = image + F.pixel_shuffle(self.out_l(l), FOLD)
+        reflection = F.pixel_shuffle(self.out_r(r), FOLD)
         return {
-            "transmission": mixture + F.pixel_shuffle(self.out_l(l), FOLD),
-            "reflection": F.pixel_shuffle(self.out_r(r), FOLD),
+            "transmission": transmission[..., :height, :width],
+            "reflection": reflection[..., :height, :width],
         }
 
 

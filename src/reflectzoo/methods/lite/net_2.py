@@ -20,6 +20,7 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.methods.lite.net import FOLD, STRIDE, Residual, Up, check_lengths, silent
 from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, efficientnet_lite0
+from reflectzoo.nets.sizes import continued
 
 Head = Literal["gain", "residual"]
 Block = Literal["plain", "naf"]
@@ -144,17 +145,14 @@ class LiteNet2(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1]; H and W multiples of :data:`STRIDE` (the module pads,
-                ``model.stride``).
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W; the network sees it padded to multiples of
+                :data:`STRIDE`.
 
         Returns:
             ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
-
-        Raises:
-            ValueError: for another size.
         """
-        if any(side % STRIDE for side in mixture.shape[-2:]):
-            raise ValueError(f"LiteNet2 takes sizes that are multiples of {STRIDE}, got {tuple(mixture.shape)}")
+        height, width = mixture.shape[-2:]
+        mixture = continued(mixture, STRIDE)
         known: list[Tensor] = self.features(mixture)[1:] if self.features is not None else []
         features = self.stem(F.pixel_unshuffle(mixture, FOLD))
         skips = []
@@ -172,4 +170,8 @@ class LiteNet2(nn.Module):
         if self.head == "gain":
             offset, gain = correction.chunk(2, 1)
             correction = torch.addcmul(offset, gain, mixture)
-        return {"transmission": mixture + correction, "reflection": F.pixel_shuffle(self.out_r(r), FOLD)}
+        reflection = F.pixel_shuffle(self.out_r(r), FOLD)
+        return {
+            "transmission": (mixture + correction)[..., :height, :width],
+            "reflection": reflection[..., :height, :width],
+        }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,12 +13,12 @@ from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.composition import ConfidenceLoss, ConfidenceMaskLoss
 from reflectzoo.losses.iterations import OverIterations
-from reflectzoo.methods.location_aware.convert import check_layout, remap
+from reflectzoo.methods.location_aware import METHOD
 from reflectzoo.methods.location_aware.metrics import ConfidenceMetrics
 from reflectzoo.methods.location_aware.net import LocationAwareNet
 from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
 from reflectzoo.training.adversarial import AdversarialModule
-from reflectzoo.weights.read import read_checkpoint
+from reflectzoo.weights.layouts import start_from
 
 
 class LocationAware(AdversarialModule):
@@ -65,9 +64,7 @@ class LocationAware(AdversarialModule):
         self._put_detection_first()
         self.clip_kernel = clip_kernel
         if stage1_ckpt is not None:
-            state = remap(read_checkpoint(Path(stage1_ckpt), "model.stage1_ckpt"))
-            check_layout(state, self.net, f"model.stage1_ckpt={stage1_ckpt}")
-            self.net.load_state_dict(state)
+            start_from(self.net, stage1_ckpt, "model.stage1_ckpt", METHOD)
         elif init == "normal":
             start_normal(self.net, init_std)
         else:

@@ -5,23 +5,20 @@ Hu and Guo, NeurIPS 2021. See README.md in this folder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from reflectzoo.core.method import Method, Model, Size
 
-_PLAIN = ("model.net.width=8", "model.net.layers=4")
 
-
-def _two_stages(summary: str) -> Model:
+def _two_stages(summary: str, family: str = "unet") -> Model:
     return Model(
         summary,
         phases=("stage 1", "stage 2"),
+        family=family,
         starts_from={"stage1_ckpt": "a finished first stage: a checkpoint of model=ytmt_*, or the authors' file"},
     )
 
 
-def _one_stage(summary: str, tiny: Sequence[str] = ()) -> Model:
-    return Model(summary, tiny=tuple(tiny))
+def _one_stage(summary: str, family: str = "unet") -> Model:
+    return Model(summary, tiny=("model.net.width=8", "model.net.layers=4") if family == "plain" else (), family=family)
 
 
 METHOD = Method(
@@ -33,10 +30,10 @@ METHOD = Method(
         "ytmt_uat": _two_stages("U-shaped, fusion by addition, two stages"),
         "ytmt_ucs": _one_stage("U-shaped, fusion by concatenation, one stage"),
         "ytmt_uas": _one_stage("U-shaped, fusion by addition, one stage"),
-        "ytmt_pcs": _one_stage("constant resolution, fusion by concatenation, one stage", _PLAIN),
-        "ytmt_pas": _one_stage("constant resolution, fusion by addition, one stage", _PLAIN),
-        "ytmt_uct_old": _two_stages("two stages in the layout of the published checkpoint"),
-        "ytmt_ucs_old": _one_stage("one stage in the layout of the published checkpoint"),
+        "ytmt_pcs": _one_stage("constant resolution, fusion by concatenation, one stage", "plain"),
+        "ytmt_pas": _one_stage("constant resolution, fusion by addition, one stage", "plain"),
+        "ytmt_uct_old": _two_stages("two stages in the layout of the published checkpoint", "released"),
+        "ytmt_ucs_old": _one_stage("one stage in the layout of the published checkpoint", "released"),
         "ytmt_no_interaction": _one_stage("ablation of Table 4, w/o FI"),
         "ytmt_relu_only": _one_stage("ablation of Table 4, ReLU only"),
     },
@@ -44,13 +41,15 @@ METHOD = Method(
         ".net:YTMTUNet",
         ".net:YTMTPlain",
         ".released:YTMTReleasedUNet",
-        ".module:two_stage_unet",
-        ".module:two_stage_released",
+        ".two_stage:two_stage_unet",
+        ".two_stage:two_stage_released",
     ),
     tiny=("model.net.width=8",),
     size=Size(multiple=32),
     detect=".convert:recognise",
     remap=".convert:remap",
+    fit_phases=".convert:fit_stages",
     check=".convert:check_layout",
+    set_phase=".two_stage:set_phase",
     published="YTMT",
 )

@@ -66,6 +66,18 @@ def remap(checkpoint: Mapping[str, Any], stages: int | None = None) -> State:
     }
 
 
+def fit_stages(state: Mapping[str, Any], phases: int) -> tuple[State, int]:
+    """The weights for a network of one or two stages, and the training phase that they are of.
+
+    A file of one stage fills both, as the authors' program does; what was trained then is the first.
+
+    Args:
+        state: as :func:`remap` returns it.
+        phases: 1 or 2.
+    """
+    return remap(state, stages=phases), min(len(_find_stages(state)), phases) - 1
+
+
 def _find_stages(checkpoint: Mapping[str, Any]) -> list[State]:
     """One state dict per stage, without any prefix."""
     if isinstance(checkpoint.get("icnn"), Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ from torch import nn
 
 from reflectzoo.errors import UserError
 from reflectzoo.methods.ytmt.convert import remap
-from reflectzoo.methods.ytmt.net import YTMTUNet
-from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
-from reflectzoo.methods.ytmt.two_stage import TwoStage
+from reflectzoo.methods.ytmt.two_stage import TwoStage, set_phase
 from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.training.module import SchedulerFactory
+from reflectzoo.weights.layouts import candidates
 from reflectzoo.weights.read import read_checkpoint
 
 
@@ -104,17 +104,11 @@ class YTMT(AdversarialModule):
         self.two_stage.start_stage2()
         self._phase = 1
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also write down the phase."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["reflectzoo"]["phase"] = self._phase
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on in the phase that the checkpoint was written in."""
         super().on_load_checkpoint(checkpoint)
         self._phase = int((checkpoint.get("reflectzoo") or {}).get("phase", 0))
-        if self.two_stage:
-            self.two_stage.set_active_stage(self._phase + 1)
+        set_phase(self.net, self._phase)
 
 
 def _initialise(net: nn.Module, gain: float) -> None:
@@ -130,21 +124,7 @@ def _initialise(net: nn.Module, gain: float) -> None:
 
 def _stage1_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The weights of a first stage, whoever wrote the file and whether it has one stage or two."""
-    state = checkpoint.get("state_dict")
-    if state is None:
-        state = remap(checkpoint)
-    for prefix in ("net.icnn.", "icnn.", "net."):
-        found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if found:
-            return found
-    return dict(state)
-
-
-def two_stage_unet(**kwargs: Any) -> TwoStage:
-    """Two :class:`~reflectzoo.methods.ytmt.net.YTMTUNet` in a row; arguments as for one."""
-    return TwoStage(YTMTUNet(**kwargs))
-
-
-def two_stage_released(**kwargs: Any) -> TwoStage:
-    """Two :class:`~reflectzoo.methods.ytmt.released.YTMTReleasedUNet` in a row; arguments as for one."""
-    return TwoStage(YTMTReleasedUNet(**kwargs))
+    for candidate in candidates(checkpoint):
+        with contextlib.suppress(UserError):
+            return remap(candidate, stages=1)
+    return {}

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Outputs
+from reflectzoo.methods.ytmt.blocks import Pattern
+from reflectzoo.methods.ytmt.net import YTMTUNet
+from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
+from reflectzoo.nets.shared_vgg import FeatureNet
 
 
 class TwoStage(nn.Module):
@@ -80,3 +84,28 @@ class TwoStage(nn.Module):
         transmission, reflection = first["transmission"], first["reflection"]
         outputs: Outputs = self.icnn2(transmission, reflection)
         return {**outputs, "stages": [{"transmission": transmission, "reflection": reflection}]}
+
+
+def two_stage_unet(
+    pattern: Pattern = "C",
+    in_channels: int | None = None,
+    hypercolumn: bool = True,
+    width: int = 64,
+    out_channels: int = 3,
+    features: FeatureNet = "vgg19",
+) -> TwoStage:
+    """Two :class:`~reflectzoo.methods.ytmt.net.YTMTUNet` in a row; arguments as for one."""
+    return TwoStage(YTMTUNet(pattern, in_channels, hypercolumn, width, out_channels, features))
+
+
+def two_stage_released(
+    in_channels: int | None = None, hypercolumn: bool = True, width: int = 64, out_channels: int = 3
+) -> TwoStage:
+    """Two :class:`~reflectzoo.methods.ytmt.released.YTMTReleasedUNet` in a row; arguments as for one."""
+    return TwoStage(YTMTReleasedUNet(in_channels, hypercolumn, width, out_channels))
+
+
+def set_phase(net: nn.Module, phase: int) -> None:
+    """Run both stages from training phase 1 on, where there are two."""
+    if isinstance(net, TwoStage):
+        net.set_active_stage(phase + 1)

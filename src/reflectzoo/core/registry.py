@@ -1,6 +1,6 @@
-"""Every method there is: the folders beside this file, and the entry points ``reflectzoo.methods`` of other packages.
+"""Every method there is: the folders of ``reflectzoo/methods``, and what other packages bring.
 
-A package of somebody else's joins by one line of its ``pyproject.toml``::
+A package of somebody else's joins by an entry point in its ``pyproject.toml``::
 
     [project.entry-points."reflectzoo.methods"]
     mine = "mypackage:METHOD"
@@ -59,16 +59,27 @@ def methods() -> dict[str, Method]:
     return found
 
 
+def method_called(model: str) -> Method | None:
+    """The method that brings a model; None if none does."""
+    return next((method for method in methods().values() if model in method.models), None)
+
+
 def method_of(model: str) -> Method:
     """The method that brings a model.
 
     Raises:
-        UserError: if there is none.
+        UserError: if none does, with the names that there are.
     """
-    for method in methods().values():
-        if model in method.models:
-            return method
-    raise UserError(f"There is no model '{model}': choose from {', '.join(model_names())}.")
+    method = method_called(model)
+    if method is None:
+        raise UserError(f"There is no model '{model}': choose from {', '.join(model_names())}.")
+    return method
+
+
+def siblings(one: str, other: str) -> bool:
+    """Whether the files and settings of one model fit the other: both are of one family of one method."""
+    method = method_called(one)
+    return one == other or (method is not None and method is method_called(other) and method.alike(one, other))
 
 
 def model_names() -> list[str]:
@@ -87,7 +98,7 @@ def network_called(target: str) -> tuple[Method, str] | None:
 
 def _folders() -> list[str]:
     """Folders of methods, also of those that somebody forgot the ``__init__.py`` in."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1] / "methods"
     packages = {each.name for each in pkgutil.iter_modules([str(here)]) if each.ispkg}
     bare = {each.parent.name for each in here.glob("*/*.py")}
     return sorted(packages | bare)

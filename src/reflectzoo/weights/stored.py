@@ -1,0 +1,241 @@
+"""What a file of weights says about itself: names and plain settings, and nothing that is ever run.
+
+A checkpoint keeps it under ``reflectzoo``, a safetensors file as JSON in its metadata (``record``)::
+
+    {"version": 2, "model": "ytmt_ucs", "network": "YTMTUNet", "settings": {"pattern": "C", "width": 64, ...},
+     "phase": 0, "vgg": {"source": "imagenet", "fingerprint": "9a1b..."}}
+
+``network`` is looked up among those that methods register (:class:`reflectzoo.core.method.Method`), and ``settings``
+are the arguments of its constructor, checked one by one against its signature. A string is a string: no interpolation,
+no resolver, no name of a class is ever looked for in it.
+
+Files of version 1, written until November 2026, hold the model's whole configuration instead, as Hydra composed it.
+Only ``config.net`` is read: its ``_target_`` must be exactly the path of a registered network, today's or a former one,
+and its other entries are the settings, under the same check. Entries that would steer Hydra (``_args_``, ``_partial_``,
+a list of targets) are no arguments of any network, and refused with everything else that is not one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from reflectzoo.core.method import Method
+from reflectzoo.core.registry import method_called, network_called
+from reflectzoo.core.settings import check_value, parameters_of
+from reflectzoo.errors import UserError
+from reflectzoo.weights.moved import MOVED
+
+VERSION = 2
+"""Of what is written."""
+
+#: Lists and dictionaries in each other, at most.
+_DEEPEST = 8
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file says, checked.
+
+    Attributes:
+        model: a choice of ``model=``.
+        method: that brings it.
+        network: one of the method's networks.
+        settings: arguments of it.
+        phase: the training phase that the weights are of, 0-based.
+        vgg: ``source`` and ``fingerprint`` of the VGG that the network learnt to look through; None if there was none.
+    """
+
+    model: str
+    method: Method
+    network: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    phase: int = 0
+    vgg: Mapping[str, str | None] | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """As it is written."""
+        return {
+            "version": VERSION,
+            "model": self.model,
+            "network": self.network,
+            "settings": dict(self.settings),
+            "phase": self.phase,
+            "vgg": None if self.vgg is None else dict(self.vgg),
+        }
+
+
+def describe(model: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a checkpoint of the training says about its network.
+
+    Args:
+        model: the choice of ``model=``.
+        net: ``model.net`` as configured; None if the model was made by hand.
+
+    Returns:
+        ``version``, ``model``, and if a method registers the network ``network`` and ``settings``: without them the
+        checkpoint resumes its training, but is not opened by name.
+    """
+    record: dict[str, Any] = {"version": VERSION, "model": model}
+    if net is not None and (registered := network_called(str(net.get("_target_")))) is not None:
+        settings = {key: each for key, each in net.items() if key != "_target_"}
+        record |= {"network": registered[1], "settings": settings}
+    return record
+
+
+def parse(text: str) -> Any:
+    """JSON of a file's metadata.
+
+    Raises:
+        ValueError: if it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def understood(record: Any, source: str) -> Stored:
+    """Check what a file says.
+
+    Args:
+        record: as it was read; of any version.
+        source: the file, for messages.
+
+    Raises:
+        UserError: if it is damaged, asks for a network that no method registers, or for settings that are none of it.
+    """
+    if not isinstance(record, Mapping) or not isinstance(record.get("model"), str):
+        raise UserError(f"{source} does not say which model it holds, it may be damaged: get it again.")
+    model = str(record["model"])
+    try:
+        method, network, settings = _version_1(record) if "config" in record else _version_2(record)
+        _check_plain(settings)
+        return Stored(model, method, network, settings, _phase(record, method, model), _vgg(record))
+    except Refused as error:
+        raise UserError(f"{source} is not opened: {error}.") from error
+
+
+def build(stored: Stored, source: str) -> nn.Module:
+    """Make the network that a file asks for, in the phase of its training.
+
+    Raises:
+        UserError: if the settings do not fit its constructor.
+    """
+    maker = stored.method.network(stored.network)
+    try:
+        check_settings(maker, stored.settings)
+        net = maker(**stored.settings)
+    except (UserError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{source} is not opened: {reason.rstrip('.')}.") from error
+    stored.method.enter_phase(net, stored.phase)
+    return net
+
+
+class Refused(ValueError):
+    """What is wrong with what a file says; half a sentence."""
+
+
+def _version_2(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any]]:
+    if record.get("version") != VERSION:
+        raise Refused(f"its record is of version {_short(record.get('version'))}, which this program does not know")
+    model = record["model"]
+    method = method_called(model)
+    if method is None:
+        raise Refused(f"it holds model={_short(model)}, which no installed method brings: install the package it is of")
+    network = record.get("network")
+    if network is None:
+        raise Refused(f"it holds model={_short(model)} with a network that was not declared in METHOD.networks")
+    if not isinstance(network, str) or network not in method.network_targets():
+        raise Refused(f"it asks for the network {_short(network)}, which {method.name} does not have")
+    return method, network, _settings(record.get("settings"))
+
+
+def _version_1(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any]]:
+    config = record["config"]
+    net = config.get("net") if isinstance(config, Mapping) else None
+    target = net.get("_target_") if isinstance(net, Mapping) else None
+    registered = network_called(MOVED.get(target, target)) if isinstance(target, str) else None
+    if registered is None:
+        raise Refused(f"it asks for {_short(target)}, which is no network of an installed method")
+    method, network = registered
+    if record["model"] not in method.models:
+        raise Refused(f"it calls itself model={_short(record['model'])}, but holds a network of {method.name}")
+    assert isinstance(net, Mapping)
+    return method, network, _settings({key: each for key, each in net.items() if key != "_target_"})
+
+
+def _settings(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Refused("its settings are no dictionary")
+    return value
+
+
+def _phase(record: Mapping[str, Any], method: Method, model: str) -> int:
+    phase = record.get("phase", 0)
+    count = len(method.models[model].phases)
+    if type(phase) is not int or not 0 <= phase < count:
+        raise Refused(f"it is of training phase {_short(phase)}, and model={model} has {count}")
+    return phase
+
+
+def _vgg(record: Mapping[str, Any]) -> Mapping[str, str | None] | None:
+    vgg = record.get("vgg")
+    if vgg is None:
+        return None
+    if isinstance(vgg, Mapping):
+        source, fingerprint = vgg.get("source"), vgg.get("fingerprint")
+        if isinstance(source, str) and (fingerprint is None or isinstance(fingerprint, str)):
+            return {"source": source, "fingerprint": fingerprint}
+    raise Refused("what it says about its VGG is damaged")
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def check_settings(maker: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Raise unless settings are arguments of a constructor, each of the type it has there.
+
+    Numbers are not made of strings, nor whole ones of fractions. A parameter without an annotation takes any plain
+    value.
+
+    Args:
+        maker: a class, or a function.
+        settings: by name.
+
+    Raises:
+        Refused: half a sentence about the first that is no argument.
+        SettingError: for one of another type, or out of its range.
+    """
+    parameters, _ = parameters_of(maker)
+    for name, value in settings.items():
+        if name not in parameters:
+            raise Refused(f"its network has no setting {_short(name)}")
+        check_value(name, value, parameters[name].annotation)
+
+
+def _check_plain(value: Any, depth: int = 0) -> None:
+    """Numbers, strings, truth values, nothing, and lists and dictionaries of them."""
+    if depth > _DEEPEST:
+        raise Refused("its settings are nested too deeply")
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise Refused(f"a setting is called {_short(key)}, which is no name")
+            _check_plain(each, depth + 1)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_plain(each, depth + 1)
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise Refused(f"a setting is a {type(value).__name__}, which is no plain value")
+
+
+def _short(value: Any) -> str:
+    """A value of a stranger's file, for a sentence."""
+    text = repr(value) if isinstance(value, str | int | float | bool) or value is None else f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:76]}…{text[-1]}"

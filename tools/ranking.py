@@ -1,0 +1,124 @@
+"""Measure everything that docs/ranking.md shows, on the data in one folder: ``make ranking DATA=../shared/data``.
+
+The untouched input, the packaged weights, a classical method without training (tools/convex_suppression.py, in an
+environment of its own), and any checkpoints that are given, on Real20, Nature, the scenes and CEILNet, and on SIR²
+where it is there. A data set that is not there is left out and told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parent
+CONVEX = ("fast-reflection-removal==1.1", "numpy<2", "pillow")
+NOTES = {
+    "input": ("untouched input", ""),
+    "lite": ("lite (packaged weights)", "What `reflectzoo remove` uses; how it was trained stands in its model card."),
+    "convex": (
+        "convex suppression (no training)",
+        "Yang et al., CVPR 2019, by the package fast-reflection-removal 1.1 with its default h = 0.03, which stretches "
+        "the contrast of its result; see tools/convex_suppression.py.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One benchmark.
+
+    Attributes:
+        benchmark: choice of ``reflectzoo.evaluate``.
+        root: its folder below the data.
+        mixtures: the photographs, below that.
+        end: what their names end in, besides the picture's name.
+        overrides: further words for the command.
+    """
+
+    benchmark: str
+    root: str
+    mixtures: str
+    end: str = ""
+    overrides: tuple[str, ...] = ()
+
+
+SETS = (
+    Measured("real20", "real/zhang", "test/blended"),
+    Measured("nature", "real/nature", "test/blended"),
+    Measured("folder", "real/scenes/val", "blended", overrides=("benchmark.name=scenes",)),
+    Measured("ceilnet", "ceilnet_synthetic", ".", end="-input"),
+    Measured("sir2", "sir2", ""),
+)
+
+
+def main() -> int:
+    """Measure, keep the results, make the page.
+
+    Returns:
+        0, or 1 if nothing was there to be measured.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, help="the folder that holds " + ", ".join(each.root for each in SETS))
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/ranking"), help="for everything that is made on the way"
+    )
+    parser.add_argument("--ckpt", default="", metavar="{NAME: FILE, ...}", help="checkpoints to be measured as well")
+    parser.add_argument("--only", default="", metavar="BENCHMARK", help="this one alone")
+    arguments = parser.parse_args()
+    convex = _convex_python(arguments.work / "convex")
+    measured = 0
+    for each in SETS:
+        root = arguments.data / each.root
+        if arguments.only not in ("", each.benchmark):
+            continue
+        if not root.is_dir():
+            _say(f"{root} is not there: {each.benchmark} is left out.")
+            continue
+        words = [f"benchmark={each.benchmark}", f"data.root={root}", "model=lite", "report=false", *each.overrides]
+        suppressed = arguments.work / "suppressed" / each.benchmark
+        if convex is not None and each.mixtures:
+            if not suppressed.is_dir():
+                _run(convex, TOOLS / "convex_suppression.py", root / each.mixtures, suppressed, f"--only={each.end}")
+            words.append(f"predictions={{convex: '{suppressed}'}}")
+        if arguments.ckpt:
+            words.append(f"ckpt={arguments.ckpt}")
+        run = arguments.work / "runs" / each.benchmark
+        resumed = [f"resume={run}"] if (run / "plan.json").is_file() else [f"hydra.run.dir={run}"]
+        _run(sys.executable, "-m", "reflectzoo.evaluate", *words, *resumed)
+        for entry, (title, note) in NOTES.items():
+            if entry != "convex" or f"predictions={{convex: '{suppressed}'}}" in words:
+                words_of = ["--entry", entry, "--title", title, *(["--note", note] if note else [])]
+                _run(sys.executable, "-m", "reflectzoo.ranking", "add", run, *words_of)
+        measured += 1
+    if measured:
+        _run(sys.executable, "-m", "reflectzoo.ranking")
+    return 0 if measured else 1
+
+
+def _convex_python(folder: Path) -> str | None:
+    """The interpreter of an environment with the classical method; None if it cannot be had."""
+    python = folder / "bin" / "python"
+    if not python.is_file():
+        venv.create(folder, with_pip=True)
+        try:
+            _run(python, "-m", "pip", "install", "--quiet", *CONVEX)
+        except subprocess.CalledProcessError:
+            _say("fast-reflection-removal cannot be installed: convex suppression is left out.")
+            return None
+    return str(python)
+
+
+def _run(*words: object) -> None:
+    subprocess.run([str(word) for word in words], check=True)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
