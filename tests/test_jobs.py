@@ -125,7 +125,7 @@ def test_the_advice_on_quoting_can_be_copied(value: str) -> None:
     except OverrideParseException as error:
         told = sentence(error, [word])
         assert told is not None
-        (copied,) = shlex.split(told[0].split("around its value: ")[1])
+        (copied,) = shlex.split(told[0].split("with quotes around its value: ")[1])
         assert parser.parse_override(copied).value() == value
 
 

@@ -151,7 +151,8 @@ def _unreadable_override(word: str, reason: str) -> str:
     if equals and value:
         for quoted in (f"'{value}'", f'"{value}"', "'" + re.sub(r"(\\*)'", r"\1\1\'", value) + "'"):
             if _reads_as(f"{key}={quoted}", value):
-                return f"The override {word} needs quotes of its own around its value: {shlex.quote(f'{key}={quoted}')}"
+                copied = shlex.quote(f"{key}={quoted}")
+                return f"The override '{word}' cannot be read; write key=value with quotes around its value: {copied}"
     return (
         f"The override '{word}' cannot be read ({reason}): write key=value, with quotes of its own around a value that "
         "has blanks, commas or letters like ü in it: \"key='value'\"."

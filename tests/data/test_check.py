@@ -131,7 +131,10 @@ def test_without_a_sheet(data_check: Callable[..., Run]) -> None:
         (["data=zhang", "data.rot=x"], ["'data.rot'", "data.root"]),
         (["data=zhang"], ["needs data.root=FOLDER", "github.com/ceciliavision/perceptual-reflection-removal"]),
         (["data=sir2", "data.root=/no/such"], ["data.root=/no/such does not exist", "sir2data.github.io"]),
-        (["data=zhang", "data.root=.", "data.crop=big"], ["data.crop must be a number of pixels"]),
+        (
+            ["data=zhang", "data.root=.", "data.crop=big"],
+            ["data.crop must be a whole number from 1 to 16384"],
+        ),
         (["data=sequences", "data.frames=2"], ["odd number"]),
         (["sheet=/proc/no/x.png", "data.crop=32", "data.eval_crop=32"], ["sheet=/proc/no/x.png"]),
         (["sheet=sheet.text", "data.crop=32", "data.eval_crop=32"], ["sheet=sheet.text"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 
 from reflectzoo.drawing.panels import to_uint8
 from reflectzoo.errors import UserError
+from reflectzoo.inference.guard import Guard
 from reflectzoo.inference.separator import Separator
 from reflectzoo.photo.model import Picture
 from reflectzoo.photo.read import picture_size, read_picture
@@ -24,6 +26,9 @@ from reflectzoo.photo.write import suffix_for
 #: What an upload may weigh, and how many pixels it may have.
 MAX_FILE = 64 * 2**20
 MAX_PIXELS = 24_000_000
+#: What all uploads together may weigh, and all results.
+MAX_UPLOADS = 2 * 2**30
+MAX_RESULTS = 2 * 2**30
 #: What the page shows is reduced to this; what it gives to download is not.
 _SHOWN = 1600
 #: Seconds after which results are removed while the page still runs, and how often that is looked after.
@@ -72,6 +77,8 @@ class Desk:
             raise ValueError("a page without any method")
         self.separators = dict(separators)
         self.folder = folder
+        self._work = threading.Lock()
+        self._closing = False
 
     def run(self, photo: str | None, method: str, strength: float) -> Result:
         """Separate a photograph.
@@ -82,8 +89,32 @@ class Desk:
             strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
 
         Raises:
-            UserError: if there is none, it is too large or no picture, or there is no such method.
+            UserError: if there is none, it is too large or no picture, there is no such method, or the page ends.
         """
+        with self._work:
+            return self._run(photo, method, strength)
+
+    def close(self, seconds: float) -> bool:
+        """Stop what is worked on at its next tile.
+
+        Args:
+            seconds: to wait for that.
+
+        Returns:
+            Whether nothing is worked on any more.
+        """
+        self._closing = True
+        if not self._work.acquire(timeout=seconds):
+            return False
+        self._work.release()
+        return True
+
+    def _go_on(self, *_: int) -> None:
+        if self._closing:
+            raise UserError("The page ends.")
+
+    def _run(self, photo: str | None, method: str, strength: float) -> Result:
+        self._go_on()
         self.tidy()
         if photo is None:
             raise UserError("Choose a photograph first: drop one onto the page, take one, or click on a sample.")
@@ -92,7 +123,7 @@ class Desk:
         path = Path(photo)
         picture = _read(path)
         began = time.monotonic()
-        layers = self.separators[method].picture(picture, strength)
+        layers = self.separators[method].picture(picture, strength, self._go_on)
         seconds = time.monotonic() - began
         # Names of photographs are their owner's: nothing of them becomes a part of a path but the suffix.
         place = self.folder / secrets.token_hex(8)
@@ -105,9 +136,11 @@ class Desk:
         return Result(_reduced(picture), _reduced(layers.transmission), saved[0], saved[1], told)
 
     def tidy(self, older: float = _KEPT) -> None:
-        """Remove results of more than ``older`` seconds ago."""
-        for each in self.folder.iterdir():
-            if time.time() - each.stat().st_mtime >= older:
+        """Remove results of more than ``older`` seconds ago, and the oldest of too many."""
+        held = 0
+        for each in sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+            held += sum(path.stat().st_size for path in each.rglob("*")) if each.is_dir() else 0
+            if time.time() - each.stat().st_mtime >= older or held > MAX_RESULTS:
                 shutil.rmtree(each, ignore_errors=True)
 
 
@@ -171,6 +204,11 @@ def import_gradio(folder: Path) -> Any:
     return gradio
 
 
+def _file_of(payload: Any) -> str | None:
+    """The file of what was uploaded; what is wrong with it is said by who reads it."""
+    return None if payload is None or not payload.path else str(payload.path)
+
+
 def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
     """The page, not yet served.
 
@@ -208,6 +246,8 @@ def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
                     label="Photograph", type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"],
                     height=320, buttons=["fullscreen"], elem_id="photo",
                 )  # fmt: skip
+                # Gradio would open it itself, and what it says of a file that is no picture is nothing.
+                photo.preprocess = _file_of
                 found = samples(desk.folder)
                 if found:
                     gradio.Examples(found, photo, label="Samples", cache_examples=False)
@@ -244,14 +284,19 @@ def serve(desk: Desk, gradio: Any, *, port: int | None, browser: bool, learnt: b
     Raises:
         UserError: if the port is taken.
     """
+    from starlette.middleware import Middleware
+
     blocks = page(desk, gradio, learnt)
+    guard = Middleware(
+        Guard, folder=Path(os.environ["GRADIO_TEMP_DIR"]), most=MAX_UPLOADS, largest=MAX_FILE + 2**16, kept=_KEPT
+    )
     # Names of fonts alone: the usual theme fetches them from elsewhere.
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     try:
         blocks.queue(max_size=8).launch(
             server_name="127.0.0.1", server_port=port, share=False, inbrowser=browser, quiet=True, ssr_mode=False,
             prevent_thread_lock=True, max_file_size=MAX_FILE, footer_links=[], enable_monitoring=False, theme=theme,
-            css=_CSS,
+            css=_CSS, app_kwargs={"middleware": [guard]},
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"The port {port or '7860 to 7959'} is taken: choose another with --port.") from error

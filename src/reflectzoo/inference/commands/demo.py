@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -17,6 +19,9 @@ from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.demo import Desk, import_gradio, serve
 from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.separator import Separator, choose_device, parse_bytes
+
+#: Seconds that a tile may still take after Ctrl-C.
+_PATIENCE = 5.0
 
 EPILOG = """examples:
   reflectzoo demo                                                             with the packaged weights
@@ -65,7 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
         except (KeyboardInterrupt, Interrupted):
             pass
         finally:
+            idle = desk.close(0)
             served.close(verbose=False)
+            if not idle and not desk.close(_PATIENCE):
+                # A network that is still at work does not survive the end of the interpreter, and says so at length.
+                shutil.rmtree(folder, ignore_errors=True)
+                sys.stdout.flush()
+                os._exit(0)
     return 0
 
 
