@@ -179,8 +179,8 @@ def test_what_is_needed_and_not_there() -> None:
     ("changes", "words"),
     [
         ("optimizer.lr=", "optimizer.lr must be"),
-        ("optimizer.lr=-1", "optimizer.lr must be a number from 0 on, got -1."),
-        ("optimizer.lr=abc", "optimizer.lr must be a number from 0 on, got 'abc'."),
+        ("optimizer.lr=-1", "optimizer.lr must be a number from 0 to 1000, got -1."),
+        ("optimizer.lr=abc", "optimizer.lr must be a number from 0 to 1000, got 'abc'."),
         ("optimizer.betas=[2,3]", "optimizer.betas must be a list of 2, each a number from 0 on and below 1"),
         ("trainer.max_epochs=2.5", "trainer.max_epochs must be null or a whole number from -1 on, got 2.5."),
         ("trainer.devices=abc", "trainer.devices must be a number of devices, a list of their numbers, or auto"),

@@ -17,7 +17,8 @@ import reflectzoo
 from reflectzoo.__main__ import main
 from reflectzoo.data.modules.sample import SamplePhotos
 from reflectzoo.data.synthesis import CEILNetSynthesis
-from reflectzoo.inference.load import LoadedModel, read_safetensors
+from reflectzoo.errors import UserError
+from reflectzoo.inference.load import LoadedModel, load, read_safetensors
 from reflectzoo.weights import records as records_module
 from reflectzoo.weights.download import DownloadError
 from reflectzoo.weights.records import records
@@ -63,15 +64,14 @@ def test_it_loads_in_a_second() -> None:
     assert min(taken) < 1
 
 
-def test_a_damaged_file_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packaged = record()
+def test_a_damaged_file_is_not_used(tmp_path: Path) -> None:
     for suffix in (".json", ".safetensors"):
         shutil.copy(records_module.RECORDS / f"lite{suffix}", tmp_path)
+    (packaged,) = records(tmp_path)
     damaged = tmp_path / packaged.file
     data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
     damaged.write_bytes(data)
-    monkeypatch.setattr(records_module, "RECORDS", tmp_path)
     with pytest.raises(DownloadError, match="sha256"):
         records_module.locate(packaged)
 
@@ -110,3 +110,15 @@ def test_the_shortest_command(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     with Image.open(tmp_path / "window.transmission.png") as result, Image.open(photo) as before:
         assert result.size == before.size
         assert result.tobytes() != before.tobytes()
+
+
+def test_the_weights_that_shipped_before_are_there_by_name() -> None:
+    """And a file of theirs that calls itself lite, as those of 2026 do, says that it is lite_1."""
+    old = reflectzoo.load_model("lite_1")
+    assert (old.name, type(old.net).__name__) == ("lite_1", "LiteNet")
+    path = records_module.locate(next(each for each in records() if each.name == "lite_1"))
+    _, metadata = read_safetensors(path)
+    assert json.loads(metadata["record"])["model"] == "lite"
+    assert load(None, path).name == "lite_1"
+    with pytest.raises(UserError, match="lite_1"):
+        reflectzoo.load_model("lite", path)

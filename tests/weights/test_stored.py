@@ -34,7 +34,7 @@ def version_1(net: Any = None, **changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("record", [version_2(), version_1()], ids=["version 2", "version 1"])
 def test_what_a_file_says(record: dict[str, Any]) -> None:
     stored = understood(record, "x")
-    assert (stored.model, stored.method.name, stored.network, stored.phase) == ("lite", "lite", "LiteNet", 0)
+    assert (stored.model, stored.method.name, stored.network, stored.phase) == ("lite_1", "lite", "LiteNet", 0)
     assert dict(stored.settings) == LITE
     assert understood(json.loads(json.dumps(stored.as_record())), "x") == stored
 

@@ -119,6 +119,7 @@ class Method:
         models: every choice of ``model=`` that it brings; the first is its main one.
         networks: references of every class (or function that makes one) that a file of weights may ask for. Only these
             are ever built from a file, with settings checked against their signature.
+        former: (model, network) as older files say it -> the model that this is today.
         tiny: see :class:`Model`.
         size: of photographs.
         tiling: of large ones.
@@ -134,6 +135,8 @@ class Method:
         check: reference of ``(state, net, source) -> None``, which raises a ``UserError`` that says what the weights
             are and what was expected; ``source`` is the subject of the sentence. Empty: names and shapes are compared.
         set_phase: reference of ``(net, phase) -> None`` for networks that run differently in each phase.
+        begin: reference of ``(net) -> None``, what a network needs before a training from the beginning, such as the
+            weights of frozen features.
         predict: reference of ``(net, batch) -> Outputs`` for networks that look at more than ``batch["mixture"]``.
         published: what tables of papers call the method (``evaluation/published_results.json``), if they do.
     """
@@ -143,6 +146,7 @@ class Method:
     title: str
     models: Mapping[str, Model]
     networks: tuple[str, ...]
+    former: Mapping[tuple[str, str], str] = field(default_factory=dict)
     tiny: tuple[str, ...] = ()
     size: Size = Size()
     tiling: Tiling = Tiling()
@@ -152,6 +156,7 @@ class Method:
     fit_phases: str = ""
     check: str = ""
     set_phase: str = ""
+    begin: str = ""
     predict: str = ""
     published: str = ""
 
@@ -160,7 +165,16 @@ class Method:
             raise ValueError(f"Method: a name is lower-case letters, digits and _, got {self.name!r}")
         if not self.models or not self.networks:
             raise ValueError(f"Method {self.name}: it needs at least one model and one network")
-        hooks = (self.gather, self.detect, self.remap, self.fit_phases, self.check, self.set_phase, self.predict)
+        hooks = (
+            self.gather,
+            self.detect,
+            self.remap,
+            self.fit_phases,
+            self.check,
+            self.set_phase,
+            self.begin,
+            self.predict,
+        )
         for reference in (*self.networks, *filter(None, hooks)):
             if not _REFERENCE.fullmatch(reference):
                 raise ValueError(f"Method {self.name}: {reference!r} is no reference, write '.module:name'")
@@ -289,6 +303,15 @@ class Method:
         """Make a network run as it does in a training phase, 0-based."""
         if self.set_phase:
             self._resolve(self.set_phase)(net, phase)
+
+    def begin_training(self, net: nn.Module) -> None:
+        """Give a new network what it needs before it learns.
+
+        Raises:
+            UserError: if that is not installed.
+        """
+        if self.begin:
+            self._resolve(self.begin)(net)
 
     def predict_batch(self, net: nn.Module, batch: Batch) -> Outputs:
         """What a network makes of a batch."""

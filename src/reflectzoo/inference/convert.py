@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 import reflectzoo
 from reflectzoo.core.registry import method_of
@@ -18,6 +18,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference.load import FORMAT, open_file
 from reflectzoo.photo.files import shown, write_atomically
 from reflectzoo.weights.read import sha256_of
+from reflectzoo.weights.stored import Stored
 
 
 class Converted(NamedTuple):
@@ -74,21 +75,48 @@ def convert(
         method_of(model)
     loaded = open_file(source, model, overrides)
     made = {key: each for key, each in (provenance or {}).items() if each}
-    made |= {"source": source.name, "source_sha256": sha256_of(source), "version": reflectzoo.__version__}
-    metadata = {"format": FORMAT, "record": json.dumps(loaded.stored.as_record()), "provenance": json.dumps(made)}
-    state = {key: each.contiguous().clone() for key, each in loaded.net.state_dict().items()}
+    made |= {"source": source.name, "source_sha256": sha256_of(source)}
+    return write_network(loaded.net, loaded.stored, target, made, overwrite, half, shown(source))
+
+
+def write_network(
+    net: nn.Module,
+    stored: Stored,
+    target: Path,
+    provenance: Mapping[str, str],
+    overwrite: bool = False,
+    half: bool = False,
+    source: str = "the network",
+) -> Converted:
+    """Write a network as :func:`convert` does.
+
+    Args:
+        net: whose weights they are.
+        stored: what it is.
+        target: ends in ``.safetensors``.
+        provenance: who trained it, on what, the licence.
+        overwrite: replace a file that exists.
+        half: see there.
+        source: the subject of a complaint.
+
+    Raises:
+        UserError: if a number is too large for 16 bits, or the file cannot be written.
+    """
+    made = {**provenance, "version": reflectzoo.__version__}
+    metadata = {"format": FORMAT, "record": json.dumps(stored.as_record()), "provenance": json.dumps(made)}
+    state = {key: each.detach().contiguous().clone() for key, each in net.state_dict().items()}
     if half:
         state = {key: _halved(each, key, source) for key, each in state.items()}
     data = save(state, metadata)
     write_atomically(target, data, overwrite)
     total = sum(each.numel() for each in state.values())
-    return Converted(loaded.name, len(state), total, hashlib.sha256(data).hexdigest())
+    return Converted(stored.model, len(state), total, hashlib.sha256(data).hexdigest())
 
 
-def _halved(tensor: Tensor, key: str, source: Path) -> Tensor:
+def _halved(tensor: Tensor, key: str, source: str) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     halved = tensor.half()
     if not bool(torch.isfinite(halved).all()):
-        raise UserError(f"{key} of {shown(source)} holds a number that 16 bits cannot: leave out --half.")
+        raise UserError(f"{key} of {source} holds a number that 16 bits cannot: leave out --half.")
     return halved

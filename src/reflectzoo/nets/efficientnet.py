@@ -56,7 +56,7 @@ _TAPPED = (0, 1, 2, 4, 6)
 
 
 class _Conv(nn.Conv2d):
-    """A convolution that pads as TensorFlow does: the output is ceil(size / stride), the odd pixel of padding last."""
+    """A convolution of stride 1 or 2 that pads as TensorFlow does: ceil(size / stride) out, the odd pixel last."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         even = stride == 1
@@ -64,11 +64,10 @@ class _Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] > 1:
-            pads: list[int] = []
-            for size, kernel in zip(reversed(x.shape[-2:]), reversed(self.kernel_size), strict=True):
-                total = max((-(-size // self.stride[0]) - 1) * self.stride[0] + kernel - size, 0)
-                pads += [total // 2, total - total // 2]
-            x = F.pad(x, pads)
+            # In all kernel - 2 pixels for an even size and one more for an odd one, the odd one at the end.
+            before, after = (self.kernel_size[0] - 3) // 2, (self.kernel_size[0] - 1) // 2
+            height, width = x.shape[-2:]
+            x = F.pad(x, (before + width % 2, after, before + height % 2, after))
         return super().forward(x)
 
 

@@ -34,6 +34,7 @@ from reflectzoo.training.devices import check_devices, check_strategy, settle, s
 from reflectzoo.training.module import ReflectionModule
 from reflectzoo.training.profiling import profiler_of
 from reflectzoo.training.saving import SafeCheckpointIO
+from reflectzoo.training.start import begin
 from reflectzoo.weights.read import LAST, PREVIOUS, read_checkpoint, resumable, what_is_wrong
 
 _Kind = TypeVar("_Kind")
@@ -96,6 +97,8 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     check_strategy(config, model, callbacks)
     if resume_from is not None:
         _check_fits(model, resume_from, any(isinstance(each, ExponentialAverage) for each in callbacks))
+    else:
+        begin(model, config.get("weights"))
     # Before the long work: a bad photograph folder, or one that cannot be written to, is told at once.
     datamodule.setup("fit")
     model.attach_vgg()

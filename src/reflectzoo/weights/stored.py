@@ -114,6 +114,7 @@ def understood(record: Any, source: str) -> Stored:
     model = str(record["model"])
     try:
         method, network, settings = _version_1(record) if "config" in record else _version_2(record)
+        model = method.former.get((model, network), model)
         _check_plain(settings)
         return Stored(model, method, network, settings, _phase(record, method, model), _vgg(record))
     except Refused as error:

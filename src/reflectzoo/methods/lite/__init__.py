@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from reflectzoo.core.method import Method, Model, Size
+from reflectzoo.core.method import Method, Model, Size, Tiling
 
 METHOD = Method(
     name="lite",
     package=__name__,
     title="A small network that runs on a laptop",
-    models={"lite": Model("the zoo's own small network, whose weights ship")},
-    networks=(".net:LiteNet",),
+    models={
+        "lite": Model(
+            "the zoo's own small network with ImageNet features, whose weights ship",
+            tiling=Tiling(halo=256),  # the features see far
+        ),
+        "lite_1": Model("the first lite, without ImageNet features, whose weights shipped before"),
+    },
+    networks=(".net_2:LiteNet2", ".net:LiteNet"),
+    begin=".net_2:begin",
+    former={("lite", "LiteNet"): "lite_1"},
     tiny=("model.net.width=8",),
     size=Size(multiple=32),
 )

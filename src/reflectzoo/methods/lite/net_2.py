@@ -70,6 +70,16 @@ class _PixelNorm(nn.Module):
         return centred * spread * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
+def begin(net: nn.Module) -> None:
+    """Put ImageNet's weights into the features of a new network, if it has any.
+
+    Raises:
+        UserError: if they are not installed, or are not the published ones.
+    """
+    if isinstance(net, LiteNet2) and net.features is not None:
+        net.features.load_state_dict(efficientnet_lite0(_LEVELS).state_dict())
+
+
 class LiteNet2(nn.Module):
     """One encoder with ImageNet features beside it, two streams on the way back, T = gain * I + offset.
 
@@ -131,15 +141,6 @@ class LiteNet2(nn.Module):
         out = 3 * FOLD**2
         self.out_l = silent(nn.Conv2d(stream_widths[0], out * (2 if head == "gain" else 1), 3, padding=1))
         self.out_r = silent(nn.Conv2d(stream_widths[0], out, 3, padding=1))
-
-    def start(self) -> None:
-        """Put ImageNet's weights into the features, for a training from the beginning.
-
-        Raises:
-            UserError: if they are not installed, or are not the published ones.
-        """
-        if self.features is not None:
-            self.features.load_state_dict(efficientnet_lite0(_LEVELS).state_dict())
 
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate a mixture.

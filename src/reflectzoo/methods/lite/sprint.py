@@ -26,7 +26,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -36,9 +36,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.config import build, compose_config
+from reflectzoo.core.registry import method_of
 from reflectzoo.data.synthesis import CEILNetSynthesis, GlassSynthesis, Synthesis
 from reflectzoo.errors import UserError
-from reflectzoo.methods.lite.net_2 import LiteNet2
+from reflectzoo.inference.convert import write_network
+from reflectzoo.methods.lite.net_2 import LiteNet2, begin
+from reflectzoo.weights.stored import Stored
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _PIECE = 15 * 2**20
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m reflectzoo.methods.lite.sprint", description=__doc__.split("\n")[0]
     )
     parser.add_argument("out", type=Path, help="folder of this run; an existing one is continued")
-    parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--photos", type=Path, nargs="+", default=[], help="folders of photographs")
     parser.add_argument(
         "--pairs", type=Path, nargs="*", default=[], help="folders with blended/ and transmission_layer/"
     )
@@ -85,8 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=float, default=10, help="minutes between two lines of the log")
     parser.add_argument("--net", default="{}", help="settings of the network as JSON")
     parser.add_argument("--seed", type=int, default=2018)
+    parser.add_argument("--pack", type=Path, metavar="FILE", help="do not train; write OUT's averaged weights as one")
     wanted = parser.parse_args(argv)
     try:
+        if wanted.pack is not None:
+            pack(wanted.out, wanted.pack, json.loads(wanted.net))
+            return 0
+        if not wanted.photos:
+            raise UserError("Say where the photographs are: --photos FOLDER.")
         _Run(wanted).go()
     except UserError as fault:
         print(fault, file=sys.stderr)  # noqa: T201
@@ -103,10 +112,10 @@ class _Run:
         settings = json.loads(wanted.net)
         net = LiteNet2(**settings)
         if wanted.start is None:
-            net.start()
+            begin(net)
         else:
             warm_start(net, read_state(wanted.start))
-        self.net = net.to(self.device).to(memory_format=torch.channels_last).train()
+        self.net = cast(Any, net.to(self.device)).to(memory_format=torch.channels_last).train()
         if self.device.type == "cpu":
             pointwise_as_products(self.net)
         self.learning = [each for each in self.net.parameters() if each.requires_grad]
@@ -383,6 +392,24 @@ def write_pieces(folder: Path, state: Mapping[str, Tensor]) -> None:
         os.replace(path.with_suffix(".part"), path)
 
 
+def pack(folder: Path, target: Path, settings: Mapping[str, Any]) -> None:
+    """Write the averaged weights of a sprint as one file of 16 bits that says what it is.
+
+    Args:
+        folder: of the sprint.
+        target: ends in ``.safetensors``; replaced if it exists.
+        settings: of the network, where they are not the usual ones.
+
+    Raises:
+        UserError: if there are no weights, or the file cannot be written.
+    """
+    net = LiteNet2(**settings)
+    warm_start(net, read_state(folder))
+    stored = Stored("lite", method_of("lite"), "LiteNet2", dict(settings))
+    made = write_network(net, stored, target, {"trained_by": "reflectzoo.methods.lite.sprint"}, True, half=True)
+    print(f"{target}: {made.parameters:,} numbers, sha256 {made.sha256}")  # noqa: T201
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The network's weights, in 32 bits: of a ``.safetensors`` file, or of the pieces in a run's folder.
 
@@ -405,7 +432,7 @@ def warm_start(net: LiteNet2, state: dict[str, Tensor]) -> None:
         UserError: if the weights are of neither.
     """
     if not any(name.startswith("features.") for name in state):
-        net.start()
+        begin(net)
     mine = net.state_dict()
     if unknown := set(state) - set(mine):
         raise UserError(f"These weights are not lite's: {sorted(unknown)[0]} is unknown.")

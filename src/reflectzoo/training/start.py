@@ -1,0 +1,48 @@
+"""What a training begins with: fresh weights, or those of an earlier one that it goes on to fine-tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reflectzoo.core.registry import method_called
+from reflectzoo.errors import UserError
+from reflectzoo.inference.load import find_source, open_file
+from reflectzoo.training.module import ReflectionModule
+
+PACKAGED = "packaged"
+"""The weights that a model has by default."""
+
+
+def begin(model: ReflectionModule, weights: str | None) -> None:
+    """Give a new training its first weights; one that is resumed has its own.
+
+    Args:
+        model: as configured.
+        weights: null for fresh ones; ``packaged``; or a file, an address or a listed name, as
+            :func:`reflectzoo.load_model` takes it.
+
+    Raises:
+        UserError: if there are none, or they are of another network than the one configured.
+    """
+    if weights is None:
+        method = method_called(model.name)
+        if method is not None:
+            method.begin_training(model.net)
+        return
+    wanted = None if str(weights) == PACKAGED and not Path(PACKAGED).exists() else str(weights)
+    source = find_source(model.name, wanted)
+    if source is None:
+        raise UserError(
+            f"model={model.name} has no packaged weights to begin with: give weights=FILE, or leave it out to train "
+            "from the beginning."
+        )
+    net = open_file(source.path).net
+    have, want = net.state_dict(), model.net.state_dict()
+    for name, value in want.items():
+        if name not in have or have[name].shape != value.shape:
+            found = f"{tuple(have[name].shape)}" if name in have else "missing"
+            raise UserError(
+                f"weights={weights} are of another network than model={model.name} is configured to: {name} is {found} "
+                f"there and {tuple(value.shape)} here; leave the settings of model.net as the weights have them."
+            )
+    model.net.load_state_dict({name: have[name] for name in want})

@@ -1,0 +1,47 @@
+"""What a training begins with: ImageNet features, packaged weights, or a sentence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import reflectzoo
+from reflectzoo.config import build, compose_config
+from reflectzoo.errors import UserError
+from reflectzoo.nets.efficientnet import efficientnet_lite0
+from reflectzoo.training.module import ReflectionModule
+from reflectzoo.training.start import begin
+
+
+def configured(*overrides: str) -> ReflectionModule:
+    module: ReflectionModule = build(compose_config(overrides).model)
+    return module
+
+
+def test_a_new_lite_sees_through_imagenets_features() -> None:
+    module = configured("model=lite", "model.net.width=8")
+    begin(module, None)
+    wanted = efficientnet_lite0().state_dict()
+    found = module.net.features.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_fine_tuning_begins_with_what_is_packaged() -> None:
+    module = configured("experiment=lite_finetune", "data.root=unused")
+    begin(module, "packaged")
+    wanted = reflectzoo.load_model("lite").net.state_dict()
+    assert all(torch.equal(each, wanted[name]) for name, each in module.net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "weights", "words"),
+    [
+        (("model=lite", "model.net.width=8"), "packaged", "are of another network than model=lite is configured to"),
+        (("model=ytmt_pcs", "model.net.width=4"), "packaged", "model=ytmt_pcs has no packaged weights to begin with"),
+        (("model=ytmt_pcs", "model.net.width=4"), "lite", "are of another network"),
+        (("model=lite",), "nowhere.ckpt", "There is no weights file"),
+    ],
+)
+def test_weights_that_do_not_fit(overrides: tuple[str, ...], weights: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        begin(configured(*overrides), weights)
