@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("reflectzoo.sweeps.tune", "search for good settings of a method, on one machine or many"),
     "summarize": ("reflectzoo.sweeps.summarize", "one table and plot over the trainings of a sweep"),
     "bench": ("reflectzoo.bench.command", "measure: bench train, bench inference, bench networks"),
+    "new": ("reflectzoo.methods.new", "begin a method of your own: in the zoo, or in a package"),
     "demo": ("reflectzoo.inference.commands.demo", "a page in the browser, for this machine alone"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import shutil
@@ -69,15 +70,16 @@ def one_vgg() -> Iterator[None]:
         yield
 
 
-def tiny(model: str) -> tuple[str, ...]:
-    """Overrides that make a model small and keep it offline."""
-    return (*registry.method_of(model).tiny_of(model), "model.vgg=random")
-
-
-def build(model: str) -> ReflectionModule:
-    """A small model, whose first values depend on its name alone."""
+@functools.cache
+def built(model: str) -> ReflectionModule:
+    """A small model in evaluation mode, made once: look at it, but change only a copy."""
     torch.manual_seed(sum(model.encode()))
-    return reflectzoo.create_model(model, *tiny(model))
+    return reflectzoo.create_model(model, *registry.method_of(model).tiny_of(model), "model.vgg=random")
+
+
+def fresh(model: str) -> ReflectionModule:
+    """A copy in training mode."""
+    return copy.deepcopy(built(model)).train()
 
 
 def make_batch(side: int = 32) -> Batch:
@@ -130,7 +132,7 @@ def fit(module: ReflectionModule, folder: Path, epochs: int, precision: Any, res
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
     loader: Any = DataLoader([make_batch()], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module.train(), loader, ckpt_path=resume, weights_only=True if resume else None)
+    trainer.fit(module, loader, ckpt_path=resume, weights_only=True if resume else None)
     return trainer
 
 
@@ -141,13 +143,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, plugin: Method, one_vgg: N
     @functools.cache
     def make(model: str) -> Trained:
         folder = tmp_path_factory.mktemp(model)
-        module = build(model)
+        module = fresh(model)
         before = copy_of(module)
         trainer = fit(module, folder, 1, "32-true")
         losses = [float(trainer.callback_metrics["train/total"])]
         trainer.save_checkpoint(folder / "first.ckpt")
         first = copy_of(module)
-        module = build(model)
+        module = fresh(model)
         trainer = fit(module, folder, 2, "bf16-mixed", folder / "first.ckpt")
         losses.append(float(trainer.callback_metrics["train/total"]))
         trainer.save_checkpoint(folder / "last.ckpt")
