@@ -54,27 +54,28 @@ def test_the_settings_as_they_are_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "words",
     [
-        ("overwrite", "no"),
-        ("recursive", "yes"),
-        ("strength", "abc"),
-        ("strength", 1.5),
-        ("backend", "abc"),
-        ("precision", 8),
-        ("device", None),
+        ["--overwrite=no"],
+        ["--strength", "abc"],
+        ["--strength", "1.5"],
+        ["--backend", "abc"],
+        ["--precision", "8"],
+        ["--device", "abc"],
     ],
+    ids=" ".join,
 )
-def test_of_a_removal(key: str, value: Any) -> None:
-    from reflectzoo.inference.commands.remove import predict
+def test_of_a_removal(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from reflectzoo.__main__ import main
 
-    good = {
-        "input": "a.png", "output": None, "recursive": False, "weights": None, "untrained": False,
-        "reflection": False, "side_by_side": False, "strength": 1.0, "overwrite": False, "device": "auto",
-        "precision": "32", "backend": "torch", "memory": None, "model": None, "override": [], "max_pixels": None,
-    }  # fmt: skip
-    with pytest.raises(UserError, match=rf"^{key} must be "):
-        predict({**good, key: value})
+    try:
+        status = main(["remove", "a.png", *words])
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    assert status == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert told.strip()
 
 
 @pytest.mark.parametrize("memory", ["-1", "0", "", "many"])

@@ -1,37 +1,43 @@
-"""``reflectzoo COMMAND``: for people with a photograph."""
+"""``reflectzoo COMMAND``: all that the zoo does, under one name."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 
 from reflectzoo.cli import debugging, sentence
 
 #: Name of a command -> its module and one line about it. A module has ``add_arguments(parser)``, ``run(arguments) ->
-#: status`` and, if it likes, ``EPILOG``; nothing is imported before it is chosen.
+#: status`` and, if it likes, ``DESCRIPTION`` and ``EPILOG``; one of Hydra's has ``main()`` instead. Nothing is imported
+#: before it is chosen.
 COMMANDS: dict[str, tuple[str, str]] = {
     "remove": ("reflectzoo.inference.commands.remove", "take the reflections out of photographs"),
+    "demo": ("reflectzoo.inference.commands.demo", "a page in the browser, for this machine alone"),
+    "train": ("reflectzoo.train", "train a method: model=<name> [overrides]"),
+    "evaluate": ("reflectzoo.evaluate", "measure methods on a benchmark: benchmark=<name> [overrides]"),
+    "report": ("reflectzoo.evaluation.report.__main__", "the report of a finished evaluation"),
+    "compare": ("reflectzoo.evaluation.compare", "two results: is one better, or is it noise?"),
+    "rank": ("reflectzoo.evaluation.ranking", "a page of all that was measured"),
+    "tune": ("reflectzoo.sweeps.tune", "search for good settings of a method, on one machine or many"),
+    "summarize": ("reflectzoo.sweeps.summarize", "one table and plot over the trainings of a sweep"),
+    "data": ("reflectzoo.data.__main__", "check and summarise a data set: data=<name> [overrides]"),
     "models": ("reflectzoo.inference.commands.models", "list the methods: size, cost, weights, licence"),
     "convert": ("reflectzoo.inference.commands.convert", "turn weights of any known layout into a safetensors file"),
     "export": ("reflectzoo.inference.commands.export", "write a network as an ONNX file, compared with PyTorch"),
-    "tune": ("reflectzoo.sweeps.tune", "search for good settings of a method, on one machine or many"),
-    "summarize": ("reflectzoo.sweeps.summarize", "one table and plot over the trainings of a sweep"),
+    "parity": ("reflectzoo.parity.__main__", "compare the zoo with what the authors' programs computed"),
     "bench": ("reflectzoo.bench.command", "measure: bench train, bench inference, bench networks"),
     "new": ("reflectzoo.methods.new", "begin a method of your own: in the zoo, or in a package"),
-    "demo": ("reflectzoo.inference.commands.demo", "a page in the browser, for this machine alone"),
 }
 
 _EPILOG = """examples:
   reflectzoo remove photo.jpg                     writes photo.transmission.jpg beside it
   reflectzoo remove holiday/ -r -o clean/         every picture of a folder and those below it
   reflectzoo models                               what there is to choose from
+  reflectzoo train model=lite                     trains it on the photographs that come with the package
   reflectzoo COMMAND --help                       everything about a command
-
-training, evaluation:
-  python -m reflectzoo.train --help
-  python -m reflectzoo.evaluate --help
 """
 
 
@@ -61,21 +67,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         if name == chosen:
             code = importlib.import_module(module)
+            if not hasattr(code, "add_arguments"):
+                return _hand_on(name, module, words[words.index(name) + 1 :])
+            command.description = getattr(code, "DESCRIPTION", command.description)
             command.epilog = getattr(code, "EPILOG", None)
             code.add_arguments(command)
-            command.set_defaults(run=code.run)
+            command.set_defaults(handler=code.run)
     arguments = parser.parse_args(words)
     if arguments.command is None:
         parser.print_help()
         return 0
     try:
-        return int(arguments.run(arguments))
+        return int(arguments.handler(arguments))
     except BaseException as error:
         told = None if debugging() else sentence(error, [])
         if told is None:
             raise
         sys.stderr.write(f"reflectzoo: {told[0]}\n")
         return told[1]
+
+
+def _hand_on(name: str, module: str, words: Sequence[str]) -> int:
+    """Leave the rest of the command line to Hydra, which reads it by itself."""
+    code = importlib.import_module(module)
+    program = sys.modules["__main__"]
+    before = sys.argv, program.__spec__
+    # Further processes, of several devices or of data workers, are started as ``python -m <module>``.
+    sys.argv, program.__spec__ = [f"reflectzoo {name}", *words], importlib.util.find_spec(module)
+    try:
+        code.main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    finally:
+        sys.argv, program.__spec__ = before
+    return 0
 
 
 def console() -> None:

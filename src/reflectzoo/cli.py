@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import errno
 import os
@@ -11,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NoReturn
 
 from reflectzoo.errors import DISK_REASONS, Interrupted, LostProcess, TrainingError, UserError
@@ -61,6 +63,23 @@ def answer(work: Callable[[], int]) -> int:
             raise
         sys.stderr.write(f"reflectzoo: {told[0]}\n")
         return told[1]
+
+
+def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
+    """Run the module of one command as ``python -m reflectzoo.<command>`` does.
+
+    Args:
+        command: what follows ``reflectzoo.``, for the help.
+        module: with ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(arguments) -> status``.
+        argv: arguments; those of the command line when None.
+
+    Returns:
+        The exit status: what ``run`` says, 2 for a mistake in what was given.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m reflectzoo.{command}", description=module.DESCRIPTION)
+    module.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return answer(lambda: int(module.run(arguments)))
 
 
 _PARENT = os.getppid()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -26,6 +28,9 @@ def main() -> None:
 
     Exits with 0, 1 (a network could not be run), 2 (a mistake in what was given, or predictions are missing) or 130.
     """
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words) and not any(word.startswith("benchmark=") for word in words):
+        sys.argv.append("benchmark=sample")  # Hydra's help shows a whole configuration
     run(_main)
 
 

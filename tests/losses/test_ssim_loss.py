@@ -123,7 +123,7 @@ def test_low_precision_is_computed_in_float32(layers) -> None:
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match=r"\(1, 3, 4, 4\).*\(1, 3, 4, 5\)"):
         ssim_loss(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5))
-    with pytest.raises(UserError, match="'background', but must be one of"):
+    with pytest.raises(UserError, match="layer must be transmission or reflection, got 'background'"):
         SSIMLoss("background")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="'edges', but must be one of"):
+    with pytest.raises(UserError, match="of must be one of gradient, transmission, reflection, got 'edges'"):
         StructureLoss("edges")  # type: ignore[arg-type]

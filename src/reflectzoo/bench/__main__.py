@@ -13,7 +13,13 @@ import torch
 
 from reflectzoo.bench.measure import Result, has_bf16, machine, memory, peak_of, seconds
 from reflectzoo.bench.subject import Comparison, Options, find_subjects
+from reflectzoo.cli import alone
 from reflectzoo.errors import UserError
+
+DESCRIPTION = (
+    "Compare exact shortcuts with the plain forms they replace, on this machine, now. Times are the best of several "
+    "runs that take turns; memory is the peak above the idle process, in fresh processes."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,26 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, whether or not the goals are reached; 2 if the arguments make no sense.
     """
-    arguments = _parser().parse_args(argv)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    options = Options(arguments.shrink, arguments.seed)
-    if arguments.child:
-        subject, key, form = arguments.child
-        return _child(subject, key, form, options)
-    try:
-        return _tables(arguments.subject, options, arguments.rounds, arguments.bf16, arguments.json)
-    except UserError as error:
-        sys.stderr.write(f"reflectzoo: {error}\n")
-        return 2
+    return alone("bench", sys.modules[__name__], argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reflectzoo.bench",
-        description="Compare exact shortcuts with the plain forms they replace, on this machine, now. Times are the "
-        "best of several runs that take turns; memory is the peak above the idle process, in fresh processes.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
     parser.add_argument("subject", nargs="*", help="what to measure; everything if left out")
     parser.add_argument("--rounds", type=_positive, default=5, help="runs of each form (default %(default)s)")
     parser.add_argument("--threads", type=_positive, help="threads of torch; its own choice if left out")
@@ -53,7 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of weights and pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure what is asked for."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    options = Options(arguments.shrink, arguments.seed)
+    if arguments.child:
+        subject, key, form = arguments.child
+        return _child(subject, key, form, options)
+    return _tables(arguments.subject, options, arguments.rounds, arguments.bf16, arguments.json)
 
 
 def _positive(text: str) -> int:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from reflectzoo.errors import UserError
 
@@ -314,13 +314,16 @@ def in_words(annotation: Any) -> str:
     if origin is Annotated:
         base, *meta = arguments
         rules = [each.words for each in meta if isinstance(each, Rule)]
-        return " and ".join(rules) if rules else in_words(base) + _range(meta)
+        words = " and ".join(rules) if rules else in_words(base) + _range(meta)
+        # Only a list that may not be empty is called anything but a list.
+        return words.replace("a list,", "a list with entries,") if any(isinstance(m, MinLen) for m in meta) else words
     if origin in (Union, types.UnionType):
         plain = [each for each in arguments if each is types.NoneType or _strict(each) is not None]
         ordered = sorted(plain, key=lambda each: each is not types.NoneType)
         return " or ".join(dict.fromkeys(in_words(each) for each in ordered))
     if origin is Literal:
-        return " or ".join(_said(each) for each in arguments)
+        words = [_said(each) for each in arguments]
+        return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         each = list(dict.fromkeys(in_words(part) for part in arguments))
         return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reflectzoo.cli import answer, nearest
+from reflectzoo.cli import alone, nearest
 from reflectzoo.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
@@ -252,11 +252,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for results that cannot be compared.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m reflectzoo.compare",
-        description="Paired comparison of two results of reflectzoo.evaluate, picture by picture: mean difference "
-        "(second - first), 95 %% bootstrap interval, exact sign test. One folder twice compares two of its entries.",
-    )
+    return alone("compare", sys.modules[__name__], argv)
+
+
+DESCRIPTION = (
+    "Paired comparison of two results of reflectzoo evaluate, picture by picture: mean difference (second - first), "
+    "95 %% bootstrap interval, exact sign test. One folder twice compares two of its entries."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
     parser.add_argument("a", type=Path, help="folder of the first result")
     parser.add_argument("b", type=Path, help="folder of the second result")
     parser.add_argument("--entry-a", metavar="NAME", help="what of the first: the only one besides the input if absent")
@@ -267,11 +273,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--show", type=int, default=5, metavar="N", help="pictures named at either end (default 5)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the difference of every picture")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    arguments = parser.parse_args(argv)
-    return answer(lambda: _compare(arguments))
 
 
-def _compare(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Compare two results and print what is found."""
     a, b = read_results(arguments.a), read_results(arguments.b)
     check_comparable(a, b)
     known = {each.key: each for each in measures_of(a)}

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.cli import answer
+from reflectzoo.cli import alone
 from reflectzoo.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
@@ -139,20 +139,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if ``--check`` finds a page that is not up to date; 2 for a mistake in what was given.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m reflectzoo.ranking", description="Make docs/ranking.md from the results in docs/results/."
-    )
+    return alone("ranking", sys.modules[__name__], argv)
+
+
+DESCRIPTION = "Make docs/ranking.md from the results in docs/results/."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the committed results (default %(default)s)")
     parser.add_argument("--page", type=Path, default=PAGE, help="to be written (default %(default)s)")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if the page is not up to date")
-    commands = parser.add_subparsers(dest="command", metavar="add")
+    commands = parser.add_subparsers(dest="action", metavar="add")
     add = commands.add_parser("add", help="keep entries of a finished evaluation in the folder")
     add.add_argument("run", type=Path, help="folder of the evaluation")
     add.add_argument("--entry", metavar="NAME", help="this entry alone")
     add.add_argument("--title", help="its name on the page")
     add.add_argument("--note", default="", help="what a reader should know, e.g. how it was trained")
-    arguments = parser.parse_args(argv)
-    return answer(lambda: _add(arguments) if arguments.command == "add" else _write(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Keep a result, or make the page."""
+    return _add(arguments) if arguments.action == "add" else _write(arguments)
 
 
 def _add(arguments: argparse.Namespace) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.core.settings import Rule, checked
+
+_PER_PHASE = Rule("a number, or a list with a number for each training phase", lambda value: value not in ([], ()))
 
 
 class LossTerm(nn.Module):
@@ -25,12 +28,19 @@ class LossTerm(nn.Module):
         UserError: if either is not made of numbers.
     """
 
-    def __init__(self, weight: float | Sequence[float] = 1.0, start_epoch: int | Sequence[int] = 0) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hold the settings of every term to their annotations."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            setattr(cls, "__init__", checked()(cls.__dict__["__init__"]))  # noqa: B010
+
+    @checked()
+    def __init__(
+        self,
+        weight: Annotated[float | Sequence[float], _PER_PHASE] = 1.0,
+        start_epoch: Annotated[int | Sequence[int], _PER_PHASE] = 0,
+    ) -> None:
         super().__init__()
-        for name, value in (("weight", weight), ("start_epoch", start_epoch)):
-            each = [value] if isinstance(value, int | float | str) else list(value)
-            if not each or not all(isinstance(number, int | float) for number in each):
-                raise UserError(f"{name} of a {type(self).__name__} is a number or a list of numbers, not {value!r}.")
         self.weight = weight
         self.start_epoch = start_epoch
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.settings import Share
 from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, found, predicted
@@ -170,13 +171,11 @@ class ConfidenceMaskLoss(LossTerm):
 
     def __init__(
         self,
-        threshold: float = 0.3,
+        threshold: Share = 0.3,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-            raise UserError(f"threshold of a confidence mask must be in [0, 1], got {threshold!r}.")
         self.threshold = threshold
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:

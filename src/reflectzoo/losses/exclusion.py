@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import check_choice
+from reflectzoo.core.settings import Count
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import predicted
 from reflectzoo.ops.checks import check_same_shape, full_precision
@@ -101,13 +101,12 @@ class ExclusionLoss(LossTerm):
 
     def __init__(
         self,
-        levels: int = 3,
+        levels: Count = 3,
         form: ExclusionForm = "program",
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("form of the exclusion loss", form, ("program", "paper"))
         self.levels = levels
         self.form = form
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 
 
@@ -33,15 +33,11 @@ class OverIterations(LossTerm):
     def __init__(
         self,
         term: LossTerm,
-        attenuation: float = 0.85,
+        attenuation: Annotated[float, Gt(0), Le(1)] = 0.85,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        if not isinstance(attenuation, int | float) or not 0 < attenuation <= 1:
-            raise UserError(
-                f"attenuation of a loss over iterations must be above 0 and at most 1, got {attenuation!r}."
-            )
         self.term = term
         self.attenuation = attenuation
 

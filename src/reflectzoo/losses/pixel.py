@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, UnknownReflection, layer_pair
 from reflectzoo.ops.checks import check_same_shape, full_precision
@@ -93,10 +92,8 @@ class PixelLoss(LossTerm):
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("layer of a pixel loss", layer, ("transmission", "reflection"))
-        check_choice("unknown_reflection of a pixel loss", unknown_reflection, ("residual", "skip"))
         self.layer = layer
-        self.mse, self.gradient, self.l1 = (_number(value) for value in (mse, gradient, l1))
+        self.mse, self.gradient, self.l1 = mse, gradient, l1
         self.unknown_reflection = unknown_reflection
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
@@ -107,9 +104,3 @@ class PixelLoss(LossTerm):
             if weight != 0:
                 total = total + weight * distance(prediction, target, valid)
         return total
-
-
-def _number(value: float) -> float:
-    if not isinstance(value, int | float):
-        raise UserError(f"mse, gradient and l1 of a pixel loss are numbers, not {value!r}.")
-    return float(value)

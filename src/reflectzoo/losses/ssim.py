@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, UnknownReflection, layer_pair
 from reflectzoo.ops.distributed import all_if_none, masked_mean
@@ -62,8 +61,6 @@ class SSIMLoss(LossTerm):
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("layer of an SSIM loss", layer, ("transmission", "reflection"))
-        check_choice("unknown_reflection of an SSIM loss", unknown_reflection, ("residual", "skip"))
         self.layer = layer
         self.unknown_reflection = unknown_reflection
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError, check_choice
+from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.contextual import contextual_loss
 from reflectzoo.losses.layers import predicted
@@ -61,7 +61,6 @@ class UnalignedLoss(UsesVGG, LossTerm):
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("form of the unaligned loss", form, tuple(_FORMS))
         self.form = form
         self.layers = dict(_FORMS[form][0] if layers is None else layers)
         self.contextual = dict(_FORMS[form][1] if contextual is None else contextual)

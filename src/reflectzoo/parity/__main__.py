@@ -1,4 +1,4 @@
-"""``python -m reflectzoo.parity FOLDER``."""
+"""``reflectzoo parity FOLDER``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reflectzoo.errors import UserError
-from reflectzoo.parity.report import run_folder
+from reflectzoo.cli import alone
+
+DESCRIPTION = (
+    "Compare this zoo with inputs and outputs recorded from the authors' programs. Columns: recording/case, largest "
+    "difference, tolerance (relative for losses), verdict."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,19 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if nothing failed, 1 if something did, 2 if the folder or the arguments make no sense.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m reflectzoo.parity",
-        description="Compare this zoo with inputs and outputs recorded from the authors' programs. "
-        "Columns: recording/case, largest difference, tolerance (relative for losses), verdict.",
-    )
+    return alone("parity", sys.modules[__name__], argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
     parser.add_argument("folder", type=Path, help="with pairs of .json and .npz files")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="recordings or recording/case; wildcards")
-    arguments = parser.parse_args(argv)
-    try:
-        lines = run_folder(arguments.folder, arguments.only, report=_say)
-    except UserError as error:
-        sys.stderr.write(f"reflectzoo: {error}\n")
-        return 2
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the cases; 1 if one of them fails."""
+    from reflectzoo.parity.report import run_folder
+
+    lines = run_folder(arguments.folder, arguments.only, report=_say)
     return int(any(line.verdict == "FAIL" for line in lines))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reflectzoo.core.batch import Batch
-from reflectzoo.core.settings import Count, Positive
+from reflectzoo.core.settings import Count, Positive, checked
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.training.module import OptimizerFactory, ReflectionModule, SchedulerFactory
 
@@ -31,6 +31,7 @@ class AdversarialModule(ReflectionModule):
         **kwargs: as for :class:`ReflectionModule`.
     """
 
+    @checked("model")
     def __init__(
         self,
         *args: Any,

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.settings import Count
+from reflectzoo.core.settings import Count, checked
 from reflectzoo.errors import NotFinite, UserError
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.composite import CompositeLoss
@@ -40,6 +40,7 @@ class ReflectionModule(pl.LightningModule):
             or a path (see :func:`reflectzoo.nets.vgg.load_vgg19`).
     """
 
+    @checked("model")
     def __init__(
         self,
         net: nn.Module,

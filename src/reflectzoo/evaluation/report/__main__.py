@@ -1,4 +1,4 @@
-"""``python -m reflectzoo.report RUN``."""
+"""``reflectzoo report RUN``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reflectzoo.cli import answer
+from reflectzoo.cli import alone
+
+DESCRIPTION = "Write report.html, report.md, report.csv and report.json of a finished reflectzoo evaluate."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,21 +21,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for a mistake in what was given.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m reflectzoo.report",
-        description="Write report.html, report.md, report.csv and report.json of a finished reflectzoo.evaluate.",
-    )
-    parser.add_argument("run", type=Path, help="folder of the evaluation")
+    return alone("report", sys.modules[__name__], argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of the evaluation")
     parser.add_argument("-o", "--out", type=Path, help="another folder for the files")
     parser.add_argument("--no-published", action="store_true", help="without what papers report")
-    arguments = parser.parse_args(argv)
-    return answer(lambda: _report(arguments))
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Write the files and say where they are."""
     from reflectzoo.evaluation.report import write_report
 
-    paths = write_report(arguments.run, arguments.out, not arguments.no_published)
+    paths = write_report(arguments.run_folder, arguments.out, not arguments.no_published)
     sys.stdout.write("".join(f"{path}\n" for path in paths.values()))
     return 0
 

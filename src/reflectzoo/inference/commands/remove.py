@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
-from reflectzoo.core.settings import Share, check_value
 from reflectzoo.errors import UserError
 from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
 from reflectzoo.inference.load import default_model, load
@@ -27,23 +25,6 @@ it: photo.transmission.jpg, photo.reflection.jpg, photo.side-by-side.jpg.
 
 exit status: 0 all done; 1 some photographs failed and are named at the end; 2 a mistake in what was given; 130 Ctrl-C.
 """
-
-
-#: Keys of ``conf/predict.yaml``, besides the model's own.
-SETTINGS = (
-    *("input", "output", "recursive", "weights", "untrained", "reflection", "side_by_side", "strength"),
-    *("overwrite", "device", "precision", "backend", "memory", "max_pixels"),
-)
-
-
-_ANNOTATIONS: Mapping[str, Any] = {
-    **dict.fromkeys(("recursive", "untrained", "reflection", "side_by_side", "overwrite"), bool),
-    **dict.fromkeys(("output", "weights", "memory"), str | None),
-    "strength": Share,
-    "device": str,
-    "precision": Literal["32", "16", "bf16"],
-    "backend": Literal["torch", "onnx"],
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,28 +111,3 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.untrained and arguments.weights is None:
         sys.stderr.write("reflectzoo: --untrained: this model has learnt nothing, its output is noise.\n")
     return run_tasks(tasks, separator, wanted)
-
-
-def predict(config: Mapping[str, Any]) -> int:
-    """The same from a configuration.
-
-    Args:
-        config: keys of ``conf/predict.yaml``, but ``model`` is a name or None, and ``override`` lists the model's
-            settings.
-
-    Returns:
-        The exit status.
-    """
-    for key, annotation in _ANNOTATIONS.items():
-        value = config.get(key)
-        check_value(key, str(value) if key in ("precision", "memory") and value is not None else value, annotation)
-    given, output = config["input"], config["output"]
-    changed = ("input", "output", "precision", "memory")
-    arguments = argparse.Namespace(
-        **{key: each for key, each in config.items() if key not in changed},
-        input=[given] if isinstance(given, str) else [str(each) for each in given],
-        output=None if output is None else Path(output),
-        precision=str(config["precision"]),
-        memory=None if config["memory"] is None else str(config["memory"]),
-    )
-    return run(arguments)

@@ -28,7 +28,6 @@ from torch.distributed.nn.functional import all_gather
 from torch.utils.checkpoint import checkpoint
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import check_choice
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, UnknownReflection, layer_pair
 from reflectzoo.ops.checks import check_same_shape, full_precision
@@ -284,10 +283,6 @@ class StatisticLoss(LossTerm):
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("layer of a statistic loss", layer, ("transmission", "reflection"))
-        check_choice("form of a statistic loss", form, ("paper", "program"))
-        check_choice("unit of a statistic loss", unit, ("truth", "none"))
-        check_choice("unknown_reflection of a statistic loss", unknown_reflection, ("residual", "skip"))
         self.layer = layer
         self.form = form
         self.unit = unit

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError, check_choice
+from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import UnknownReflection, layer_pair
 from reflectzoo.ops.checks import full_precision
@@ -68,8 +68,6 @@ class StructureLoss(LossTerm):
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("of in a structure loss", of, ("gradient", "transmission", "reflection"))
-        check_choice("unknown_reflection of a structure loss", unknown_reflection, ("residual", "skip"))
         self.of = of
         self.scale = scale
         self.unknown_reflection = unknown_reflection

@@ -12,7 +12,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError, check_choice
+from reflectzoo.core.settings import Count, NotNegative, checked
+from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.metrics import SequenceMetrics
 from reflectzoo.methods.dynamics.pair import TeacherAndStudent, check_pair, frames_of, predict, set_phase
 from reflectzoo.methods.dynamics.student import DynamicsStudent
@@ -52,12 +53,13 @@ class Dynamics(AdversarialModule):
         UserError: for settings that make no sense together.
     """
 
+    @checked("model")
     def __init__(
         self,
         *args: Any,
-        teacher_epochs: int = 80,
+        teacher_epochs: NotNegative = 80,
         teacher_ckpt: str | None = None,
-        student_batch: int | None = None,
+        student_batch: Count | None = None,
         student_scheduler: SchedulerFactory | None = None,
         still: Still = "skip",
         **kwargs: Any,
@@ -65,9 +67,6 @@ class Dynamics(AdversarialModule):
         super().__init__(*args, **kwargs)
         # Not a submodule: a student's checkpoint does not carry its teacher.
         self.__dict__["_teacher"] = None
-        check_choice("model.still", still, ("skip", "repeat"))
-        if student_batch is not None and (not isinstance(student_batch, int) or student_batch < 1):
-            raise UserError(f"model.student_batch must be a number from 1 on, or null, got {student_batch!r}.")
         if student_batch is not None and self.accumulate > 1:
             raise UserError("model.student_batch makes batches smaller, model.accumulate larger: set one of them only.")
         self.save_hyperparameters("teacher_epochs", "teacher_ckpt", "student_batch", "still")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.errors import UserError
-
 WIDTH = 256
+Scale = Literal[4, 2]
 POOLS = (4, 8, 16, 32)
 STRIDES = {4: (1, 2, 1, 2), 2: (1, 2, 1, 1)}
 
@@ -91,16 +90,3 @@ class ImageDecoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, channels, h, w) -> (B, 3, scale h, scale w), not clamped."""
         return cast(Tensor, self.image(self.up2(self.up1(features))))
-
-
-def check_setting(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise unless a setting of the network is one of those allowed."""
-    if value not in allowed:
-        words = ", ".join(str(each) for each in allowed)
-        raise UserError(f"model.net.{name} must be one of {words}, got {value!r}.")
-
-
-def check_width(width: int) -> None:
-    """Raise unless the width is an even number from 2 on."""
-    if not isinstance(width, int) or width < 2 or width % 2:
-        raise UserError(f"model.net.width must be an even number from 2 on, got {width!r}.")

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Outputs
+from reflectzoo.core.settings import Count, EvenCount, NotNegative, checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.initial import initialise
 from reflectzoo.methods.dynamics.parts import (
     STRIDES,
     WIDTH,
     ImageDecoder,
-    check_setting,
-    check_width,
+    Scale,
     convolutions,
 )
 from reflectzoo.nets.attention import ChannelAttention
@@ -61,21 +61,20 @@ class DynamicsStudent(nn.Module):
         UserError: for a value that makes no network.
     """
 
+    @checked("model.net")
     def __init__(
         self,
-        width: int = WIDTH,
-        representation: int | None = None,
+        width: EvenCount = WIDTH,
+        representation: Count | None = None,
         hallucination: bool = True,
         encoder: bool = True,
-        blocks: int = 10,
+        blocks: NotNegative = 10,
         residual_scale: float = 1.0,
-        scale: int = 4,
+        scale: Scale = 4,
         residual: bool = False,
         init_gain: float | None = None,
     ) -> None:
         super().__init__()
-        check_width(width)
-        check_setting("scale", scale, tuple(STRIDES))
         if not hallucination and not encoder:
             raise UserError("A student without hallucination and without encoder sees nothing: leave it one of them.")
         channels = width // 2 if representation is None else representation

@@ -7,13 +7,14 @@ are those of the published width, 256. What the paper leaves open is decided as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
+from reflectzoo.core.settings import Count, EvenCount, Positive, Rule, checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.initial import initialise
 from reflectzoo.methods.dynamics.motion import MultiViewKnowledge
@@ -21,8 +22,7 @@ from reflectzoo.methods.dynamics.parts import (
     STRIDES,
     WIDTH,
     ImageDecoder,
-    check_setting,
-    check_width,
+    Scale,
     convolutions,
 )
 from reflectzoo.nets.sizes import continued
@@ -57,33 +57,25 @@ class DynamicsTeacher(nn.Module):
         UserError: for a value that makes no network.
     """
 
+    @checked("model.net")
     def __init__(
         self,
-        width: int = WIDTH,
-        frames: int = 3,
+        width: EvenCount = WIDTH,
+        frames: Annotated[int, Rule("an odd number from 3 on", lambda count: count >= 3 and count % 2 == 1)] = 3,
         mkl: bool = True,
         decouple: bool = True,
         flow: bool = True,
         fusion: bool = True,
-        motion: int = 2,
-        flow_width: int | None = None,
-        matching: int | None = None,
+        motion: Literal[1, 2] = 2,
+        flow_width: Count | None = None,
+        matching: Count | None = None,
         rigid: bool = False,
         correction: float = 1.0,
-        scale: int = 4,
+        scale: Scale = 4,
         residual: bool = False,
-        init_gain: float | None = None,
+        init_gain: Positive | None = None,
     ) -> None:
         super().__init__()
-        check_width(width)
-        check_setting("motion", motion, (1, 2))
-        check_setting("scale", scale, tuple(STRIDES))
-        if matching is not None and (not isinstance(matching, int) or isinstance(matching, bool) or matching < 1):
-            raise UserError(
-                f"model.net.matching must be a number of feature pixels from 1 on, or null, got {matching!r}."
-            )
-        if not isinstance(frames, int) or frames < 3 or frames % 2 == 0:
-            raise UserError(f"model.net.frames must be an odd number from 3 on, got {frames!r}.")
         self.frames, self.scale, self.residual = frames, scale, residual
         self.encoder = convolutions([3, *[width] * 4], STRIDES[scale])
         self.knowledge = (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError, check_choice
+from reflectzoo.core.settings import Count
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, found
 from reflectzoo.methods.dynamics.decoupling import frame_truth
@@ -72,16 +73,13 @@ class ViewSynthesisLoss(LossTerm):
     def __init__(
         self,
         of: Literal["features", "layers"] = "features",
-        scales: Sequence[int] = (8, 4, 2),
+        scales: Annotated[Sequence[Count], MinLen(1)] = (8, 4, 2),
         relative: bool = False,
         detach: bool = False,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("of of the view synthesis loss", of, ("features", "layers"))
-        if not scales or not all(isinstance(scale, int) and scale > 0 for scale in scales):
-            raise UserError(f"scales of the view synthesis loss are numbers of pixels from 1 on, not {scales!r}.")
         self.of = of
         self.scales = tuple(scales)
         self.relative = relative

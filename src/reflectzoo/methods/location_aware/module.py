@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError, check_choice
+from reflectzoo.core.settings import NotNegative, Positive, checked
+from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.composition import ConfidenceLoss, ConfidenceMaskLoss
 from reflectzoo.losses.iterations import OverIterations
@@ -47,19 +48,19 @@ class LocationAware(AdversarialModule):
         UserError: for an unknown ``init``, or a ``stage1_ckpt`` that does not fit.
     """
 
+    @checked("model")
     def __init__(
         self,
         *args: Any,
-        init: str = "normal",
-        init_std: float = 0.02,
-        detection_epochs: int = 0,
-        clip_kernel: float | None = 0.25,
+        init: Literal["normal", "copy", "copy_input"] = "normal",
+        init_std: Positive = 0.02,
+        detection_epochs: NotNegative = 0,
+        clip_kernel: Positive | None = 0.25,
         stage1_ckpt: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init", "init_std", "detection_epochs", "clip_kernel")
-        check_choice("model.init", init, ("normal", "copy", "copy_input"))
         self.detection_epochs = detection_epochs
         self._put_detection_first()
         self.clip_kernel = clip_kernel
@@ -88,8 +89,6 @@ class LocationAware(AdversarialModule):
     def _put_detection_first(self) -> None:
         """Delay what does not look at the map; raise unless there is a map to be learnt, and something teaches it."""
         epochs = self.detection_epochs
-        if not isinstance(epochs, int) or epochs < 0:
-            raise UserError(f"model.detection_epochs must be a number of epochs, 0 for none, got {epochs!r}.")
         if epochs == 0:
             return
         if cast(LocationAwareNet, self.net).detection == "none":

@@ -21,14 +21,15 @@ tests compare with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
+from reflectzoo.core.settings import Count, checked
 from reflectzoo.errors import UserError
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
 from reflectzoo.nets.plain import is_plain, untouched
@@ -235,14 +236,15 @@ class LocationAwareNet(nn.Module):
         UserError: for a value that is none of these, or a combination that leaves nothing to compute with.
     """
 
+    @checked("model.net")
     def __init__(
         self,
-        width: int = 64,
-        iterations: int = 3,
+        width: Annotated[int, Ge(2)] = 64,
+        iterations: Count = 3,
         detection: Detection = "laplacian",
         suppression: bool = True,
         lstm: bool = True,
-        scales: int = 4,
+        scales: Literal[1, 4] = 4,
         kernel: Kernel = "laplacian",
         train_kernel: bool = True,
     ) -> None:
@@ -413,18 +415,6 @@ def _check(
     width: int, iterations: int, detection: str, suppression: bool, lstm: bool, scales: int, kernel: str
 ) -> None:
     """Raise unless the arguments of :class:`LocationAwareNet` make a network."""
-    for name, number, least in (("width", width, 2), ("iterations", iterations, 1)):
-        if number < least:
-            raise UserError(f"Location-aware SIRR: model.net.{name} must be at least {least}, got {number}.")
-    choices: Sequence[tuple[str, object, Sequence[object]]] = (
-        ("detection", detection, get_args(Detection)),
-        ("scales", scales, (1, len(_SCALES))),
-        ("kernel", kernel, get_args(Kernel)),
-    )
-    for name, value, allowed in choices:
-        if value not in allowed:
-            words = ", ".join(str(each) for each in allowed)
-            raise UserError(f"Location-aware SIRR: model.net.{name} must be one of {words}, got {value!r}.")
     if detection == "none" and suppression:
         raise UserError(
             "Location-aware SIRR: with model.net.detection=none there are no features to suppress: also set "

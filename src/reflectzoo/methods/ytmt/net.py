@@ -10,12 +10,13 @@ they are. Paper and program differ; what runs here is the program, and README.md
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, cast
 
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import check_whole_number
+from reflectzoo.core.settings import Count, checked
 from reflectzoo.methods.ytmt.blocks import Augmented, Block, Down, Entrance, Exit, Features, Pattern, Up
 from reflectzoo.nets.exchange import Streams
 from reflectzoo.nets.shared_vgg import FeatureNet
@@ -41,16 +42,16 @@ class YTMTUNet(Augmented):
         UserError: for an unknown pattern, or ``in_channels`` that contradict the hypercolumn.
     """
 
+    @checked("model.net")
     def __init__(
         self,
         pattern: Pattern = "C",
-        in_channels: int | None = None,
+        in_channels: Count | None = None,
         hypercolumn: bool = True,
-        width: int = 64,
-        out_channels: int = 3,
+        width: Count = 64,
+        out_channels: Count = 3,
         features: FeatureNet = "vgg19",
     ) -> None:
-        check_whole_number("model.net.width", width)
         super().__init__(in_channels, hypercolumn, features)
         self.pattern = pattern
         self.inc = Entrance([self._first_conv(width) for _ in range(2)], pattern)
@@ -94,18 +95,17 @@ class YTMTPlain(nn.Module):
         UserError: for an unknown pattern or fewer than two layers.
     """
 
+    @checked("model.net")
     def __init__(
         self,
         pattern: Pattern = "C",
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        layers: int = 10,
+        in_channels: Count = 3,
+        out_channels: Count = 3,
+        width: Count = 64,
+        layers: Annotated[int, Ge(2)] = 10,
         sigmoid: bool = True,
     ) -> None:
         super().__init__()
-        check_whole_number("model.net.width", width)
-        check_whole_number("model.net.layers", layers, least=2)
         self.pattern = pattern
         self.conv1 = Entrance([nn.Conv2d(in_channels, width, 3, padding=1) for _ in range(2)], pattern)
         self.convs = nn.ModuleList(Block(width, width, pattern) for _ in range(layers - 2))

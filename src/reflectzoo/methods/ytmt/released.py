@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.errors import check_whole_number
+from reflectzoo.core.settings import Count, checked
 from reflectzoo.methods.ytmt.blocks import Augmented, Features, first_responses, join
 from reflectzoo.nets.attention import ChannelAttention, PixelAttention
 from reflectzoo.nets.exchange import Streams, negative_part
@@ -100,10 +100,10 @@ class YTMTReleasedUNet(Augmented):
         UserError: if ``in_channels`` contradict the hypercolumn.
     """
 
+    @checked("model.net")
     def __init__(
-        self, in_channels: int | None = None, hypercolumn: bool = True, width: int = 64, out_channels: int = 3
+        self, in_channels: Count | None = None, hypercolumn: bool = True, width: Count = 64, out_channels: Count = 3
     ) -> None:
-        check_whole_number("model.net.width", width)
         super().__init__(in_channels, hypercolumn)
         self.inc_1, self.inc_2 = (_ReleasedEntrance(self._first_conv(width)) for _ in range(2))
         self.down1_1, self.down1_2 = (_ReleasedDown(width, 2 * width) for _ in range(2))
