@@ -10,7 +10,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +94,9 @@ def sign_test(larger: int, smaller: int) -> float:
         >>> sign_test(0, 0)
         1.0
     """
-    n, k = larger + smaller, min(larger, smaller)
-    # Whole numbers, since 2**-n is zero as a float from n = 1075 on.
-    return min(1.0, float(Fraction(2 * sum(math.comb(n, i) for i in range(k + 1)), 2**n)))
+    from scipy.stats import binomtest
+
+    return float(binomtest(larger, larger + smaller).pvalue) if larger + smaller else 1.0
 
 
 def bootstrap(
@@ -115,18 +114,29 @@ def bootstrap(
     Returns:
         Lower and upper end. Of one picture alone, both are its difference.
     """
-    rng = np.random.default_rng(seed)
+    from scipy import stats
+
     total = sum(len(group) for group in groups)
-    means = np.zeros(resamples)
-    for group in groups:
-        # In portions: 10 000 draws of a set of 10 000 pictures would be 800 MB.
-        step = max(1, 4_000_000 // len(group))
-        for start in range(0, resamples, step):
-            stop = min(resamples, start + step)
-            drawn = rng.integers(0, len(group), (stop - start, len(group)))
-            means[start:stop] += group[drawn].sum(axis=1) / total
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    # A set of one picture leaves nothing to chance.
+    fixed = sum(float(group.sum()) for group in groups if len(group) < 2)
+    drawn = [group for group in groups if len(group) >= 2]
+    if not drawn:
+        return fixed / total, fixed / total
+
+    def mean(*samples: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        sums: NDArray[np.float64] = sum((sample.sum(axis=axis) for sample in samples), start=np.float64(fixed))
+        return sums / total
+
+    interval = stats.bootstrap(
+        drawn,
+        mean,
+        n_resamples=resamples,
+        batch=max(1, 4_000_000 // max(map(len, drawn))),  # 10 000 draws of 10 000 pictures would be 800 MB
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def check_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -396,27 +396,18 @@ def parse_bytes(text: str) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that the system would give now; half a gibibyte where it does not say."""
-    found: list[int] = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
+    """Bytes that the system would give now, or the container that this runs in."""
+    free = int(psutil.virtual_memory().available)
     with contextlib.suppress(OSError, ValueError):
         # In a container the machine's own memory says nothing.
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        found.append(max(limit - int(Path("/sys/fs/cgroup/memory.current").read_text()), 0))
-    if not found:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    return min(found, default=2**29)
+        free = min(free, max(limit - int(Path("/sys/fs/cgroup/memory.current").read_text()), 0))
+    return free
 
 
 def resident() -> int:
-    """Bytes that this process holds now; 0 where the system does not say."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
+    """Bytes that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def difference(separator: Separator, mixture: Tensor, tile: int) -> dict[str, float]:

@@ -16,11 +16,12 @@ SSIM_WINDOW = 11
 
 def _psnr_and_ssim(prefix: str) -> MetricCollection:
     # The field scores PSNR per colour channel of each image and then averages; the library's default pools the error
-    # of the whole data set and differs by decibels. SSIM is the 11x11 Gaussian form.
+    # of the whole data set and differs by decibels. SSIM is the 11x11 Gaussian form;
+    # the ssim of an evaluation by protocol=plain has the uniform 7x7 window: another number, hence another name.
     return MetricCollection(
         {
             "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(2, 3), reduction="elementwise_mean"),
-            "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+            "ssim_gaussian11": StructuralSimilarityIndexMeasure(data_range=1.0),
         },
         prefix=prefix,
         compute_groups=False,
@@ -30,8 +31,8 @@ def _psnr_and_ssim(prefix: str) -> MetricCollection:
 class LayerMetrics(nn.Module):
     """PSNR and SSIM of the transmission, of the reflection and of the untouched input, over one data set.
 
-    ``psnr``/``ssim`` score the predicted transmission, ``input_psnr``/``input_ssim`` the mixture taken for a
-    transmission (what doing nothing scores), ``reflection_psnr``/``reflection_ssim`` the predicted reflection.
+    ``psnr``/``ssim_gaussian11`` score the predicted transmission, ``input_…`` the mixture taken for a
+    transmission (what doing nothing scores), ``reflection_…`` the predicted reflection.
     Predictions are clamped to [0, 1] first. Samples whose truth is unknown do not count.
     """
 

@@ -14,7 +14,7 @@ from reflectzoo.sweeps.runs import TrainingRun, differing, find_runs
 
 EPILOG = """examples:
   reflectzoo summarize outputs/multirun/2026-11-30_10-00-00
-  reflectzoo summarize outputs/ytmt_ucs outputs/corrn --metric val/mean/ssim -o comparison/
+  reflectzoo summarize outputs/ytmt_ucs outputs/corrn --metric val/mean/ssim_gaussian11 -o comparison/
 
 Runs that differ in their seed alone also stand together, with mean and standard deviation.
 """
@@ -72,7 +72,7 @@ def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximi
 
     ordered = sorted(runs, key=rank)
     keys = differing(runs)
-    tests = [key for key in ("test/mean/psnr", "test/mean/ssim") if any(key in each.scores for each in runs)]
+    tests = [key for key in ("test/mean/psnr", "test/mean/ssim_gaussian11") if any(key in each.scores for each in runs)]
     rows = []
     for each in ordered:
         state = "finished" if each.finished else f"stopped after {each.epochs} of {each.planned or '?'} epochs"

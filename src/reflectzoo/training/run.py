@@ -360,9 +360,10 @@ def _report(metrics: dict[str, float], run_dir: Path, best: str | None) -> None:
     lines = []
     if "test/mean/psnr" in scores:
         before, after = scores["test/mean/input_psnr"], scores["test/mean/psnr"]
+        ssim = " → ".join(f"{scores[f'test/mean/{key}ssim_gaussian11']:.3f}" for key in ("input_", ""))
         lines.append(
             f"Held-out photographs, transmission, input → output: PSNR {before:.2f} → {after:.2f} dB "
-            f"({after - before:+.2f}), SSIM {scores['test/mean/input_ssim']:.3f} → {scores['test/mean/ssim']:.3f}"
+            f"({after - before:+.2f}), SSIM {ssim}"
         )
     lines.append(f"Everything is in {run_dir.resolve()}")
     for what, file in (
