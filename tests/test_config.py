@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 import reflectzoo
-from reflectzoo.config import compose_config, config_dir
+from reflectzoo.config import build, compose_config, config_dir
 from tests.conftest import REPOSITORY, command
 
 NARROW = ("model.net.width=8", "model.vgg=random")
@@ -49,10 +50,11 @@ def test_every_choice_composes(choice: str) -> None:
 
 def test_overrides_in_the_pages_compose() -> None:
     pages = [REPOSITORY / "README.md", *REPOSITORY.glob("src/reflectzoo/methods/*/README.md")]
+    train = re.compile(r"^(?:python -m reflectzoo\.|reflectzoo )train (.*)$", re.MULTILINE)
     lines = [
         line.split("#")[0].rstrip("\\ ")  # a line may go on in the next one
         for page in pages
-        for line in re.findall(r"^python -m reflectzoo\.train (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for line in train.findall(page.read_text(encoding="utf-8"))
     ]
     assert len(lines) > 5
     for line in lines:
@@ -60,6 +62,18 @@ def test_overrides_in_the_pages_compose() -> None:
         # One job of a sweep stands for all.
         words = [word.split(",")[0] if not re.search(r"=[\[{'\"]", word) else word for word in words]
         assert compose_config(words), line
+
+
+def test_the_recipe_of_a_new_method_works_as_written(tmp_path: Path) -> None:
+    """The YAML that CONTRIBUTING.md shows."""
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    recipe = re.sub(r"reflectzoo\.methods\.[\w.<>]+", "torch.nn.Identity", textwrap.dedent(found))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text(recipe.replace("<name>", "mine"), encoding="utf-8")
+    config = compose_config([f"hydra.searchpath=[file://{tmp_path}]", "model=mine", "run_dir=x"])
+    assert config.trainer.max_epochs == config.model.epochs
+    assert build(config.model).make_scheduler is None
 
 
 def test_a_model_of_the_user_s_own_from_a_folder_of_theirs(tmp_path: Path) -> None:
