@@ -18,9 +18,14 @@ def room_of(module: str) -> str:
 
 
 def imported(file: Path) -> set[str]:
-    """Modules of the zoo that a file imports, anywhere in it."""
+    """Modules of the zoo that a file imports, anywhere in it, but for those that only a type checker reads."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        nodes.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reflectzoo."):
             found.add(str(node.module))
         elif isinstance(node, ast.Import):

@@ -28,6 +28,9 @@ def debugging() -> bool:
     return any(os.environ.get(name, "0") not in ("", "0") for name in ("REFLECTZOO_DEBUG", "HYDRA_FULL_ERROR"))
 
 
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
 def run(command: Callable[[], Any]) -> NoReturn:
     """Run a Hydra command and exit: 0, 1 (it failed), 2 (a mistake in what was given) or 130 (Ctrl-C).
 
@@ -36,9 +39,9 @@ def run(command: Callable[[], Any]) -> NoReturn:
     """
     from reflectzoo import jobs
 
-    verbose = debugging()
+    verbose, before = debugging(), os.environ.get(_FULL_ERROR)
     # Otherwise Hydra prints tracebacks of its own and exits before we can say it better.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ[_FULL_ERROR] = "1"
     try:
         command()
     except BaseException as raised:
@@ -50,6 +53,8 @@ def run(command: Callable[[], Any]) -> NoReturn:
         text, status = told
         _speak(error, text)
         sys.exit(status)
+    finally:
+        os.environ.pop(_FULL_ERROR) if before is None else os.environ.update({_FULL_ERROR: before})
     sys.exit(0 if jobs.tell() else 1)
 
 

@@ -100,12 +100,10 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"The result {path} cannot be read ({error}).") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UserError(
-                f"{path} is not in the format {FORMAT}: make it with 'python -m reflectzoo.ranking add RUN'."
-            )
+            raise UserError(f"{path} is not in the format {FORMAT}: make it with 'reflectzoo rank add RUN'.")
         found.append(content)
     if not found:
-        raise UserError(f"There are no results in {folder}: add some with 'python -m reflectzoo.ranking add RUN'.")
+        raise UserError(f"There are no results in {folder}: add some with 'reflectzoo rank add RUN'.")
     return found
 
 
@@ -185,7 +183,7 @@ def _write(arguments: argparse.Namespace) -> int:
     if arguments.check:
         if arguments.page.is_file() and arguments.page.read_text(encoding="utf-8") == page:
             return 0
-        sys.stderr.write(f"reflectzoo: {arguments.page} is not up to date: run 'python -m reflectzoo.ranking'.\n")
+        sys.stderr.write(f"reflectzoo: {arguments.page} is not up to date: run 'reflectzoo rank'.\n")
         return 1
     arguments.page.parent.mkdir(parents=True, exist_ok=True)
     write_text(arguments.page, page)
