@@ -341,7 +341,7 @@ _NAMES: dict[Any, str] = {
 
 
 def _said(value: object) -> str:
-    return {True: "true", False: "false", None: "null"}[value] if value in (True, False, None) else str(value)  # type: ignore[index]
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def _range(meta: Sequence[Any]) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import cv2
 import numpy as np
 
 from reflectzoo.data.images import Photo
 
+if TYPE_CHECKING:
+    import albumentations as A
+
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
-import albumentations as A
 
 Kind = Literal["paper", "hard", "square", "whole"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -53,6 +55,8 @@ class PhotoAugment:
         self.kind = kind
         self.rotate = rotate
         steps = {"paper": _paper(crop), "hard": _hard(crop, colours)}
+        import albumentations as A  # takes a second, and evaluation does without
+
         self._compose = A.Compose(steps.get(kind, [_squeezed(crop)]))
 
     @property
@@ -106,10 +110,14 @@ def _random_square(photo: Photo, rng: np.random.Generator) -> Photo:
 
 
 def _squeezed(crop: int) -> A.BasicTransform:
+    import albumentations as A
+
     return A.Resize(crop, crop, interpolation=cv2.INTER_CUBIC, area_for_downscale="image")
 
 
 def _paper(crop: int) -> list[A.BasicTransform]:
+    import albumentations as A
+
     sizes = [size // 2 * 2 for size in range(crop, 2 * crop + 1)]
     sizes = [max(size, crop) for size in sizes]  # an odd crop cannot be cut from an even size just below it
     return [
@@ -120,6 +128,8 @@ def _paper(crop: int) -> list[A.BasicTransform]:
 
 
 def _hard(crop: int, colours: bool) -> list[A.BasicTransform]:
+    import albumentations as A
+
     shape = [
         A.RandomResizedCrop(
             (crop, crop),
