@@ -14,7 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from reflectzoo.__main__ import main
-from reflectzoo.config import choices, compose_config, model_names
+from reflectzoo.config import choices, compose_config
+from reflectzoo.core.registry import model_names
 from reflectzoo.errors import UserError
 from tests.conftest import TINY
 

@@ -22,7 +22,8 @@ from rich.table import Table
 
 from reflectzoo.bench.measure import machine
 from reflectzoo.cli import sentence, user_sentences
-from reflectzoo.config import compose_config, model_names
+from reflectzoo.config import compose_config
+from reflectzoo.core.registry import model_names
 from reflectzoo.errors import UserError
 from reflectzoo.training.devices import device_count
 from reflectzoo.training.profiling import PARTS, PartsProfiler
