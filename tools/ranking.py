@@ -92,10 +92,10 @@ def main() -> int:
         for entry, (title, note) in NOTES.items():
             if entry != "convex" or f"predictions={{convex: '{suppressed}'}}" in words:
                 words_of = ["--entry", entry, "--title", title, *(["--note", note] if note else [])]
-                _run(sys.executable, "-m", "reflectzoo.ranking", "add", run, *words_of)
+                _rank("add", str(run), *words_of)
         measured += 1
     if measured:
-        _run(sys.executable, "-m", "reflectzoo.ranking")
+        _rank()
     return 0 if measured else 1
 
 
@@ -114,6 +114,14 @@ def _convex_python(folder: Path) -> str | None:
 
 def _run(*words: object) -> None:
     subprocess.run([str(word) for word in words], check=True)
+
+
+def _rank(*words: str) -> None:
+    """``reflectzoo.ranking`` in this process, which need not start again each time."""
+    from reflectzoo.evaluation.ranking import main as ranking
+
+    if ranking(words):
+        raise SystemExit(2)
 
 
 def _say(sentence: str) -> None:

@@ -174,6 +174,8 @@ class Protocol:
             uniform 7x7 window; averages over images, overall over images'
         """
         sizes = [f"pictures {self.size_for('')}"] + [f"{name} {self.size_for(name)}" for name in self.resize_for]
+        chosen = [_WORDS[getattr(self, key)] for key in ("psnr", "ssim") if key in self.metrics]
+        variants = f"{', '.join(chosen)}; " if chosen else ""
         treated = [word for word, done in (("clamped", self.clamp), ("rounded to 8 bits", self.round_8bit)) if done]
         if isinstance(self.overall, Mapping):
             weights = "data sets weighted " + ", ".join(f"{name} {weight:g}" for name, weight in self.overall.items())
@@ -181,7 +183,7 @@ class Protocol:
             weights = self.overall
         return (
             f"{self.name}: {'; '.join(sizes)}; predictions {', '.join(treated) or 'as they come'}; "
-            f"{_WORDS[self.psnr]}, {_WORDS[self.ssim]}; averages over {self.average}, overall over {weights}"
+            f"{variants}averages over {self.average}, overall over {weights}"
             + ("; reflections against mixture - transmission" if self.reflection_truth == "residual" else "")
             + (f"; {self.crop_border} pixels of border cut off" if self.crop_border else "")
         )

@@ -252,7 +252,7 @@ class DISTS(_Deep):
         """(B,)."""
         net = self.net
         assert isinstance(net, SmoothVGG16)
-        alphas, betas = (torch.split(net.get_buffer(name), net.channels) for name in ("alpha", "beta"))
+        alphas, betas = (torch.split(net.get_buffer(name), list(net.channels)) for name in ("alpha", "beta"))
         return structure_and_texture(net(preds), net(target), alphas, betas)
 
 
