@@ -29,7 +29,8 @@ from reflectzoo.inference.load import find_source
 from reflectzoo.training.run import quieten
 
 _SETTINGS = {
-    **dict.fromkeys(("fit_predictions", "save_pictures", "published", "report"), bool),
+    **dict.fromkeys(("fit_predictions", "published", "report"), bool),
+    "save_pictures": bool | None,
     **dict.fromkeys(("masks", "resume"), str | None),
     "limit": Count | None,
     "data.num_workers": NotNegative | Literal["auto"],
