@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +35,10 @@ class Wanted:
         strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
         overwrite: replace results that exist.
         max_pixels: larger photographs are refused; None takes the usual bound.
+        skip_existing: photographs whose results are all there count as done.
+        keep_dates: results get the photograph's dates.
+        suffix: of all results, such as ``.jpg``; empty for that of the photograph where its format can hold them.
+        quality: of lossy formats, 1 to 100; None for the photograph's own, or the usual one.
     """
 
     reflection: bool = False
@@ -41,6 +46,10 @@ class Wanted:
     strength: float = 1.0
     overwrite: bool = False
     max_pixels: int | None = None
+    skip_existing: bool = False
+    keep_dates: bool = False
+    suffix: str = ""
+    quality: int | None = None
 
     @property
     def kinds(self) -> list[str]:
@@ -201,8 +210,10 @@ def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> in
 def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list[str]:
     """Separate one photograph; what there is to say about it."""
     picture = read_picture(task.source, wanted.max_pixels)
-    suffix = suffix_for(task.source, picture)
+    suffix = wanted.suffix or suffix_for(task.source, picture)
     targets = {kind: task.target(kind, suffix) for kind in wanted.kinds}
+    if wanted.skip_existing and all(os.path.lexists(target) for target in targets.values()):
+        return [f"{shown(next(iter(targets.values())))} is there already"]
     for target in targets.values():
         # Asked before the work, and again when the file is written.
         if _same_file(target, task.source):
@@ -222,12 +233,23 @@ def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list
     for kind, target in targets.items():
         result = fitted(results[kind], format_of(target))
         notes |= dict.fromkeys(result.notes)
+        if wanted.quality is not None:
+            result = replace(result, origin=replace(result.origin, quality=wanted.quality))
         result.save(target, wanted.overwrite)
+        if wanted.keep_dates:
+            _give_dates(task.source, target)
         lines.append(str(shown(target)))
     job = separator.last
     if job is not None and job.tiles > 1:
         lines[0] += f" ({job.tiles} tiles of up to {job.tile[1]}x{job.tile[0]})"
     return [*lines, *(f"  {note}" for note in notes)]
+
+
+def _give_dates(source: Path, target: Path) -> None:
+    """Give a result the dates of its photograph, where the file system lets us."""
+    with contextlib.suppress(OSError):
+        dates = source.stat()
+        os.utime(target, ns=(dates.st_atime_ns, dates.st_mtime_ns))
 
 
 def _same_file(one: Path, other: Path) -> bool:

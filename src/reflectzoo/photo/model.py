@@ -70,6 +70,7 @@ class Origin:
         jpeg: quantisation tables, subsampling and whether it is progressive, as Pillow's writer takes them.
         lossless: of a WebP.
         premultiplied: whether the file's colours were multiplied by its alpha (values here never are).
+        quality: from 1 to 100, of a lossy format, in place of what the file itself had or the usual one.
         half: whether floating-point values had 16 bits.
     """
 
@@ -89,6 +90,7 @@ class Origin:
     lossless: bool = False
     premultiplied: bool = False
     half: bool = False
+    quality: int | None = None
 
 
 @dataclass(frozen=True)

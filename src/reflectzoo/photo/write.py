@@ -214,9 +214,9 @@ def encode(picture: Picture, kind: str) -> bytes:
 def _jpeg(picture: Picture) -> bytes:
     origin, image = picture.origin, picture.to_pil()
     options: dict[str, Any] = {"dpi": tuple(round(each) for each in origin.dpi)} if origin.dpi else {}
-    best = {"quality": 95, "subsampling": 0}  # tables of more than 8 bits are not taken
+    best = {"quality": origin.quality or 95, "subsampling": 0}  # tables of more than 8 bits are not taken
     attempts: list[dict[str, Any]] = [best]
-    if origin.jpeg and (image.mode == "RGB" or len(origin.jpeg.get("qtables", ())) == 1):
+    if origin.jpeg and origin.quality is None and (image.mode == "RGB" or len(origin.jpeg.get("qtables", ())) == 1):
         attempts.insert(0, dict(origin.jpeg))
     for number, attempt in enumerate(attempts, start=1):
         buffer = BytesIO()
@@ -299,9 +299,13 @@ def _pillow(picture: Picture, kind: str) -> bytes:
     options: dict[str, Any] = {"icc_profile": origin.icc, "exif": origin.exif, "xmp": origin.xmp}
     match kind:
         case "WEBP":
-            options |= {"lossless": True, "exact": True} if origin.lossless else {"quality": 92}
+            options |= (
+                {"lossless": True, "exact": True}
+                if origin.lossless and origin.quality is None
+                else {"quality": origin.quality or 92}
+            )
         case "AVIF":
-            options |= {"quality": 90, "subsampling": "4:4:4"}
+            options |= {"quality": origin.quality or 90, "subsampling": "4:4:4"}
         case "BMP":
             options = {"dpi": origin.dpi}
     buffer = BytesIO()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from reflectzoo.errors import UserError
 from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
 from reflectzoo.inference.load import default_model, load
-from reflectzoo.inference.separator import Precision, Separator, choose_device, parse_bytes
+from reflectzoo.inference.pipe import STREAM, run_pipe
+from reflectzoo.inference.separator import Precision, Quality, Separator, choose_device, parse_bytes
 from reflectzoo.photo.read import parse_pixels
+from reflectzoo.photo.write import FORMATS
 
 EPILOG = """examples:
   reflectzoo remove photo.jpg
@@ -40,7 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--overwrite", action="store_true", help="replace results that exist; never a photograph itself")
     group.add_argument("--max-pixels", metavar="N", help="larger photographs are refused, e.g. 400M (default 179M)")
+    group.add_argument("--skip-existing", action="store_true", help="photographs that have their results are done")
+    group.add_argument("--keep-dates", action="store_true", help="results get the photographs' dates")
+    group.add_argument(
+        "--format", metavar="NAME", help="of the results: jpg, png, tif, webp, …; left out: as they came"
+    )
+    group.add_argument(
+        "--quality",
+        action="append",
+        type=_quality,
+        default=[],
+        metavar="best|1…100",
+        help="best: the mean over flips and quarter turns, eight times as slow; a number: of JPEG, WebP and AVIF files",
+    )
+    group.add_argument("--watch", action="store_true", help="go on with what is put into the folder, until Ctrl-C")
     add_model_arguments(parser)
+
+
+def _quality(text: str) -> int | str:
+    """``best``, ``normal`` or a whole number from 1 to 100."""
+    if text in ("best", "normal"):
+        return text
+    if text.isdecimal() and 1 <= int(text) <= 100:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be best, or a whole number from 1 to 100, got '{text}'")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,12 +81,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
     group.add_argument("--precision", default="32", choices=["32", "16", "bf16"], help="(default %(default)s)")
     group.add_argument("--backend", default="torch", choices=["torch", "onnx"], help="onnx: --weights is an .onnx file")
-    group.add_argument(
-        "--quality",
-        default="normal",
-        choices=["normal", "best"],
-        help="best: the mean over flips and quarter turns, eight times as slow (default %(default)s)",
-    )
     group.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 2G; larger photographs go in tiles")
 
 
@@ -81,7 +101,9 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
             raise UserError("Say which model to try untrained: --model NAME.")
         model = default_model()
     network = load(model, arguments.weights, tuple(arguments.override), arguments.untrained)
-    return Separator(network, arguments.device, cast(Precision, arguments.precision), memory, quality=arguments.quality)
+    return Separator(
+        network, arguments.device, cast(Precision, arguments.precision), memory, quality=_how_good(arguments)
+    )
 
 
 def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separator:
@@ -99,13 +121,60 @@ def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separa
     found = session.facts["model"]
     if arguments.model not in (None, found):
         raise UserError(f"The ONNX file holds model={found}, not model={arguments.model}: leave --model out.")
-    return OnnxSeparator(session, memory, arguments.quality)
+    return OnnxSeparator(session, memory, _how_good(arguments))
+
+
+def _qualities(arguments: argparse.Namespace) -> list[int | str]:
+    return getattr(arguments, "quality", None) or []
+
+
+def _how_good(arguments: argparse.Namespace) -> Quality:
+    return "best" if "best" in _qualities(arguments) else "normal"
+
+
+def _suffix(name: str | None) -> str:
+    """``jpg`` or ``.JPG`` as a suffix that can be written; empty for none."""
+    if name is None:
+        return ""
+    suffix = f".{name.lower().lstrip('.')}"
+    if suffix not in FORMATS:
+        raise UserError(f"--format {name} cannot be written: use one of {', '.join(each[1:] for each in FORMATS)}.")
+    return suffix
+
+
+def _watch(arguments: argparse.Namespace, wanted: Wanted) -> int:
+    from reflectzoo.inference.watch import watch
+
+    separator = make_separator(arguments)
+    return watch(
+        arguments.input,
+        arguments.output,
+        arguments.recursive,
+        wanted,
+        lambda tasks: run_tasks(tasks, separator, replace(wanted, skip_existing=True)),
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove."""
     most = None if arguments.max_pixels is None else parse_pixels(str(arguments.max_pixels))
-    wanted = Wanted(arguments.reflection, arguments.side_by_side, arguments.strength, arguments.overwrite, most)
+    wanted = Wanted(
+        arguments.reflection,
+        arguments.side_by_side,
+        arguments.strength,
+        arguments.overwrite,
+        most,
+        skip_existing=getattr(arguments, "skip_existing", False),
+        keep_dates=getattr(arguments, "keep_dates", False),
+        suffix=_suffix(getattr(arguments, "format", None)),
+        quality=next((each for each in reversed(_qualities(arguments)) if isinstance(each, int)), None),
+    )
+    if STREAM in arguments.input:
+        if len(arguments.input) > 1:
+            raise UserError("- stands for the one photograph on standard input: give no others with it.")
+        return run_pipe(make_separator(arguments), wanted, arguments.output)
+    if getattr(arguments, "watch", False):
+        return _watch(arguments, wanted)
     tasks = find_tasks(arguments.input, arguments.output, arguments.recursive, wanted)
     separator = make_separator(arguments)
     if arguments.untrained and arguments.weights is None:

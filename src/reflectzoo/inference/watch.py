@@ -1,0 +1,95 @@
+"""A folder that photographs are put into: each is separated once it is complete, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from reflectzoo.errors import Interrupted, UserError
+from reflectzoo.inference.batch import Task, Wanted, find_tasks
+from reflectzoo.photo.files import shown
+
+Look = tuple[int, int]
+"""Size and time of the last change of a file."""
+
+
+def watch(
+    folders: Sequence[str],
+    output: Path | None,
+    recursive: bool,
+    wanted: Wanted,
+    work: Callable[[list[Task]], int],
+    pause: float = 1.0,
+    rounds: int | None = None,
+) -> int:
+    """Separate what is in the folders and what comes into them.
+
+    A photograph waits until two looks in a row find the same size and date: whoever copies it may still be writing. One
+    that fails is named and tried again when it changes.
+
+    Args:
+        folders: to look into; nothing but folders.
+        output: see :func:`~reflectzoo.inference.batch.find_tasks`.
+        recursive: likewise.
+        wanted: likewise; photographs that have their results are left alone.
+        work: separates photographs and says what became of them, as
+            :func:`~reflectzoo.inference.batch.run_tasks` does.
+        pause: seconds between two looks.
+        rounds: how many looks; None goes on until Ctrl-C.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: if something else than folders is given.
+        Interrupted: after Ctrl-C.
+    """
+    for folder in folders:
+        if not Path(folder).expanduser().is_dir():
+            raise UserError(f"--watch looks into folders, and {shown(folder)} is none.")
+    seen: dict[Path, Look] = {}
+    finished: dict[Path, Look] = {}
+    sys.stderr.write(f"Watching {', '.join(shown(each) for each in folders)}; Ctrl-C ends it.\n")
+    done = 0
+    try:
+        while rounds is None or rounds > 0:
+            rounds = None if rounds is None else rounds - 1
+            ready = []
+            for task in _tasks(folders, output, recursive, replace(wanted, skip_existing=True)):
+                look = _look(task.source)
+                if look is not None and seen.get(task.source) == look and finished.get(task.source) != look:
+                    ready.append(task)
+                    finished[task.source] = look
+                if look is not None:
+                    seen[task.source] = look
+            if ready:
+                work(ready)
+                done += len(ready)
+            elif rounds is None or rounds > 0:
+                time.sleep(pause)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"No longer watching: {done} photographs were looked at, no result is half written."
+        ) from None
+    return 0
+
+
+def _tasks(folders: Sequence[str], output: Path | None, recursive: bool, wanted: Wanted) -> list[Task]:
+    try:
+        return find_tasks(folders, output, recursive, wanted)
+    except UserError as error:
+        if "There are no photographs" in str(error):
+            return []
+        raise
+
+
+def _look(file: Path) -> Look | None:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
