@@ -70,6 +70,9 @@ def test_every_parameter_gets_a_gradient(model: str) -> None:
         # Layers that start at zero let nothing through to those before them.
         if isinstance(each, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(each.weight, std=0.1)
+    for parameter in module.net.parameters():
+        if parameter.requires_grad and not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
     reached: set[str] = set()
     for phase in range(len(method.models[model].phases)):
         method.enter_phase(module.net, phase)

@@ -53,6 +53,9 @@ def vivid(name: str, *overrides: str) -> LoadedModel:
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             # Two attentions halve each signal of a YTMT block; lite's residual blocks double theirs.
             module.weight.data *= 5 if name.startswith("ytmt") else 0.3 if name == "lite" else 1.4
+    for key, parameter in model.net.named_parameters():
+        if key.rpartition(".")[2] in ("a", "b", "a_l", "a_r", "b_l", "b_r"):
+            nn.init.normal_(parameter, std=0.5)  # DSRNet's blocks start as the identity
     model.enter_last_phase()
     return model
 
@@ -66,6 +69,7 @@ def photograph(height: int, width: int) -> Tensor:
     )
 
 
+DSRNET = [f"model.net.{each}" for each in ("width=8", "encoder=[1]", "middle=1", "decoder=[1]", "residue=[1,1]")]
 NETWORKS = {
     # name: overrides, halo that holds most of what a pixel depends on, bound
     "ytmt_pcs": (["model.net.width=8"], 32, 1e-4),
@@ -74,6 +78,7 @@ NETWORKS = {
     "lite": (["model.net.widths=[8,12,16,16]", "model.net.stream_widths=[8,8,8]"], 160, 1e-5),
     "corrn": (["model.net.width=4"], 256, 1e-3),
     "location_aware": (["model.net.width=4", "model.net.iterations=1"], 256, 1e-3),
+    "dsrnet_s": (["model.vgg=random", *DSRNET], 160, 1e-3),
     "errnet": (["model.net.width=8", "model.net.blocks=2", "model.net.hypercolumn=false"], 64, 1e-3),
     "dynamics_student": (["model.net.width=8", "model.net.blocks=2"], 160, 1e-3),
 }

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from reflectzoo.bench.subject import Options, find_subjects
 from reflectzoo.errors import UserError
 from reflectzoo.methods.errnet.convert import check_layout, discriminator, recognise, remap
-from reflectzoo.methods.errnet.net import ERRNet, plain_form, start_as_copy
+from reflectzoo.methods.errnet.net import ERRNet, start_as_copy
 from reflectzoo.nets import hypercolumn, winograd
+from reflectzoo.nets.plain import plain_form
 from reflectzoo.nets.shared_vgg import attach_vgg
 from reflectzoo.nets.vgg import VGG19, load_vgg19
 from reflectzoo.parity import rule_state_dict

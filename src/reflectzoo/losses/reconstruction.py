@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import predicted
+from reflectzoo.losses.layers import found, predicted
 from reflectzoo.losses.pixel import l1_loss
 from reflectzoo.ops.checks import check_same_shape, full_precision
 
 
-def reconstruction_loss(transmission: Tensor, reflection: Tensor, mixture: Tensor) -> Tensor:
-    """Mean absolute error of T + R against I.
+def reconstruction_loss(
+    transmission: Tensor, reflection: Tensor, mixture: Tensor, residue: Tensor | None = None
+) -> Tensor:
+    """Mean absolute error of T + R, or of T + R + residue, against I.
 
-    YTMT, NeurIPS 2021, Eq. (3), last summand.
+    YTMT, NeurIPS 2021, Eq. (3), last summand; with the residue DSRNet, ICCV 2023.
 
     Args:
         transmission: predicted T, (B, 3, H, W), about [0, 1], not clamped.
         reflection: predicted R, same shape and range.
         mixture: I, same shape, in [0, 1].
+        residue: what the network says that T + R lacks of I, same shape; None for nothing.
 
     Returns:
         Scalar >= 0.
@@ -32,16 +38,37 @@ def reconstruction_loss(transmission: Tensor, reflection: Tensor, mixture: Tenso
         >>> ones = torch.ones(1, 3, 2, 2)
         >>> reconstruction_loss(0.5 * ones, 0.25 * ones, ones)
         tensor(0.2500)
+        >>> reconstruction_loss(0.5 * ones, 0.25 * ones, ones, 0.125 * ones)
+        tensor(0.1250)
     """
     check_same_shape(transmission=transmission, reflection=reflection, mixture=mixture)
-    return l1_loss(full_precision(transmission) + full_precision(reflection), mixture)
+    total = full_precision(transmission) + full_precision(reflection)
+    if residue is not None:
+        check_same_shape(residue=residue, mixture=mixture)
+        total = total + full_precision(residue)
+    return l1_loss(total, mixture)
 
 
 class ReconstructionLoss(LossTerm):
-    """:func:`reconstruction_loss` of the predicted layers; needs no truth."""
+    """:func:`reconstruction_loss` of the predicted layers; needs no truth.
+
+    Args:
+        residue: whether the network's ``aux["residue"]`` is added to them.
+        weight: see :class:`LossTerm`.
+        start_epoch: see :class:`LossTerm`.
+    """
+
+    def __init__(
+        self,
+        residue: bool = False,
+        weight: float | Sequence[float] = 1.0,
+        start_epoch: int | Sequence[int] = 0,
+    ) -> None:
+        super().__init__(weight, start_epoch)
+        self.residue = residue
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted scalar >= 0."""
-        return reconstruction_loss(
-            predicted(outputs, "transmission"), predicted(outputs, "reflection"), batch["mixture"]
-        )
+        residue = cast(Tensor, found(outputs, "residue")) if self.residue else None
+        layers = predicted(outputs, "transmission"), predicted(outputs, "reflection")
+        return reconstruction_loss(*layers, batch["mixture"], residue)

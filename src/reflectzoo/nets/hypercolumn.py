@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 
 from reflectzoo.errors import check_choice
 from reflectzoo.nets import efficientnet
+from reflectzoo.nets.plain import is_plain
 from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -201,7 +202,7 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
         )
     padding = weight.shape[2] // 2
     # An exported program should consist of ordinary operators, and know nothing of one size.
-    if _plain.get() or torch.compiler.is_exporting():
+    if _plain.get() or is_plain() or torch.compiler.is_exporting():
         return F.conv2d(dense(features), weight, bias, padding=padding)
 
     kind = image.device.type

@@ -11,14 +11,11 @@ are.
 Shortcuts that leave the numbers as they are: the first layer, a 1x1 convolution, looks at each VGG map at the map's own
 size (:mod:`reflectzoo.nets.hypercolumn`); the last 1x1 convolution of the pyramid does so with the means. Without
 gradients, on a CPU, 3x3 convolutions follow Winograd (:mod:`reflectzoo.nets.winograd`) on channels-last features.
-:func:`plain_form` switches all of it off, which the tests and the benchmark compare with.
+:func:`~reflectzoo.nets.plain.plain_form` switches all of it off, which the tests and the benchmark compare with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import cast
 
 import torch
@@ -28,10 +25,11 @@ from torch.nn import functional as F
 from reflectzoo.core.batch import Outputs
 from reflectzoo.errors import UserError, check_whole_number
 from reflectzoo.nets import hypercolumn as hyper
-from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures, plain_hypercolumn
+from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures
+from reflectzoo.nets.plain import is_plain, untouched
 from reflectzoo.nets.shared_vgg import FeatureNet
 from reflectzoo.nets.start import start_he
-from reflectzoo.nets.winograd import convolve, direct_convolutions
+from reflectzoo.nets.winograd import convolve
 
 POOLS = (4, 8, 16, 32)
 """Sides in pixels of the squares that the pyramid takes means of."""
@@ -39,19 +37,6 @@ POOLS = (4, 8, 16, 32)
 _REDUCTION = 8  # how many times narrower the squeeze-and-excitation's hidden layer is
 _SLOPE = 0.2  # of the pyramid's leaky rectifiers
 _CARRIED = 12  # channels that hand a photograph through at half size
-
-_plain: ContextVar[bool] = ContextVar("plain_errnet", default=False)
-
-
-@contextmanager
-def plain_form() -> Iterator[None]:
-    """Within this block everything is computed as the published program writes it down, shortcuts left out."""
-    token = _plain.set(True)
-    try:
-        with direct_convolutions(), plain_hypercolumn():
-            yield
-    finally:
-        _plain.reset(token)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -111,7 +96,7 @@ class _ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv2(self.conv1(x))
         factor = self.scale if self.se_layer is None else self.scale * self.se_layer(y)
-        if torch.is_grad_enabled() or _plain.get():
+        if untouched():
             return y * factor + x
         return y.mul_(factor).add_(x)
 
@@ -136,7 +121,7 @@ class _Pyramid(nn.Module):
         """(B, C, H, W), both sides 32 or more, -> the same shape."""
         size = x.shape[-2:]
         means = [cast(Tensor, stage(x)) for stage in self.stages]
-        if _plain.get():
+        if is_plain():
             spread = [F.interpolate(each, size, mode="nearest") for each in means]
             return F.leaky_relu(self.bottleneck(torch.cat([*spread, x], 1)), _SLOPE)
         # A 1x1 convolution and nearest neighbours commute: project the few means, then spread them.
@@ -213,7 +198,7 @@ class ERRNet(nn.Module):
     def restore(self, mixture: Tensor) -> Tensor:
         """What the program returns: as :meth:`forward`, but (B, 3, 2 ceil(H / 2), 2 ceil(W / 2))."""
         image = mixture if self.pyramid_module is None else _grow(mixture)
-        if image.device.type == "cpu" and not (torch.is_grad_enabled() or _plain.get()):
+        if image.device.type == "cpu" and not untouched():
             image = image.contiguous(memory_format=torch.channels_last)
         x: Tensor = self.conv1(image if self.hypercolumn is None else self.hypercolumn(image))
         for part in (self.conv2, self.conv3, self.res_module, self.deconv1, self.deconv2):

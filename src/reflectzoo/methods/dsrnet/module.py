@@ -1,0 +1,30 @@
+"""DSRNet's training."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from reflectzoo.errors import check_choice
+from reflectzoo.methods.dsrnet.net import DSRNet, start_as_copy
+from reflectzoo.training.module import ReflectionModule
+
+
+class DSRNetModule(ReflectionModule):
+    """Single image reflection separation via component synergy (Hu and Guo, ICCV 2023), Sec. 4.
+
+    Args:
+        init: ``default``, PyTorch's own first weights and blocks that start as the identity, as in the program;
+            ``copy``, from which both layers start as the mixture, for short trainings (see
+            :func:`~reflectzoo.methods.dsrnet.net.start_as_copy`).
+        **kwargs: as for :class:`~reflectzoo.training.module.ReflectionModule`.
+
+    Raises:
+        UserError: for an unknown ``init``.
+    """
+
+    def __init__(self, *args: Any, init: str = "default", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.save_hyperparameters("init")
+        check_choice("model.init", init, ("default", "copy"))
+        if init == "copy":
+            start_as_copy(cast(DSRNet, self.net))

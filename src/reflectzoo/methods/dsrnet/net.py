@@ -1,0 +1,250 @@
+"""The network of "Single Image Reflection Separation via Component Synergy" (Hu and Guo, ICCV 2023).
+
+Two streams, for the transmission and for the reflection, begin with the same five maps of VGG-19 and gate each other in
+every block (:mod:`reflectzoo.methods.dsrnet.blocks`). A pyramid brings the maps together from coarse to fine, a
+U-shaped network of such blocks separates the streams, and a third output is what the sum of the two layers lacks of the
+photograph: I = T + R + residue, where the residue is learnt instead of being assumed to be nothing.
+
+Module names are those of the authors' program (github.com/mingcv/DSRNet, 7953e40), but for the residue's layers, which
+it registers once for each stream; ``convert.py`` keeps one. :func:`~reflectzoo.nets.plain.plain_form` leaves out every
+shortcut of this file and of the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reflectzoo.core.batch import Outputs
+from reflectzoo.errors import UserError, check_whole_number
+from reflectzoo.methods.dsrnet.blocks import MutualBlock, Shared, SingleBlock, separately
+from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, Hypercolumn
+from reflectzoo.nets.plain import is_plain, untouched
+from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.start import weight_of
+
+_VGG_STRIDE = 16  # four poolings before the coarsest map
+_FINE = 32  # channels of the photograph's own features, and of those that VGG's finest maps end as
+
+
+class _Pyramid(nn.Module):
+    """Five VGG maps of one picture to features of both streams at full size; FeaturePyramidVGG of the program."""
+
+    def __init__(self, width: int, shared_b: bool) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = LEVEL_CHANNELS
+        self.block5 = nn.Sequential(MutualBlock(c5, shared_b))
+        self.block4 = nn.Sequential(MutualBlock(c4, shared_b))
+        self.ch_map4 = _merge(c5 + c4, 4 * c3, shared_b)
+        self.block3 = nn.Sequential(MutualBlock(c3, shared_b))
+        self.ch_map3 = _merge(2 * c3, 4 * c2, shared_b)
+        self.block2 = nn.Sequential(MutualBlock(c2, shared_b))
+        self.ch_map2 = _merge(2 * c2, 4 * c1, shared_b)
+        self.block1 = nn.Sequential(MutualBlock(c1, shared_b))
+        self.ch_map1 = nn.Sequential(
+            Shared(nn.Conv2d(2 * c1, 2 * c1, 1)),
+            MutualBlock(2 * c1, shared_b),
+            Shared(nn.Conv2d(2 * c1, _FINE, 1)),
+            MutualBlock(_FINE, shared_b),
+        )
+        self.block_intro = _intro(shared_b)
+        self.ch_map0 = Shared(nn.Conv2d(2 * _FINE, width, 1))
+
+    def forward(self, image: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """(B, 3, H, W) and its maps, sides multiples of 16, -> (2 B, width, H, W)."""
+        waiting = list(levels)
+        x: Tensor = self.block5[0](waiting.pop(), twins=True)
+        for number, (block, merge) in enumerate(
+            ((self.block4, self.ch_map4), (self.block3, self.ch_map3), (self.block2, self.ch_map2))
+        ):
+            level = block[0](waiting.pop(), twins=True)
+            x = merge[1](F.pixel_shuffle(self._joined(merge[0], x, level, enlarge=number == 0), 2))
+        x = self._joined(self.ch_map1[0], x, self.block1[0](waiting.pop(), twins=True))
+        return self._joined(self.ch_map0, self.ch_map1[1:](x), _own_features(self.block_intro, image))
+
+    @staticmethod
+    def _joined(layer: nn.Module, coarse: Tensor, fine: Tensor, enlarge: bool = False) -> Tensor:
+        """A 1x1 convolution of [coarse, fine], the first perhaps doubled in size before (bilinear, corners pinned)."""
+        conv = cast(nn.Conv2d, cast(Shared, layer).seq[0])
+        if is_plain():
+            coarse = _doubled(coarse) if enlarge else coarse
+            return separately(conv, torch.cat((coarse, fine), 1))
+        # Each by its own columns of the matrix, before it is enlarged; nothing is laid side by side.
+        of_coarse, of_fine = torch.split(conv.weight, [coarse.shape[1], fine.shape[1]], dim=1)
+        x = F.conv2d(coarse, of_coarse)
+        return F.conv2d(fine, of_fine, conv.bias).add_(_doubled(x) if enlarge else x)
+
+
+class _PhotographAlone(nn.Module):
+    """What is left of the pyramid without VGG; ours."""
+
+    def __init__(self, width: int, shared_b: bool) -> None:
+        super().__init__()
+        self.block_intro = _intro(shared_b)
+        self.ch_map0 = Shared(nn.Conv2d(_FINE, width, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (2 B, width, H, W)."""
+        return cast(Tensor, self.ch_map0(_own_features(self.block_intro, image)))
+
+
+def _intro(shared_b: bool) -> nn.Sequential:
+    return nn.Sequential(Shared(nn.Conv2d(3, _FINE, 3, padding=1)), MutualBlock(_FINE, shared_b))
+
+
+def _own_features(intro: nn.Sequential, image: Tensor) -> Tensor:
+    """Both streams begin with the same ones."""
+    first: Tensor = cast(Shared, intro[0]).seq(image)
+    return cast(Tensor, intro[1](first, twins=True))
+
+
+def _merge(in_channels: int, out_channels: int, shared_b: bool) -> nn.Sequential:
+    # Doubling the size takes four channels for each one.
+    return nn.Sequential(Shared(nn.Conv2d(in_channels, out_channels, 1)), MutualBlock(out_channels // 4, shared_b))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+class _Residue(nn.Module):
+    """Features of both streams to what their images' sum lacks of the photograph, in (-1, 1); LRM of the program."""
+
+    def __init__(self, width: int, blocks: Sequence[int]) -> None:
+        super().__init__()
+        self.intro = Shared(nn.Conv2d(width, 2 * width, 1))
+        self.blocks_inter = nn.Sequential(*(MutualBlock(2 * width) for _ in range(blocks[0])))
+        self.blocks_merge = nn.Sequential(*(SingleBlock(4 * width) for _ in range(blocks[1])))
+        self.tail = nn.Sequential(nn.Conv2d(4 * width, 3, 3, padding=1), nn.Tanh())
+
+    def forward(self, both: Tensor) -> Tensor:
+        """(2 B, width, H, W) -> (B, 3, H, W)."""
+        both = self.blocks_inter(self.intro(both))
+        return cast(Tensor, self.tail(self.blocks_merge(torch.cat(both.chunk(2), 1))))
+
+
+class DSRNet(nn.Module):
+    """Dual-stream separation with a learnt residue.
+
+    Paper Sec. 3, Fig. 2; the class DSRNet of the program. 124,602,022 parameters as published large (the defaults).
+    Blocks start as the identity.
+
+    Args:
+        width: channels of a stream at full size; every level of the U is twice as wide as the one above.
+        encoder: blocks of each level on the way down.
+        middle: blocks at the bottom.
+        decoder: blocks of each level on the way up, from coarse to fine.
+        residue: blocks of the residue's two streams, and of what they are joined to.
+        shared_b: one scale for the second half of a block, as in the published large network, or one for each stream.
+        hypercolumn: False: no VGG-19, the streams begin with the photograph's own features. Ours, for narrow networks:
+            the pyramid alone has more than six million parameters, however narrow the rest.
+
+    Raises:
+        UserError: for numbers that make no network.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        encoder: Sequence[int] = (2, 2, 4, 8),
+        middle: int = 12,
+        decoder: Sequence[int] = (2, 2, 2, 2),
+        residue: Sequence[int] = (2, 4),
+        shared_b: bool = True,
+        hypercolumn: bool = True,
+    ) -> None:
+        super().__init__()
+        check_whole_number("model.net.width", width)
+        check_whole_number("model.net.middle", middle)
+        for name, numbers in (("encoder", encoder), ("decoder", decoder), ("residue", residue)):
+            for number in numbers:
+                check_whole_number(f"every number of model.net.{name}", number)
+        if len(encoder) != len(decoder) or not encoder or len(residue) != 2:
+            raise UserError(
+                "model.net.encoder and model.net.decoder take one number of blocks for each level, as many as each "
+                f"other, and model.net.residue takes two; got {list(encoder)}, {list(decoder)} and {list(residue)}."
+            )
+        self.stride = max(_VGG_STRIDE if hypercolumn else 1, 2 ** len(encoder))
+        self.hypercolumn = Hypercolumn() if hypercolumn else None
+        self.intro = _Pyramid(width, shared_b) if hypercolumn else _PhotographAlone(width, shared_b)
+        self.ending = Shared(nn.Conv2d(width, 3, 3, padding=1))
+        widths = [width * 2**level for level in range(len(encoder) + 1)]
+
+        def blocks(channels: int, number: int) -> nn.Sequential:
+            return nn.Sequential(*(MutualBlock(channels, shared_b) for _ in range(number)))
+
+        self.encoders = nn.ModuleList(map(blocks, widths, encoder))
+        self.decoders = nn.ModuleList(map(blocks, widths[-2::-1], decoder))
+        self.middle_blks = blocks(widths[-1], middle)
+        self.ups = nn.ModuleList(
+            Shared(nn.Conv2d(below, 2 * below, 1, bias=False), nn.PixelShuffle(2)) for below in widths[:0:-1]
+        )
+        self.downs = nn.ModuleList(Shared(nn.Conv2d(above, below, 2, stride=2)) for above, below in pairwise(widths))
+        self.lrm = _Residue(width, residue)
+
+    def forward(self, mixture: Tensor) -> Outputs:
+        """Separate a mixture.
+
+        Args:
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1. Sides that the network cannot halve often enough are
+                continued by reflection and cut off again; the program resizes the photograph instead.
+
+        Returns:
+            ``transmission`` and ``reflection``, (B, 3, H, W), unbounded, and ``aux["residue"]``, same shape, in
+            (-1, 1).
+        """
+        height, width = mixture.shape[-2:]
+        image = continued(mixture, self.stride)
+        if image.device.type == "cpu" and not is_plain():
+            image = image.contiguous(memory_format=torch.channels_last)
+        both = self.intro(image) if self.hypercolumn is None else self.intro(*self.hypercolumn(image))
+        skips: list[Tensor] = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            skips.append(encoder(both))
+            both = down(skips[-1])
+        both = self.middle_blks(both)
+        for decoder, up in zip(self.decoders, self.ups, strict=True):
+            both = decoder(_added(up(both), skips.pop()))
+        layers = self.ending(both)
+        residue = self.lrm(both)
+        transmission, reflection = layers[..., :height, :width].chunk(2)
+        return {
+            "transmission": transmission,
+            "reflection": reflection,
+            "aux": {"residue": residue[..., :height, :width]},
+        }
+
+
+def _added(fresh: Tensor, skip: Tensor) -> Tensor:
+    return fresh + skip if untouched() else fresh.add_(skip)
+
+
+@torch.no_grad()
+def start_as_copy(net: DSRNet) -> None:
+    """Both layers start as the photograph, and the residue as nothing; for short trainings.
+
+    Three channels carry it through, since blocks start as the identity; the other inputs of the last layer start at a
+    tenth, so that the copy is nearly exact.
+
+    Raises:
+        UserError: for a network too narrow to carry three colours.
+    """
+    first, last = (cast(nn.Conv2d, cast(Shared, each).seq[0]) for each in (net.intro.block_intro[0], net.ending))
+    joined, up = (cast(nn.Conv2d, cast(Shared, each).seq[0]) for each in (net.intro.ch_map0, net.ups[-1]))
+    if last.in_channels < 3:
+        raise UserError("model.init=copy hands on three colours: set model.net.width=3 or more.")
+    weight_of(last).mul_(0.1)[:, :3] = 0
+    for layer, begin in ((first, 0), (joined, joined.in_channels - _FINE), (last, 0)):
+        middle = layer.kernel_size[0] // 2
+        if layer is not last:
+            weight_of(layer)[:3] = 0
+        weight_of(layer)[:3, begin : begin + 3, middle, middle] = torch.eye(3)
+        cast(Tensor, layer.bias).data[:3] = 0
+    weight_of(up)[:12] = 0  # four channels for each that is twice as large
+    nn.init.zeros_(weight_of(net.lrm.tail[0]))
+    nn.init.zeros_(cast(Tensor, net.lrm.tail[0].bias))
