@@ -8,6 +8,7 @@ where it is there. A data set that is not there is left out and told.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import venv
@@ -19,6 +20,7 @@ CONVEX = ("fast-reflection-removal==1.1", "numpy<2", "pillow")
 NOTES = {
     "input": ("untouched input", ""),
     "lite": ("lite (packaged weights)", "What `reflectzoo remove` uses; how it was trained stands in its model card."),
+    "lite_1": ("lite_1 (packaged before)", "The weights that shipped before; `model=lite_1`."),
     "convex": (
         "convex suppression (no training)",
         "Yang et al., CVPR 2019, by the package fast-reflection-removal 1.1 with its default h = 0.03, which stretches "
@@ -46,6 +48,7 @@ class Measured:
     overrides: tuple[str, ...] = ()
 
 
+MODELS = ("lite", "lite_1")
 SETS = (
     Measured("real20", "real/zhang", "test/blended"),
     Measured("nature", "real/nature", "test/blended"),
@@ -78,21 +81,22 @@ def main() -> int:
         if not root.is_dir():
             _say(f"{root} is not there: {each.benchmark} is left out.")
             continue
-        words = [f"benchmark={each.benchmark}", f"data.root={root}", "model=lite", "report=false", *each.overrides]
+        common = [f"benchmark={each.benchmark}", f"data.root={root}", "report=false", *each.overrides]
+        others = []
         suppressed = arguments.work / "suppressed" / each.benchmark
         if convex is not None and each.mixtures:
             if not suppressed.is_dir():
                 _run(convex, TOOLS / "convex_suppression.py", root / each.mixtures, suppressed, f"--only={each.end}")
-            words.append(f"predictions={{convex: '{suppressed}'}}")
+            others.append(f"predictions={{convex: '{suppressed}'}}")
         if arguments.ckpt:
-            words.append(f"ckpt={arguments.ckpt}")
-        run = arguments.work / "runs" / each.benchmark
-        resumed = [f"resume={run}"] if (run / "plan.json").is_file() else [f"hydra.run.dir={run}"]
-        _run(sys.executable, "-m", "reflectzoo.evaluate", *words, *resumed)
-        for entry, (title, note) in NOTES.items():
-            if entry != "convex" or f"predictions={{convex: '{suppressed}'}}" in words:
-                words_of = ["--entry", entry, "--title", title, *(["--note", note] if note else [])]
-                _rank("add", str(run), *words_of)
+            others.append(f"ckpt={arguments.ckpt}")
+        for model in MODELS:
+            run = arguments.work / "runs" / f"{each.benchmark}-{model}"
+            place = f"resume={run}" if (run / "plan.json").is_file() else f"hydra.run.dir={run}"
+            # What is no model of ours is measured once.
+            words = [*common, f"model={model}", *(others if model == MODELS[0] else [])]
+            _run(sys.executable, "-m", "reflectzoo.evaluate", *words, place)
+            _keep(run)
         measured += 1
     if measured:
         _rank()
@@ -114,6 +118,14 @@ def _convex_python(folder: Path) -> str | None:
 
 def _run(*words: object) -> None:
     subprocess.run([str(word) for word in words], check=True)
+
+
+def _keep(run: Path) -> None:
+    """Put every entry of a result among those that the page shows."""
+    content = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    for entry in content["entries"]:
+        title, note = NOTES.get(entry["name"], (entry["name"], ""))
+        _rank("add", str(run), "--entry", entry["name"], "--title", title, *(["--note", note] if note else []))
 
 
 def _rank(*words: str) -> None:

@@ -40,7 +40,9 @@ def everything(tmp_path: Path) -> Path:
     layouts.openrr5k(top / "openrr5k")
     layouts.rrw(top / "rrw")
     layouts.cdr(top / "cdr", converted=True)
-    layouts.layered(top / "nightirs", ["a", "b"], reflection=True)
+    layouts.layered(top / "nightirs" / "train", ["a", "b"], reflection=True)
+    layouts.layered(top / "nightirs" / "test", ["c"], reflection=True)
+    write_photo(top / "photographs" / "a.png", (40, 32))
     layouts.layered(top / "gapfree", ["a", "b"])
     return top
 
@@ -70,7 +72,7 @@ def test_every_choice_of_data_builds_and_checks(choice: str, everything: Path) -
     if choice != "mixture":
         assert not summary.shared
     assert min(sheet.size) > 100
-    if choice not in ("sir2", "ceilnet"):
+    if choice not in ("sir2", "ceilnet", "photographs"):
         module.setup("fit")
         raw = next(iter(module.train_dataloader()))
         module.complete(module.on_before_batch_transfer(raw, 0))
