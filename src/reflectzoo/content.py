@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _PAGE = re.compile(rb"<!doctype html|<html|<head|<body|<script", re.IGNORECASE)
@@ -54,3 +55,10 @@ def what_it_is(data: bytes) -> str | None:
     if lead and all(byte >= 32 or byte in b"\t\r\n\f" for byte in lead):
         return f"a text: {_AGAIN}"
     return None
+
+
+def what_file_is(path: Path) -> str | None:
+    """:func:`what_it_is` of a file, empty ones included."""
+    with path.open("rb") as file:
+        lead = file.read(4096)
+    return what_it_is(lead) if lead else f"empty (0 bytes): {_AGAIN}"

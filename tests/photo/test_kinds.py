@@ -17,11 +17,11 @@ from PIL import Image, ImageCms
 
 from reflectzoo.data.images import read_rgb
 from reflectzoo.inference.separator import Separator
-from reflectzoo.photo import ifd, jpeg, metadata, png
-from reflectzoo.photo.model import UnreadableImage
+from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, png
+from reflectzoo.photo.model import Picture, UnreadableImage
 from reflectzoo.photo.read import decode, picture_size, read_picture
 from reflectzoo.photo.write import encode, fitted
-from tests.photo.conftest import needs, seen_by_magick, tags_of
+from tests.photo.conftest import needs, seen_by_magick, stored, tags_of
 from tests.photo.test_matrix import hand_made_tiff, noise, on_white
 from tests.photo.test_matrix import png as write_png
 from tests.photo.test_matrix import tiff as write_tiff
@@ -78,6 +78,7 @@ def test_png_gamma_is_heeded_and_stays(tmp_path: Path, removed: Removed) -> None
         ([(b"gAMA", struct.pack(">I", 55556))], 0.55556),
         ([(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100000))], None),
         ([(b"cICP", b"\x0c\x0d\0\1"), (b"gAMA", struct.pack(">I", 100000))], None),
+        ([(b"cICP", b"\x01\x08\0\1")], 1.0),
         ([(b"iCCP", png.profile_chunk(SRGB).body), (b"gAMA", struct.pack(">I", 100000))], None),
         ([(b"iCCP", png.profile_chunk(GREY).body), (b"gAMA", struct.pack(">I", 100000))], 1.0),
         ([(b"gAMA", struct.pack(">I", 0))], None),
@@ -295,6 +296,17 @@ def _jpeg_file(folder: Path) -> Path:
     return folder / "a.jpg"
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_jpeg_2000_with_exif_is_turned(tmp_path: Path, orientation: int) -> None:
+    block = ifd.Exif("<", {ifd.ORIENTATION: ifd.whole(ifd.ORIENTATION, orientation, "<")}).to_bytes()
+    values = photo(40)
+    plain = encode(Picture(np.ascontiguousarray(stored(values, orientation))), "JPEG2000")
+    boxes = jpeg2000.Contents(8, 3, False, exif=block)
+    (tmp_path / "a.jp2").write_bytes(jpeg2000.with_contents(plain, boxes))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.jp2").values, values)
+    assert picture_size(tmp_path / "a.jp2") == (56, 40)
+
+
 def test_a_maker_s_note_too_long_for_a_jpeg(tmp_path: Path, removed: Removed) -> None:
     found = ifd.Exif.parse(exif_block())
     found.exif[ifd.MAKER_NOTE] = ifd.Entry(ifd.MAKER_NOTE, 7, 70000, bytes(70000))
@@ -462,6 +474,18 @@ def test_camera_raw_is_developed_or_refused(tmp_path: Path, monkeypatch: pytest.
     assert left < right
     assert "LibRaw" in joined(found.notes)
     assert found.origin.exif is not None
+
+
+def test_raw_files_of_a_folder_are_counted_where_nothing_develops_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reflectzoo.inference.batch import Wanted, find_tasks
+
+    raw_file(tmp_path / "a.dng")
+    Image.fromarray(photo(8)).save(tmp_path / "a.png")
+    monkeypatch.setattr("reflectzoo.photo.raw.find_spec", lambda name: None)
+    assert [task.source.name for task in find_tasks([str(tmp_path)], None, False, Wanted())] == ["a.png"]
+    assert "1 camera raw files are left out" in capsys.readouterr().err
 
 
 def raw_file(path: Path) -> Path:

@@ -18,7 +18,8 @@ from reflectzoo.data.images import find_images
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.separator import Separator, side_by_side
 from reflectzoo.photo.files import shown
-from reflectzoo.photo.model import PICTURE_SUFFIXES, Picture
+from reflectzoo.photo.model import PICTURE_SUFFIXES, RAW_SUFFIXES, Picture
+from reflectzoo.photo.raw import INSTALL, can_develop
 from reflectzoo.photo.read import read_picture
 from reflectzoo.photo.write import fitted, format_of, suffix_for
 
@@ -135,14 +136,24 @@ def _meant(word: str, recursive: bool) -> list[tuple[Path, Path]]:
     path = Path(word).expanduser()
     if path.is_dir():
         files = find_images(path, recursive, unopened=_warn, suffixes=PICTURE_SUFFIXES)
-        return [(file, file.relative_to(path)) for file in files if not _is_result(file)]
+        return [(file, file.relative_to(path)) for file in _readable(files)]
     if not os.path.lexists(path) and glob.has_magic(word):
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=recursive))]
         files = [match for match in matches if match.is_file() and match.suffix.lower() in PICTURE_SUFFIXES]
-        return [(file, Path(file.name)) for file in files if not _is_result(file)]
+        return [(file, Path(file.name)) for file in _readable(files)]
     if not os.path.lexists(path):
         raise UserError(f"{shown(path)} does not exist: give a photograph, a folder or a pattern.")
     return [(path, Path(path.name))]
+
+
+def _readable(files: Sequence[Path]) -> list[Path]:
+    """Without earlier results; without camera raw files, which are counted, where nothing is installed for them."""
+    files = [file for file in files if not _is_result(file)]
+    raws = [file for file in files if file.suffix.lower() in RAW_SUFFIXES]
+    if not raws or can_develop():
+        return files
+    _warn("", f"{len(raws)} camera raw files are left out, which {INSTALL} would develop.")
+    return [file for file in files if file not in raws]
 
 
 def _is_result(file: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from reflectzoo.content import what_file_is
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.method import Method, Size, Tiling
 from reflectzoo.core.registry import method_of, methods, siblings
@@ -257,7 +258,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{shown(path)} cannot be read as a safetensors file ({error}): get it again.") from error
+        found = what_file_is(path)
+        told = f", it is {found}" if found else f" ({error}): get it again"
+        raise UserError(f"{shown(path)} cannot be read as a safetensors file{told}.") from error
 
 
 def _ours(stored: Stored, state: Mapping[str, Tensor], model: str | None, name: str) -> LoadedModel:

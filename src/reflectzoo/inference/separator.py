@@ -327,7 +327,7 @@ class Separator:
             room -= held + _SCRATCH
         if self._per_pixel is None:
             with torch.no_grad():
-                self._per_pixel = bytes_per_pixel(self._call, self.device)
+                self._per_pixel = max(bytes_per_pixel(self._call, self.device), 1.0)
         # A tile of x^2 pixels stands in a row x high: tile x^2 + row x = room.
         tile, row = self._per_pixel * _SAFETY, width * 3 * 4 * _BAND_COPIES
         return float(((math.sqrt(row**2 + 4 * tile * max(room, 0.0)) - row) / (2 * tile)) ** 2)

@@ -20,6 +20,9 @@ TEXT = (b"tEXt", b"zTXt", b"iTXt")
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 #: Made anew, or told by other means.
 _OWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sBIT", b"iCCP", b"eXIf", b"pHYs", b"hIST", b"bKGD")
+#: Exponents by cICP's number of the transfer function (ITU-T H.273); others are near sRGB's curve, or are HDR.
+_TRANSFERS = {5: 1 / 2.8, 8: 1.0}
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _ROWS_AT_ONCE = 64
 _LEVEL = 4
@@ -129,9 +132,11 @@ def gamma(found: Iterable[Chunk], profile: bool) -> float | None:
         profile: whether it has a profile that counts.
     """
     by_kind = {chunk.kind: chunk.body for chunk in found}
+    if len(by_kind.get(b"cICP", b"")) == 4:
+        return _TRANSFERS.get(by_kind[b"cICP"][1])
     body = by_kind.get(b"gAMA", b"")
     value = int.from_bytes(body, "big") / 100000
-    if profile or b"cICP" in by_kind or b"sRGB" in by_kind or len(body) != 4 or not 0.01 < value < 10:
+    if profile or b"sRGB" in by_kind or len(body) != 4 or not 0.01 < value < 10:
         return None
     # What everybody writes for sRGB (0.45455), give or take.
     return None if abs(value - 1 / 2.2) < 0.005 else value

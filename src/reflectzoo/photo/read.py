@@ -1,8 +1,4 @@
-"""Files in: one reader for training, evaluation, reports and ``reflectzoo remove``.
-
-Pillow decodes what it decodes right. Depth, polarity, alpha and orientation are never taken from its modes: formats
-that have more kinds than Pillow has modes are read by their own modules here.
-"""
+"""Files in: one reader for training, evaluation, reports and ``reflectzoo remove``."""
 
 from __future__ import annotations
 
@@ -12,32 +8,21 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from threading import RLock
-from typing import Any
 
 import cv2
-import numpy as np
-from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from reflectzoo.content import what_it_is
 from reflectzoo.errors import UserError
-from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, raw, tiff
+from reflectzoo.photo import ifd, jpeg2000, metadata, netpbm, raw, tiff
 from reflectzoo.photo.files import open_regular, read_bytes, shown
-from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
+from reflectzoo.photo.formats import Limit, decoded, fitting, from_pillow, in_words, learn_heif
+from reflectzoo.photo.model import Origin, Picture, UnreadableImage
 
 #: What decoders raise for damaged headers and chunks.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, ArithmeticError)
-_BANDS = 2**24
-#: Floating-point values may leave [0, 1] by rounding alone.
-_SLACK = 1e-5
-_guard = RLock()
 
 
 def read_picture(path: str | os.PathLike[str], max_pixels: int | None = None, shorter: int | None = None) -> Picture:
@@ -63,11 +48,11 @@ def decode(
     data: bytes, name: str = "The picture", max_pixels: int | None = None, shorter: int | None = None
 ) -> Picture:
     """Decode the bytes of a file; see :func:`read_picture`."""
-    limit = _Limit(name, max_pixels)
+    limit = Limit(name, max_pixels)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries say here what we say better, or act on
-            picture, orientation = _decoded(data, name, limit, shorter)
+            picture, orientation = decoded(data, name, limit, shorter)
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -76,30 +61,13 @@ def decode(
         pixels = re.search(r"\((\d+) pixels\)", str(error))
         raise UnreadableImage(limit.sentence(int(pixels[1]) if pixels else None)) from None
     except _DAMAGE as error:
-        words = _words(error)
+        words = in_words(error)
         more = "" if words.startswith("it is ") else f" ({words})"
         raise UnreadableImage(f"{name} is damaged or cut short{more}.") from None
     # Decoders raise these for damaged headers, too, which ask for impossible sizes.
     except (MemoryError, struct.error, zlib.error, cv2.error) as error:
         raise UnreadableImage(f"{name} is damaged ({type(error).__name__}).") from None
-    return _fitting(picture).turned(orientation)
-
-
-def _decoded(data: bytes, name: str, limit: _Limit, shorter: int | None) -> tuple[Picture, int]:
-    """The picture as it is stored, and its orientation."""
-    if raw.is_raw(data):
-        return _raw(data, name, limit), 1
-    if data.startswith(jpeg.SOI + b"\xff"):
-        return _jpeg(data, name, limit, shorter)
-    if data.startswith(png.SIGNATURE):
-        return _png(data, name, limit)
-    if data.startswith(tiff.MAGICS):
-        return _tiff(data, name, limit)
-    if netpbm.MAGIC.match(data):
-        return _netpbm(data, name, limit), 1
-    if data.startswith((jpeg2000.MAGIC, jpeg2000.CODESTREAM)):
-        return _jpeg2000(data, name, limit)
-    return _other(data, name, limit)
+    return fitting(picture).turned(orientation)
 
 
 def parse_pixels(text: str) -> int:
@@ -119,454 +87,6 @@ def parse_pixels(text: str) -> int:
     return pixels
 
 
-class _Limit:
-    """How many pixels a picture may have."""
-
-    def __init__(self, name: str, pixels: int | None) -> None:
-        self.name = name
-        usual = Image.MAX_IMAGE_PIXELS
-        self.given = pixels is not None
-        self.pixels: float = pixels if pixels is not None else float("inf") if usual is None else 2 * usual
-
-    def check(self, width: int, height: int) -> None:
-        """Raise if a picture is larger, or has no pixels."""
-        if width < 1 or height < 1:
-            raise UnreadableImage(f"{self.name} has no pixels ({width}x{height}).")
-        if width * height > self.pixels:
-            raise UnreadableImage(self.sentence(width * height, f"{width}x{height}, "))
-
-    def sentence(self, pixels: int | None, size: str = "") -> str:
-        """What is wrong and what to do."""
-        counted = f" ({size}{pixels / 1e6:.4g} million pixels)" if pixels else ""
-        most = f" {-(-pixels // 10**6)}M" if pixels else ""
-        bound = f"{self.pixels / 1e6:.4g} million pixels"
-        return (
-            f"{self.name} is too large{counted}, more than {bound} may be a trap for the memory: shrink it, or if you "
-            f"trust it, `reflectzoo remove --max-pixels{most}` (max_pixels=) takes it."
-        )
-
-
-@contextmanager
-def _unguarded(limit: _Limit) -> Iterator[None]:
-    """Without Pillow's own bound, where another one was given."""
-    if not limit.given:
-        yield
-        return
-    with _guard:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-# -- formats -----------------------------------------------------------------------------------------------------------
-
-
-def _jpeg(data: bytes, name: str, limit: _Limit, shorter: int | None) -> tuple[Picture, int]:
-    layout = jpeg.parse(data)
-    if layout.frame is not None:
-        limit.check(layout.frame.width, layout.frame.height)
-        if layout.frame.precision != 8:
-            raise UnreadableImage(
-                f"{name} is a JPEG of {layout.frame.precision} bits, which is not read here: save it as TIFF or PNG."
-            )
-    notes: list[str] = []
-    end = layout.end
-    if end is None:
-        mended = jpeg.mended(data, layout)
-        if mended is None:
-            raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
-        data, lost = mended
-        end = len(data)
-        what = f"; at most {lost} pixels in its last corner are guessed" if lost else ", its picture is whole"
-        notes.append(f"The last bytes of its file are missing{what}.")
-    found = jpeg.contents(layout)
-    with JpegImagePlugin.JpegImageFile(BytesIO(data)) as image:
-        if shorter is not None:
-            image.draft(None, (shorter, shorter))
-        kept: dict[str, Any] = {}
-        if tables := getattr(image, "quantization", None):
-            kept["qtables"] = {key: list(table) for key, table in tables.items()}
-            sampling = JpegImagePlugin.get_sampling(image)
-            if sampling in (0, 1, 2):
-                kept["subsampling"] = sampling
-            if image.info.get("progressive"):
-                kept["progressive"] = True
-            if found.rgb:
-                kept["keep_rgb"] = True
-        dpi = image.info.get("dpi") if b"JFIF" in data[:32] else None
-        origin = Origin(
-            "JPEG", found.icc, photoshop=found.photoshop, iptc=found.iptc, comments=found.comments, jpeg=kept
-        )
-        origin, orientation, said = _told(origin, found.exif, found.xmp, dpi)
-        picture = _from_pillow(image, name, origin)
-    parts = _parts(found, data[end:], found.xmp)
-    if parts:
-        notes.append(f"Left out, with what its metadata said of them: {', '.join(parts)}.")
-    return picture.noted(*said, *notes), orientation
-
-
-def _parts(found: jpeg.Contents, behind: bytes, xmp: bytes | None) -> list[str]:
-    """What a JPEG file holds besides its picture, in words."""
-    behind = behind.strip(b"\0\r\n ")
-    parts = []
-    pictures = max(found.pictures - 1, behind.startswith(jpeg.SOI), 0)
-    if found.gain_map or metadata.announces_gain_map(xmp):
-        parts.append("a gain map (HDR)")
-        pictures -= bool(pictures)
-    video = re.search(rb"ftyp(mp4|iso|qt |M4V|avc|hev|3gp)", behind) is not None
-    if video or metadata.announces_video(xmp):
-        parts.append("a short video (motion photo)")
-    if pictures > 0:
-        parts.append(f"{pictures} further picture{'s' * (pictures > 1)}")
-    if found.extended_xmp:
-        parts.append(f"{found.extended_xmp} bytes of extended XMP")
-    parts.extend(found.others)
-    if behind and not parts:
-        parts.append(f"{len(behind)} bytes behind the picture")
-    return parts
-
-
-def _png(data: bytes, name: str, limit: _Limit) -> tuple[Picture, int]:
-    found = png.chunks(data)
-    if not found or found[0].kind != b"IHDR" or len(found[0].body) != 13:
-        raise ValueError("it has no header")
-    width, height, bits, colour = struct.unpack(">IIBB", found[0].body[:10])
-    limit.check(width, height)
-    notes: list[str] = []
-    if found[-1].kind != b"IEND":
-        mended = png.mended(data)
-        if mended is None:
-            raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
-        data, found = mended, png.chunks(mended)
-        notes.append("The last bytes of its file are missing, its picture is whole.")
-    chunks, lost = png.carried(found)
-    if lost:
-        notes.append(f"Left out, since they belong to the picture as it was: {', '.join(lost)}.")
-    by_kind = {chunk.kind: chunk.body for chunk in reversed(found)}
-    frames = int.from_bytes(by_kind.get(b"acTL", b"")[:4], "big")
-    if frames > 1:
-        notes.append(f"Of the {frames} pages or frames only the first is worked on.")
-    icc = _inflated(by_kind[b"iCCP"]) if b"iCCP" in by_kind else None
-    exif, iptc, photoshop, xmp = by_kind.get(b"eXIf"), None, None, None
-    for chunk in found:
-        profile = png.raw_profile(chunk)
-        if chunk.kind in png.TEXT and png.keyword(chunk) == png.XMP_KEYWORD:
-            xmp = (png.text(chunk) or "").encode() or None
-        elif profile and profile[0] in ("exif", "app1") and profile[1].startswith(b"Exif\0\0"):
-            exif = exif or profile[1]
-        elif profile and profile[0] == "iptc":
-            iptc, photoshop = jpeg.split_resources(profile[1])
-        elif profile and profile[0] == "xmp":
-            xmp = xmp or profile[1]
-    dpi = None
-    if len(density := by_kind.get(b"pHYs", b"")) == 9 and density[8] == 1:
-        across, down = struct.unpack(">II", density[:8])
-        dpi = (across * 0.0254, down * 0.0254) if across and down else None
-    origin = Origin("PNG", icc, chunks=chunks, iptc=iptc, photoshop=photoshop)
-    origin, orientation, said = _told(origin, exif, xmp, dpi)
-    single = by_kind.get(b"tRNS") if colour in (0, 2) else None
-    if bits == 16:
-        # Nothing but the picture: libpng prints what it dislikes about the rest.
-        body = [chunk for chunk in found if chunk.kind == b"IDAT"]
-        deep = cv2.imdecode(np.frombuffer(png.assembled(found[0], (), body), np.uint8), cv2.IMREAD_UNCHANGED)
-        if deep is None or deep.dtype != np.uint16:
-            raise ValueError("its values cannot be unpacked")
-        deep = deep.reshape(height, width, -1)
-        values = np.ascontiguousarray(deep[..., 2::-1] if colour in (2, 6) else deep[..., :1])
-        alpha = np.ascontiguousarray(deep[..., 3]) if colour in (4, 6) else None
-        picture = Picture(values, alpha, origin)
-    else:
-        with PngImagePlugin.PngImageFile(BytesIO(data)) as image:
-            image.load()
-            if single is not None:
-                # Pillow compares values that it has spread over 8 bits with one that it has not.
-                image.info.pop("transparency", None)
-            picture = _from_pillow(image, name, origin)
-    if single is not None:
-        picture = replace(picture, alpha=_unlike(picture.values, single, bits))
-    picture = _fitting(picture)
-    origin = replace(picture.origin, gamma=png.gamma(found, picture.origin.icc is not None))
-    return replace(picture, origin=origin).noted(*said, *notes), orientation
-
-
-def _unlike(values: Values, single: bytes, bits: int) -> Values:
-    """Alpha where one colour stands for transparent."""
-    count = values.shape[2]
-    colour = np.frombuffer(single[: 2 * count].ljust(2 * count, b"\0"), ">u2").astype(np.uint32)
-    within: Values = colour & (2**bits - 1)
-    if bits < 8:
-        within = within * 255 // (2**bits - 1)
-    clear = (values == within.astype(values.dtype)).all(axis=2)
-    return np.where(clear, 0, np.iinfo(values.dtype).max).astype(values.dtype)
-
-
-def _inflated(body: bytes) -> bytes | None:
-    try:
-        return zlib.decompress(body.partition(b"\0")[2][1:]) or None
-    except zlib.error:
-        return None
-
-
-def _tiff(data: bytes, name: str, limit: _Limit) -> tuple[Picture, int]:
-    file = tiff.File.parse(data)
-    page = file.main
-    sheet = tiff.sheet(file, page)
-    limit.check(sheet.width, sheet.height)
-    tags = page.tags
-    packet, iptc = tags.get(tiff.XMP), tags.get(tiff.IPTC)
-    _, photoshop = jpeg.split_resources(tags[tiff.PHOTOSHOP].raw) if tiff.PHOTOSHOP in tags else (None, None)
-    origin = Origin(
-        "TIFF",
-        tags[tiff.ICC].raw if tiff.ICC in tags else None,
-        # Written as LONG by mistake in many files, padded then; a record never begins with 0.
-        iptc=iptc.raw.rstrip(b"\0") or None if iptc else None,
-        photoshop=photoshop,
-        tags=tiff.further(file, page),
-    )
-    origin, _, said = _told(origin, tiff.exif(file, page), packet.raw if packet else None, tiff.resolution(file, page))
-    orientation = file.value(page, ifd.ORIENTATION, 1)
-    notes = []
-    if file.others > 0:
-        notes.append(f"Of the {file.others + 1} pages or frames only the first is worked on.")
-    try:
-        whole = tiff.by_library(sheet)
-        if whole:
-            with tiff.opened(file, page) as image:
-                image.info.pop("icc_profile", None)
-                picture = _from_pillow(image, name, origin)
-        else:
-            found = tiff.layers(file, page, sheet)
-            notes += found.notes
-            origin = replace(
-                origin, premultiplied=found.premultiplied, half=sheet.number == "float" and sheet.bits == 16
-            )
-            if sheet.photometric == 5:
-                picture = _from_inks(found, name, origin)
-            else:
-                picture = Picture(found.values, found.alpha, origin, (), found.extra)
-    except ValueError as error:
-        words = _words(error)
-        if words.startswith("it is "):
-            raise
-        raise UnreadableImage(f"{name} cannot be read: {words}.") from None
-    if picture.values.dtype.kind == "f":
-        picture = _checked_floats(picture, name)
-    return picture.noted(*said, *notes), orientation
-
-
-def _from_inks(found: tiff.Layers, name: str, origin: Origin) -> Picture:
-    """CMYK, which becomes sRGB in 8 bits."""
-    image = Image.frombytes("CMYK", found.values.shape[1::-1], as_depth(found.values, 8).tobytes())
-    picture = _from_pillow(image, name, origin)
-    alpha = None if found.alpha is None else as_depth(found.alpha, 8)
-    picture = replace(picture, alpha=alpha)
-    if found.values.itemsize > 1:
-        picture = picture.noted("Its values are kept with 8 bits, since CMYK is converted with no more.")
-    return picture
-
-
-def _checked_floats(picture: Picture, name: str) -> Picture:
-    """Floating-point values as float32, if they are those of a picture."""
-    low, high = float("inf"), float("-inf")
-    for layer in (picture.values, picture.alpha):
-        if layer is None:
-            continue
-        least, most = float(layer.min()), float(layer.max())
-        if not (np.isfinite(least) and np.isfinite(most)):
-            raise UnreadableImage(f"{name} holds values that are no numbers (NaN or infinity): repair it first.")
-        low, high = min(low, least), max(high, most)
-    if low < -_SLACK or high > 1 + _SLACK:
-        raise UnreadableImage(
-            f"{name} holds floating-point values from {low:.4g} to {high:.4g}, a picture's lie between 0 and 1: scale "
-            "them, or save it with 16 bits."
-        )
-
-    def single(layer: Values | None) -> Values | None:
-        return None if layer is None else np.clip(layer, 0, 1).astype(np.float32)
-
-    values = np.clip(picture.values, 0, 1).astype(np.float32)
-    return replace(picture, values=values, alpha=single(picture.alpha), extra=single(picture.extra))
-
-
-def _netpbm(data: bytes, name: str, limit: _Limit) -> Picture:
-    head = netpbm.header(data)
-    limit.check(head.width, head.height)
-    values, alpha = netpbm.read(data)
-    kind = {"P7": "PAM", "PF": "PFM", "Pf": "PFM"}.get(head.kind, "PPM")
-    picture = Picture(values, alpha, Origin(kind))
-    return _checked_floats(picture, name) if kind == "PFM" else picture
-
-
-def _jpeg2000(data: bytes, name: str, limit: _Limit) -> tuple[Picture, int]:
-    found = jpeg2000.contents(data)
-    with _unguarded(limit), Image.open(BytesIO(data), formats=("JPEG2000",)) as image:
-        limit.check(*image.size)
-        origin = Origin("JPEG2000", found.icc, iptc=found.iptc, boxes=found.others)
-        origin, orientation, said = _told(origin, found.exif, found.xmp, image.info.get("dpi"))
-        deep = jpeg2000.read_deep(data, found) if found.bits > 8 else None
-        if deep is not None:
-            return Picture(*deep, origin).noted(*said), orientation
-        picture = _from_pillow(image, name, origin)
-        if found.bits > 8 and picture.depth == 8:
-            picture = picture.noted(f"Its {found.bits}-bit values were read with 8 bits.")
-    return picture.noted(*said), orientation
-
-
-def _raw(data: bytes, name: str, limit: _Limit) -> Picture:
-    if not raw.can_develop():
-        raise UnreadableImage(
-            f"{name} is a camera's raw file, which has to be developed first: {raw.INSTALL}, or save it as TIFF or JPEG"
-            " with the camera's program."
-        )
-    try:
-        limit.check(*raw.size(data))
-        values = raw.develop(data)
-    except ValueError as error:
-        raise UnreadableImage(
-            f"{name} is a camera's raw file that LibRaw cannot develop ({_words(error)}): save it as TIFF or JPEG with "
-            "the camera's program."
-        ) from None
-    exif, xmp, notes = None, None, ["Developed by LibRaw, with the camera's white balance, as sRGB of 16 bits."]
-    if data.startswith(tiff.MAGICS):
-        file = tiff.File.parse(data)
-        exif = tiff.exif(file, file.pages[0])
-        packet = file.pages[0].tags.get(tiff.XMP)
-        xmp = packet.raw if packet else None
-    else:
-        notes.append("EXIF data of this kind of raw file is not carried over.")
-    origin, _, said = _told(Origin("RAW"), exif, xmp, None)
-    return Picture(values, None, origin).noted(*notes, *said)
-
-
-def _other(data: bytes, name: str, limit: _Limit) -> tuple[Picture, int]:
-    _learn_heif()
-    with _unguarded(limit), Image.open(BytesIO(data)) as image:
-        limit.check(*image.size)
-        kind = image.format or ""
-        notes = []
-        if (pages := int(getattr(image, "n_frames", 1))) > 1:
-            notes.append(f"Of the {pages} pages or frames only the first is worked on.")
-        origin = Origin(kind, image.info.get("icc_profile") or None)
-        if kind == "WEBP":
-            origin = replace(origin, lossless=b"VP8L" in data[:64])
-        xmp = image.info.get("xmp")
-        xmp = xmp.encode() if isinstance(xmp, str) else xmp
-        image.load()  # some formats know their EXIF data only then
-        exif = metadata.bare_exif(image.info.get("exif"))
-        origin, orientation, said = _told(origin, exif, xmp, image.info.get("dpi"))
-        picture = _from_pillow(image, name, origin)
-        bits = image.info.get("bit_depth") or _avif_bits(data)
-        if bits > 8 and picture.depth == 8:
-            notes.append(f"Its {bits}-bit values were read with 8 bits.")
-        extras = {"depth_images": "a depth map", "aux": "further pictures (gain map, mattes)"}
-        parts = [words for key, words in extras.items() if image.info.get(key)]
-        if parts:
-            notes.append(f"Left out: {', '.join(parts)}.")
-    return picture.noted(*said, *notes), orientation
-
-
-def _avif_bits(data: bytes) -> int:
-    """Bits of an AVIF file's values, 8 where it is none."""
-    place = data.find(b"av1C", 0, 65536) if data[4:8] == b"ftyp" else -1
-    if place < 0 or place + 7 > len(data):
-        return 8
-    flags = data[place + 6]
-    return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
-
-
-# -- what all share ----------------------------------------------------------------------------------------------------
-
-
-def _told(origin: Origin, exif: bytes | None, xmp: bytes | None, dpi: Any) -> tuple[Origin, int, tuple[str, ...]]:
-    """The origin with upright metadata, the orientation, and notes."""
-    notes: tuple[str, ...] = ()
-    exif = metadata.bare_exif(exif)
-    orientation = metadata.orientation(exif, xmp)
-    if exif:
-        try:
-            exif = ifd.upright(exif)
-        except (ValueError, struct.error):
-            exif, notes = None, ("Its EXIF data is damaged and was left out.",)
-    if xmp:
-        xmp = metadata.without_parts(metadata.upright_xmp(xmp))
-    density = (float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None
-    return replace(origin, exif=exif, xmp=xmp, dpi=density), orientation, notes
-
-
-def _from_pillow(image: Image.Image, name: str, origin: Origin) -> Picture:
-    """Values of a picture whose mode tells what they are, in rows as they are stored."""
-    if 0 in image.size:
-        raise UnreadableImage(f"{name} has no pixels ({image.width}x{image.height}).")
-    notes: tuple[str, ...] = ()
-    image.load()
-    if image.mode.startswith("I;16"):
-        return Picture(np.asarray(image).astype(np.uint16)[..., None], None, origin)
-    if image.mode in ("I", "F"):
-        raise UnreadableImage(f"{name} holds 32-bit values of unknown range: save it as a picture of 8 or 16 bits.")
-    if image.mode in ("1", "L", "LA", "La"):
-        wanted = "LA" if image.has_transparency_data else "L"
-    else:
-        wanted = "RGBA" if image.has_transparency_data else "RGB"
-    if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        image, seen = _to_srgb(image, origin.icc)
-        origin = replace(origin, icc=None)
-        notes = (f"Its colours ({seen}) were converted to sRGB.",)
-    layers = _array(_converted(image, wanted))
-    if wanted in ("LA", "RGBA"):
-        values, alpha = np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1])
-        return Picture(values, alpha, origin, notes)
-    return Picture(layers, None, origin, notes)
-
-
-def _fitting(picture: Picture) -> Picture:
-    """Without a profile of another colour model, which says nothing about these values and makes files invalid."""
-    icc, channels = picture.origin.icc, picture.values.shape[2]
-    if icc is None or metadata.profile_fits(icc, channels):
-        return picture
-    origin = replace(picture.origin, icc=None)
-    return replace(picture, origin=origin).noted(metadata.profile_note(icc, channels))
-
-
-def _array(image: Image.Image) -> Values:
-    """(H, W, channels) uint8, copied in bands: a large picture should not be in the memory three times."""
-    channels = len(image.getbands())
-    out = np.empty((image.height, image.width, channels), np.uint8)
-    step = max(_BANDS // (image.width * channels), 1)
-    for top in range(0, image.height, step):
-        band = image.crop((0, top, image.width, min(top + step, image.height)))
-        out[top : top + step] = np.asarray(band).reshape(band.height, band.width, channels)
-    return out
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode:
-        return image
-    if image.mode == "La":
-        return image.convert("LA")
-    if mode == "LA" and image.mode in ("L", "1"):  # one grey value stands for transparent
-        return image.convert("RGBA").convert("LA") if image.mode == "1" else image.convert("LA")
-    return image.convert(mode)
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
-    if icc:
-        try:
-            profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None
-        if converted is not None:
-            return converted, f"{image.mode} with a profile"
-    if image.mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        converted = ImageCms.profileToProfile(image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        if converted is not None:
-            return converted, "Lab"
-    return image.convert("RGB"), image.mode
-
-
 def from_pil(image: Image.Image, upright: bool = True) -> Picture:
     """A picture that Pillow has opened or made.
 
@@ -579,8 +99,8 @@ def from_pil(image: Image.Image, upright: bool = True) -> Picture:
     """
     image.load()  # a TIFF is turned by that, and forgets its orientation
     origin = Origin(image.format or "", image.info.get("icc_profile") or None)
-    picture = _from_pillow(image, "The picture", replace(origin, exif=metadata.bare_exif(image.info.get("exif"))))
-    return _fitting(picture).turned(orientation_of(image) if upright else 1)
+    picture = from_pillow(image, "The picture", replace(origin, exif=metadata.bare_exif(image.info.get("exif"))))
+    return fitting(picture).turned(orientation_of(image) if upright else 1)
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -607,24 +127,27 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         if netpbm.MAGIC.match(lead):
             head = netpbm.header(lead)
             return head.width, head.height
-        _learn_heif()
+        learn_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_regular(path) as file, Image.open(file) as image:
                 # Not the PNG reader's own method, which decodes the whole picture in case EXIF data stands behind it.
                 turned = Image.Image.getexif(image).get(ifd.ORIENTATION, 1) in (5, 6, 7, 8)
+                if image.format == "JPEG2000":  # whose boxes Pillow does not read
+                    boxes = jpeg2000.contents(read_bytes(Path(path)))
+                    turned = metadata.orientation(boxes.exif, boxes.xmp) >= 5
                 return (image.height, image.width) if turned else (image.width, image.height)
     except UserError:
         raise
     except UnidentifiedImageError:
         raise UnreadableImage(f"{name} {_no_picture(lead)}.") from None
     except Image.DecompressionBombError:
-        raise UnreadableImage(_Limit(name, None).sentence(None)) from None
+        raise UnreadableImage(Limit(name, None).sentence(None)) from None
     except OSError:
         read_bytes(Path(path))  # says it better
         raise UnreadableImage(f"{name} is damaged or cut short.") from None
     except (struct.error, *_DAMAGE) as error:
-        raise UnreadableImage(f"{name} is damaged or cut short ({_words(error)}).") from None
+        raise UnreadableImage(f"{name} is damaged or cut short ({in_words(error)}).") from None
 
 
 def _tiff_size(data: bytes, name: str) -> tuple[int, int]:
@@ -638,14 +161,6 @@ def _tiff_size(data: bytes, name: str) -> tuple[int, int]:
     return (sheet.height, sheet.width) if turned else (sheet.width, sheet.height)
 
 
-def _learn_heif() -> None:
-    if find_spec("pillow_heif") is not None:
-        import_module("pillow_heif").register_heif_opener()
-
-
-_AGAIN = "download or copy it again"
-
-
 def _no_picture(data: bytes) -> str:
     if not data:
         return "is empty (0 bytes): download or copy it again"
@@ -655,7 +170,3 @@ def _no_picture(data: bytes) -> str:
         return "is an AVIF picture, which this Pillow was built without: save it as JPEG or PNG"
     found = what_it_is(data)
     return "is not a picture that can be read" + (f", but {found}" if found else "")
-
-
-def _words(error: BaseException) -> str:
-    return str(error).rstrip(".") or type(error).__name__

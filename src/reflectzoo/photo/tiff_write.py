@@ -12,7 +12,8 @@ import numpy as np
 from reflectzoo.photo import ifd
 from reflectzoo.photo.ifd import Directory, Entry
 from reflectzoo.photo.model import Values
-from reflectzoo.photo.tiff import ICC, IPTC, PHOTOSHOP, STRUCTURE, XMP, multiplied
+from reflectzoo.photo.tiff import ICC, IPTC, PHOTOSHOP, STRUCTURE, XMP
+from reflectzoo.photo.tiff_values import multiplied
 
 
 @dataclass(frozen=True)

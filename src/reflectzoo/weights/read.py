@@ -38,7 +38,8 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
         raise UserError(f"{key}={path} is {kind}: give the path of a .ckpt file.")
     damage = what_is_wrong(path)
     if damage is not None:
-        raise UserError(f"{key}={path} cannot be read as a checkpoint: {damage}.")
+        again = "" if "download it again" in damage else "; get it again"
+        raise UserError(f"{key}={path} cannot be read as a checkpoint: {damage}{again}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

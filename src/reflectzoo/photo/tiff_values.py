@@ -1,0 +1,287 @@
+"""The values of a TIFF page, from its pieces to layers of a picture."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from reflectzoo.photo import ifd, tiff
+from reflectzoo.photo.ifd import Entry
+from reflectzoo.photo.model import Values, as_depth
+from reflectzoo.photo.netpbm import scaled
+from reflectzoo.photo.tiff import File, Page, Sheet, numbers
+
+#: Bytes alone: what comes out are the values as they are.
+_BYTES = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
+#: Compressions and colour models that libtiff decodes as a whole.
+_WHOLE = {2: "fax", 3: "fax", 4: "fax", 6: "old JPEG", 7: "JPEG", 50001: "WebP"}
+_WHOLE_PHOTOMETRIC = {6: "YCbCr", 8: "Lab"}
+_NAMES = {33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC"}
+_NAMES |= {22610: "JPEG XR", 34934: "JPEG XR", 50002: "JPEG XL", 52546: "JPEG XL", 34933: "PNG"}
+_AT_ONCE = 2**22
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+class Layers(NamedTuple):
+    """Decoded values.
+
+    Attributes:
+        values: (H, W, 1, 3 or, for CMYK, 4), uint8, uint16 or floating point.
+        alpha: (H, W) or None.
+        extra: (H, W, n) or None.
+        premultiplied: whether the file's colours were multiplied by alpha; they are not any more.
+        notes: what was lost.
+    """
+
+    values: Values
+    alpha: Values | None
+    extra: Values | None
+    premultiplied: bool
+    notes: tuple[str, ...]
+
+
+def by_library(found: Sheet) -> bool:
+    """Whether a whole picture is decoded by libtiff.
+
+    Raises:
+        ValueError: if nobody can decode it; what is missing is named.
+    """
+    if found.compression in _BYTES and found.photometric not in _WHOLE_PHOTOMETRIC:
+        return False
+    if found.compression not in _BYTES and found.compression not in _WHOLE:
+        name = _NAMES.get(found.compression, f"number {found.compression}")
+        raise ValueError(f"its compression ({name}) is not known here: save it uncompressed, or with LZW or Deflate")
+    if found.bits not in (1, 8) or found.number != "uint":
+        model = _WHOLE_PHOTOMETRIC.get(found.photometric) or _WHOLE[found.compression]
+        raise ValueError(f"{model} of {found.bits} bits is not known here: save it as RGB, with LZW or Deflate")
+    return True
+
+
+def opened(file: File, page: Page) -> Image.Image:
+    """A page for Pillow, which turns pictures only in some cases: here in none."""
+    data = bytearray(file.data)
+    places, _ = ifd.places(file.data, page.offset, file.order, file.big)
+    if ifd.ORIENTATION in places:
+        place = places[ifd.ORIENTATION]
+        data[place.value : place.value + 2] = struct.pack(file.order + "H", 1)
+    struct.pack_into(file.order + ("Q" if file.big else "I"), data, 8 if file.big else 4, page.offset)
+    return Image.open(BytesIO(data), formats=("TIFF",))
+
+
+def layers(file: File, page: Page, found: Sheet) -> Layers:
+    """Decode a page whose compression packs bytes alone.
+
+    Raises:
+        ValueError: if it is damaged, cut short, or holds what is no picture; the sentence's end.
+    """
+    if found.number == "int":
+        raise ValueError(f"it holds whole numbers with a sign ({found.bits} bits), which no photograph has")
+    if found.photometric not in (0, 1, 2, 3, 5):
+        raise ValueError(f"its colour model (number {found.photometric}) is not known here: save it as RGB")
+    if found.photometric == 5 and file.value(page, tiff.INK, 1) != 1:
+        raise ValueError("its inks are others than CMYK: save it as RGB")
+    stored = _stored(found, file.data)
+    count = {2: 3, 5: 4}.get(found.photometric, 1)
+    if stored.shape[2] < count:
+        raise ValueError("its tags contradict each other")
+    values, rest = stored[..., :count], stored[..., count:]
+    notes: tuple[str, ...] = ()
+    if found.number == "float":
+        if found.photometric in (3, 5):
+            raise ValueError("its tags contradict each other")
+        if found.bits == 64:
+            notes = ("Its 64-bit values are kept as 32-bit ones.",)
+        if found.photometric == 0:
+            values = 1 - values
+    elif found.photometric == 3:
+        values = _coloured(values[..., 0], numbers(page.tags.get(tiff.COLOURS), found.order), found.bits)
+    else:
+        if found.photometric == 0:
+            values = np.subtract(2**found.bits - 1, values, dtype=values.dtype)
+        values = _scaled(values, found.bits)
+    if found.number != "float":
+        rest = as_depth(_scaled(rest, found.bits), 8 * values.itemsize)
+        if found.bits > 16:
+            notes = (f"Its {found.bits}-bit values are kept as 16-bit ones.",)
+    kinds = found.extra
+    place = next((place for place, kind in enumerate(kinds) if kind in (1, 2)), None)
+    alpha = None if place is None else np.ascontiguousarray(rest[..., place])
+    others = [each for each in range(rest.shape[2]) if each != place]
+    extra = np.ascontiguousarray(rest[..., others]) if others else None
+    premultiplied = place is not None and kinds[place] == 1
+    values = np.ascontiguousarray(values)
+    if premultiplied and alpha is not None:
+        values, beyond = divided(values, alpha)
+        if beyond:
+            notes += ("Colours that were brighter than its premultiplied alpha allows were cut off.",)
+    return Layers(values, alpha, extra, premultiplied, notes)
+
+
+def divided(values: Values, alpha: Values) -> tuple[Values, bool]:
+    """Colours that were multiplied by alpha, as they are without it, and whether some were greater than alpha.
+
+    Rounding loses nothing: multiplied and rounded again they are the same numbers.
+    """
+    if values.dtype == np.float32:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out = np.where(alpha[..., None] > 0, values / alpha[..., None], 0).astype(np.float32)
+        return np.minimum(out, 1), bool((values > alpha[..., None] * (1 + 1e-6)).any())
+    top = np.iinfo(values.dtype).max
+    out = np.empty_like(values)
+    beyond = False
+    for rows in _bands(values):
+        parts, share = values[rows].astype(np.uint64), alpha[rows, :, None].astype(np.uint64)
+        beyond = beyond or bool((parts > share).any())
+        out[rows] = np.minimum((parts * top + share // 2) // np.maximum(share, 1), top) * (share > 0)
+    return out, beyond
+
+
+def multiplied(values: Values, alpha: Values) -> Values:
+    """What :func:`divided` undoes."""
+    if values.dtype == np.float32:
+        return (values * alpha[..., None]).astype(np.float32)
+    top = int(np.iinfo(values.dtype).max)
+    out = np.empty_like(values)
+    for rows in _bands(values):
+        out[rows] = (values[rows].astype(np.uint64) * alpha[rows, :, None] + top // 2) // top
+    return out
+
+
+def _bands(values: Values) -> Iterator[slice]:
+    step = max(_AT_ONCE // max(values[:1].size, 1), 1)
+    for first in range(0, values.shape[0], step):
+        yield slice(first, first + step)
+
+
+def _scaled(values: Values, bits: int) -> Values:
+    return values if bits in (8, 16) else scaled(values, 2**bits - 1)
+
+
+def _coloured(indices: Values, colours: list[int], bits: int) -> Values:
+    """Look colours up; in 8 bits where the palette says no more than that."""
+    if bits > 16 or len(colours) != 3 * 2**bits:
+        raise ValueError("its palette is damaged")
+    table = np.array(colours, np.uint32).reshape(3, -1).T
+    if table.max(initial=0) < 256:  # written by mistake as 8-bit values
+        table = table * 257
+    if not (table % 257).any():
+        return (table // 257).astype(np.uint8)[indices]
+    if not (table % 256).any():  # 8-bit values shifted
+        return (table // 256).astype(np.uint8)[indices]
+    return table.astype(np.uint16)[indices]
+
+
+def _stored(found: Sheet, data: bytes) -> Values:
+    """All samples as they are stored, (H, W, samples)."""
+    kind = _type(found)
+    wide, tall = found.tile
+    down, across = -(-found.height // tall), -(-found.width // wide)
+    planes = found.samples if found.planar else 1
+    per = 1 if found.planar else found.samples
+    row = -(-wide * per * found.bits // 8)
+    if len(found.pieces) < planes * down * across:
+        raise ValueError("it is cut short")
+    out = np.empty((found.height, found.width, found.samples), kind)
+    for plane in range(planes):
+        target = out[..., plane : plane + 1] if found.planar else out
+        for place in range(down * across):
+            top, left = place // across * tall, place % across * wide
+            rows = tall if found.tiled else min(tall, found.height - top)
+            offset, length = found.pieces[plane * down * across + place]
+            raw = _unpacked(data[offset : offset + length], found, row, rows)
+            if len(raw) < row * rows:
+                raise ValueError("it is cut short")
+            block = _samples(raw, found, rows, row, wide, per)
+            high, long = min(rows, found.height - top), min(wide, found.width - left)
+            target[top : top + high, left : left + long] = block[:high, :long]
+    return out
+
+
+def _type(found: Sheet) -> np.dtype[Any]:
+    if found.number == "float":
+        if found.bits not in (16, 32, 64):
+            raise ValueError(f"its floating-point values of {found.bits} bits are not known here")
+        return np.dtype(f"f{found.bits // 8}")
+    if found.bits > 16 and found.bits != 32:
+        raise ValueError(f"its values of {found.bits} bits are not known here: save it with 16 bits")
+    return np.dtype(np.uint8 if found.bits <= 8 else np.uint16 if found.bits <= 16 else np.uint32)
+
+
+def _unpacked(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
+    name = _BYTES[found.compression]
+    if name in ("none", "Deflate", "LZMA") and found.reverse:
+        raw = raw.translate(_REVERSED)
+    try:
+        match name:
+            case "none":
+                return raw
+            case "Deflate":
+                return zlib.decompressobj().decompress(raw, row * rows)
+            case "LZMA":
+                return lzma.LZMADecompressor().decompress(raw, row * rows)
+            case _:
+                return _by_libtiff(raw, found, row, rows)
+    except (zlib.error, lzma.LZMAError, OSError, SyntaxError):
+        raise ValueError("it is damaged or cut short") from None
+
+
+def _by_libtiff(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
+    """Let libtiff unpack a strip or tile, told to it as a grey picture whose pixels are the bytes."""
+    order = found.order
+    lead = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+
+    def whole(tag: int, value: int) -> Entry:
+        return ifd.whole(tag, value, order, 4)
+
+    tags = [whole(tiff.WIDTH, row), whole(tiff.LENGTH, rows), whole(tiff.ROWS, rows), whole(tiff.COUNTS, len(raw))]
+    tags += [ifd.whole(tiff.BITS, 8, order), ifd.whole(tiff.COMPRESSION, found.compression, order)]
+    tags += [ifd.whole(tiff.PHOTOMETRIC, 1, order), ifd.whole(tiff.SAMPLES, 1, order)]
+    tags += [ifd.whole(tiff.FILL, 2 if found.reverse else 1, order), whole(tiff.OFFSETS, 0)]
+    place = 8 + len(ifd.directory_bytes(tags, 8, order))
+    tags[-1] = whole(tiff.OFFSETS, place)
+    with Image.open(BytesIO(lead + ifd.directory_bytes(tags, 8, order) + raw), formats=("TIFF",)) as image:
+        return image.tobytes()
+
+
+def _samples(raw: bytes, found: Sheet, rows: int, row: int, wide: int, per: int) -> Values:
+    """Bytes of a strip or tile as samples (rows, wide, per)."""
+    if found.predictor == 3 and found.number == "float":
+        size = found.bits // 8
+        data = np.frombuffer(raw, np.uint8, rows * row).reshape(rows, -1, per).cumsum(axis=1, dtype=np.uint8)
+        planes = data.reshape(rows, size, -1)  # of each value first all highest bytes
+        return np.ascontiguousarray(planes.swapaxes(1, 2)).view(f">f{size}").reshape(rows, wide, per)
+    if found.predictor not in (1, 2):
+        raise ValueError(f"its predictor (number {found.predictor}) is not known here")
+    if found.bits in (8, 16, 32, 64):
+        form = "f" if found.number == "float" else "u"
+        block = np.frombuffer(raw, f"{found.order}{form}{found.bits // 8}", rows * wide * per).reshape(rows, wide, per)
+        if found.predictor == 2:
+            whole = block.view(f"{found.order}u{found.bits // 8}")
+            summed = whole.cumsum(axis=1, dtype=f"u{found.bits // 8}")
+            return summed.view(f"f{found.bits // 8}") if form == "f" else summed
+        return block
+    if found.predictor == 2:
+        raise ValueError(f"it stores differences of {found.bits} bits, which nobody does")
+    return _bits(raw, rows, row, wide * per, found.bits).reshape(rows, wide, per)
+
+
+def _bits(raw: bytes, rows: int, row: int, count: int, bits: int) -> Values:
+    """Numbers of any few bits, packed without gaps; rows begin at whole bytes."""
+    packed = np.frombuffer(raw, np.uint8, rows * row).reshape(rows, row)
+    out = np.empty((rows, count), np.uint8 if bits <= 8 else np.uint16)
+    width = 8 * out.itemsize
+    step = max(_AT_ONCE // (8 * row), 1)
+    for first in range(0, rows, step):
+        single = np.unpackbits(packed[first : first + step], axis=1)[:, : count * bits]
+        padded = np.zeros((single.shape[0], count, width), np.uint8)
+        padded[..., width - bits :] = single.reshape(-1, count, bits)
+        block = np.packbits(padded, axis=2).view(np.uint8 if width == 8 else ">u2")
+        out[first : first + step] = block.reshape(-1, count)
+    return out
