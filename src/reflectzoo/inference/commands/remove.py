@@ -13,6 +13,8 @@ from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
 from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.pipe import STREAM, run_pipe
 from reflectzoo.inference.separator import Precision, Quality, Separator, choose_device, parse_bytes
+from reflectzoo.inference.video import is_video
+from reflectzoo.photo.files import shown
 from reflectzoo.photo.read import parse_pixels
 from reflectzoo.photo.write import FORMATS
 
@@ -55,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="best|1…100",
         help="best: the mean over flips and quarter turns, eight times as slow; a number: of JPEG, WebP and AVIF files",
+    )
+    group.add_argument(
+        "--steady",
+        type=float,
+        default=0.7,
+        metavar="0…1",
+        help="of videos: share of the frame before (%(default)s)",
     )
     group.add_argument("--watch", action="store_true", help="go on with what is put into the folder, until Ctrl-C")
     add_model_arguments(parser)
@@ -142,6 +151,19 @@ def _suffix(name: str | None) -> str:
     return suffix
 
 
+def _videos(arguments: argparse.Namespace, wanted: Wanted) -> int:
+    from reflectzoo.inference.video import run_video
+
+    if not all(is_video(word) for word in arguments.input):
+        raise UserError("Give videos or photographs in one command, not both.")
+    if len(arguments.input) > 1 and arguments.output is not None and not arguments.output.is_dir():
+        raise UserError(f"-o {shown(arguments.output)} must be a folder for several videos.")
+    separator = make_separator(arguments)
+    for word in arguments.input:
+        run_video(word, arguments.output, separator, wanted, arguments.steady)
+    return 0
+
+
 def _watch(arguments: argparse.Namespace, wanted: Wanted) -> int:
     from reflectzoo.inference.watch import watch
 
@@ -173,6 +195,8 @@ def run(arguments: argparse.Namespace) -> int:
         if len(arguments.input) > 1:
             raise UserError("- stands for the one photograph on standard input: give no others with it.")
         return run_pipe(make_separator(arguments), wanted, arguments.output)
+    if any(is_video(word) for word in arguments.input):
+        return _videos(arguments, wanted)
     if getattr(arguments, "watch", False):
         return _watch(arguments, wanted)
     tasks = find_tasks(arguments.input, arguments.output, arguments.recursive, wanted)

@@ -1,0 +1,77 @@
+"""From frame to frame the same correction: what is removed is averaged along the motion of the picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Frame = npt.NDArray[np.float32]
+"""(H, W, 3) in [0, 1]."""
+
+_FLOW_SIDE = 320
+"""Motion is found at this longer side."""
+_ALIKE = 0.06
+"""Values that differ by more are not the same place."""
+
+
+class Steady:
+    """Averages corrections over time, each aligned with the frame at hand.
+
+    A network sees each frame alone, so what it removes flickers. The correction of the frame before is moved along the
+    optical flow between both mixtures (DIS, Kroeger et al., ECCV 2016, as OpenCV has it) and mixed into the new one
+    wherever the moved mixture is the new one; where it is not, something was uncovered or changed.
+
+    Args:
+        share: of the frame before, in [0, 1); 0 changes nothing.
+    """
+
+    def __init__(self, share: float = 0.7) -> None:
+        self.share = share
+        self.before: tuple[Frame, Frame] | None = None
+        """Mixture and correction of the frame before."""
+
+    def step(self, mixture: Frame, correction: Frame) -> Frame:
+        """The correction of a frame, steadied.
+
+        Args:
+            mixture: (H, W, 3) in [0, 1].
+            correction: (H, W, 3), transmission minus mixture.
+        """
+        if self.before is not None and self.share > 0 and self.before[0].shape == mixture.shape:
+            earlier, removed = self.before
+            grid = _grid(mixture, earlier)
+            moved = cv2.remap(earlier, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            wanted = cv2.remap(removed, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            apart = cv2.blur(np.abs(moved - mixture).max(axis=2), (5, 5))
+            weight = (self.share * np.clip(2 - apart / (_ALIKE / 2), 0, 1))[..., None].astype(np.float32)
+            correction = correction + weight * (wanted - correction)
+        self.before = (mixture, correction)
+        return correction
+
+    def state(self) -> dict[str, Any]:
+        """What the next frame needs, to go on later."""
+        if self.before is None:
+            return {}
+        return {"mixture": self.before[0], "correction": self.before[1]}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`."""
+        self.before = (state["mixture"], state["correction"]) if "mixture" in state else None
+
+
+def _grid(now: Frame, before: Frame) -> tuple[Frame, Frame]:
+    """Where each pixel of a frame was in the one before: columns and rows."""
+    height, width = now.shape[:2]
+    scale = min(_FLOW_SIDE / max(height, width), 1.0)
+    small = (max(round(width * scale), 16), max(round(height * scale), 16))
+    greys = [
+        cv2.resize(cv2.cvtColor((each * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY), small, interpolation=cv2.INTER_AREA)
+        for each in (now, before)
+    ]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(greys[0], greys[1], None)  # type: ignore[call-overload]
+    flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return columns + flow[..., 0] * (width / small[0]), rows + flow[..., 1] * (height / small[1])

@@ -1,0 +1,341 @@
+"""Videos and numbered pictures: every frame in its order, steadied, with the sound as it was, and resumable.
+
+A video is worked on in parts of some frames. Each finished part lies encoded in a hidden folder beside the result, with
+what the next one needs, so that an interrupted run goes on where it was; at the end the parts and the sound are put
+together without being encoded again, and the folder goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reflectzoo.errors import Interrupted, UserError
+from reflectzoo.inference.batch import Wanted
+from reflectzoo.inference.separator import Separator
+from reflectzoo.inference.steady import Frame, Steady
+from reflectzoo.photo.files import shown
+from reflectzoo.photo.read import read_picture
+from reflectzoo.photo.write import fitted, format_of
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm"})
+_PART = 48
+"""Frames of a part."""
+_QUALITY = "16"
+"""x264's constant rate factor: hardly any loss that one could see."""
+_NUMBERED = re.compile(r"%0?(\d*)d")
+
+
+def is_video(word: str) -> bool:
+    """Whether a word of a command line names a video or a numbered sequence of pictures."""
+    return Path(word).suffix.lower() in VIDEO_SUFFIXES or _NUMBERED.search(Path(word).name) is not None
+
+
+def run_video(source: str, output: Path | None, separator: Separator, wanted: Wanted, steady: float = 0.7) -> int:
+    """Separate a video, or a numbered sequence such as ``frame_%05d.png``.
+
+    Args:
+        source: of frames.
+        output: a file of a video's suffix, or a pattern; None stands beside the source.
+        separator: the network.
+        wanted: how; only the transmission can be had.
+        steady: see :class:`~reflectzoo.inference.steady.Steady`.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: if it cannot be read or written, or more than the transmission is wanted.
+        Interrupted: after Ctrl-C; the parts that are done are kept.
+    """
+    if wanted.reflection or wanted.side_by_side:
+        raise UserError("Of a video the transmission alone is written: leave --reflection and --side-by-side out.")
+    if not 0 <= steady < 1:
+        raise UserError(f"--steady must lie in [0, 1), got {steady}.")
+    if _NUMBERED.search(Path(source).name):
+        return _sequence(source, output, separator, wanted, Steady(steady))
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UserError(f"{shown(path)} does not exist: give a video, or a pattern such as frame_%05d.png.")
+    if find_spec("av") is None:
+        raise UserError("Videos need PyAV: pip install 'reflectzoo[video]'.")
+    target = output or path.with_name(f"{path.stem}.transmission{path.suffix}")
+    if target.is_dir():
+        target = target / f"{path.stem}.transmission{path.suffix}"
+    if target.suffix.lower() not in VIDEO_SUFFIXES - {".webm", ".avi"}:
+        raise UserError(f"{shown(target)} cannot be written as a video: use a name that ends in .mp4, .mov or .mkv.")
+    if os.path.lexists(target) and not wanted.overwrite:
+        if wanted.skip_existing:
+            return 0
+        raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
+    _Video(path, target, separator, wanted.strength, steady).run()
+    return 0
+
+
+@dataclass
+class _Kept:
+    """A part that is done: its frames' times, and what the next one needs."""
+
+    times: list[int]
+
+
+class _Video:
+    def __init__(self, source: Path, target: Path, separator: Separator, strength: float, share: float) -> None:
+        self.source, self.target = source, target
+        self.separator, self.strength = separator, strength
+        self.steady = Steady(share)
+        self.parts = target.with_name(f".{target.name}.parts")
+
+    def run(self) -> None:
+        import av
+
+        done = 0
+        try:
+            with av.open(str(self.source)) as container:
+                if not container.streams.video:
+                    raise UserError(f"{shown(self.source)} holds no pictures: it is no video.")
+                done = self._work(container)
+        except av.FFmpegError as error:
+            raise UserError(f"{shown(self.source)} cannot be read as a video ({error.strerror}).") from error
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Interrupted: the finished parts are kept in {shown(self.parts)}; the same command goes on with them."
+            ) from None
+        if not done:
+            raise UserError(f"{shown(self.source)} holds no frame that can be decoded.")
+        self._join()
+        shutil.rmtree(self.parts, ignore_errors=True)
+        sys.stderr.write(f"{shown(self.target)}: {done} frames\n")
+
+    def _work(self, container: Any) -> int:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        kept = self._resumed(stream)
+        skip = sum(len(part.times) for part in kept)
+        total = stream.frames or None
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+            bar = progress.add_task(self.source.name, total=total, completed=skip)
+            part: list[tuple[int, Frame]] = []
+            number = 0
+            first: Any = None
+            for number, frame in enumerate(container.decode(stream), start=1):
+                if number <= skip:
+                    continue
+                first = first or frame
+                part.append((_time(frame, number, stream), self._one(frame)))
+                progress.update(bar, completed=number)
+                if len(part) == _PART:
+                    self._keep(part, len(kept), frame, stream)
+                    kept.append(_Kept([time for time, _ in part]))
+                    part = []
+            if part:
+                self._keep(part, len(kept), first, stream)
+        return number
+
+    def _one(self, frame: Any) -> Frame:
+        """The transmission of a frame, upright."""
+        deep = any(each.bits > 8 for each in frame.format.components)
+        values = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
+        image = np.ascontiguousarray(np.rot90(values, round(frame.rotation / 90) % 4), dtype=np.float32)
+        image /= 65535 if deep else 255
+        layers = self.separator.layers(torch.from_numpy(image).permute(2, 0, 1))
+        transmission = layers["transmission"].permute(1, 2, 0).numpy()
+        correction = self.steady.step(image, transmission - image)
+        return np.clip(image + self.strength * correction, 0, 1)
+
+    def _keep(self, part: list[tuple[int, Frame]], number: int, like: Any, stream: Any) -> None:
+        """Encode a part and put it into the folder, with what is needed to go on."""
+        import av
+
+        deep = any(each.bits > 8 for each in like.format.components)
+        kind = "yuv420p10le" if deep else "yuv420p"
+        height, width = part[0][1].shape[:2]
+        even = (width + width % 2, height + height % 2)
+        path = self.parts / f"part-{number:05d}.h264"
+        unfinished = path.with_suffix(".unfinished")
+        given = stream.codec_context
+        with av.open(str(unfinished), "w", format="h264") as out:
+            video = out.add_stream("libx264", rate=stream.average_rate or Fraction(25))
+            video.width, video.height, video.pix_fmt = *even, kind
+            # Without frames that wait for later ones: packets are then the frames in their order.
+            video.options = {"crf": _QUALITY, "preset": "medium", "bf": "0"}
+            context = video.codec_context
+            context.gop_size = _PART
+            for tag in ("color_range", "color_primaries", "color_trc", "colorspace"):
+                setattr(context, tag, getattr(given, tag))
+            for index, (_, image) in enumerate(part):
+                padded = np.pad(image, ((0, even[1] - height), (0, even[0] - width), (0, 0)), mode="edge")
+                values = np.rint(padded * (65535 if deep else 255)).astype(np.uint16 if deep else np.uint8)
+                frame = av.VideoFrame.from_ndarray(values, format="rgb48le" if deep else "rgb24")
+                made = frame.reformat(
+                    format=kind, dst_colorspace=_coefficients(given.colorspace), dst_color_range=given.color_range or 1
+                )
+                made.pts, made.time_base = index, 1 / (stream.average_rate or Fraction(25))
+                out.mux(video.encode(made))
+            out.mux(video.encode(None))
+        np.savez(path.with_suffix(".state.npz"), **self.steady.state())
+        base = Fraction(stream.time_base)
+        facts = {"times": [time for time, _ in part], "base": [base.numerator, base.denominator]}
+        path.with_suffix(".json").write_text(json.dumps(facts))
+        os.replace(unfinished, path)
+
+    def _resumed(self, stream: Any) -> list[_Kept]:
+        """The parts that an earlier run of the same command left."""
+        status = self.source.stat()
+        described = {
+            "source": [str(self.source.resolve()), status.st_size, status.st_mtime_ns],
+            "settings": [self.strength, self.steady.share, _fingerprint(self.separator.network)],
+            "size": [stream.width, stream.height],
+        }
+        note = self.parts / "run.json"
+        if not (note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(described))):
+            shutil.rmtree(self.parts, ignore_errors=True)
+        self.parts.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(described))
+        kept = []
+        while (path := self.parts / f"part-{len(kept):05d}.h264").is_file():
+            facts = json.loads(path.with_suffix(".json").read_text())
+            if len(facts["times"]) < _PART:
+                break
+            kept.append(_Kept(facts["times"]))
+            with np.load(path.with_suffix(".state.npz")) as state:
+                self.steady.resume(dict(state))
+        return kept
+
+    def _join(self) -> None:
+        """All parts and the sound in one file."""
+        import av
+
+        unfinished = self.target.with_name(f".{self.target.name}.unfinished{self.target.suffix}")
+        options = {"movflags": "faststart"} if self.target.suffix.lower() != ".mkv" else {}
+        paths = sorted(self.parts.glob("part-*.h264"))
+        with av.open(str(self.source)) as source, av.open(str(unfinished), "w", options=options) as out:
+            out.metadata.update(source.metadata)
+            with av.open(str(paths[0]), format="h264") as begun:
+                video = out.add_stream_from_template(begun.streams.video[0])
+            sounds = {each.index: out.add_stream_from_template(each) for each in source.streams.audio}
+            base = Fraction(source.streams.video[0].time_base)
+            video.time_base = base
+            for packet in _by_time(self._packets(paths, base, video), _sound(source, sounds)):
+                out.mux(packet)
+        os.replace(unfinished, self.target)
+
+    @staticmethod
+    def _packets(paths: list[Path], base: Fraction, video: Any) -> Iterator[tuple[float, Any]]:
+        import av
+
+        for path in paths:
+            times = json.loads(path.with_suffix(".json").read_text())["times"]
+            with av.open(str(path), format="h264") as part:
+                for time, packet in zip(times, (each for each in part.demux() if each.size), strict=True):
+                    packet.stream, packet.time_base = video, base
+                    packet.pts = packet.dts = time
+                    yield float(time * base), packet
+
+
+def _fingerprint(network: Any) -> str:
+    """Tells whether the parts that are there were made by the same network."""
+    if not isinstance(network, torch.nn.Module):
+        return type(network).__name__
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {float(value.double().sum())!r}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sound(source: Any, sounds: dict[int, Any]) -> Iterator[tuple[float, Any]]:
+    if not sounds:
+        return
+    for packet in source.demux(*(source.streams[index] for index in sounds)):
+        if packet.dts is None:
+            continue
+        time = float(packet.dts * packet.time_base)
+        packet.stream = sounds[packet.stream.index]
+        yield time, packet
+
+
+def _by_time(*streams: Iterator[tuple[float, Any]]) -> Iterator[Any]:
+    """Packets of several streams in the order of their times."""
+    waiting = [(first, each) for each in streams if (first := next(each, None)) is not None]
+    while waiting:
+        first, stream = min(waiting, key=lambda pair: pair[0][0])
+        yield first[1]
+        waiting.remove((first, stream))
+        following = next(stream, None)
+        if following is not None:
+            waiting.append((following, stream))
+
+
+def _time(frame: Any, number: int, stream: Any) -> int:
+    """When a frame is shown, in units of its stream; evenly where the file does not say."""
+    if frame.pts is not None:
+        return int(frame.pts)
+    return round((number - 1) / (stream.average_rate or Fraction(25)) / Fraction(stream.time_base))
+
+
+def _coefficients(tag: int) -> int:
+    """Which matrix between RGB and YCbCr FFmpeg's scaler takes for a stream's tag; what is not said is BT.601."""
+    return {1: 1, 9: 9, 10: 9, 7: 7}.get(int(tag), 5)
+
+
+def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wanted, steady: Steady) -> int:
+    """Numbered pictures, each written as its like."""
+    pattern = Path(source).expanduser()
+    found = _numbered(pattern)
+    if not found:
+        raise UserError(f"There is no picture {shown(pattern)}: the pattern stands for numbers, as in frame_%05d.png.")
+    name = _NUMBERED.sub(lambda match: match.group(0), pattern.stem)
+    aim = output or pattern.with_name(f"{name}.transmission{pattern.suffix}")
+    if not _NUMBERED.search(aim.name):
+        aim = aim / f"{name}.transmission{pattern.suffix}"
+    targets = {number: aim.with_name(_NUMBERED.sub(_filled(number), aim.name)) for number in found}
+    taken = [each for each in targets.values() if os.path.lexists(each)]
+    if taken and not (wanted.overwrite or wanted.skip_existing):
+        raise UserError(f"{shown(taken[0])} exists already and is left as it is: --overwrite replaces it.")
+    for number, file in found.items():
+        picture = read_picture(file, wanted.max_pixels)
+        image = picture.tensor().expand(3, -1, -1)
+        values = image.permute(1, 2, 0).numpy()
+        layers = separator.layers(image)
+        correction = steady.step(values, layers["transmission"].permute(1, 2, 0).numpy() - values)
+        if wanted.skip_existing and os.path.lexists(targets[number]):
+            continue
+        result = torch.from_numpy(np.clip(values + wanted.strength * correction, 0, 1)).permute(2, 0, 1)
+        if picture.values.shape[2] == 1:
+            result = result.mean(0, keepdim=True)
+        fitted(picture.with_values(result), format_of(targets[number])).save(targets[number], wanted.overwrite)
+    sys.stderr.write(f"{shown(aim)}: {len(found)} pictures\n")
+    return 0
+
+
+def _numbered(pattern: Path) -> dict[int, Path]:
+    """The files that a pattern means, by their numbers, in order."""
+    match = _NUMBERED.search(pattern.name)
+    if match is None or not pattern.parent.is_dir():
+        return {}
+    least = int(match.group(1) or 1)
+    before, after = re.escape(pattern.name[: match.start()]), re.escape(pattern.name[match.end() :])
+    wanted = re.compile(rf"{before}(\d{{{least},}}){after}")
+    numbered = {int(hit.group(1)): file for file in pattern.parent.iterdir() if (hit := wanted.fullmatch(file.name))}
+    return dict(sorted(numbered.items()))
+
+
+def _filled(number: int) -> Callable[[re.Match[str]], str]:
+    return lambda match: f"{number:0{int(match.group(1) or 1)}d}"

@@ -1,0 +1,158 @@
+"""Videos: every frame, its time, the sound and the colour tags stay; interrupted runs go on; flicker goes down."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from reflectzoo.__main__ import main
+from reflectzoo.errors import Interrupted, UserError
+from reflectzoo.inference.batch import Wanted
+from reflectzoo.inference.separator import Separator
+from reflectzoo.inference.steady import Steady
+from reflectzoo.inference.video import run_video
+
+TIMES = [int(1000 * (index / 25 + (0.02 if index % 7 == 3 else 0))) for index in range(60)]
+"""In milliseconds; not quite even, as a phone's are."""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty frames of 66x50 that grow brighter, BT.709, with a tone."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt, video.time_base = 66, 50, "yuv420p", Fraction(1, 1000)
+        video.codec_context.time_base = Fraction(1, 1000)
+        video.options = {"crf": "4"}
+        video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = 1
+        video.codec_context.color_range = 1
+        tone = out.add_stream("aac", rate=48000, layout="mono")
+        for index, time in enumerate(TIMES):
+            pixels = np.full((50, 66, 3), 60 + 2 * index, np.uint8)
+            pixels[10:20, 10 + index % 30 : 20 + index % 30] = (200, 40, 40)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=1, dst_color_range=1
+            )
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        for start in range(0, 48000 * 2, 1024):
+            wave = 0.3 * np.sin(2 * np.pi * 440 * (start + np.arange(1024)) / 48000)
+            sound = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts, sound.time_base = 48000, start, Fraction(1, 48000)
+            out.mux(tone.encode(sound))
+        out.mux(tone.encode(None))
+    return path
+
+
+def halved(mixture: Tensor) -> dict[str, Tensor]:
+    return {"transmission": mixture / 2}
+
+
+def shown_in(path: Path) -> tuple[list[float], np.ndarray]:
+    """When frames are shown, and what they show."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        times = [float(frame.pts * frame.time_base) for frame in frames]
+        return times, np.stack([frame.to_ndarray(format="rgb24") for frame in frames]).astype(float)
+
+
+def sound_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def test_frames_times_sound_and_tags_stay(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mp4"
+    assert run_video(str(clip), target, Separator(halved), Wanted(), steady=0) == 0
+    (before, was), (after, now) = shown_in(clip), shown_in(target)
+    assert len(after) == 60
+    assert np.allclose(np.diff(after), np.diff(before), atol=1e-3)
+    assert abs(now - was / 2).mean() < 0.7
+    assert sound_of(target) == sound_of(clip)
+    with av.open(str(target)) as result:
+        context = result.streams.video[0].codec_context
+        assert (context.width, context.height) == (66, 50)
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+    assert list(tmp_path.iterdir()) == [target], "nothing is left beside it"
+
+
+def test_an_interrupted_run_goes_on(clip: Path, tmp_path: Path) -> None:
+    calls = 0
+
+    def stops(mixture: Tensor) -> dict[str, Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 53:
+            raise KeyboardInterrupt
+        return halved(mixture)
+
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), Wanted())
+    assert not (tmp_path / "clean.mp4").exists()
+    run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), Wanted())
+    assert calls == 53 + 12, "the first part of 48 frames is not worked on again"
+    whole = tmp_path / "whole.mp4"
+    run_video(str(clip), whole, Separator(halved), Wanted())
+    assert np.array_equal(shown_in(whole)[1], shown_in(tmp_path / "clean.mp4")[1])
+
+
+def test_flicker_goes_down_and_the_picture_stays(tmp_path: Path) -> None:
+    """A moving scene under a still veil, of which a network removes a share that jumps from frame to frame."""
+    rng = np.random.default_rng(0)
+    scene = np.kron(rng.random((12, 30, 3)), np.ones((8, 8, 1))).astype(np.float32) * 0.6
+    veil = np.float32(0.25)
+    unsteady, steadied = [], []
+    steady = Steady(0.7)
+    for index in range(24):
+        truth = scene[:, 2 * index : 2 * index + 120]
+        mixture = truth + veil
+        correction = np.full_like(truth, -veil * rng.uniform(0.7, 1.0))
+        unsteady.append((mixture + correction - truth).mean())
+        steadied.append((mixture + steady.step(mixture, correction) - truth).mean())
+    flicker = [np.abs(np.diff(each[4:])).mean() for each in (unsteady, steadied)]
+    assert flicker[1] < 0.5 * flicker[0]
+    assert abs(np.mean(steadied) - np.mean(unsteady)) < 0.01
+
+
+def test_what_changes_at_once_is_not_smeared() -> None:
+    steady = Steady(0.9)
+    steady.step(np.full((40, 40, 3), 0.2, np.float32), np.full((40, 40, 3), -0.1, np.float32))
+    bright = np.full((40, 40, 3), 0.9, np.float32)
+    found = steady.step(bright, np.zeros_like(bright))
+    assert np.abs(found).max() < 1e-6
+
+
+def test_numbered_pictures(tmp_path: Path) -> None:
+    for number in (3, 4, 5, 11):
+        Image.new("RGB", (20, 16), (10 * number,) * 3).save(tmp_path / f"frame_{number:05d}.png")
+    out = tmp_path / "out"
+    assert run_video(str(tmp_path / "frame_%05d.png"), out / "t_%03d.png", Separator(halved), Wanted(), 0) == 0
+    assert sorted(each.name for each in out.iterdir()) == ["t_003.png", "t_004.png", "t_005.png", "t_011.png"]
+    assert Image.open(out / "t_011.png").getpixel((3, 3)) == (55, 55, 55)
+
+
+def test_mistakes(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    separator = Separator(halved)
+    (tmp_path / "text.mp4").write_text("no video at all")
+    for source, target, words in (
+        (str(tmp_path / "text.mp4"), tmp_path / "x.mp4", "cannot be read as a video"),
+        (str(tmp_path / "nowhere.mp4"), None, "does not exist"),
+        (str(tmp_path / "nothing_%03d.png"), None, "There is no picture"),
+        (str(clip), tmp_path / "x.jpg", "cannot be written as a video"),
+    ):
+        with pytest.raises(UserError, match=words):
+            run_video(source, target, separator, Wanted())
+    with pytest.raises(UserError, match="the transmission alone"):
+        run_video(str(clip), None, separator, Wanted(reflection=True))
+    assert main(["remove", str(clip), "--steady", "2", "--model", "ytmt_pcs", "--untrained"]) == 2
+    assert "--steady must lie in [0, 1), got 2" in capsys.readouterr().err
+    assert torch.is_grad_enabled()
