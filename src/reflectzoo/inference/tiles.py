@@ -135,7 +135,7 @@ def plan_tiles(
         plan = Plan(high, wide, halo, rows, columns)
         largest = plan.tile[0] * plan.tile[1]
         cost = sum(row.stop - row.start for row in rows) * sum(each.stop - each.start for each in columns)
-        # One that is too large is better only than one that is larger.
+        # A tile beyond the limit is accepted only if every other choice is larger still.
         rank = cost if largest <= pixels else largest * 1e9
         if best is None or rank < best[0]:
             best = (rank, plan)

@@ -202,7 +202,7 @@ def _callback(trainer: pl.Trainer, kind: type[_Kind]) -> _Kind | None:
 
 
 def quieten() -> None:
-    """Keep adverts and warnings about what we do on purpose out of the user's way."""
+    """Silence third-party tips, and warnings about what is done on purpose."""
     torch.set_float32_matmul_precision("high")
     for text in (
         ".*does not have many workers.*",

@@ -178,7 +178,7 @@ def _watch(arguments: argparse.Namespace, wanted: Wanted) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Remove."""
+    """Remove reflections; 1 if some photographs failed."""
     most = None if arguments.max_pixels is None else parse_pixels(str(arguments.max_pixels))
     wanted = Wanted(
         arguments.reflection,

@@ -69,11 +69,11 @@ class ImagePanels(pl.Callback):
             self._collect(outputs, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw them."""
+        """Draw what was collected, and forget it."""
         self._draw("val", trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw them."""
+        """Draw what was collected, and forget it."""
         self._draw("test", trainer, pl_module)
 
     def _draw(self, stage: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
