@@ -182,7 +182,7 @@ class _Video:
                 setattr(context, tag, getattr(given, tag))
             for index, (_, image) in enumerate(part):
                 padded = np.pad(image, ((0, even[1] - height), (0, even[0] - width), (0, 0)), mode="edge")
-                values = np.rint(padded * (65535 if deep else 255)).astype(np.uint16 if deep else np.uint8)
+                values: Any = np.rint(padded * (65535 if deep else 255)).astype(np.uint16 if deep else np.uint8)
                 frame = av.VideoFrame.from_ndarray(values, format="rgb48le" if deep else "rgb24")
                 made = frame.reformat(
                     format=kind, dst_colorspace=_coefficients(given.colorspace), dst_color_range=given.color_range or 1
@@ -209,7 +209,7 @@ class _Video:
             shutil.rmtree(self.parts, ignore_errors=True)
         self.parts.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps(described))
-        kept = []
+        kept: list[_Kept] = []
         while (path := self.parts / f"part-{len(kept):05d}.h264").is_file():
             facts = json.loads(path.with_suffix(".json").read_text())
             if len(facts["times"]) < _PART:
@@ -231,7 +231,7 @@ class _Video:
             with av.open(str(paths[0]), format="h264") as begun:
                 video = out.add_stream_from_template(begun.streams.video[0])
             sounds = {each.index: out.add_stream_from_template(each) for each in source.streams.audio}
-            base = Fraction(source.streams.video[0].time_base)
+            base = Fraction(source.streams.video[0].time_base or Fraction(1, 1000))
             video.time_base = base
             for packet in _by_time(self._packets(paths, base, video), _sound(source, sounds)):
                 out.mux(packet)
