@@ -116,9 +116,9 @@ def read_jobs(folder: Path, planned: Sequence[Sequence[str]] = ()) -> list[Job]:
         overrides = tuple(record["overrides"])
         found[overrides] = Job(str(path.parent.relative_to(folder)), overrides, record["state"], record["text"])
     jobs = sorted(found.values(), key=lambda job: (len(job.name), job.name))
-    for number, overrides in enumerate(planned):
-        if tuple(overrides) not in found:
-            jobs.append(Job(str(number), tuple(overrides), _WAITING))
+    for number, wanted in enumerate(planned):
+        if tuple(wanted) not in found:
+            jobs.append(Job(str(number), tuple(wanted), _WAITING))
     return jobs
 
 

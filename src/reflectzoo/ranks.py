@@ -69,7 +69,7 @@ def _slurm_step() -> str:
 
 
 def _by_store(choose: Callable[[], str], rank: int, number: int) -> str:
-    from torch.distributed import DistError, TCPStore
+    from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
     key = f"reflectzoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{number}"
     try:

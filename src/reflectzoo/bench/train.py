@@ -73,8 +73,9 @@ class _Measured(pl.Callback):
         self.profiler: PartsProfiler | None = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(trainer.profiler, PartsProfiler)
-        self.profiler = trainer.profiler
+        profiler: object = getattr(trainer, "profiler", None)  # Lightning does not declare it
+        assert isinstance(profiler, PartsProfiler)
+        self.profiler = profiler
 
 
 def measure(model: str, overrides: Sequence[str] = (), batches: int = 10) -> Speed:

@@ -26,7 +26,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from reflectzoo.errors import UserError
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -322,8 +323,8 @@ def in_words(annotation: Any) -> str:
         ordered = sorted(plain, key=lambda each: each is not types.NoneType)
         return " or ".join(dict.fromkeys(in_words(each) for each in ordered))
     if origin is Literal:
-        words = [_said(each) for each in arguments]
-        return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
+        choices = [_said(each) for each in arguments]
+        return " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         each = list(dict.fromkeys(in_words(part) for part in arguments))
         return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))
@@ -396,7 +397,7 @@ def _strict(annotation: Any) -> Any:
         if not all(isinstance(each, type) for each in others):
             return None
         known = [part for part in parts if part is not None]
-        return Union[(*known, *(InstanceOf[each] for each in others))]
+        return Union[(*known, *(cast(Any, InstanceOf)[each] for each in others))]
     if origin is Literal:
         return annotation
     if annotation in (None, types.NoneType):

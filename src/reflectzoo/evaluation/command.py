@@ -55,7 +55,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     quieten()
     warnings.filterwarnings("ignore", ".*it is recommended to use .Trainer\\(devices=1.*")
     check_entries(config, _SETTINGS)
-    if rank_zero_only.rank != 0:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return _evaluate(config)
     with hold(Path(config.run_dir), "evaluation"):
         return _evaluate(config)

@@ -124,7 +124,7 @@ def bootstrap(
         return fixed / total, fixed / total
 
     def mean(*samples: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        sums: NDArray[np.float64] = sum((sample.sum(axis=axis) for sample in samples), start=np.float64(fixed))
+        sums: NDArray[np.float64] = fixed + np.sum([sample.sum(axis=axis) for sample in samples], axis=0)
         return sums / total
 
     interval = stats.bootstrap(

@@ -104,7 +104,7 @@ class PartsProfiler(Profiler):
 
     def _switch(self) -> None:
         """Credit the time since the last change to whoever has had it."""
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         now = time.perf_counter()
         part = self._stack[-1] if self._stack else ""

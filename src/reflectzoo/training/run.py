@@ -77,7 +77,7 @@ def check_settings(config: DictConfig) -> None:
 @contextlib.contextmanager
 def _held(run_dir: Path) -> Iterator[None]:
     """Keep the run's folder to this training, whose first process speaks for all."""
-    if rank_zero_only.rank != 0:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield
         return
     with hold(run_dir, "training"):
@@ -297,7 +297,7 @@ def _whole(path: Path) -> bool:
 def _put_first(previous: Path) -> Path:
     """Let the checkpoint before a damaged one be the last, so that the next one does not push it out."""
     last = previous.with_name(LAST)
-    if rank_zero_only.rank == 0:
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         if last.exists():
             os.replace(last, last.with_name("last.damaged.ckpt"))
         os.replace(previous, last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -31,7 +31,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         with whole_file(path, keep) as file:
             sink = _Sink(file)
             try:
-                torch.save(checkpoint, sink)
+                torch.save(checkpoint, cast(IO[bytes], sink))
             except RuntimeError:
                 # PyTorch says that a write failed; the system had said why.
                 if sink.error is not None:

@@ -28,7 +28,8 @@ def teacher_of(checkpoint: dict[str, Any], name: str) -> DynamicsTeacher:
         net = net.teacher
     if not isinstance(net, DynamicsTeacher):
         raise UserError(f"{name} holds no teacher: give a checkpoint of model=dynamics_teacher or model=dynamics.")
-    return net.eval()
+    teacher: DynamicsTeacher = net.eval()
+    return teacher
 
 
 def _net_of(checkpoint: dict[str, Any], name: str) -> nn.Module:

@@ -94,7 +94,8 @@ class Dynamics(AdversarialModule):
         if isinstance(self.net, DynamicsTeacher):
             return self.net
         if isinstance(self.net, TeacherAndStudent):
-            return self.net.teacher
+            teacher: DynamicsTeacher = self.net.teacher
+            return teacher
         return cast(DynamicsTeacher | None, self.__dict__["_teacher"])
 
     @property

@@ -173,7 +173,7 @@ def start_as_copy(net: LocationAwareNet, of_input: bool = False) -> None:
     for layer in (head[index] for head in outputs for index in (0, 2)):
         weight_of(layer).mul_(0.1)
     first, up, last, output = (layer[0] for layer in (net.conv1, net.deconv2, net.conv10, net.output))
-    hand_on(first, up, last, output, channel=0 if of_input else 3)
+    hand_on(cast(Any, first), cast(Any, up), cast(Any, last), cast(Any, output), channel=0 if of_input else 3)
     # Nothing joins the three in the residual block on their way.
     weight_of(net.cbam_block0.conv2.conv2d)[:3] = 0
     nn.init.constant_(cast(Tensor, net.det_conv_mask1[2].bias), 0.1)

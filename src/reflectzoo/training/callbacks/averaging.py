@@ -28,7 +28,7 @@ class ExponentialAverage(WeightAveraging):
     def __init__(self, decay: float = 0.99) -> None:
         if not isinstance(decay, int | float) or not 0 <= decay < 1:
             raise UserError(f"callbacks.ema.decay must be a number from 0 on and below 1, got {decay!r}.")
-        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
         self._swapped = False
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
