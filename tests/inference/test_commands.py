@@ -14,6 +14,7 @@ from PIL import Image
 
 import reflectzoo
 from reflectzoo.__main__ import COMMANDS, main
+from reflectzoo.errors import UserError
 from reflectzoo.inference import batch
 from reflectzoo.photo import files
 
@@ -216,3 +217,15 @@ def test_one_word_more_is_told_in_one_way(tmp_path: Path, capfd: pytest.CaptureF
 def test_help_answers_without_loading_torch() -> None:
     code = "import sys; from reflectzoo.__main__ import main; main([]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_file_in_the_way_of_results_is_called_what_it_is(tmp_path: Path) -> None:
+    from reflectzoo.inference.batch import Wanted, find_tasks
+
+    (tmp_path / "taken").write_text("")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match="is a file, and no picture by its name"):
+        find_tasks([str(tmp_path / "a.png")], tmp_path / "taken", False, Wanted())
+    with pytest.raises(UserError, match="several photographs need a folder"):
+        find_tasks([str(tmp_path / "a.png"), str(tmp_path / "b.png")], tmp_path / "taken", False, Wanted())

@@ -115,6 +115,8 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
         source = next(iter(found))
         return [Task(source, output.with_suffix(""), output)]
     if output is not None and output.exists() and not output.is_dir():
+        if len(found) == 1:
+            raise UserError(f"-o {shown(output)} is a file, and no picture by its name: give a folder, or a name.png.")
         raise UserError(f"-o {shown(output)} is a file, but several photographs need a folder: give one.")
     tasks = []
     stems: dict[Path, Path] = {}
