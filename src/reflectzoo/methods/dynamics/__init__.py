@@ -14,9 +14,18 @@ METHOD = Method(
     package=__name__,
     title="Distilling Reflection Dynamics for Single-Image Reflection Removal",
     models={
-        "dynamics_student": Model("the student, who looks at one photograph", starts_from=_TEACHER),
+        "dynamics_student": Model(
+            "the student, who looks at one photograph",
+            tiny=("model.net.width=8", "~loss.terms.transfer", "~loss.terms.adversarial"),  # which take a teacher
+            starts_from=_TEACHER,
+        ),
         "dynamics_teacher": Model("the teacher, who watches three frames"),
-        "dynamics": Model("teacher, then student, in one run", phases=("teacher", "student"), starts_from=_TEACHER),
+        "dynamics": Model(
+            "teacher, then student, in one run",
+            tiny=("model.net.width=8", "model.teacher_epochs=1"),
+            phases=("teacher", "student"),
+            starts_from=_TEACHER,
+        ),
     },
     networks=(".student:DynamicsStudent", ".teacher:DynamicsTeacher", ".pair:teacher_and_student"),
     tiny=("model.net.width=8",),

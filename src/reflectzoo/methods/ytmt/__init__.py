@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from reflectzoo.core.method import Method, Model, Size
 
+_TINY = ("model.net.width=8", "model.net.hypercolumn=false")
+
 
 def _two_stages(summary: str, family: str = "unet") -> Model:
     return Model(
         summary,
         phases=("stage 1", "stage 2"),
+        tiny=(*_TINY, "model.stage1_epochs=1"),
         family=family,
         starts_from={"stage1_ckpt": "a finished first stage: a checkpoint of model=ytmt_*, or the authors' file"},
     )
@@ -44,7 +47,7 @@ METHOD = Method(
         ".two_stage:two_stage_unet",
         ".two_stage:two_stage_released",
     ),
-    tiny=("model.net.width=8",),
+    tiny=_TINY,
     size=Size(multiple=32),
     detect=".convert:recognise",
     remap=".convert:remap",
