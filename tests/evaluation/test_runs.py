@@ -443,7 +443,7 @@ def test_one_picture_for_two_data_sets_is_refused(evaluate: Evaluate, tmp_path: 
         (["benchmark=folder", "data.root=pairs", "masks=/no/such"], ["masks=/no/such is no folder"]),
         (["benchmark=folder", "data.root=pairs", "masks=strangers"], ["masks=strangers has no picture"]),
         (["benchmark=folder", "data.root=pairs", "limit=0"], ["limit must be"]),
-        (["benchmark=folder", "data.root=pairs", "protocol.psnr=best"], ["protocol", "per_channel, pooled"]),
+        (["benchmark=folder", "data.root=pairs", "protocol.psnr=best"], ["must be per_channel or pooled"]),
         (["benchmark=folder", "data.root=pairs", "+protocol.resize_for.wyld={shorter: 3}"], ["'wyld'", "has pairs"]),
         (["benchmark=folder", "data.root=pairs", "protocol.resize.shorter=8"], ["too small to be scored"]),
         (["benchmark=folder", "data.root=pairs", "save_picture=true"], ["'save_picture'"]),

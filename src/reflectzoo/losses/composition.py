@@ -13,7 +13,7 @@ from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.settings import Share
 from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, found, predicted
+from reflectzoo.losses.layers import Layer, aux_output, predicted
 from reflectzoo.losses.pixel import mse_loss
 from reflectzoo.ops.checks import check_same_shape, full_precision
 from reflectzoo.ops.distributed import masked_mean
@@ -260,5 +260,5 @@ def confidence_map(outputs: Outputs) -> Tensor:
     Raises:
         UserError: if the network predicts none.
     """
-    maps = found(outputs, "confidence")
+    maps = aux_output(outputs, "confidence")
     return cast(Tensor, maps[-1] if isinstance(maps, list) else maps)

@@ -57,7 +57,7 @@ def layer_pair(
     return prediction, target, valid
 
 
-def found(outputs: Outputs, key: str) -> Any:
+def aux_output(outputs: Outputs, key: str) -> Any:
     """``outputs["aux"][key]``.
 
     Raises:

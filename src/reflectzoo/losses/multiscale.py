@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import found, predicted
+from reflectzoo.losses.layers import aux_output, predicted
 from reflectzoo.losses.perceptual import feature_loss, layers_for
 from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 from reflectzoo.ops.checks import full_precision
@@ -102,5 +102,5 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
 
 
 def _coarse(outputs: Outputs, name: str) -> Tensor:
-    images = found(outputs, name)
+    images = aux_output(outputs, name)
     return cast(Tensor, images[-1] if isinstance(images, list) else images)

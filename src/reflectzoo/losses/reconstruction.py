@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import found, predicted
+from reflectzoo.losses.layers import aux_output, predicted
 from reflectzoo.losses.pixel import l1_loss
 from reflectzoo.ops.checks import check_same_shape, full_precision
 
@@ -69,6 +69,6 @@ class ReconstructionLoss(LossTerm):
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted scalar >= 0."""
-        residue = cast(Tensor, found(outputs, "residue")) if self.residue else None
+        residue = cast(Tensor, aux_output(outputs, "residue")) if self.residue else None
         layers = predicted(outputs, "transmission"), predicted(outputs, "reflection")
         return reconstruction_loss(*layers, batch["mixture"], residue)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, found
+from reflectzoo.losses.layers import Layer, aux_output
 from reflectzoo.losses.pixel import gradient_loss, l1_loss
 from reflectzoo.ops.checks import full_precision
 
@@ -73,7 +73,7 @@ class DecouplingLoss(LossTerm):
         total = outputs["transmission"].new_zeros((), dtype=torch.float32)
         layers: tuple[Layer, ...] = ("transmission", "reflection")
         for layer in layers:
-            decoded: Tensor = found(outputs, f"frame_{layer}s")
+            decoded: Tensor = aux_output(outputs, f"frame_{layer}s")
             truth, valid = frame_truth(batch, layer, decoded.shape[1])
             truth = reduced(truth, *decoded.shape[-2:])
             for index in range(decoded.shape[1]):

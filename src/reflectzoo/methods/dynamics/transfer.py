@@ -13,7 +13,7 @@ from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.errors import UserError
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import found
+from reflectzoo.losses.layers import aux_output
 from reflectzoo.losses.pixel import l1_loss
 from reflectzoo.ops.checks import check_same_shape, full_precision
 from reflectzoo.ops.distributed import masked_mean
@@ -21,9 +21,9 @@ from reflectzoo.ops.distributed import masked_mean
 
 def _pair(outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
     """The student's representation, the teacher's without a gradient, and which samples have one."""
-    student, taught = found(outputs, "representation"), found(outputs, "taught")
+    student, taught = aux_output(outputs, "representation"), aux_output(outputs, "taught")
     check_same_shape(student=student, teacher=taught)
-    return student, taught.detach(), found(outputs, "has_taught")
+    return student, taught.detach(), aux_output(outputs, "has_taught")
 
 
 class TransferLoss(LossTerm):

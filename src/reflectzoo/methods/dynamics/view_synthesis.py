@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.settings import Count
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, found
+from reflectzoo.losses.layers import Layer, aux_output
 from reflectzoo.methods.dynamics.decoupling import frame_truth
 from reflectzoo.nets.warp import inside, warp
 from reflectzoo.ops.checks import full_precision
@@ -92,14 +92,14 @@ class ViewSynthesisLoss(LossTerm):
             UserError: if the network finds no motion.
         """
         total = outputs["transmission"].new_zeros((), dtype=torch.float32)
-        moves: dict[Layer, Tensor] = found(outputs, "flow" if self.of == "features" else "motion")
+        moves: dict[Layer, Tensor] = aux_output(outputs, "flow" if self.of == "features" else "motion")
         if "frames" not in batch:
             return total
         for layer, motion in moves.items():
             frames = motion.shape[1] + 1
             others = [index for index in range(frames) if index != frames // 2]
             if self.of == "features":
-                views: Tensor = found(outputs, "features")[layer]
+                views: Tensor = aux_output(outputs, "features")[layer]
                 views = views.detach() if self.detach else views
                 known = batch["has_frames"][:, None].expand(-1, frames)
             else:
