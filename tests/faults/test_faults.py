@@ -12,6 +12,7 @@ from tests.faults.children import preload
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # they are waited for on busy machines as well
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault(name: str, tmp_path: Path) -> None:
     preload()
