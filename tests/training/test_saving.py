@@ -114,7 +114,7 @@ def test_one_wrong_bit_is_noticed_which_pytorch_does_not(tmp_path: Path) -> None
     [
         (b"", "it is empty (0 bytes)"),
         (b"PK\x03\x04half", "it is incomplete, its end is missing"),
-        (b"text", "it is not a PyTorch checkpoint"),
+        (b"text", "it is a text: download it again"),
         (b"\x80\x02.", "it is damaged"),
     ],
 )
