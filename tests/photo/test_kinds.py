@@ -448,6 +448,14 @@ def test_more_pixels_than_allowed(tmp_path: Path) -> None:
         assert read_picture(path, max_pixels=35).values.shape[:2] == (5, 7)
 
 
+def test_the_bound_counts_pixels_not_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips are unpacked as rows of bytes, of which there are more."""
+    values = noise(3)
+    cv2.imwrite(str(tmp_path / "a.tif"), values[..., ::-1])  # LZW
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 18)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").values, values)
+
+
 def test_a_size_beyond_the_usual_bound_can_be_allowed(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", np.zeros((1, 1, 1), np.uint8), 1)
     data = bytearray(path.read_bytes())

@@ -15,7 +15,6 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
-from threading import RLock
 from typing import Any
 
 import cv2
@@ -23,13 +22,13 @@ import numpy as np
 from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, raw, tiff, tiff_values
+from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
 
 _BANDS = 2**24
 #: Floating-point values may leave [0, 1] by rounding alone.
 _SLACK = 1e-5
 _AGAIN = "download or copy it again"
-_guard = RLock()
 
 
 class Limit:
@@ -65,12 +64,8 @@ def _unguarded(limit: Limit) -> Iterator[None]:
     if not limit.given:
         yield
         return
-    with _guard:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+    with unguarded():
+        yield
 
 
 def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Picture, int]:
@@ -269,7 +264,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     try:
         whole = tiff_values.by_library(sheet)
         if whole:
-            with tiff_values.opened(file, page) as image:
+            with unguarded(), tiff_values.opened(file, page) as image:
                 image.info.pop("icc_profile", None)
                 picture = from_pillow(image, name, origin)
         else:

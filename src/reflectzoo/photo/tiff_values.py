@@ -10,9 +10,10 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from reflectzoo.photo import ifd, tiff
+from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.ifd import Entry
 from reflectzoo.photo.model import Values, as_depth
 from reflectzoo.photo.netpbm import scaled
@@ -72,7 +73,7 @@ def opened(file: File, page: Page) -> Image.Image:
         place = places[ifd.ORIENTATION]
         data[place.value : place.value + 2] = struct.pack(file.order + "H", 1)
     struct.pack_into(file.order + ("Q" if file.big else "I"), data, 8 if file.big else 4, page.offset)
-    return Image.open(BytesIO(data), formats=("TIFF",))
+    return TiffImagePlugin.TiffImageFile(BytesIO(data))
 
 
 def layers(file: File, page: Page, found: Sheet) -> Layers:
@@ -246,7 +247,8 @@ def _by_libtiff(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
     tags += [ifd.whole(tiff.FILL, 2 if found.reverse else 1, order), whole(tiff.OFFSETS, 0)]
     place = 8 + len(ifd.directory_bytes(tags, 8, order))
     tags[-1] = whole(tiff.OFFSETS, place)
-    with Image.open(BytesIO(lead + ifd.directory_bytes(tags, 8, order) + raw), formats=("TIFF",)) as image:
+    # A long strip's bytes would be taken for too many pixels.
+    with unguarded(), TiffImagePlugin.TiffImageFile(BytesIO(lead + ifd.directory_bytes(tags, 8, order) + raw)) as image:
         return image.tobytes()
 
 
