@@ -20,6 +20,7 @@ from reflectzoo.losses.composition import (
     ConfidenceMaskLoss,
     composition_loss,
     confidence_loss,
+    difference_mask,
     linear_light,
     reflection_mask,
 )
@@ -235,6 +236,17 @@ def test_mask_loss_by_hand(batch_of: BatchOf) -> None:
         assert ConfidenceMaskLoss()(outputs, batch).item() == pytest.approx(expected, rel=1e-5)
     with pytest.raises(UserError, match="threshold"):
         ConfidenceMaskLoss(threshold=2.0)
+
+
+def test_marked_and_unmarked_pixels_weigh_the_same(batch_of: BatchOf) -> None:
+    truth, mixture = (torch.full((1, 3, 20, 40), value) for value in (0.1, 0.1))
+    mixture[..., 31:] = 0.9  # and, averaged, from column 30 on
+    assert difference_mask(mixture, truth).mean().item() == pytest.approx(0.3, abs=0.03)
+    assert not difference_mask(mixture, truth, 0.9).any()
+    batch = batch_of(truth, 0 * truth, mixture, has_reflection=[False])
+    outputs = outputs_of([truth], [0 * truth], [torch.full((1, 1, 20, 40), 0.8)])
+    value = ConfidenceMaskLoss(threshold=0.1, balanced=True)(outputs, batch)
+    assert value.item() == pytest.approx(-(0.5 * log(0.8) + 0.5 * log(0.2)), rel=1e-5)
 
 
 # -- through the VGG ---------------------------------------------------------------------------------------------------

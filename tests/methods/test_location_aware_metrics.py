@@ -7,7 +7,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.methods.location_aware.metrics import ConfidenceMetrics, confidence_auc
+from reflectzoo.losses.composition import difference_mask
+from reflectzoo.methods.location_aware.metrics import ConfidenceMetrics, confidence_auc, difference_auc
 from reflectzoo.ops.colour import luminance
 
 
@@ -22,6 +23,24 @@ def test_by_hand() -> None:
     reflection = torch.tensor([0.0, 0.2, 0.6, 0.8]).expand(1, 3, 1, 4)
     confidence = torch.tensor([0.1, 0.5, 0.4, 0.9]).view(1, 1, 1, 4)
     assert confidence_auc(confidence, torch.full_like(reflection, 0.5), reflection).item() == pytest.approx(0.75)
+
+
+def test_difference_by_hand() -> None:
+    """The right half differs by 0.25, and from 0.1 / 0.25 of a window on in it; an edge that moved does not count."""
+    mixture = torch.full((1, 3, 20, 40), 0.5)
+    truth = mixture.clone()
+    truth[..., 20:] = 0.25
+    truth[..., 5] = 0.0  # one column of nine: 0.056
+    marked = torch.zeros(1, 1, 20, 40)
+    marked[..., 20:] = 1  # five of nine columns: 0.14
+    marked[..., 19] = 1  # four of nine: 0.11
+    assert torch.equal(difference_mask(mixture, truth), marked)
+    confidence = torch.rand(1, 1, 20, 40, generator=torch.Generator().manual_seed(0))
+    expected = roc_auc_score(marked.flatten(), confidence.flatten())
+    assert difference_auc(confidence, mixture, truth).item() == pytest.approx(expected, abs=1e-6)
+    assert difference_auc(confidence, truth, truth).isnan().all()
+    with pytest.raises(ValueError, match="confidence is"):
+        difference_auc(confidence[..., 1:], truth, truth)
 
 
 def test_against_scikit_learn() -> None:
@@ -65,5 +84,11 @@ def test_which_pictures_count() -> None:
     metrics.update(outputs, batch)
     expected = confidence_auc(confidence[:1], transmission[:1], reflection[:1])
     assert metrics.compute()["confidence_auc"].item() == pytest.approx(expected.item())
+    assert "difference_auc" not in metrics.compute(), "these mixtures do not differ from their truth"
+    mixture = transmission.clone()
+    mixture[..., 8:] = 1
+    metrics.update(outputs, {**batch, "mixture": mixture})
+    expected = difference_auc(confidence, mixture, transmission)
+    assert metrics.compute()["difference_auc"].item() == pytest.approx(expected.nanmean().item())
     metrics.reset()
     assert metrics.compute() == {}

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from reflectzoo.bench.subject import Options, find_subjects
 from reflectzoo.errors import UserError
 from reflectzoo.methods.location_aware.convert import check_layout, remap
-from reflectzoo.methods.location_aware.net import LocationAwareNet
+from reflectzoo.methods.location_aware.net import LocationAwareNet, begin
 from reflectzoo.nets import contextual, recurrent, winograd
+from reflectzoo.nets.efficientnet import EfficientNetLite0
 from reflectzoo.nets.plain import plain_form
 from reflectzoo.nets.recurrent import State
 from reflectzoo.parity import rule_state_dict
@@ -33,6 +34,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "fixed kernel": {"train_kernel": False},
     "edges": {"kernel": "edge"},
     "random kernel": {"kernel": "random"},
+    "ImageNet features": {"features": "efficientnet_lite0"},
 }
 
 
@@ -202,6 +204,28 @@ def test_detection_alone_is_the_first_map(detection: str, size: tuple[int, int])
         torch.testing.assert_close(net.detect(mixture), net(mixture)["aux"]["confidence"][0])
 
 
+def test_imagenet_features_come_from_the_wheel_and_join_in_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, mixture = small(features="efficientnet_lite0"), image(1, 3, 24, 40)
+    with torch.no_grad():
+        known = net._known(mixture)
+        assert known is not None
+        assert known.shape == (1, 4, 24, 40)
+        seen = net.detect(mixture)
+        torch.testing.assert_close(seen, net(mixture)["aux"]["confidence"][0])
+        for convolution in net.seen:
+            convolution.weight.zero_()
+            convolution.bias.zero_()
+        plain = small()
+        plain.load_state_dict({key: net.state_dict()[key] for key in plain.state_dict()})
+        torch.testing.assert_close(net.detect(mixture), plain.detect(mixture))
+        assert not torch.allclose(seen, net.detect(mixture))
+    other = EfficientNetLite0()
+    monkeypatch.setattr("reflectzoo.methods.location_aware.net.efficientnet_lite0", lambda: other)
+    begin(net)
+    assert all(torch.equal(value, net.features.state_dict()[key]) for key, value in other.state_dict().items())
+    begin(plain)  # nothing to do
+
+
 def test_no_detection_alone_without_detection() -> None:
     with pytest.raises(UserError, match="no confidence map"):
         small(detection="none", suppression=False).detect(image(1, 3, 16, 16))
@@ -263,7 +287,10 @@ def test_every_parameter_learns(variant: str) -> None:
     outputs = net(image(2, 3, 24, 24))
     torch.stack([each.mean() for each in flattened(outputs).values()]).sum().backward()  # type: ignore[arg-type]
     silent = {name for name, parameter in net.named_parameters() if parameter.grad is None}
-    assert silent == ({"lap_pyramid.kernel"} if variant == "fixed kernel" else set())
+    frozen = {name for name, each in net.named_parameters() if not each.requires_grad}
+    assert silent == frozen
+    expected = {"fixed kernel": {"lap_pyramid"}, "ImageNet features": {"features"}}
+    assert {name.split(".")[0] for name in frozen} == expected.get(variant, set())
 
 
 def test_samples_do_not_see_each_other() -> None:
@@ -332,6 +359,8 @@ def test_laplacian_of_four_scales() -> None:
         ({"scales": 2}, r"model\.net\.scales must be 1 or 4"),
         ({"kernel": "sobel"}, r"model\.net\.kernel"),
         ({"detection": "none"}, r"model\.net\.suppression=false"),
+        ({"features": "vgg"}, r"model\.net\.features must be one of none, efficientnet_lite0"),
+        ({"detection": "none", "suppression": False, "features": "efficientnet_lite0"}, "are for the detection"),
     ],
 )
 def test_mistakes(arguments: dict[str, object], sentence: str) -> None:

@@ -16,12 +16,15 @@ from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, aux_output, predicted
 from reflectzoo.losses.pixel import mse_loss
 from reflectzoo.ops.checks import check_same_shape, full_precision
+from reflectzoo.ops.colour import luminance
 from reflectzoo.ops.distributed import masked_mean
 
 GAMMA = 2.2
 """Exponent of the inverse gamma correction; the paper does not say which, its predecessors' programs have 2.2."""
 
 _DARKEST = 0.01  # what brightness is bounded by from below, in squared stored values: 0.1 of full white
+
+_AVERAGED = 9  # pixels a side over which a difference of real pairs is averaged
 
 _GREY = (0.299, 0.587, 0.114)
 
@@ -133,6 +136,34 @@ def reflection_mask(mixture: Tensor, transmission: Tensor, threshold: float = 0.
     return (grey > (low + threshold * (high - low)).clamp(min=threshold)).to(grey.dtype)
 
 
+VISIBLE = 0.1
+"""A difference of grey values, of full white, that anyone sees."""
+
+
+def difference_mask(mixture: Tensor, transmission: Tensor, threshold: float = VISIBLE) -> Tensor:
+    """Where a true pair visibly differs: own truth for real pairs, whose reflections nobody knows.
+
+    The signed difference is averaged over 9x9 pixels first, so that a pair shifted by less than a pixel differs hardly
+    more along its edges than elsewhere.
+
+    Args:
+        mixture: I, (B, 3, H, W) in [0, 1].
+        transmission: T, same shape.
+        threshold: what the difference must exceed.
+
+    Returns:
+        (B, 1, H, W), 1 where the averaged difference of the grey I and T is above the threshold, or below minus it.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(mixture=mixture, transmission=transmission)
+    difference = luminance(full_precision(mixture)) - luminance(full_precision(transmission))
+    margin = _AVERAGED // 2
+    difference = F.avg_pool2d(F.pad(difference, (margin,) * 4, mode="replicate"), _AVERAGED, stride=1)
+    return (difference.abs() > threshold).to(difference.dtype)
+
+
 class ConfidenceLoss(LossTerm):
     """:func:`confidence_loss` of ``aux["confidence"]``; samples whose true layers are unknown are left out.
 
@@ -162,6 +193,8 @@ class ConfidenceMaskLoss(LossTerm):
 
     Args:
         threshold: of the mask, in [0, 1].
+        balanced: ours: the mask is :func:`difference_mask`, and in each picture the pixels that are marked weigh as
+            much as those that are not.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
@@ -172,20 +205,26 @@ class ConfidenceMaskLoss(LossTerm):
     def __init__(
         self,
         threshold: Share = 0.3,
+        balanced: bool = False,
         weight: float | Sequence[float] = 1.0,
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
         self.threshold = threshold
+        self.balanced = balanced
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted scalar >= 0."""
         confidence = full_precision(confidence_map(outputs))
-        truth = reflection_mask(batch["mixture"], batch["transmission"], self.threshold)
+        layers = batch["mixture"], batch["transmission"]
+        truth = (difference_mask if self.balanced else reflection_mask)(*layers, self.threshold)
         check_same_shape(confidence=confidence, truth=truth)
         # Not with logits, which the network does not return; autocast forbids this form in half precision.
         with torch.autocast(confidence.device.type, enabled=False):
             entropy = F.binary_cross_entropy(confidence, truth, reduction="none")
+        if self.balanced:
+            share = truth.mean(dim=(1, 2, 3), keepdim=True).clamp(1e-4, 1 - 1e-4)
+            entropy = entropy * (truth / (2 * share) + (1 - truth) / (2 * (1 - share)))
         return masked_mean(entropy, batch["has_transmission"])
 
 

@@ -23,5 +23,6 @@ METHOD = Method(
     detect=".convert:recognise",
     remap=".convert:remap",
     check=".convert:check_layout",
+    begin=".net:begin",
     published="Location-aware",
 )

@@ -70,6 +70,9 @@ class LocationAware(AdversarialModule):
             start_normal(self.net, init_std)
         else:
             start_as_copy(cast(LocationAwareNet, self.net), of_input=init == "copy_input")
+        if stage1_ckpt is None and cast(LocationAwareNet, self.net).looks_up:
+            for convolution in cast(LocationAwareNet, self.net).seen:  # what was learnt elsewhere joins in slowly
+                nn.init.zeros_(cast(nn.Conv2d, convolution).weight)
         self.confidence_metrics = nn.ModuleList()
 
     # -- learning ---------------------------------------------------------------------------------------------------

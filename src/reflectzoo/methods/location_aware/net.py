@@ -32,6 +32,7 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import Count, checked
 from reflectzoo.errors import UserError
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
+from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, efficientnet_lite0
 from reflectzoo.nets.plain import is_plain, untouched
 from reflectzoo.nets.recurrent import ConvLSTM, State
 from reflectzoo.nets.sizes import prepared
@@ -43,6 +44,7 @@ _SCALES = (8, 4, 2, 1)
 
 Detection = Literal["laplacian", "image", "none"]
 Kernel = Literal["laplacian", "random", "edge"]
+Features = Literal["none", "efficientnet_lite0"]
 
 
 class Step(NamedTuple):
@@ -231,6 +233,9 @@ class LocationAwareNet(nn.Module):
         scales: 4, or 1 for the full size alone (Table 2, "MLSM -> SLSM").
         kernel: ``laplacian``, ``random`` ("LKI -> RKI") or ``edge`` ("Laplacian -> Edge") to start from.
         train_kernel: False: "Fix MLSM".
+        features: ours: what the detection also looks at. ``efficientnet_lite0``: maps of a frozen network that has
+            learnt ImageNet, at strides 4 to 32, added by 1x1 convolutions before the detection's first block. A
+            training from the beginning calls :func:`begin`; a checkpoint brings them.
 
     Raises:
         UserError: for a value that is none of these, or a combination that leaves nothing to compute with.
@@ -247,9 +252,10 @@ class LocationAwareNet(nn.Module):
         scales: Literal[1, 4] = 4,
         kernel: Kernel = "laplacian",
         train_kernel: bool = True,
+        features: Features = "none",
     ) -> None:
         super().__init__()
-        _check(width, iterations, detection, suppression, lstm, scales, kernel)
+        _check(detection, suppression, features)
         self.width = width
         self.iterations = iterations
         self.detection = detection
@@ -268,6 +274,9 @@ class LocationAwareNet(nn.Module):
             if suppression:
                 self.det_conv9, self.det_conv10, self.det_conv11 = (_SEBlock(narrow, prelu=True) for _ in range(3))
             self.p_relu = nn.PReLU()
+            if features != "none":
+                self.features = EfficientNetLite0()
+                self.seen = nn.ModuleList(nn.Conv2d(channels, narrow, 1) for channels in CHANNELS[1:])
             self.det_conv_mask0 = nn.Sequential(
                 nn.Conv2d(narrow, narrow, 3, padding=1),
                 nn.ReLU(inplace=True),
@@ -321,8 +330,9 @@ class LocationAwareNet(nn.Module):
         lists: dict[str, list[Tensor]] = {"transmission": [], "reflection": [], "confidence": []}
         lists |= {"quarter": [], "half": []}
         previous, state = image, None
+        known = self._known(image)
         for _ in range(self.iterations):
-            step = self.step(image, previous, state)
+            step = self.step(image, previous, state, known)
             previous, state = step.transmission, step.state
             lists["transmission"].append(step.transmission[..., :height, :width])
             lists["reflection"].append(step.reflection[..., :height, :width])
@@ -352,31 +362,51 @@ class LocationAwareNet(nn.Module):
             raise UserError("Location-aware SIRR: with model.net.detection=none there is no confidence map.")
         image = prepared(mixture, _STRIDE)
         both = torch.cat((image, image), 1)
-        _, visibility = self._locate(both if self.detection == "laplacian" else self._image_features(both))
+        x = both if self.detection == "laplacian" else self._image_features(both)
+        _, visibility = self._locate(x, self._known(image))
         return 1 - visibility[..., : mixture.shape[-2], : mixture.shape[-1]]
 
-    def step(self, image: Tensor, previous: Tensor, state: State | None = None) -> Step:
+    @property
+    def looks_up(self) -> bool:
+        """Whether the detection looks at ImageNet features."""
+        return hasattr(self, "features")
+
+    def _known(self, image: Tensor) -> Tensor | None:
+        """What the ImageNet features add to the detection's, the same in every iteration; None without them."""
+        if not self.looks_up:
+            return None
+        # Their values are of the order of ten.
+        known = (0.1 * each for each in self.features(image)[1:])
+        maps = [convolution(each) for convolution, each in zip(self.seen, known, strict=True)]
+        finest = maps[0].shape[-2:]
+        total = maps[0]
+        for each in maps[1:]:
+            total = total + F.interpolate(each, finest, mode="bilinear", align_corners=False)
+        return F.interpolate(total, image.shape[-2:], mode="bilinear", align_corners=False)
+
+    def step(self, image: Tensor, previous: Tensor, state: State | None = None, known: Tensor | None = None) -> Step:
         """One iteration; paper, equations 2 and 3.
 
         Args:
             image: I, (B, 3, H, W), multiples of 8.
             previous: T of the iteration before, same shape; I itself at the start.
             state: of the iteration before; None at the start.
+            known: what the ImageNet features add, if the network looks at any.
         """
         both = torch.cat((image, previous), 1)
-        features, visibility = self._detect(both)
+        features, visibility = self._detect(both, known)
         state = self.lstm(features, state) if self.remembers else None
         reflection = image_head(self.det_conv_mask1, features if state is None else state.hidden)
         seen = [both, reflection] if visibility is None else [both, reflection, visibility]
         quarter, half, transmission = self._restore(torch.cat(seen, 1))
         return Step(state, visibility, reflection, quarter, half, transmission)
 
-    def _detect(self, both: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _detect(self, both: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Features for the LSTM, and the map."""
         x = self._image_features(both)
         if self.detection == "none":
             return x, None
-        y, visibility = self._locate(both if self.detection == "laplacian" else x)
+        y, visibility = self._locate(both if self.detection == "laplacian" else x, known)
         if not self.suppression:
             return x, visibility
         for block in (self.det_conv9, self.det_conv10, self.det_conv11):
@@ -389,9 +419,11 @@ class LocationAwareNet(nn.Module):
             x = _activated(block(x), None)
         return _activated(self.det_conv4_2(x), None)
 
-    def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _locate(self, x: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The detection's features, and 1 - C, of [I, T], or of the image branch's features."""
         y = self.det_conv5(self.lap_pyramid(x) if self.detection == "laplacian" else x)
+        if known is not None:
+            y = y + known
         for block in (self.det_conv6, self.det_conv7, self.det_conv8):
             y = _activated(block(y), self.p_relu)
         return y, image_head(self.det_conv_mask0, y)
@@ -411,12 +443,22 @@ class LocationAwareNet(nn.Module):
         return frame1, frame2, image_head(self.output, x)
 
 
-def _check(
-    width: int, iterations: int, detection: str, suppression: bool, lstm: bool, scales: int, kernel: str
-) -> None:
+def begin(net: nn.Module) -> None:
+    """Put ImageNet's weights into the features of a new network, if it has any.
+
+    Raises:
+        UserError: if they are not installed, or are not the published ones.
+    """
+    if isinstance(net, LocationAwareNet) and net.looks_up:
+        net.features.load_state_dict(efficientnet_lite0().state_dict())
+
+
+def _check(detection: str, suppression: bool, features: str) -> None:
     """Raise unless the arguments of :class:`LocationAwareNet` make a network."""
     if detection == "none" and suppression:
         raise UserError(
             "Location-aware SIRR: with model.net.detection=none there are no features to suppress: also set "
             "model.net.suppression=false."
         )
+    if detection == "none" and features != "none":
+        raise UserError("Location-aware SIRR: model.net.features are for the detection: set model.net.detection, too.")
