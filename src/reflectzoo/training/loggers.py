@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import secrets
 import threading
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_info
+from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
+from reflectzoo.disk import write_text
 from reflectzoo.errors import UserError
 
 _WANDB_URL = "https://api.wandb.ai"
+WANDB_ID = "wandb_run_id"
+"""File in a run's folder: which run of W&B it is."""
 
 
 def tensorboard(save_dir: str) -> TensorBoardLogger:
@@ -29,7 +40,13 @@ def tensorboard(save_dir: str) -> TensorBoardLogger:
 
 
 def wandb(
-    save_dir: str, project: str = "reflectzoo", name: str | None = None, group: str | None = None, mode: str = "auto"
+    save_dir: str,
+    project: str = "reflectzoo",
+    name: str | None = None,
+    group: str | None = None,
+    mode: str = "auto",
+    log_model: bool = True,
+    resume: str | None = None,
 ) -> WandbLogger:
     """A W&B run that never blocks: without an account or a network it is written to disk, to be synced later.
 
@@ -40,6 +57,8 @@ def wandb(
         group: runs of one sweep share it.
         mode: ``online``, ``offline``, ``disabled``, or ``auto``: online if there is a key and the server answers
             within five seconds.
+        log_model: keep the best checkpoint as an artefact (see :func:`log_outcome`).
+        resume: the checkpoint that training goes on from, if any: the run in ``save_dir`` goes on, too.
 
     Raises:
         UserError: for another mode.
@@ -57,7 +76,163 @@ def wandb(
     import wandb as client
 
     settings: dict[str, Any] = {"mode": mode, "settings": client.Settings(silent=mode == "offline")}
-    return WandbLogger(name=name, save_dir=save_dir, project=project, group=group, **settings)
+    known = Path(save_dir) / WANDB_ID
+    run_id = known.read_text(encoding="utf-8").strip() if resume is not None and known.is_file() else None
+    if run_id is None:
+        run_id = secrets.token_hex(4)
+        if rank_zero_only.rank == 0:
+            write_text(known, run_id)
+    logger = _Wandb(name=name, save_dir=save_dir, project=project, group=group, id=run_id, job_type="train", **settings)
+    logger.keeps_model = log_model
+    return logger
+
+
+class _Wandb(WandbLogger):
+    keeps_model = False
+
+
+def mlflow(
+    save_dir: str, database: str, name: str | None = None, group: str | None = None, resume: str | None = None
+) -> Logger:
+    """An MLflow run in a local database, without an account: ``mlflow ui --backend-store-uri sqlite:///FILE`` shows it.
+
+    Args:
+        save_dir: the run's folder.
+        database: file that all runs share.
+        name: MLflow's own choice when None.
+        group: runs of one sweep share this tag.
+        resume: the checkpoint that training goes on from, if any: the run in ``save_dir`` goes on, too.
+
+    Raises:
+        UserError: if MLflow is not installed.
+    """
+    known = Path(save_dir) / "mlflow_run_id"
+    run_id = known.read_text(encoding="utf-8").strip() if resume is not None and known.is_file() else None
+    file = Path(database).absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        logger = MLFlowLogger(
+            experiment_name="reflectzoo", run_name=name, run_id=run_id, tracking_uri=f"sqlite:///{file}",
+            tags={"group": group} if group else None,
+        )  # fmt: skip
+    except ModuleNotFoundError as error:
+        raise UserError("logger=mlflow needs MLflow: pip install 'reflectzoo[mlflow]'.") from error
+    if rank_zero_only.rank == 0:
+        # Asked for, it begins; two trainings that begin at once would both make the tables of a new database.
+        with FileLock(f"{file}.lock"):
+            write_text(known, str(logger.run_id))
+    return logger
+
+
+def with_names(config: DictConfig) -> DictConfig | None:
+    """The loggers' configuration, where a run has no name or group with ones that mean something.
+
+    In a multirun the name is what this job has and others have not, and the group is the sweep's folder. Alone it is
+    the model and the run's folder.
+    """
+    loggers: DictConfig | None = config.get("logger")
+    if not loggers:
+        return loggers
+    run_dir = Path(config.run_dir)
+    name, group = f"{config.model.name} {run_dir.name}", None
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        hydra = HydraConfig.get()
+        sweep = Path(hydra.sweep.dir)
+        own = _own_words(sweep, list(hydra.overrides.task))
+        name, group = f"{hydra.job.num}: {' '.join(own)}" if own else f"{config.model.name} {run_dir.name}", sweep.name
+    loggers = loggers.copy()
+    for each in loggers.values():
+        if each and "group" in each:
+            with open_dict(each):
+                each.name, each.group = each.name or name, each.group or group
+    return loggers
+
+
+def _own_words(sweep: Path, task: list[str]) -> list[str]:
+    """The overrides of a job that not every job of its sweep has."""
+    try:
+        asked = OmegaConf.load(sweep / "multirun.yaml").hydra.overrides.task
+    except (OSError, AttributeError):
+        return task
+    return [word for word in task if word not in asked]
+
+
+def group_choices() -> dict[str, str]:
+    """Which file of each configuration group was taken, to search runs by; empty outside a command."""
+    if not HydraConfig.initialized():
+        return {}
+    return {key: str(value) for key, value in HydraConfig.get().runtime.choices.items() if "hydra/" not in key}
+
+
+def started_from(config: DictConfig) -> dict[str, str]:
+    """Checkpoints of other trainings that this one began with, by the setting that named them."""
+    keys = ("ckpt_path", "model.stage1_ckpt", "model.teacher_ckpt")
+    found = {key: OmegaConf.select(config, key, default=None) for key in keys}
+    return {key: str(value) for key, value in found.items() if value not in (None, "last")}
+
+
+def log_outcome(
+    loggers: Sequence[Logger], metrics: Mapping[str, float], best: str | None, model: str, parents: Mapping[str, str]
+) -> None:
+    """After training, give W&B a table of the test and the best checkpoint as an artefact.
+
+    The artefact is called ``<model>-<run id>``, has the scores and what the training started from in its metadata, and
+    the alias ``best``. Online, checkpoints of other runs that it started from become its ancestors in W&B's graph.
+
+    Args:
+        loggers: of the training.
+        metrics: the last ones, ``test/<set>/<metric>`` among them.
+        best: path of the checkpoint, if there is one.
+        model: name of the method.
+        parents: setting -> path of a checkpoint that the training started from.
+    """
+    for logger in loggers:
+        if not isinstance(logger, _Wandb) or rank_zero_only.rank != 0:
+            continue
+        import wandb as client
+
+        run: Any = logger.experiment
+        rows = _by_set(metrics)
+        if rows:
+            columns = sorted({key for row in rows.values() for key in row})
+            table = client.Table(columns=["set", *columns])
+            for name, row in rows.items():
+                table.add_data(name, *(row.get(key) for key in columns))
+            run.log({"evaluation": table})
+        if best is not None and logger.keeps_model:
+            ancestors = {key: _artefact_of(Path(path)) or path for key, path in parents.items()}
+            scores = {key: value for key, value in metrics.items() if key.startswith(("test/mean/", "val/mean/"))}
+            artefact = client.Artifact(f"{model}-{run.id}", "model", metadata={**scores, "started_from": ancestors})
+            # Not copied: checkpoints are large, and this one stays where it is.
+            artefact.add_file(best, name="best.ckpt", policy="immutable")
+            if not run.offline:
+                for each in filter(None, map(_artefact_of, map(Path, parents.values()))):
+                    with contextlib.suppress(client.errors.CommError, ValueError):  # another project's, or deleted
+                        run.use_artifact(f"{each}:best")
+            run.log_artifact(artefact, aliases=["best"])
+
+
+def _by_set(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        stage, _, rest = key.partition("/")
+        name, _, metric = rest.rpartition("/")
+        if stage == "test" and name:
+            rows.setdefault(name, {})[metric] = value
+    return rows
+
+
+def _artefact_of(checkpoint: Path) -> str | None:
+    """The name of the artefact that a run made of its best checkpoint, by what it left beside it."""
+    folder = checkpoint.absolute().parent.parent
+    try:
+        run_id = (folder / WANDB_ID).read_text(encoding="utf-8").strip()
+        model = OmegaConf.load(folder / "config.yaml").model.name
+    except (OSError, AttributeError):
+        return None
+    return f"{model}-{run_id}"
 
 
 def _has_key() -> bool:

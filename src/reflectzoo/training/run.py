@@ -14,10 +14,8 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
@@ -31,6 +29,7 @@ from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.broken import KeepBrokenBatch
 from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
 from reflectzoo.training.devices import check_devices, check_strategy, settle, start_compiling
+from reflectzoo.training.loggers import group_choices, log_outcome, started_from, with_names
 from reflectzoo.training.module import ReflectionModule
 from reflectzoo.training.profiling import profiler_of
 from reflectzoo.training.saving import SafeCheckpointIO
@@ -105,9 +104,9 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     start_compiling(model, config.get("compile", False))
     _write_config(config, run_dir, model.vgg_used)
 
-    loggers: list[Logger] = build_all(_with_sweep_group(config))
+    loggers: list[Logger] = build_all(with_names(config))
     for logger in loggers:
-        logger.log_hyperparams(plain(config) | {"vgg_used": model.vgg_used})
+        logger.log_hyperparams(plain(config) | {"vgg_used": model.vgg_used, "choices": group_choices()})
     trainer: pl.Trainer = build(
         config.trainer,
         callbacks=callbacks,
@@ -132,6 +131,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
                 trainer.test(model, datamodule, verbose=False)
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
             _report(metrics, run_dir, best)
+        log_outcome(loggers, metrics, best, model.name, started_from(config))
         return metrics
     finally:
         for logger in loggers:
@@ -233,16 +233,6 @@ class _NoChatter(logging.Filter):
             "Detected KeyboardInterrupt",
         )
         return not text.lstrip().startswith(dull) and "litlogger" not in text and "litmodels" not in text
-
-
-def _with_sweep_group(config: DictConfig) -> DictConfig | None:
-    """Put every job of a multirun into one W&B group, named after the sweep's folder."""
-    loggers: DictConfig | None = config.get("logger")
-    if loggers and "wandb" in loggers and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        loggers = loggers.copy()
-        with open_dict(loggers):
-            loggers.wandb.group = loggers.wandb.group or Path(HydraConfig.get().sweep.dir).name
-    return loggers
 
 
 def _resume_path(config: DictConfig, run_dir: Path) -> Path | None:

@@ -35,11 +35,13 @@ class ImagePanels(pl.Callback):
         self.every_n_epochs = every_n_epochs
         self._rows: dict[int, list[Separation]] = {}
         self._iterations: dict[int, list[Separation]] = {}
+        self._names: dict[int, list[str]] = {}
 
     def _collect(self, outputs: Any, batch: Batch, dataloader_idx: int) -> None:
         rows = self._rows.setdefault(dataloader_idx, [])
         for index in range(min(len(batch["name"]), self.images - len(rows))):
             rows.append(separation_row(cast(Outputs, outputs), batch, index))
+            self._names.setdefault(dataloader_idx, []).append(batch["name"][index])
             self._iterations.setdefault(dataloader_idx, []).extend(iteration_rows(outputs, batch, index))
 
     def on_validation_batch_end(
@@ -84,13 +86,14 @@ class ImagePanels(pl.Callback):
                 if drawn:
                     picture = draw_separations(drawn)
                     picture.save(self.folder / f"{stage}_{names[index]}{kind}.png")
-                    _send(picture, f"{stage}/{names[index]}{kind}", trainer)
-        self._rows, self._iterations = {}, {}
+                    # The same in every epoch, so that W&B lines them up; scores stand in the picture.
+                    _send(picture, f"{stage}/{names[index]}{kind}", ", ".join(self._names[index]), trainer)
+        self._rows, self._iterations, self._names = {}, {}, {}
 
 
-def _send(picture: Image.Image, key: str, trainer: pl.Trainer) -> None:
+def _send(picture: Image.Image, key: str, caption: str, trainer: pl.Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(f"panels/{key}", [picture])
+            logger.log_image(f"panels/{key}", [picture], caption=[caption])
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(f"panels/{key}", np.asarray(picture), trainer.global_step, dataformats="HWC")
