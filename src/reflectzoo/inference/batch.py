@@ -6,8 +6,9 @@ import contextlib
 import glob
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -166,6 +167,23 @@ def _warn(path: str, text: str) -> None:
     sys.stderr.write(f"reflectzoo: {text}\n")
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a photograph.
+
+    Attributes:
+        lines: what there is to say about it; the results' paths come first.
+        error: why there is no result; None if there is one.
+    """
+
+    lines: tuple[str, ...] = ()
+    error: str | None = None
+
+
+Told = Callable[[int, float, str], None]
+"""Hears how far the work is: photographs done, as a number with a fraction, and what is being worked on."""
+
+
 def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> int:
     """Separate photographs one after the other, going on past those that fail.
 
@@ -173,6 +191,41 @@ def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> in
         tasks: see :func:`find_tasks`.
         separator: the network.
         wanted: what to write.
+
+    Returns:
+        0; 1 if some failed of several, 2 if the only one did.
+
+    Raises:
+        Interrupted: after Ctrl-C; what is written is complete.
+    """
+
+    def one_by_one(told: Told) -> Iterator[Outcome]:
+        for number, task in enumerate(tasks):
+            name = shown(task.source.name)
+            told(number, 0.0, name)
+            yield outcome_of(task, separator, wanted, partial(_tiles, told, number, name))
+
+    return report(len(tasks), one_by_one)
+
+
+def _tiles(told: Told, number: int, name: str, tile: int, tiles: int) -> None:
+    told(number, tile / tiles, name)
+
+
+def outcome_of(task: Task, separator: Separator, wanted: Wanted, told: object = None) -> Outcome:
+    """Separate one photograph; a user's mistake is an outcome, not an exception."""
+    try:
+        return Outcome(tuple(_one(task, separator, wanted, told)))
+    except UserError as error:
+        return Outcome(error=str(error))
+
+
+def report(count: int, work: Callable[[Told], Iterator[Outcome]]) -> int:
+    """Say what becomes of photographs while they are worked on, and at the end which ones failed.
+
+    Args:
+        count: how many there are.
+        work: given whom to tell, yields an outcome for each, in any order.
 
     Returns:
         0; 1 if some failed of several, 2 if the only one did.
@@ -191,33 +244,32 @@ def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> in
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        # In thousandths of a photograph, so that a large one is seen to move.
-        bar = progress.add_task("", total=len(tasks))
+        bar = progress.add_task("", total=count)
+
+        def told(number: int, share: float, name: str) -> None:
+            # With fractions of a photograph, so that a large one is seen to move.
+            progress.update(bar, description=escape(name), completed=number + share)
+
         try:
-            for number, task in enumerate(tasks):
-                progress.update(bar, description=escape(shown(task.source.name)), completed=number)
-
-                def told(tile: int, tiles: int, number: int = number) -> None:
-                    progress.update(bar, completed=number + tile / tiles)
-
-                try:
-                    for line in _one(task, separator, wanted, told):
-                        console.print(escape(line), highlight=False)
+            for outcome in work(told):
+                if outcome.error is None:
                     done += 1
-                except UserError as error:
-                    failed.append(str(error))
-                    console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False)
+                    for line in outcome.lines:
+                        console.print(escape(line), highlight=False)
+                else:
+                    failed.append(outcome.error)
+                    console.print(f"[red]failed[/]: {escape(outcome.error)}", highlight=False)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"Interrupted: {done} of {len(tasks)} photographs are done, no result is half written."
+                f"Interrupted: {done} of {count} photographs are done, no result is half written."
             ) from None
-    if failed and len(tasks) > 1:
-        console.print(f"{done} of {len(tasks)} done, {len(failed)} failed:", highlight=False)
+    if failed and count > 1:
+        console.print(f"{done} of {count} done, {len(failed)} failed:", highlight=False)
         for text in failed:
             console.print(f"  {escape(text)}", highlight=False)
     if not failed:
         return 0
-    return 1 if len(tasks) > 1 else 2
+    return 1 if count > 1 else 2
 
 
 def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list[str]:

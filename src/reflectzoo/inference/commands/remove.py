@@ -23,6 +23,7 @@ EPILOG = """examples:
   reflectzoo remove photo.jpg -o clean.png --reflection
   reflectzoo remove *.jpg -o clean/ --strength 0.7
   reflectzoo remove holiday/ -r -o clean/ --side-by-side
+  reflectzoo remove archive/ -r -o clean/ --engine ray --ray-address head:6379
   reflectzoo remove photo.jpg --model ytmt_uct --weights ytmt_uct_sirs_68_077_00595364.pt
 
 Results keep size, bit depth, colour profile, transparency and metadata of the photograph. Without -o they stand beside
@@ -66,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of videos: share of the frame before (%(default)s)",
     )
     group.add_argument("--watch", action="store_true", help="go on with what is put into the folder, until Ctrl-C")
+    group = parser.add_argument_group("on which machines")
+    group.add_argument(
+        "--engine", default="local", choices=["local", "ray"], help="ray: photographs over a Ray cluster (%(default)s)"
+    )
+    group.add_argument("--workers", type=int, metavar="N", help="processes of Ray's; left out: one a GPU or core")
+    group.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster; left out: this machine alone")
     add_model_arguments(parser)
 
 
@@ -191,6 +198,10 @@ def run(arguments: argparse.Namespace) -> int:
         suffix=_suffix(getattr(arguments, "format", None)),
         quality=next((each for each in reversed(_qualities(arguments)) if isinstance(each, int)), None),
     )
+    spread = getattr(arguments, "engine", "local") == "ray"
+    streams = STREAM in arguments.input or any(is_video(word) for word in arguments.input)
+    if spread and (streams or getattr(arguments, "watch", False)):
+        raise UserError("--engine ray takes photographs and folders: leave it out for videos, - and --watch.")
     if STREAM in arguments.input:
         if len(arguments.input) > 1:
             raise UserError("- stands for the one photograph on standard input: give no others with it.")
@@ -200,6 +211,10 @@ def run(arguments: argparse.Namespace) -> int:
     if getattr(arguments, "watch", False):
         return _watch(arguments, wanted)
     tasks = find_tasks(arguments.input, arguments.output, arguments.recursive, wanted)
+    if spread:
+        from reflectzoo.inference.spread import run_on_ray
+
+        return run_on_ray(tasks, arguments, wanted)
     separator = make_separator(arguments)
     if arguments.untrained and arguments.weights is None:
         sys.stderr.write("reflectzoo: --untrained: this model has learnt nothing, its output is noise.\n")
