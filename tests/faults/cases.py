@@ -318,7 +318,7 @@ def vanished_photograph(place: Place) -> None:
 
 def damaged_checkpoint(place: Place) -> None:
     """The last checkpoint is cut, emptied or changed in one bit after the process died."""
-    place.end(place.start(prepare=_die_in_write(place.dice.randint(4, 5), 1)), -signal.SIGKILL)
+    place.end(place.start(prepare=_die_in_write(place.dice.randint(3, 5), 1)), 0, -signal.SIGKILL)
     last = place.checkpoints / "last.ckpt"
     had_two = (place.checkpoints / "last.previous.ckpt").exists()
     content = bytearray(last.read_bytes())
