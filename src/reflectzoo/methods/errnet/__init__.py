@@ -18,7 +18,7 @@ METHOD = Method(
         )
     },
     networks=(".net:ERRNet",),
-    tiny=("model.net.width=8", "model.net.blocks=2", "model.net.hypercolumn=false"),
+    tiny=("model.net.width=12", "model.net.blocks=2", "model.net.hypercolumn=false", "model.init=copy"),
     size=Size(multiple=32),
     tiling=Tiling(halo=128),
     detect=".convert:recognise",
