@@ -25,13 +25,14 @@ QUICK = ("trainer.accelerator=cpu", "data.crop=32", "data.eval_crop=32", "data.b
 
 
 def shown(file: str) -> list[list[str]]:
-    """The commands in the section "Add a method" of a page, one list of words each."""
+    """The first commands in the section "Add a method" of a page, one list of words each."""
     section = re.search(
         r"^## Add a method\n(.*?)(?=^## |\Z)", (REPOSITORY / file).read_text(encoding="utf-8"), re.M | re.S
     )
     assert section is not None
-    blocks = re.findall(r"^```\w*\n(.*?)^```", section[1], re.M | re.S)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.strip()]
+    block = re.search(r"^```\n(.*?)^```", section[1], re.M | re.S)
+    assert block is not None
+    return [shlex.split(line, comments=True) for line in block[1].splitlines() if line.strip()]
 
 
 def test_the_notebook_shows_the_same() -> None:

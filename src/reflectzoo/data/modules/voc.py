@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reflectzoo.core.settings import Side
-from reflectzoo.data.augment import Kind, PhotoAugment
+from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPairs, PhotoPairs, views_of
 from reflectzoo.data.modules.base import check_choices
 from reflectzoo.data.modules.photo_folder import PhotoFolder
@@ -29,7 +29,7 @@ class VOCBlending(PhotoFolder):
         root: where the photographs are.
         crop: side of the training crops.
         eval_crop: side of the evaluation images.
-        augment: ``paper`` or ``hard``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
+        augment: ``paper``, ``hard``, ``square`` or ``whole``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
         kwargs: see :class:`PhotoFolder`: ``list`` is a text file naming the photographs to use, one a line, with or
             without a suffix, which may differ from the file's (the papers' ``VOC2012_224_train_png.txt``); names
             without a file are counted and left out.
@@ -45,7 +45,7 @@ class VOCBlending(PhotoFolder):
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, root, **kwargs)
-        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=self.on_error)
+        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=self.on_error, kinds=KINDS)
         self.crop = crop
         self.eval_crop = eval_crop
         self.augment = augment
