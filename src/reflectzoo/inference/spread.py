@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -98,7 +99,7 @@ def _connect(arguments: argparse.Namespace) -> Any:
     # Ray gives its own processes half a minute to start, too little on a busy machine; the next time they are quicker.
     for attempt in range(1 if address else TRIES, 0, -1):
         try:
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False, **own)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
             break
         except Exception as error:  # Ray raises plain ones, too
             ray.shutdown()
@@ -153,9 +154,9 @@ def _first_workers(ray: Any, make: Any, count: int, arguments: argparse.Namespac
             "A process of the Ray cluster died while it read the network, most often because the memory ran out: take "
             "fewer with --workers, or a smaller --memory."
         ) from error
-    for version, error in answers:
-        if error is not None:
-            raise UserError(error)
+    for version, fault in answers:
+        if fault is not None:
+            raise UserError(fault)
         if version != reflectzoo.__version__:
             raise UserError(
                 f"A machine of the Ray cluster has reflectzoo {version}, this one {reflectzoo.__version__}: install "

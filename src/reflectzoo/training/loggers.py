@@ -80,7 +80,7 @@ def wandb(
     run_id = known.read_text(encoding="utf-8").strip() if resume is not None and known.is_file() else None
     if run_id is None:
         run_id = secrets.token_hex(4)
-        if rank_zero_only.rank == 0:
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             write_text(known, run_id)
     logger = _Wandb(name=name, save_dir=save_dir, project=project, group=group, id=run_id, job_type="train", **settings)
     logger.keeps_model = log_model
@@ -119,7 +119,7 @@ def mlflow(
         )  # fmt: skip
     except ModuleNotFoundError as error:
         raise UserError("logger=mlflow needs MLflow: pip install 'reflectzoo[mlflow]'.") from error
-    if rank_zero_only.rank == 0:
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         # Asked for, it begins; two trainings that begin at once would both make the tables of a new database.
         with FileLock(f"{file}.lock"):
             write_text(known, str(logger.run_id))
@@ -189,7 +189,7 @@ def log_outcome(
         parents: setting -> path of a checkpoint that the training started from.
     """
     for logger in loggers:
-        if not isinstance(logger, _Wandb) or rank_zero_only.rank != 0:
+        if not isinstance(logger, _Wandb) or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             continue
         import wandb as client
 

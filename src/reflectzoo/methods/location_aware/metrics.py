@@ -115,7 +115,7 @@ class ConfidenceMetrics(nn.Module):
         for name, mean in self.means.items():
             # A process without a picture of its own must still take part in the others' sums.
             if across_any(cast(MeanMetric, mean).update_called, cast(MeanMetric, mean).device):
-                found[name] = cast(Tensor, cast(MeanMetric, mean).compute())
+                found[name] = cast(MeanMetric, mean).compute()
         return found
 
     def reset(self) -> None:

@@ -268,8 +268,8 @@ class LocationAwareNet(nn.Module):
             _SEBlock(narrow, prelu=False) for _ in range(6)
         )
         if detection != "none":
-            features = self.lap_pyramid.channels if detection == "laplacian" else narrow
-            self.det_conv5 = nn.Sequential(nn.Conv2d(features, narrow, 3, padding=1), nn.PReLU())
+            seen = self.lap_pyramid.channels if detection == "laplacian" else narrow
+            self.det_conv5 = nn.Sequential(nn.Conv2d(seen, narrow, 3, padding=1), nn.PReLU())
             self.det_conv6, self.det_conv7, self.det_conv8 = (_SEBlock(narrow, prelu=True) for _ in range(3))
             if suppression:
                 self.det_conv9, self.det_conv10, self.det_conv11 = (_SEBlock(narrow, prelu=True) for _ in range(3))
