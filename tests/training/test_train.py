@@ -262,7 +262,7 @@ def test_multirun_is_one_run_a_job_in_one_wandb_group(train: Train, tmp_path: Pa
 
 def test_several_devices_in_a_multirun_are_refused(train: Train) -> None:
     run = train("-m", "model=ytmt_pcs", "seed=1,2", "trainer=ddp", *TINY, folder=None)
-    assert run.status == 2
+    assert run.status == 1  # as any sweep of which a job failed
     assert "ddp_fork_find_unused_parameters_true" in run.sentence
 
 
