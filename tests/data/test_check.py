@@ -158,7 +158,7 @@ def test_raise_stops_at_the_first_bad_file(data_check: Callable[..., Run], tmp_p
     layouts.empty(root / "blended" / "3.png")
     run = data_check("data=pairs", f"data.root={root}", "data.on_error=raise")
     assert run.status == 2
-    assert "3.png' is empty (0 bytes)." in run.err
+    assert "3.png' is empty (0 bytes): download or copy it again." in run.err
 
 
 def test_a_picture_in_two_splits_is_noticed(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_errors_arrive_as_they_were_raised(folder: Callable[..., Path], workers:
     bad.write_bytes(b"")
     with pytest.raises(UnreadableImage) as error:
         list(module.train_dataloader())
-    assert str(error.value) == f"'{bad}' is empty (0 bytes)."
+    assert str(error.value) == f"'{bad}' is empty (0 bytes): download or copy it again."
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 
 _LOGGER = logging.getLogger("reflectzoo")
@@ -21,10 +22,9 @@ def inform(text: str) -> None:
     if not is_first_process():
         return
     if not _LOGGER.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        _LOGGER.addHandler(handler)
-        _LOGGER.propagate = False
+        # Nothing is set up for later: whoever sets up logging then, as Hydra does, is to hear of everything.
+        sys.stderr.write(f"{text}\n")
+        return
     if _LOGGER.level == logging.NOTSET:
         _LOGGER.setLevel(logging.INFO)
     _LOGGER.info(text)

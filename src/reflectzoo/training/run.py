@@ -203,6 +203,11 @@ def _callback(trainer: pl.Trainer, kind: type[_Kind]) -> _Kind | None:
 
 def quieten() -> None:
     """Silence third-party tips, and warnings about what is done on purpose."""
+    if logging.getLogger().handlers:
+        # Lightning, where it was imported before Hydra set up logging, keeps its lines to a handler of its own.
+        lightning = logging.getLogger("pytorch_lightning")
+        lightning.handlers.clear()
+        lightning.propagate = True
     torch.set_float32_matmul_precision("high")
     for text in (
         ".*does not have many workers.*",
