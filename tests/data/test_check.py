@@ -44,6 +44,8 @@ def everything(tmp_path: Path) -> Path:
     layouts.layered(top / "nightirs" / "test", ["c"], reflection=True)
     write_photo(top / "photographs" / "a.png", (40, 32))
     layouts.layered(top / "gapfree", ["a", "b"])
+    layouts.layered(top / "scenes" / "train", ["1-1", "1-2", "2-1"])
+    layouts.layered(top / "scenes" / "test", ["3-1"])
     return top
 
 
