@@ -45,7 +45,7 @@ def everything(tmp_path: Path) -> Path:
     write_photo(top / "photographs" / "a.png", (40, 32))
     layouts.layered(top / "gapfree", ["a", "b"])
     layouts.layered(top / "scenes" / "train", ["1-1", "1-2", "2-1"])
-    layouts.layered(top / "scenes" / "test", ["3-1"])
+    layouts.layered(top / "scenes" / "val", ["3-1"])
     return top
 
 
