@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Outputs
+from reflectzoo.core.settings import Count
 from reflectzoo.methods.ytmt.blocks import Pattern
 from reflectzoo.methods.ytmt.net import YTMTUNet
 from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
@@ -88,10 +89,10 @@ class TwoStage(nn.Module):
 
 def two_stage_unet(
     pattern: Pattern = "C",
-    in_channels: int | None = None,
+    in_channels: Count | None = None,
     hypercolumn: bool = True,
-    width: int = 64,
-    out_channels: int = 3,
+    width: Count = 64,
+    out_channels: Count = 3,
     features: FeatureNet = "vgg19",
 ) -> TwoStage:
     """Two :class:`~reflectzoo.methods.ytmt.net.YTMTUNet` in a row; arguments as for one."""
@@ -99,7 +100,7 @@ def two_stage_unet(
 
 
 def two_stage_released(
-    in_channels: int | None = None, hypercolumn: bool = True, width: int = 64, out_channels: int = 3
+    in_channels: Count | None = None, hypercolumn: bool = True, width: Count = 64, out_channels: Count = 3
 ) -> TwoStage:
     """Two :class:`~reflectzoo.methods.ytmt.released.YTMTReleasedUNet` in a row; arguments as for one."""
     return TwoStage(YTMTReleasedUNet(in_channels, hypercolumn, width, out_channels))
