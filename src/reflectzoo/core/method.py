@@ -138,6 +138,7 @@ class Method:
         begin: reference of ``(net) -> None``, what a network needs before a training from the beginning, such as the
             weights of frozen features.
         predict: reference of ``(net, batch) -> Outputs`` for networks that look at more than ``batch["mixture"]``.
+        onnx: whether its networks can be written as ONNX: not if what they pad inside depends on the size.
         published: what tables of papers call the method (``evaluation/published_results.json``), if they do.
     """
 
@@ -158,6 +159,7 @@ class Method:
     set_phase: str = ""
     begin: str = ""
     predict: str = ""
+    onnx: bool = True
     published: str = ""
 
     def __post_init__(self) -> None:

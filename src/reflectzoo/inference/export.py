@@ -101,6 +101,11 @@ def export(
     if not 18 <= opset <= most:
         raise UserError(f"The opset must lie between 18 and {most}, got {opset}.")
     total = sum(each.numel() * each.element_size() for each in module.state_dict().values())
+    if not module.method.onnx:
+        raise ExportError(
+            f"model={module.name} cannot be exported: what its network pads depends on the picture's size, which ONNX "
+            "cannot follow; use PyTorch for it."
+        )
     if total > _MOST_BYTES:
         raise ExportError(f"model={module.name} has {total / 2**30:.1f} GiB of weights; an ONNX file can hold 2 GiB.")
 
@@ -288,7 +293,13 @@ def _compare(module: nn.Module, data: bytes, sizes: Sequence[tuple[int, int]]) -
         image = torch.rand(1, 3, height, width, generator=generator)
         with torch.no_grad():
             expected = module(image)
-        found = session(image)
+        try:
+            found = session(image)
+        except Exception as error:  # its exceptions have no common class of their own
+            raise ExportError(
+                f"The network comes out of the export wrong: onnxruntime cannot run it at {width}x{height} pixels; "
+                "nothing was written, use PyTorch for this model."
+            ) from error
         differences[height, width] = max(
             float("inf") if found[name].shape != expected[name].shape else
             float((found[name] - expected[name]).abs().nan_to_num(nan=float("inf")).max())
