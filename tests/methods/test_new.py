@@ -35,12 +35,12 @@ def shown(file: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in block[1].splitlines() if line.strip()]
 
 
-def test_the_notebook_shows_the_same() -> None:
+def test_notebook_and_readme_show_the_same() -> None:
     cells = json.loads((REPOSITORY / "notebooks/3_add_your_own_method.ipynb").read_text(encoding="utf-8"))["cells"]
     block = re.search(r"^```\n(.*?)^```", "".join(cells[-1]["source"]), re.M | re.S)
     assert block is not None
     there = [shlex.split(line.replace("residual", "ghost")) for line in block[1].splitlines()]
-    assert there == shown("docs/methods.md")
+    assert there == shown("docs/methods.md") == shown("README.md")
 
 
 def test_a_package_as_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ EPILOG = """examples:
   reflectzoo new method ghost                 inside the zoo: src/reflectzoo/methods/ghost and conf/model/ghost.yaml
   reflectzoo new method ghost --package       a package of your own, ./ghost, which joins by its entry point
 
-What is written trains as it is: python -m reflectzoo.train model=ghost trainer=fast. Replace the network in net.py, its
+What is written trains as it is: reflectzoo train model=ghost trainer=fast. Replace the network in net.py, its
 settings in the YAML file, and the page in README.md.
 """
 
@@ -96,7 +96,7 @@ _PAGE = """\
 What it does, in ten lines; the paper; where the authors' program is, and its licence.
 
 ```
-python -m reflectzoo.train model=$name
+reflectzoo train model=$name
 ```
 """
 
@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     where = arguments.output / arguments.name
     shown = where if where.is_absolute() else f"./{where}"
     first = f"pip install -e {shown}, then " if arguments.package else ""
-    sys.stdout.write(f"{first}python -m reflectzoo.train model={arguments.name} trainer=fast\n")
+    sys.stdout.write(f"{first}reflectzoo train model={arguments.name} trainer=fast\n")
     return 0
 
 
