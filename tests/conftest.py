@@ -22,6 +22,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
+collect_ignore = ["plugin"]
+"""Its doctests would import it from here, where tests want the copy that pip installed."""
+
 TINY = (
     "model.net.width=8",
     "model.vgg=random",

@@ -47,7 +47,7 @@ def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def plugin(plugin_site: Path) -> Iterator[Method]:
     """The plugin, found in this process."""
 
@@ -62,7 +62,7 @@ def plugin(plugin_site: Path) -> Iterator[Method]:
     forget()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_vgg() -> Iterator[None]:
     """The random VGG is always the same: make it once."""
     with pytest.MonkeyPatch.context() as patch:
@@ -144,7 +144,7 @@ def without_vgg(module: ReflectionModule) -> ReflectionModule:
     return module
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(tmp_path_factory: pytest.TempPathFactory, plugin: Method, one_vgg: None) -> Callable[[str], Trained]:
     """Trains a model when it is asked for the first time."""
 

@@ -590,7 +590,7 @@ def test_the_gallery_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert gallery.main(["clear", "--out", str(tmp_path / "nowhere" / "a.png")]) == 2
     assert gallery.main(["clear", "--out", str(file), "--behind", str(tmp_path / "missing.jpg")]) == 2
     told = capsys.readouterr().err
-    assert "There is no synthesis model 'nonsense': choose from camera, ceilnet" in told
+    assert "There is no synthesis model 'nonsense': choose from bdn, camera, ceilnet" in told
     assert "There is no folder for" in told
     assert "missing.jpg" in told
 

@@ -171,11 +171,11 @@ def test_the_discriminator_belongs_to_the_checkpoint() -> None:
 
 
 def test_mistakes(batch_of) -> None:
-    with pytest.raises(UserError, match="sgan, rsgan, rasgan"):
+    with pytest.raises(UserError, match="kind must be one of sgan, rsgan, rasgan"):
         AdversarialLoss(MeanJudge(), kind="wgan")
-    with pytest.raises(UserError, match="one list for each training phase"):
+    with pytest.raises(UserError, match="candidates must be a list of lists, each transmission or reflection"):
         AdversarialLoss(MeanJudge(), candidates=["transmission"])
-    with pytest.raises(UserError, match="transmission, reflection"):
+    with pytest.raises(UserError, match="candidates must be a list of lists, each transmission or reflection"):
         AdversarialLoss(MeanJudge(), candidates=[["mixture"]])
     with pytest.raises(UserError, match="at least one layer"):
         AdversarialLoss(MeanJudge(), candidates=[[]])

@@ -90,7 +90,7 @@ def test_forms_of_the_program() -> None:
     assert UnalignedLoss().layers == {"conv5_2": 1.0}
     assert list(UnalignedLoss(form="contextual").contextual) == ["relu2_2", "relu3_2", "conv4_2"]
     assert list(UnalignedLoss(form="both").contextual) == ["relu2_2", "relu3_2", "relu4_2"]
-    with pytest.raises(UserError, match="form of the unaligned loss is 'vgg'"):
+    with pytest.raises(UserError, match="form must be one of features, contextual, both, pixel, got 'vgg'"):
         UnalignedLoss(form="vgg")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="at least one VGG layer"):
         UnalignedLoss(layers={})

@@ -86,5 +86,5 @@ def test_mistakes() -> None:
         exclusion_loss(FLAT, torch.zeros(1, 1, 2, 3))
     with pytest.raises(ValueError, match="does not allow 3 exclusion levels"):
         exclusion_loss(torch.zeros(1, 3, 7, 8), torch.zeros(1, 3, 7, 8))
-    with pytest.raises(UserError, match="program, paper"):
+    with pytest.raises(UserError, match="form must be program or paper"):
         ExclusionLoss(form="both")

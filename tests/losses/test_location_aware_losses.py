@@ -147,8 +147,13 @@ def test_forms_of_the_composition(batch_of: BatchOf) -> None:
     assert sums.item() == pytest.approx(
         both.item() + CompositionLoss([["reflection"]], decimals=1)(outputs, batch).item()
     )
-    for wrong in ([], [[]], ["reflection"], [["mixture"]]):
-        with pytest.raises(UserError, match="composition loss"):
+    for wrong, sentence in (
+        ([], "forms of the composition loss must name"),
+        ([[]], "forms of the composition loss must name"),
+        (["reflection"], "forms must be a list of lists, each transmission or reflection"),
+        ([["mixture"]], "forms must be a list of lists, each transmission or reflection"),
+    ):
+        with pytest.raises(UserError, match=sentence):
             CompositionLoss(wrong)  # type: ignore[arg-type]
 
 

@@ -111,9 +111,9 @@ def test_the_vgg_is_attached_and_no_part_of_the_checkpoint(small_vgg, layers, ba
 
 
 def test_mistakes(small_vgg, layers) -> None:
-    with pytest.raises(UserError, match="program, paper"):
+    with pytest.raises(UserError, match="but must be one of: program, paper"):
         PerceptualLoss(layers="some")
-    with pytest.raises(UserError, match="transmission, reflection"):
+    with pytest.raises(UserError, match="applied_to must be a list, each transmission or reflection"):
         PerceptualLoss(applied_to=["mixture"])
     with pytest.raises(UserError, match="at least one VGG layer"):
         PerceptualLoss(layers={})
@@ -155,5 +155,5 @@ def test_layers_that_efficientnet_does_not_have() -> None:
     assert set(PerceptualLoss(features="efficientnet_lite0", layers={"conv5_3": 1.0}).layers) == set(
         EFFICIENTNET_LAYERS
     )
-    with pytest.raises(UserError, match="features of the perceptual loss"):
+    with pytest.raises(UserError, match="features must be vgg19 or efficientnet_lite0"):
         PerceptualLoss(features="resnet")  # type: ignore[arg-type]

@@ -331,7 +331,8 @@ def in_words(annotation: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"names, each with {in_words(arguments[1])}"
     if isinstance(origin, type) and issubclass(origin, Collection):
-        return f"a list, each {in_words(arguments[0])}"
+        each_one = in_words(arguments[0])
+        return f"a list of lists{each_one[6:]}" if each_one.startswith("a list") else f"a list, each {each_one}"
     return _NAMES.get(annotation) or f"a {getattr(annotation, '__name__', annotation)}"
 
 

@@ -128,16 +128,8 @@ class AdversarialLoss(LossTerm):
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("kind of the adversarial loss", kind, _KINDS)
         if not candidates or not all(candidates):
             raise UserError("candidates of the adversarial loss must name at least one layer for each training phase.")
-        for of_phase in candidates:
-            if isinstance(of_phase, str):
-                raise UserError(
-                    "candidates of the adversarial loss is one list for each training phase, e.g. [[transmission]]."
-                )
-            for layer in of_phase:
-                check_choice("a candidate of the adversarial loss", layer, ("transmission", "reflection"))
         self.discriminator = discriminator
         self.kind = kind
         self.candidates = tuple(tuple(of_phase) for of_phase in candidates)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.settings import Share
-from reflectzoo.errors import UserError, check_choice
+from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import Layer, aux_output, predicted
 from reflectzoo.losses.pixel import mse_loss
@@ -254,13 +254,8 @@ class CompositionLoss(LossTerm):
         start_epoch: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(weight, start_epoch)
-        if not forms or any(isinstance(form, str) or not form for form in forms):
-            raise UserError(
-                "forms of the composition loss lists the layers that each form predicts, e.g. [[reflection]]."
-            )
-        for form in forms:
-            for layer in form:
-                check_choice("a layer of the composition loss", layer, ("transmission", "reflection"))
+        if not forms or not all(forms):
+            raise UserError("forms of the composition loss must name at least one layer for each form.")
         self.forms = tuple(tuple(form) for form in forms)
         self.decimals = decimals
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast, get_args
+from typing import cast
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.errors import UserError, check_choice
+from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import aux_output, predicted
 from reflectzoo.losses.perceptual import feature_loss, layers_for
@@ -54,7 +54,6 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
         features: FeatureNet = "vgg19",
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("features of the multi-scale perceptual loss", features, get_args(FeatureNet))
         self.features = features
         unknown = [name for name in scales if name not in SCALES]
         if unknown:

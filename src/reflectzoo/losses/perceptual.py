@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -217,10 +217,7 @@ class PerceptualLoss(UsesVGG, LossTerm):
         features: FeatureNet = "vgg19",
     ) -> None:
         super().__init__(weight, start_epoch)
-        check_choice("features of the perceptual loss", features, get_args(FeatureNet))
         self.features = features
-        for layer in applied_to:
-            check_choice("applied_to of the perceptual loss", layer, ("transmission", "reflection"))
         if isinstance(layers, str):
             check_choice("layers of the perceptual loss", layers, ("program", "paper"))
             layers = PROGRAM_LAYERS if layers == "program" else PAPER_LAYERS

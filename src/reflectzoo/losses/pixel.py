@@ -46,6 +46,7 @@ def gradient_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = Non
     Arguments and errors as for :func:`mse_loss`; images of at least 2x2 pixels.
 
     Example:
+        >>> import torch
         >>> target = torch.zeros(1, 1, 2, 2)
         >>> gradient_loss(torch.tensor([[[[0.0, 1.0], [4.0, 9.0]]]]), target)  # (4 + 8) / 2 + (1 + 5) / 2
         tensor(9.)

@@ -32,6 +32,7 @@ def ssim_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -
         ValueError: if the shapes differ.
 
     Example:
+        >>> import torch
         >>> image = torch.rand(1, 3, 16, 16)
         >>> ssim_loss(image, image).item() < 1e-6 < ssim_loss(image, 0.5 * image).item()
         True

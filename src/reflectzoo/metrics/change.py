@@ -57,7 +57,7 @@ def smooth_share(preds: Tensor, mixture: Tensor) -> Tensor:
 
     Example:
         >>> photo = torch.zeros(1, 3, 32, 32)
-        >>> smooth_share(photo + 0.5, photo).item()
+        >>> round(smooth_share(photo + 0.5, photo).item(), 6)
         1.0
     """
     p, m = as_double(preds, mixture)

@@ -41,6 +41,7 @@ def forward_differences(image: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: if a side is shorter than 2.
 
     Example:
+        >>> import torch
         >>> rows, columns = forward_differences(torch.tensor([[0.0, 1.0], [4.0, 9.0]]))
         >>> rows.tolist(), columns.tolist()
         ([[4.0, 8.0]], [[1.0], [5.0]])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from reflectzoo.errors import check_choice
 from reflectzoo.methods.dsrnet.net import DSRNet, start_as_copy
 from reflectzoo.training.module import ReflectionModule
+
+Start = Literal["default", "copy"]
+"""What a new network starts from."""
 
 
 class DSRNetModule(ReflectionModule):
@@ -22,9 +24,8 @@ class DSRNetModule(ReflectionModule):
         UserError: for an unknown ``init``.
     """
 
-    def __init__(self, *args: Any, init: str = "default", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, init: Start = "default", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init")
-        check_choice("model.init", init, ("default", "copy"))
         if init == "copy":
             start_as_copy(cast(DSRNet, self.net))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from reflectzoo.errors import check_choice
 from reflectzoo.methods.errnet import METHOD
 from reflectzoo.methods.errnet.convert import discriminator
 from reflectzoo.methods.errnet.net import ERRNet, start_as_copy
 from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.weights.layouts import start_from
+
+Start = Literal["default", "copy"]
+"""What a new network starts from."""
 
 
 class ERRNetModule(AdversarialModule):
@@ -29,10 +31,9 @@ class ERRNetModule(AdversarialModule):
         UserError: for an unknown ``init``, or a ``stage1_ckpt`` that does not fit.
     """
 
-    def __init__(self, *args: Any, init: str = "default", stage1_ckpt: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, init: Start = "default", stage1_ckpt: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init")
-        check_choice("model.init", init, ("default", "copy"))
         if stage1_ckpt is not None:
             self._start_from(stage1_ckpt)
         elif init == "copy":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from reflectzoo.errors import check_choice
 from reflectzoo.methods.ibcln.net import IBCLNNet
 from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
 from reflectzoo.training.adversarial import AdversarialModule
+
+Start = Literal["normal", "copy"]
+"""What a new network starts from."""
 
 
 class IBCLN(AdversarialModule):
@@ -26,10 +28,9 @@ class IBCLN(AdversarialModule):
         UserError: for an unknown ``init``.
     """
 
-    def __init__(self, *args: Any, init: str = "normal", init_std: float = 0.02, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, init: Start = "normal", init_std: float = 0.02, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init", "init_std")
-        check_choice("model.init", init, ("normal", "copy"))
         if init == "normal":
             start_normal(self.net, init_std)
         else:
