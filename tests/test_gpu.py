@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import skimage
 import torch
 
 import reflectzoo
+from reflectzoo.core import registry
+from reflectzoo.methods.lite import sprint
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, plain_hypercolumn
 from reflectzoo.nets.shared_vgg import attach_vgg
 from reflectzoo.nets.vgg import load_vgg19
@@ -43,18 +47,15 @@ def test_fast_first_convolution_equals_the_plain_one() -> None:
     assert (fast - plain).abs().max() < 1e-4
 
 
-NARROW = {
-    "lite": (),
-    "corrn": (),
-    "location_aware": ("data.crop=40", "loss.terms.adversarial.discriminator.width=8"),
-    "ytmt_uct": ("model.stage1_epochs=1", *TINY_GAN),
-}
+ALSO = {"location_aware": ("data.crop=64",), "dynamics_student": ("model.student_batch=null",)}
+"""What a method needs beyond its tiny form: a VGG at a quarter of the size; no accumulation of its own."""
 
 
-@pytest.mark.parametrize("model", NARROW)
+@pytest.mark.parametrize("model", [method.main for method in registry.methods().values()])
 def test_16_mixed_with_clipping_and_accumulation(train: Callable[..., Run], model: str) -> None:
     run = train(
-        *(f"model={model}", *TINY, *NARROW[model], "trainer.accelerator=gpu", "trainer.precision=16-mixed"),
+        *(f"model={model}", *TINY[1:], *registry.method_of(model).tiny_of(model), *ALSO.get(model, ())),
+        *("trainer.accelerator=gpu", "trainer.precision=16-mixed"),
         *("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5", "test=false"),
     )
     assert run.status == 0, run.err
@@ -69,6 +70,20 @@ def test_a_compiled_training_is_the_plain_one(train: Callable[..., Run]) -> None
         torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (plain, compiled)
     ]
     assert states[0].keys() == states[1].keys()
+
+
+def test_the_sprint_trains_in_bf16_and_what_it_writes_loads_on_a_cpu(tmp_path: Path) -> None:
+    pictures = Path(skimage.__file__).parent / "data"
+    (tmp_path / "photos").mkdir()
+    for name in ("coffee.png", "chelsea.png"):
+        shutil.copy(pictures / name, tmp_path / "photos")
+    out = str(tmp_path / "out")
+    common = ["--photos", str(tmp_path / "photos"), "--minutes", "0.1", "--batch", "4"]
+    assert sprint.main([out, *common]) == 0
+    assert sprint.main([out, "--pack", str(tmp_path / "lite.safetensors")]) == 0
+    model = reflectzoo.load_model(tmp_path / "lite.safetensors")
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 45, 61))["transmission"].isfinite().all()
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=float, default=10, help="minutes between two lines of the log")
     parser.add_argument("--net", default="{}", help="settings of the network as JSON")
     parser.add_argument("--seed", type=int, default=2018)
+    parser.add_argument("--compile", action="store_true", help="compile the network for training")
     parser.add_argument("--pack", type=Path, metavar="FILE", help="do not train; write OUT's averaged weights as one")
     wanted = parser.parse_args(argv)
     try:
@@ -118,6 +119,7 @@ class _Run:
         self.net = cast(Any, net.to(self.device)).to(memory_format=torch.channels_last).train()
         if self.device.type == "cpu":
             pointwise_as_products(self.net)
+        self.trained = torch.compile(self.net) if wanted.compile else self.net
         self.learning = [each for each in self.net.parameters() if each.requires_grad]
         self.average = [each.detach().clone() for each in self.learning]
         self.optimizer = torch.optim.AdamW(
@@ -208,7 +210,7 @@ class _Run:
     def _learn(self, crops: Crops) -> Tensor:
         mixture = crops.mixture.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            outputs = self.net(mixture)
+            outputs = self.trained(mixture)
         loss = loss_of(outputs["transmission"].float(), outputs["reflection"].float(), crops)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)

@@ -1,0 +1,58 @@
+"""A training step of lite as its sprint takes it, against the same arithmetic as PyTorch does it by itself."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.methods.lite.net_2 import LiteNet2
+from reflectzoo.methods.lite.sprint import Crops, loss_of, pointwise_as_products
+
+TITLE = "lite, one training step of eight crops: the sprint's against the plain one"
+
+_BATCH = 8
+
+
+def comparisons(options: Options) -> list[Comparison]:
+    """A step on crops of each size that the training goes through."""
+    return [
+        Comparison(
+            f"step_{side}",
+            f"{_BATCH} crops of {side}x{side}",
+            "seconds",
+            2.5,
+            partial(_step, options, side, False),
+            partial(_step, options, side, True),
+        )
+        for side in (160, 256)
+    ]
+
+
+def _step(options: Options, side: int, fast: bool) -> Prepared:
+    """Forward, loss, backward, clipping and AdamW.
+
+    ``fast``: channels last, 1x1 convolutions as matrix products, one fused call for the optimiser.
+    """
+    torch.manual_seed(options.seed)
+    net = LiteNet2().train()
+    side = max(side // options.shrink // 32 * 32, 32)
+    crops = Crops(*(torch.rand(_BATCH, 3, side, side) for _ in range(3)), torch.ones(_BATCH, dtype=torch.bool))
+    learning = [each for each in net.parameters() if each.requires_grad]
+    mixture = crops.mixture
+    if fast:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pointwise_as_products(net)
+        mixture = mixture.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(learning, lr=1e-5, fused=fast, foreach=False)
+
+    def run() -> None:
+        outputs = net(mixture)
+        loss = loss_of(outputs["transmission"], outputs["reflection"], crops)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0, foreach=fast)
+        optimizer.step()
+
+    return run

@@ -1,0 +1,118 @@
+"""Gather what a lent GPU machine needs into folders that git ignores, each small enough for one journey.
+
+    python tools/gpu/prepare.py ../shared/data [--out .gpu] [--limit MB]
+
+The machine has PyTorch, no network, and takes 64 MiB at once, this repository included. So there are two loads:
+``.gpu/photos`` (every second photograph, recoded at a shorter side of 288) and ``.gpu/pairs`` (real pairs that may be
+trained on, a few of each scene, the pairs to choose by, and the wheels that are missing there), an uncompressed archive
+each, which ``tools/gpu/run.sh`` unpacks and uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import subprocess
+import sys
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+WHEELS = (
+    "hydra-core==1.3.8", "omegaconf==2.3.1", "kornia==0.9.0", "kornia_rs==0.2.0", "pydantic", "pydantic_core",
+    "annotated_types", "typing_inspection",
+)  # fmt: skip
+"""What the machine lacks; the versions are those of constraints.txt where it has one."""
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
+PER_SCENE = 2
+"""Mixtures of one scene: more of them are hardly more to learn from."""
+
+
+def main() -> int:
+    """Write both archives; 0 when each is within its limit."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("data", type=Path, help="folder with photos/ and real/")
+    parser.add_argument("--out", type=Path, default=Path(".gpu"))
+    parser.add_argument("--limit", type=float, default=21, metavar="MB", help="of one load, the repository not counted")
+    parser.add_argument("--side", type=int, default=288, help="shorter side of the photographs; pairs get 320")
+    parser.add_argument("--no-wheels", action="store_true", help="leave the wheels out, as for a rehearsal here")
+    wanted = parser.parse_args()
+    real = wanted.data / "real"
+    for folder in (wanted.data / "photos/train", wanted.data / "photos/val", real / "zhang/train", real / "scenes/val"):
+        if not folder.is_dir():
+            print(f"{folder} is not a folder: give the one that holds photos/ and real/.", file=sys.stderr)  # noqa: T201
+            return 2
+    wanted.out.mkdir(parents=True, exist_ok=True)
+    photos = [
+        *encoded(wanted.data / "photos/train", "photos/train", wanted.side, 78, every=2),
+        *encoded(wanted.data / "photos/val", "photos/val", wanted.side, 90),
+    ]
+    pairs = [
+        *both(real / "zhang/train", "pairs/zhang", 10**6),
+        *both(real / "scenes/train", "pairs/scenes", PER_SCENE),
+        *both(real / "scenes/val", "pairs/val", 10**6),
+    ]
+    if not wanted.no_wheels:
+        pairs += wheels(wanted.out / "wheels")
+    fits = True
+    for name, members in (("photos", photos), ("pairs", pairs)):
+        (wanted.out / name).mkdir(exist_ok=True)
+        path = wanted.out / name / f"{name}.tar"
+        with tarfile.open(path, "w") as archive:
+            for member, content in members:
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        size = path.stat().st_size / 1e6
+        fits &= size <= wanted.limit
+        print(f"{path}: {len(members)} files, {size:.1f} MB{'' if size <= wanted.limit else ', too much'}")  # noqa: T201
+    return 0 if fits else 1
+
+
+def both(folder: Path, target: str, per_scene: int) -> Iterator[tuple[str, bytes]]:
+    """Mixtures and their transmissions under one name, at most ``per_scene`` of each scene (SCENE-N)."""
+    scenes: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted((folder / "blended").iterdir()):
+        scenes[path.stem.rpartition("-")[0] or path.stem].append(path)
+    kept = [
+        path for of_scene in scenes.values() for path in of_scene[:: max(len(of_scene) // per_scene, 1)][:per_scene]
+    ]
+    for layer in ("blended", "transmission_layer"):
+        for path in kept:
+            yield f"{target}/{layer}/{path.stem}.webp", recode(folder / layer / path.name, 320, 81)
+
+
+def encoded(folder: Path, target: str, side: int, quality: int, every: int = 1) -> Iterator[tuple[str, bytes]]:
+    """Every photograph of a folder (or every second, ...), smaller."""
+    for path in sorted(folder.iterdir())[::every]:
+        yield f"{target}/{path.stem}.webp", recode(path, side, quality)
+
+
+def recode(path: Path, side: int, quality: int) -> bytes:
+    """A picture as WebP with a shorter side of at most ``side`` pixels."""
+    with Image.open(path) as opened:
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    if (scale := side / min(picture.size)) < 1:
+        picture = picture.resize([round(length * scale) for length in picture.size], Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=quality)
+    return file.getvalue()
+
+
+def wheels(folder: Path) -> Iterable[tuple[str, bytes]]:
+    """Download them for the machine's Python; ANTLR's runtime is published as source alone and built here."""
+    pip = [sys.executable, "-m", "pip"]
+    wants = ["--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp"]
+    for platform in PLATFORMS:
+        wants += ["--platform", platform]
+    constraints = ["-c", "constraints.txt"]
+    subprocess.run([*pip, "download", "-q", "--no-deps", *wants, *constraints, "-d", folder, *WHEELS], check=True)
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, "antlr4-python3-runtime==4.9.3"], check=True)
+    return [(f"wheels/{path.name}", path.read_bytes()) for path in sorted(folder.glob("*.whl"))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Compare choices of lite's architecture and data at equal time on one core; prints the table of its page.
+
+    python tools/lite_choices.py ../shared/data outputs/choices --minutes 2
+
+Every choice trains by ``reflectzoo.methods.lite.sprint`` with the same seed, photographs, pairs and time, then is
+scored on the pairs to choose by (``real/scenes/val``) and on held-out mixtures; never on a test set. A choice whose log
+is complete is not trained again. Blocks of NAFNet have no weights of ``lite_1`` to begin with, so they and the plain
+ones that they are compared with begin from nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Choice(NamedTuple):
+    """One row: its name in the table, settings of the network, share of real pairs, whether it starts from lite_1."""
+
+    name: str
+    net: dict[str, str]
+    real: float = 0.45
+    warm: bool = True
+
+
+PLAIN = {"features": "none", "head": "residual"}
+CHOICES = {
+    "residual": Choice("`T = I + B`, no features (`lite_1`'s)", PLAIN),
+    "gain": Choice("`T = S·I + B`, no features", {"features": "none"}),
+    "features": Choice("`T = I + B`, features", {"head": "residual"}),
+    "both": Choice("`T = S·I + B`, features (`lite`'s)", {}),
+    "mixtures": Choice("the same without real pairs", {}, real=0),
+    "plain_blocks": Choice("the same from nothing, plain blocks", {}, warm=False),
+    "naf_blocks": Choice("the same from nothing, blocks of NAFNet", {"block": "naf"}, warm=False),
+}
+COLUMNS = {"crops": "crops", "real": "`scenes/val`", "ceilnet": "CEILNet's model", "glass": "windows", "clear": "clear"}
+
+
+def main() -> int:
+    """Train what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("data", type=Path, help="folder with photos/ and real/")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=2, help="of training for each choice")
+    wanted = parser.parse_args()
+    real, photos = wanted.data / "real", wanted.data / "photos"
+    start = Path(__file__).parents[1] / "src/reflectzoo/weight_records/lite_1.safetensors"
+    print(f"| {wanted.minutes:g} minutes of one core each | " + " | ".join(COLUMNS.values()) + " |")  # noqa: T201
+    print("| --- " * (1 + len(COLUMNS)) + "|")  # noqa: T201
+    for key, choice in CHOICES.items():
+        folder = wanted.out / key
+        lines = reports(folder)
+        if not lines or int(lines[-1]["crops"]) == 0:
+            command = [sys.executable, "-m", "reflectzoo.methods.lite.sprint", folder, "--photos", photos / "train"]
+            command += ["--pairs", real / "zhang/train", real / "scenes/train", "--val-pairs", real / "scenes/val"]
+            command += ["--val-photos", photos / "val", "--minutes", str(wanted.minutes), "--report", "1000"]
+            command += ["--real", str(choice.real), "--net", json.dumps(choice.net), "--batch", "4", "--lr", "5e-4"]
+            command += ["--start", start] if choice.warm else []
+            subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+            lines = reports(folder)
+        last = lines[-1]
+        print(f"| {choice.name} | " + " | ".join(shown(last[column]) for column in COLUMNS) + " |", flush=True)  # noqa: T201
+    return 0
+
+
+def reports(folder: Path) -> list[dict[str, str]]:
+    """The log of a run; empty if there is none."""
+    if not (folder / "log.csv").is_file():
+        return []
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def shown(value: str) -> str:
+    """A count as it is, a PSNR with two digits."""
+    return f"{float(value):.2f}" if "." in value else f"{int(value):,}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
