@@ -55,6 +55,7 @@ def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> dict[str, f
         Interrupted: after Ctrl-C, when everything is saved.
     """
     quieten()
+    check_settings(config)
     check_devices(config)
     run_dir = Path(config.run_dir)
     with _held(run_dir):
