@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -199,8 +200,52 @@ def test_packaged_weights_are_the_default(registry: Path, tmp_path: Path) -> Non
 def test_weights_that_a_program_cannot_fetch(registry: Path) -> None:
     with pytest.raises(UserError, match=r"example\.org"):
         locate(WeightRecord("a", "corrn", "them", "x", "unknown", source="https://example.org"))
-    (registry / "a.json").write_text(json.dumps({"name": "a", "model": "corrn"}))
-    with pytest.raises(ValueError, match="no weight record"):
+
+
+GOOD = {"name": "a", "model": "corrn", "trained_by": "us", "trained_on": "noise", "licence": "CC0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is no weight record: Expecting value"),
+        ("{", "is no weight record: "),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "one JSON object"),
+        ("null", "one JSON object"),
+        ('"a"', "one JSON object"),
+        (json.dumps({"name": "a", "model": "corrn"}), "it lacks trained_by, trained_on, licence"),
+        (json.dumps(GOOD | {"modle": "x"}), "has no place for 'modle'"),
+        (json.dumps(GOOD | {"folder": "/"}), "has no place for 'folder'"),
+        (json.dumps(GOOD | {"name": ""}), "name must be a word"),
+        (json.dumps(GOOD | {"model": None}), "model must be a word, got None"),
+        (json.dumps(GOOD | {"model": ["corrn"]}), "model must be a word, got "),
+        (json.dumps(GOOD | {"size": -1}), "size must be a whole number from 0 on"),
+        (json.dumps(GOOD | {"size": 1.5}), "size must be a whole number"),
+        (json.dumps(GOOD | {"default": "yes"}), "default must be true or false"),
+        (json.dumps(GOOD | {"overrides": "model.net.width=8"}), "overrides must be a list, each a word"),
+        (json.dumps(GOOD | {"overrides": [8]}), "overrides must be a list, each a word"),
+        (json.dumps(GOOD | {"metrics": [1]}), "metrics must be names"),
+        (json.dumps(GOOD | {"metrics": {"real20": {"psnr": "high"}}}), "metrics must be names"),
+        ('{"metrics": {"real20": {"psnr": NaN}}, ' + json.dumps(GOOD)[1:], "metrics must be names"),
+        (json.dumps(GOOD | {"file": "a.safetensors"}), "no sha256"),
+        (json.dumps(GOOD | {"url": "https://x.org/a", "sha256": "ü" * 64}), "no sha256"),
+        (json.dumps(GOOD | {"file": "../a.safetensors", "sha256": "0" * 64}), "must be a plain name"),
+        (json.dumps(GOOD | {"file": "..", "sha256": "0" * 64}), "must be a plain name"),
+        (json.dumps(GOOD | {"file": "a\0b", "sha256": "0" * 64}), "must be a plain name"),
+    ],
+)
+def test_a_malformed_record_is_one_sentence(registry: Path, text: str, told: str) -> None:
+    (registry / "a.json").write_text(text)
+    with pytest.raises(UserError, match=re.escape(told)) as error:
+        records()
+    assert "a.json" in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_a_record_that_is_no_text(registry: Path) -> None:
+    (registry / "a.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(UserError, match="is no weight record"):
         records()
 
 

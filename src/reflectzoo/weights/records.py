@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 from urllib.parse import urlparse
 
 import torch
+from annotated_types import MinLen
 
 from reflectzoo.core.registry import methods
+from reflectzoo.core.settings import NotNegative, check_value
 from reflectzoo.errors import UserError
 from reflectzoo.weights.download import cache_path, check_hash, fetch
+from reflectzoo.weights.stored import parse, shortened
 
 #: What is known about weights that may be used, one file each.
 RECORDS = Path(__file__).parents[1] / "weight_records"
@@ -41,8 +44,8 @@ class WeightRecord:
         folder: that the record and its file lie in.
     """
 
-    name: str
-    model: str
+    name: Annotated[str, MinLen(1)]
+    model: Annotated[str, MinLen(1)]
     trained_by: str
     trained_on: str
     licence: str
@@ -50,7 +53,7 @@ class WeightRecord:
     file: str = ""
     url: str = ""
     sha256: str = ""
-    size: int = 0
+    size: NotNegative = 0
     overrides: tuple[str, ...] = ()
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     default: bool = False
@@ -70,30 +73,49 @@ def records(folder: Path | None = None) -> list[WeightRecord]:
         folder: where the JSON files are; None for the package's and those of every method that brings its own.
 
     Raises:
-        ValueError: for a record that says too little; a mistake of whoever wrote it.
+        UserError: for a record that says too little, or something else than a record does.
     """
     found = [_read(file) for file in (folder or RECORDS).glob("*.json")]
     for method in methods().values() if folder is None else ():
         own = [_read(file) for file in method.records.glob("*.json")] if method.records is not None else []
         for record in own:
             if record.model not in method.models:
-                raise ValueError(f"{record.name} is of model={record.model}, which {method.package} does not bring")
+                raise UserError(
+                    f"The weight record {record.name} in {record.folder} is of model={record.model}, which "
+                    f"{method.package} does not bring."
+                )
         found += own
     return sorted(found, key=lambda record: (not record.default, record.name))
 
 
+_FIELDS = {each.name: each for each in fields(WeightRecord) if each.name != "folder"}
+
+
 def _read(file: Path) -> WeightRecord:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    content["overrides"] = tuple(content.get("overrides", ()))
     try:
-        record = WeightRecord(**content, folder=file.parent)
-    except TypeError as error:
-        raise ValueError(f"{file.name} is no weight record: {error}") from error
+        content = parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is no weight record: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is no weight record: it must hold one JSON object, {{...}}.")
+    missing = [name for name, each in _FIELDS.items() if name not in content and _needed(each)]
+    if missing:
+        raise UserError(f"{file} is no weight record: it lacks {', '.join(missing)}.")
+    if unknown := sorted(content.keys() - _FIELDS.keys()):
+        raise UserError(f"{file}: a weight record has no place for {shortened(unknown[0])}.")
+    annotations = get_type_hints(WeightRecord, include_extras=True)
+    for name, value in content.items():
+        check_value(f"{file}: {name}", value, annotations[name])
+    record = WeightRecord(**{**content, "overrides": tuple(content.get("overrides", ()))}, folder=file.parent)
     if record.available and not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
-        raise ValueError(f"{file.name} has a file, but no sha256 of it")
-    if record.file and Path(record.file).name != record.file:
-        raise ValueError(f"{file.name}: 'file' must be a plain name, got {record.file!r}")
+        raise UserError(f"{file} is no weight record: it has a file, but no sha256 of it.")
+    if record.file and (Path(record.file).name != record.file or record.file == ".." or "\0" in record.file):
+        raise UserError(f"{file}: 'file' must be a plain name, got {shortened(record.file)}.")
     return record
+
+
+def _needed(each: Field[Any]) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
 
 
 def locate(wanted: WeightRecord | str) -> Path:

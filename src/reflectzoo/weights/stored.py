@@ -144,16 +144,18 @@ class Refused(ValueError):
 
 def _version_2(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any]]:
     if record.get("version") != VERSION:
-        raise Refused(f"its record is of version {_short(record.get('version'))}, which this program does not know")
+        raise Refused(f"its record is of version {shortened(record.get('version'))}, which this program does not know")
     model = record["model"]
     method = method_called(model)
     if method is None:
-        raise Refused(f"it holds model={_short(model)}, which no installed method brings: install the package it is of")
+        raise Refused(
+            f"it holds model={shortened(model)}, which no installed method brings: install the package it is of"
+        )
     network = record.get("network")
     if network is None:
-        raise Refused(f"it holds model={_short(model)} with a network that was not declared in METHOD.networks")
+        raise Refused(f"it holds model={shortened(model)} with a network that was not declared in METHOD.networks")
     if not isinstance(network, str) or network not in method.network_targets():
-        raise Refused(f"it asks for the network {_short(network)}, which {method.name} does not have")
+        raise Refused(f"it asks for the network {shortened(network)}, which {method.name} does not have")
     return method, network, _settings(record.get("settings"))
 
 
@@ -163,10 +165,10 @@ def _version_1(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any
     target = net.get("_target_") if isinstance(net, Mapping) else None
     registered = network_called(MOVED.get(target, target)) if isinstance(target, str) else None
     if registered is None:
-        raise Refused(f"it asks for {_short(target)}, which is no network of an installed method")
+        raise Refused(f"it asks for {shortened(target)}, which is no network of an installed method")
     method, network = registered
     if record["model"] not in method.models:
-        raise Refused(f"it calls itself model={_short(record['model'])}, but holds a network of {method.name}")
+        raise Refused(f"it calls itself model={shortened(record['model'])}, but holds a network of {method.name}")
     assert isinstance(net, Mapping)
     return method, network, _settings({key: each for key, each in net.items() if key != "_target_"})
 
@@ -181,7 +183,7 @@ def _phase(record: Mapping[str, Any], method: Method, model: str) -> int:
     phase = record.get("phase", 0)
     count = len(method.models[model].phases)
     if type(phase) is not int or not 0 <= phase < count:
-        raise Refused(f"it is of training phase {_short(phase)}, and model={model} has {count}")
+        raise Refused(f"it is of training phase {shortened(phase)}, and model={model} has {count}")
     return phase
 
 
@@ -216,7 +218,7 @@ def check_settings(maker: Callable[..., Any], settings: Mapping[str, Any]) -> No
     parameters, _ = parameters_of(maker)
     for name, value in settings.items():
         if name not in parameters:
-            raise Refused(f"its network has no setting {_short(name)}")
+            raise Refused(f"its network has no setting {shortened(name)}")
         check_value(name, value, parameters[name].annotation)
 
 
@@ -227,7 +229,7 @@ def _check_plain(value: Any, depth: int = 0) -> None:
     if isinstance(value, Mapping):
         for key, each in value.items():
             if not isinstance(key, str):
-                raise Refused(f"a setting is called {_short(key)}, which is no name")
+                raise Refused(f"a setting is called {shortened(key)}, which is no name")
             _check_plain(each, depth + 1)
     elif isinstance(value, list | tuple):
         for each in value:
@@ -236,7 +238,7 @@ def _check_plain(value: Any, depth: int = 0) -> None:
         raise Refused(f"a setting is a {type(value).__name__}, which is no plain value")
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
     """A value of a stranger's file, for a sentence."""
     text = repr(value) if isinstance(value, str | int | float | bool) or value is None else f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:76]}…{text[-1]}"
