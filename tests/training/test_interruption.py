@@ -18,11 +18,14 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
+from reflectzoo.config import build, compose_config, plain
+from reflectzoo.core import registry
 from reflectzoo.core.batch import Outputs
 from reflectzoo.data.modules.voc import VOCBlending
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.pixel import PixelLoss
+from reflectzoo.nets.shared_vgg import needs_vgg
 from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
@@ -109,13 +112,22 @@ def fit(
     mine = {"accumulate": accumulate} if kind is AdversarialModule else {}
     settings |= {} if kind is AdversarialModule else {"accumulate_grad_batches": accumulate}
     model, data = parts(photos, kind, **mine)
+    return run(folder, model, data, averaged, known, resume, number, **settings)
+
+
+def run(
+    folder: Path, model: ReflectionModule, data: pl.LightningDataModule, averaged: bool, known: set[str], resume: bool,
+    number: int = signal.SIGINT, **settings: Any,
+) -> bool:  # fmt: skip
+    """One run of two epochs; whether it came to its end."""
     checkpoints = folder / "checkpoints"
     interrupt = GracefulInterrupt(str(checkpoints / "last.ckpt"))
     best = ModelCheckpoint(checkpoints, "best", "val/mean/psnr", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks = [best, last, interrupt, Events(known), *([ExponentialAverage(0.9)] if averaged else [])]
+    callbacks = [best, last, interrupt, Events(known, number), *([ExponentialAverage(0.9)] if averaged else [])]
+    settings = {"max_epochs": 2} | settings
     trainer = pl.Trainer(
-        accelerator="cpu", devices=1, max_epochs=2, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=callbacks,
+        accelerator="cpu", devices=1, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=callbacks,
         logger=CSVLogger(folder, "logs"), plugins=[SafeCheckpointIO()], enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder, **settings,
     )  # fmt: skip
@@ -167,6 +179,8 @@ SLOW: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2, "averaged": True},
     "manual": {"kind": AdversarialModule},
     "terminated": {"averaged": True, "number": signal.SIGTERM},
+    "averaged, in double precision": {"averaged": True, "precision": "64-true"},
+    "in double precision": {"precision": "64-true"},
 }
 KINDS = QUICK | SLOW
 
@@ -188,6 +202,93 @@ def test_interrupted_at_everything_that_happens(name: str, photos: Path, tmp_pat
     expected, found = state(whole), state(often)
     for key in expected:
         assert same(expected[key], found[key]), (key, expected[key], found[key])
+
+
+# -- the methods themselves -------------------------------------------------------------------------------------------
+
+_NARROW = "loss.terms.adversarial.discriminator.width=8"
+METHODS: dict[str, tuple[str, ...]] = {
+    "lite": (),
+    "ytmt_uct": (_NARROW, "loss.terms.adversarial.start_epoch=0", "model.accumulate=2"),
+    "corrn": (),
+    "location_aware": (_NARROW, "model.detection_epochs=1"),
+    "dynamics": (_NARROW, "data=sequences", "data.reflection_step=[2,4]", "model.net.student.blocks=1"),
+    "errnet": (_NARROW, "loss.terms.adversarial.start_epoch=1"),
+    "dsrnet_l": (),
+    "ibcln": (_NARROW, "model.net.iterations=2"),  # with its dropout
+    "bdn": (_NARROW,),
+}
+"""Small ones, in which something begins with the second epoch where anything does."""
+
+
+def method_parts(name: str, photos: Path) -> tuple[ReflectionModule, pl.LightningDataModule]:
+    """A method as it is configured, without what looks through a VGG, which has no state."""
+    config = compose_config(
+        [
+            *(f"model={name}", "data=voc", *registry.method_of(name).tiny_of(name), *METHODS[name]),
+            *(f"data.root={photos}", "data.crop=32", "data.eval_crop=32", "data.samples_per_epoch=4"),
+            *("data.batch_size=2", "data.num_workers=0", "data.val_share=0.3"),
+        ]
+    )
+    pl.seed_everything(3, verbose=False)
+    model: ReflectionModule = build(config.model)
+    model.config = plain(config.model)
+    for term in [key for key, value in model.loss.terms.items() if needs_vgg(value)]:
+        del model.loss.terms[term]
+    data: pl.LightningDataModule = build(config.data)
+    return model, data
+
+
+def interrupted(name: str, photos: Path, tmp_path: Path, averaged: bool, known: set[str]) -> int:
+    """Compare a method's training with one interrupted wherever it has not been yet; how often it was."""
+    whole, often = tmp_path / "whole", tmp_path / "often"
+    assert run(whole, *method_parts(name, photos), averaged, _Everything(), False)
+    legs = 0
+    while not run(often, *method_parts(name, photos), averaged, known, legs > 0):
+        legs += 1
+        assert legs < 60, known
+    expected, found = state(whole), state(often)
+    for key in expected:
+        assert same(expected[key], found[key]), (key, expected[key], found[key])
+    return legs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaged", [False, True], ids=["plain", "averaged"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_interrupted_at_everything(name: str, averaged: bool, photos: Path, tmp_path: Path) -> None:
+    known: set[str] = set()
+    assert interrupted(name, photos, tmp_path, averaged, known) >= 8, known
+
+
+def test_in_double_precision_an_average_and_a_checkpoint_are_double(photos: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"kind": ReflectionModule, "averaged": True, "precision": "64-true"}
+    assert fit(tmp_path / "whole", photos, known=_Everything(), resume=False, **settings)
+    known = _AllBut("batch 1 of epoch 0", "validation batch 0 of epoch 1")
+    legs = [fit(tmp_path / "often", photos, known=known, resume=each > 0, **settings) for each in range(3)]
+    assert legs == [False, False, True]
+    expected, found = state(tmp_path / "whole"), state(tmp_path / "often")
+    assert expected["last state_dict"]["net.learns.weight"].dtype == torch.float64
+    for key in expected:
+        assert same(expected[key], found[key]), key
+
+
+def test_a_method_in_phases_is_interrupted_in_each(photos: Path, tmp_path: Path) -> None:
+    """In a validation of the first phase, and after a step of the second."""
+    assert (
+        interrupted("ytmt_uct", photos, tmp_path, True, _AllBut("validation batch 0 of epoch 0", "batch 0 of epoch 1"))
+        == 2
+    )
+
+
+class _AllBut(set[str]):
+    """As if everything had happened already, but for what begins with one of these."""
+
+    def __init__(self, *beginnings: str) -> None:
+        self.beginnings = beginnings
+
+    def __contains__(self, each: object) -> bool:
+        return super().__contains__(each) or not str(each).startswith(self.beginnings)
 
 
 class _Everything(set[str]):

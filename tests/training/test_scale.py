@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,10 +18,13 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from tests.conftest import TINY, TINY_GAN, Run, command
+from tests.faults.children import Child, preload
+from tests.test_ddp import curves
 from torch import nn
 from torch.multiprocessing import start_processes
 
 from reflectzoo.config import build, compose_config
+from reflectzoo.core import registry
 from reflectzoo.errors import UserError
 from reflectzoo.nets.batchnorm import SharedBatchNorm2d, share_batch_norm
 from reflectzoo.ranks import agreed, started_outside
@@ -239,37 +243,67 @@ def test_torchrun_gives_one_folder_and_the_curve_of_one_process(tmp_path: Path) 
 
 # -- every method -----------------------------------------------------------------------------------------------------
 
-SEQUENCES = ("data.eval_crop=64", "data.crop=64", "data.reflection_step=[2,4]", "~loss.terms.perceptual")
+_GAN = "loss.terms.adversarial.discriminator.width=8"
 METHODS: dict[str, tuple[str, ...]] = {
-    "ytmt_uct": ("model.stage1_epochs=1", *TINY_GAN, "model.net.hypercolumn=false"),
+    "ytmt_uct": (_GAN, "loss.terms.adversarial.start_epoch=0"),
     "corrn": (),
     "lite": (),
-    "location_aware": ("data.crop=40", "loss.terms.adversarial.discriminator.width=8", "~loss.terms.perceptual"),
-    "dynamics": ("model.teacher_epochs=1", *SEQUENCES, "loss.terms.adversarial.discriminator.width=8"),
-    "errnet": ("model.net.hypercolumn=false", "model.net.blocks=1", *TINY_GAN),
-    "ibcln": ("model.net.dropout=0", "loss.terms.adversarial.discriminator.width=8"),
+    "location_aware": (_GAN, "model.detection_epochs=1"),
+    "dynamics": (_GAN, "data=sequences", "data.reflection_step=[2,4]"),
+    "errnet": (_GAN, "loss.terms.adversarial.start_epoch=1"),
+    "dsrnet_l": (),
+    "ibcln": (_GAN, "model.net.dropout=0"),  # each process draws its own
+    "bdn": (_GAN,),
 }
+"""Small, with a second phase or an adversary that begins in the second epoch, wherever a method has them."""
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # as tests/faults
 @pytest.mark.parametrize("averaged", ["default", "ema"])
 @pytest.mark.parametrize("model", METHODS)
 def test_two_processes_give_the_curve_of_one(tmp_path: Path, model: str, averaged: str) -> None:
-    """Through the real command, from another directory, in double precision, where nothing but the order differs."""
-    from tests.test_ddp import curves
+    """The real command as torchrun starts it, elsewhere, in double precision, where nothing but the order differs.
 
-    common = ("reflectzoo.train", f"model={model}", *TINY, *METHODS[model], f"callbacks={averaged}", "test=false")
-    common = (*common, "trainer.precision=64-true", "data.samples_per_epoch=8", "model.vgg=random")
+    Its processes are forked from this one, which saves them their imports; ``tests/test_ddp.py`` has the command that
+    starts its second process itself, and above there is torchrun's own.
+    """
+    preload()
+    words = [f"model={model}", *TINY, *registry.method_of(model).tiny_of(model), *METHODS[model], "test=false"]
+    words += [f"callbacks={averaged}", "callbacks.panels=null", "trainer.precision=64-true", "data.num_workers=0"]
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    one = command(*common, "data.batch_size=4", "hydra.run.dir=one", cwd=folder)
-    two = command(*common, "data.batch_size=2", "trainer=ddp", "hydra.run.dir=two", cwd=folder)
-    assert one.status == 0, one.err
-    assert two.status == 0, two.err
+    one = Child("train", [*words, "data.batch_size=4", "hydra.run.dir=one"], folder).result(900)
+    assert one.status == 0, one.told
+    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+    ranks = [
+        Child(
+            *("train", [*words, "data.batch_size=2", "trainer=ddp", "hydra.run.dir=two"], folder),
+            environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        ended = rank.result(900)
+        assert ended.status == 0, ended.told
     single, double = curves(folder / "one"), curves(folder / "two")
-    for key in single:
-        if key.startswith(("train/", "val/")):
-            assert double[key] == pytest.approx(single[key], rel=1e-5, abs=1e-5), key
+    compared = [key for key in single if key.startswith(("train/", "val/"))]
+    assert "train/total" in compared
+    assert "val/mean/psnr" in compared
+    for key in compared:
+        assert double[key] == pytest.approx(single[key], rel=1e-5, abs=1e-5), key
+    for name in ("last", "best"):
+        first, second = (weights(folder / run / f"checkpoints/{name}.ckpt") for run in ("one", "two"))
+        for key in first:
+            torch.testing.assert_close(second[key], first[key], rtol=1e-5, atol=1e-5, msg=f"{name} {key}")
 
 
 # -- where the time goes ----------------------------------------------------------------------------------------------

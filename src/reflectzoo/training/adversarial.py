@@ -86,7 +86,8 @@ class AdversarialModule(ReflectionModule):
         return tuple(configured)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Decide whether this batch ends an accumulation."""
+        """Also decide whether this batch ends an accumulation."""
+        super().on_train_batch_start(batch, batch_idx)
         last = batch_idx + 1 == self.trainer.num_training_batches
         self._step_now = last or (batch_idx + 1) % self.accumulate == 0
 

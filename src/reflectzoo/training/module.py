@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.core.settings import Count, checked
+from reflectzoo.data.seeding import sample_seed
 from reflectzoo.errors import NotFinite, UserError
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.composite import CompositeLoss
@@ -66,6 +67,7 @@ class ReflectionModule(pl.LightningModule):
         self.eval_names: Sequence[str] = ()
         self.metrics = nn.ModuleList()
         self._vgg_used: dict[str, str] | None = None
+        self._seed: int | None = None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -87,6 +89,12 @@ class ReflectionModule(pl.LightningModule):
     def phase(self) -> int:
         """Training phase, 0-based; methods that train in phases override it."""
         return 0
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let what a step draws (dropout) follow from its number, so that a training that was interrupted goes on."""
+        if self._seed is None:
+            self._seed = torch.initial_seed()
+        torch.manual_seed(sample_seed(self._seed + self.global_rank, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """One step on a complete batch; logs every loss term."""
@@ -145,6 +153,8 @@ class ReflectionModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Attach the frozen VGG, and prepare one set of metrics for each data set of the stage."""
         self.attach_vgg()
+        # Lightning does so only after it has loaded a checkpoint, whose 64-true weights would be rounded.
+        self.trainer.precision_plugin.convert_module(self)
         if self.trainer.world_size > 1:
             share_batch_norm(self)
         datamodule: Any = getattr(self.trainer, "datamodule", None)

@@ -17,6 +17,7 @@ class ExponentialAverage(WeightAveraging):
     - A checkpoint written during validation, when the network holds the averaged weights, keeps both apart.
     - Weights that do not move (a frozen teacher) keep their value to the last bit in the average: it is formed as
       a + (w - a)(1 - decay), not as a decay + w (1 - decay).
+    - It has the weights' own precision, whatever ``trainer.precision`` is.
 
     Args:
         decay: share of the old average in the new one, in [0, 1).
@@ -30,6 +31,11 @@ class ExponentialAverage(WeightAveraging):
             raise UserError(f"callbacks.ema.decay must be a number from 0 on and below 1, got {decay!r}.")
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
         self._swapped = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin the average, in the numbers in which training computes (``trainer.precision=64-true``)."""
+        trainer.precision_plugin.convert_module(pl_module)
+        super().setup(trainer, pl_module, stage)
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
         super()._swap_models(pl_module)
