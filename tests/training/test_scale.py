@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.utilities import rank_zero_only
 from tests.conftest import TINY, TINY_GAN, Run, command
 from tests.faults.children import Child, preload
 from tests.test_ddp import curves
@@ -287,6 +289,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, model: str, average
     ranks = [
         Child(
             *("train", [*words, "data.batch_size=2", "trainer=ddp", "hydra.run.dir=two"], folder),
+            prepare=partial(setattr, rank_zero_only, "rank", rank),  # which Lightning learns when it is imported
             environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)

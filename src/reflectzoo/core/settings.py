@@ -192,7 +192,10 @@ def _check_node(path: str, node: Any, given: Collection[str]) -> None:
         value = node[key]
         plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         if not _holds_target(plain):
-            check_value(f"{prefix}{key}", plain, parameters[key].annotation)
+            annotation = parameters[key].annotation
+            if plain is not None and not isinstance(plain, Mapping) and _is_made(annotation):
+                raise SettingError(f"{prefix}{key}", f"a part with a _target_, or a reference as ${{{key}}}", plain)
+            check_value(f"{prefix}{key}", plain, annotation)
     if node.get("_partial_") or node.get("_args_"):
         return
     for key, parameter in parameters.items():
@@ -220,6 +223,20 @@ def _targets(node: Any, path: str | None = None) -> Iterator[tuple[str, Any]]:
         elsewhere = followed is not child and followed._get_parent() is not None
         inner = f"[{key}]" if isinstance(node, ListConfig) else f".{key}" if path else key
         yield from _targets(followed, followed._get_full_key(None) if elsewhere else f"{path}{inner}")
+
+
+def _is_made(annotation: Any) -> bool:
+    """Whether only what is built will do: an object of the zoo's or of torch's, or a function that makes one."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _is_made(arguments[0])
+    if origin in (Union, types.UnionType):
+        kinds = [each for each in arguments if each is not types.NoneType]
+        return bool(kinds) and all(map(_is_made, kinds))
+    return origin is Callable or (isinstance(annotation, type) and annotation.__module__.startswith(_MAKERS))
+
+
+_MAKERS = ("reflectzoo.", "torch.nn.")
 
 
 def _holds_target(value: Any) -> bool:

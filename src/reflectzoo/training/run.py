@@ -62,13 +62,22 @@ def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> dict[str, f
         return _train(config, run_dir, callbacks)
 
 
+_SETTINGS = {
+    "seed": Seed,
+    "test": bool,
+    "compile": bool | str | None,
+    "run_dir": str,
+    **dict.fromkeys(("ckpt_path", "weights"), str | None),
+}
+
+
 def check_settings(config: DictConfig) -> None:
     """Check everything that is configured, before any of it is built.
 
     Raises:
         UserError: for the first setting that is not what it must be.
     """
-    check_entries(config, {"seed": Seed, "ckpt_path": str | None, "test": bool})
+    check_entries(config, _SETTINGS)
     for part in (config.data, config.model, config.callbacks):
         check_tree(part)
     check_tree(config.trainer, ("callbacks", "logger", "default_root_dir", "plugins"))
