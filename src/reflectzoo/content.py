@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 
@@ -17,8 +18,6 @@ _MAGICS = (
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
     (b"\x93NUMPY", "a numpy array"),
-    (b"SIMPLE  =", "a FITS file"),
-    (b"v/1\x01", "an OpenEXR picture"),
 )
 
 
@@ -52,9 +51,18 @@ def what_it_is(data: bytes) -> str | None:
         return "a video"
     if data and not data[:4096].strip(b"\0"):
         return f"nothing but zeros, as a download that broke off leaves them: {_AGAIN}"
-    if lead and all(byte >= 32 or byte in b"\t\r\n\f" for byte in lead):
+    if lead and all(byte >= 32 or byte in b"\t\r\n\f" for byte in lead) and _is_utf8(lead):
         return f"a text: {_AGAIN}"
     return None
+
+
+def _is_utf8(lead: bytes) -> bool:
+    """Whether it may be the beginning of a text."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(lead)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def what_file_is(path: Path) -> str | None:

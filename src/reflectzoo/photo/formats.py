@@ -29,6 +29,9 @@ _BANDS = 2**24
 #: Floating-point values may leave [0, 1] by rounding alone.
 _SLACK = 1e-5
 _AGAIN = "download or copy it again"
+#: In Pillow's names.
+_OTHERS = ("WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TGA", "PSD", "ICO", "ICNS", "CUR", "QOI", "PCX", "DCX", "SGI")
+_OTHERS += ("SUN", "DDS", "XBM", "XPM", "MSP")
 
 
 class Limit:
@@ -90,7 +93,11 @@ def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[
 
 def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Picture, int]:
     layout = jpeg.parse(data)
+    if layout.near_lossless:
+        raise UnreadableImage(f"{name} is a JPEG-LS picture, which is not read here: save it as PNG or TIFF.")
     if layout.frame is not None:
+        if layout.frame.height == 0:
+            raise UnreadableImage(f"{name} is a JPEG whose header does not say its height (DNL): save it anew.")
         limit.check(layout.frame.width, layout.frame.height)
         if layout.frame.precision != 8:
             raise UnreadableImage(
@@ -98,14 +105,17 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
             )
     notes: list[str] = []
     end = layout.end
-    if end is None:
-        mended = jpeg.mended(data, layout)
+    whole = shorter is None  # training takes what it gets
+    if end is None or (whole and jpeg.breaks_off(data, layout)):
+        mended = jpeg.mended(data if end is None else data[: end - 2], layout)
         if mended is None:
             raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
         data, lost = mended
         end = len(data)
         what = f"; at most {lost} pixels in its last corner are guessed" if lost else ", its picture is whole"
         notes.append(f"The last bytes of its file are missing{what}.")
+    elif whole and (words := jpeg.doubt(data, layout)):
+        notes.append(words)
     found = jpeg.contents(layout)
     with JpegImagePlugin.JpegImageFile(BytesIO(data)) as image:
         if shorter is not None:
@@ -136,7 +146,7 @@ def _parts(found: jpeg.Contents, behind: bytes, xmp: bytes | None) -> list[str]:
     """What a JPEG file holds besides its picture, in words."""
     behind = behind.strip(b"\0\r\n ")
     parts = []
-    pictures = max(found.pictures - 1, behind.startswith(jpeg.SOI), 0)
+    pictures = max(found.pictures - 1, int(behind.startswith(jpeg.SOI)), 0)
     if found.gain_map or metadata.announces_gain_map(xmp):
         parts.append("a gain map (HDR)")
         pictures -= bool(pictures)
@@ -155,6 +165,8 @@ def _parts(found: jpeg.Contents, behind: bytes, xmp: bytes | None) -> list[str]:
 
 def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     found = png.chunks(data)
+    if found and found[0].kind == b"CgBI":
+        raise UnreadableImage(f"{name} is a PNG as Xcode packs it for iPhones (CgBI): save it as a usual PNG.")
     if not found or found[0].kind != b"IHDR" or len(found[0].body) != 13:
         raise ValueError("it has no header")
     width, height, bits, colour = struct.unpack(">IIBB", found[0].body[:10])
@@ -166,6 +178,8 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
             raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
         data, found = mended, png.chunks(mended)
         notes.append("The last bytes of its file are missing, its picture is whole.")
+    elif count := png.behind(data, found):
+        notes.append(f"Left out: {count} bytes behind the picture.")
     chunks, lost = png.carried(found)
     if lost:
         notes.append(f"Left out, since they belong to the picture as it was: {', '.join(lost)}.")
@@ -203,7 +217,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         body = [chunk for chunk in found if chunk.kind == b"IDAT"]
         deep = cv2.imdecode(np.frombuffer(png.assembled(found[0], (), body), np.uint8), cv2.IMREAD_UNCHANGED)
         if deep is None or deep.dtype != np.uint16:
-            raise ValueError("its values cannot be unpacked")
+            raise ValueError("the values cannot be unpacked")
         deep = deep.reshape(height, width, -1)
         values = np.ascontiguousarray(deep[..., 2::-1] if colour in (2, 6) else deep[..., :1])
         alpha = np.ascontiguousarray(deep[..., 3]) if colour in (4, 6) else None
@@ -261,27 +275,20 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     notes = []
     if file.others > 0:
         notes.append(f"Of the {file.others + 1} pages or frames only the first is worked on.")
-    try:
-        whole = tiff_values.by_library(sheet)
-        if whole:
-            with unguarded(), tiff_values.opened(file, page) as image:
-                image.info.pop("icc_profile", None)
-                picture = from_pillow(image, name, origin)
+    if tiff_values.by_library(sheet):
+        with unguarded(), tiff_values.opened(file, page, sheet) as image:
+            picture = from_pillow(image, name, origin)
+    else:
+        found = tiff_values.layers(file, page, sheet)
+        notes += found.notes
+        half = sheet.number == "float" and sheet.bits == 16
+        # A profile of Lab values says nothing any more.
+        icc = None if sheet.photometric in (8, 9) else origin.icc
+        origin = replace(origin, premultiplied=found.premultiplied, half=half, icc=icc)
+        if sheet.photometric == 5:
+            picture = _from_inks(found, name, origin)
         else:
-            found = tiff_values.layers(file, page, sheet)
-            notes += found.notes
-            origin = replace(
-                origin, premultiplied=found.premultiplied, half=sheet.number == "float" and sheet.bits == 16
-            )
-            if sheet.photometric == 5:
-                picture = _from_inks(found, name, origin)
-            else:
-                picture = Picture(found.values, found.alpha, origin, (), found.extra)
-    except ValueError as error:
-        words = in_words(error)
-        if words.startswith("it is "):
-            raise
-        raise UnreadableImage(f"{name} cannot be read: {words}.") from None
+            picture = Picture(found.values, found.alpha, origin, (), found.extra)
     if picture.values.dtype.kind == "f":
         picture = _checked_floats(picture, name)
     return picture.noted(*said, *notes), orientation
@@ -327,6 +334,8 @@ def _netpbm(data: bytes, name: str, limit: Limit) -> Picture:
     values, alpha = netpbm.read(data)
     kind = {"P7": "PAM", "PF": "PFM", "Pf": "PFM"}.get(head.kind, "PPM")
     picture = Picture(values, alpha, Origin(kind))
+    if (count := netpbm.raster(head)) is not None and netpbm.MAGIC.match(data, head.start + count):
+        picture = picture.noted("Of its pictures only the first is worked on.")
     return _checked_floats(picture, name) if kind == "PFM" else picture
 
 
@@ -342,6 +351,8 @@ def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         picture = from_pillow(image, name, origin)
         if found.bits > 8 and picture.depth == 8:
             picture = picture.noted(f"Its {found.bits}-bit values were read with 8 bits.")
+        alpha = None if picture.alpha is None else jpeg2000.spread(picture.alpha, found)
+        picture = replace(picture, values=jpeg2000.spread(picture.values, found), alpha=alpha)
     return picture.noted(*said), orientation
 
 
@@ -372,8 +383,7 @@ def _raw(data: bytes, name: str, limit: Limit) -> Picture:
 
 
 def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
-    learn_heif()
-    with _unguarded(limit), Image.open(BytesIO(data)) as image:
+    with _unguarded(limit), Image.open(BytesIO(data), formats=others()) as image:
         limit.check(*image.size)
         kind = image.format or ""
         notes = []
@@ -388,7 +398,7 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         exif = metadata.bare_exif(image.info.get("exif"))
         origin, orientation, said = _told(origin, exif, xmp, image.info.get("dpi"))
         picture = from_pillow(image, name, origin)
-        bits = image.info.get("bit_depth") or _avif_bits(data)
+        bits = image.info.get("bit_depth") or (8 * data[3] if kind == "SGI" else _avif_bits(data))
         if bits > 8 and picture.depth == 8:
             notes.append(f"Its {bits}-bit values were read with 8 bits.")
         extras = {"depth_images": "a depth map", "aux": "further pictures (gain map, mattes)"}
@@ -498,12 +508,26 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
     return image.convert("RGB"), image.mode
 
 
-def learn_heif() -> None:
-    """Let Pillow read HEIC, where pillow-heif is installed."""
+def others() -> tuple[str, ...]:
+    """The formats that Pillow reads alone; HEIC, where pillow-heif is installed.
+
+    It opens more, of which it shows previews (Photo CD), guesses what values mean (FITS), or runs programs (EPS).
+    """
     if find_spec("pillow_heif") is not None:
         import_module("pillow_heif").register_heif_opener()
+    Image.init()
+    return tuple(kind for kind in _OTHERS if kind in Image.OPEN)
 
 
 def in_words(error: BaseException) -> str:
-    """What an error says, or its name."""
-    return str(error).rstrip(".") or type(error).__name__
+    """What an error says, on one line, or its name."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def refusal(name: str, error: BaseException) -> str:
+    """Why a file is not read: it is damaged or, where the error speaks of "its" values, of a kind not known here."""
+    words = in_words(error)
+    if words.startswith(("its ", "it holds ", "it stores ")):
+        return f"{name} cannot be read: {words}."
+    more = "" if words.startswith("it is ") else f" ({words})"
+    return f"{name} is damaged or cut short{more}."

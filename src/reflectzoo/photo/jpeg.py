@@ -28,6 +28,10 @@ _GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_RESOURCE, _THUMBNAILS = 0x0404, (0x0409, 0x040C)
 _LARGEST = 65533
+#: What stands in for bytes that are not there; two kinds, so that what differs is what they stand in for.
+_FILLERS = (b"\x55" * 64, b"\xaa\x2a" * 32)
+#: More bytes than any block that is coded at once can have.
+_BEYOND_A_BLOCK = 1024
 #: A cut end may lack this many blocks of 8 or 16 pixels, and no more than this share of all.
 _MAY_LACK, _MAY_LACK_SHARE = 8, 0.1
 
@@ -41,6 +45,7 @@ class Frame(NamedTuple):
         width: columns.
         components: identifier, horizontal and vertical sampling of each.
         progressive: whether values come in several scans.
+        usual: whether values are transformed and Huffman-coded, as nearly everywhere.
     """
 
     precision: int
@@ -48,6 +53,7 @@ class Frame(NamedTuple):
     width: int
     components: tuple[tuple[int, int, int], ...]
     progressive: bool
+    usual: bool
 
     @property
     def block(self) -> tuple[int, int]:
@@ -72,6 +78,11 @@ class Layout:
     frame: Frame | None
     scans: tuple[bytes, ...]
     end: int | None
+
+    @property
+    def near_lossless(self) -> bool:
+        """Whether it is JPEG-LS (T.87), which only looks like JPEG."""
+        return any(marker == 0xF7 for marker, _ in self.segments)
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,8 @@ def _frame(marker: int, body: bytes) -> Frame | None:
     parts = [body[6 + 3 * each : 9 + 3 * each] for each in range(body[5])]
     components = tuple((part[0], part[1] >> 4, part[1] & 15) for part in parts)
     height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-    return Frame(body[0], height, width, components, marker in (0xC2, 0xC6, 0xCA, 0xCE))
+    progressive, usual = marker in (0xC2, 0xC6, 0xCA, 0xCE), marker in (0xC0, 0xC1, 0xC2)
+    return Frame(body[0], height, width, components, progressive, usual)
 
 
 def contents(layout: Layout) -> Contents:
@@ -296,7 +308,7 @@ def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
         return None
     body = data[:-1] if data.endswith(b"\xff") else data
     seen = []
-    for filler in (b"", b"\x55" * 64, b"\xaa\x2a" * 32):
+    for filler in (b"", *_FILLERS):
         with JpegImagePlugin.JpegImageFile(BytesIO(body + filler + EOI)) as image:
             image.draft("YCbCr", None)
             seen.append(np.asarray(image).reshape(frame.height, frame.width, -1))
@@ -316,6 +328,40 @@ def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
     if lost > max(min(_MAY_LACK, rows * columns * _MAY_LACK_SHARE), 1):
         return None
     return body + EOI, min(lost * tall * wide, frame.height * frame.width)
+
+
+def breaks_off(data: bytes, layout: Layout) -> bool:
+    """Whether a picture needs more than stands before its end marker, which programs put behind cut files, too.
+
+    Decoded at an eighth of its size, where that shows (not for progressive and arithmetic coding).
+    """
+    if not _can_tell(layout):
+        return False
+    body = data[: (layout.end or len(data)) - 2]
+    return _eighth(body, _FILLERS[0]) != _eighth(body, _FILLERS[1])
+
+
+def doubt(data: bytes, layout: Layout) -> str | None:
+    """A sentence on what a file with an end marker seems to lack, if it does; see :func:`breaks_off`."""
+    if layout.frame is not None and layout.frame.progressive and not _all_scans(layout):
+        return "Not all of its scans are there, as in a file that was cut: fine detail may be missing."
+    if _can_tell(layout):
+        body = data[: (layout.end or len(data)) - 2]
+        earlier = body[: len(body.rstrip(b"\0\xff")) - _BEYOND_A_BLOCK]
+        if body.find(b"\xff\xda") < len(earlier) - _BEYOND_A_BLOCK and _eighth(earlier, _FILLERS[0]) == _eighth(body):
+            return "Its picture is complete long before its file ends: a part of it is damaged, look at it closely."
+    return None
+
+
+def _can_tell(layout: Layout) -> bool:
+    frame = layout.frame
+    return frame is not None and frame.usual and not frame.progressive and layout.end is not None
+
+
+def _eighth(body: bytes, filler: bytes = b"") -> bytes:
+    with JpegImagePlugin.JpegImageFile(BytesIO(body + filler + EOI)) as image:
+        image.draft(None, (1, 1))
+        return image.tobytes()
 
 
 def _all_scans(layout: Layout) -> bool:

@@ -51,6 +51,7 @@ class Contents(NamedTuple):
         xmp: packet.
         iptc: records.
         others: boxes of texts and private data.
+        alike: whether all components have that many bits, and are no places in a palette.
     """
 
     bits: int
@@ -61,6 +62,7 @@ class Contents(NamedTuple):
     xmp: bytes | None = None
     iptc: bytes | None = None
     others: tuple[bytes, ...] = ()
+    alike: bool = True
 
 
 def boxes(data: bytes) -> Iterator[Box]:
@@ -107,7 +109,16 @@ def contents(data: bytes) -> Contents:
         elif box.kind in (b"xml ", b"uinf"):
             others.append(box.to_bytes())
     bits = max((each & 127) + 1 for each in depths)
-    return Contents(bits, components, any(each & 128 for each in depths), others=tuple(others), **found)
+    alike = len(set(depths)) == 1 and b"pclr" not in data[:stream]
+    signed = any(each & 128 for each in depths)
+    return Contents(bits, components, signed, others=tuple(others), alike=alike, **found)
+
+
+def spread(values: Values, found: Contents) -> Values:
+    """Values of less than 8 bits, which Pillow shifts, so that white is not white any more, from 0 to 255."""
+    if found.bits >= 8 or found.signed or not found.alike:
+        return values
+    return scaled(values >> (8 - found.bits), 2**found.bits - 1)
 
 
 def read_deep(data: bytes, found: Contents) -> tuple[Values, Values | None] | None:

@@ -46,9 +46,13 @@ def header(data: bytes) -> Header:
     """
     kind = data[:2].decode("latin-1")
     if kind == "P7":
-        end = data.index(b"ENDHDR\n") + 7
+        end = data.find(b"ENDHDR\n") + 7
+        if end < 7:
+            raise ValueError("the header has no end")
         rows = [line.split(None, 1) for line in data[3:end].decode("latin-1").splitlines() if line[:1] != "#"]
         said = {row[0]: row[1].strip() for row in rows if len(row) == 2}
+        if not said.keys() >= {"WIDTH", "HEIGHT", "DEPTH", "MAXVAL"}:
+            raise ValueError("the header lacks a size")
         depth = int(said["DEPTH"])
         alpha = said.get("TUPLTYPE", "").endswith("_ALPHA") or ("TUPLTYPE" not in said and depth in (2, 4))
         found = Header(kind, int(said["WIDTH"]), int(said["HEIGHT"]), depth, int(said["MAXVAL"]), end, alpha)
@@ -61,12 +65,18 @@ def header(data: bytes) -> Header:
                 raise ValueError("the header is cut short")
             words.append(match[1])
             place = match.end()
-        top = float(words[2]) if len(words) == 3 else 1
+        top = _number(words[2], float) if len(words) == 3 else 1
         channels = 3 if kind in ("P3", "P6", "PF") else 1
         # One white space ends the header.
-        found = Header(kind, int(words[0]), int(words[1]), channels, top, place + 1, False)
-    if found.width < 1 or found.height < 1 or found.channels not in range(1, 5):
-        raise ValueError(f"{found.width}x{found.height} pixels of {found.channels} channels")
+        across, down = int(_number(words[0])), int(_number(words[1]))
+        found = Header(kind, across, down, channels, top, place + 1, False)
+        # Windows may have made two of it, which shows where there is just one byte more.
+        if data[place : place + 2] == b"\r\n" and len(data) == place + 2 + (raster(found) or -1):
+            found = found._replace(start=place + 2)
+    if found.width < 1 or found.height < 1:
+        raise ValueError(f"{found.width}x{found.height} pixels")
+    if found.channels not in ((2, 4) if found.alpha else (1, 3)):
+        raise ValueError(f"its {found.channels} channels are of a kind that is not known here: save it as PNG or TIFF")
     if (found.kind[1] not in "Ff" and found.top not in range(1, 65536)) or found.top == 0:
         raise ValueError(f"a greatest value of {found.top:g}")
     return found
@@ -80,16 +90,18 @@ def read(data: bytes) -> tuple[Values, Values | None]:
     """
     head = header(data)
     size = head.width * head.height * head.channels
-    if head.kind in ("P4",):
-        across = -(-head.width // 8)
-        bits = np.unpackbits(_taken(data, head.start, across * head.height, np.dtype(np.uint8)))
+    if head.kind == "P4":
+        bits = np.unpackbits(_taken(data, head.start, raster(head) or 0, np.dtype(np.uint8)))
         numbers = 1 - bits.reshape(head.height, -1)[:, : head.width]
     elif head.kind == "P1":
         digits = np.frombuffer(re.sub(rb"\s|#[^\n]*\n", b"", data[head.start - 1 :]), np.uint8)
-        numbers = 1 - (_enough(digits, size) - ord("0"))
+        digits = _enough(digits, size) - ord("0")
+        _within(digits, 1)
+        numbers = 1 - digits
     elif head.kind in ("P2", "P3"):
         words = re.sub(rb"#[^\n]*\n", b"\n", data[head.start - 1 :]).split()
         numbers = np.array(_enough_words(words, size), np.int64)
+        _within(numbers, int(head.top))
     elif head.kind[1] in "Ff":
         order = "<f4" if head.top < 0 else ">f4"
         numbers = _taken(data, head.start, size, np.dtype(order)).astype(np.float32)
@@ -97,12 +109,20 @@ def read(data: bytes) -> tuple[Values, Values | None]:
         return np.ascontiguousarray(layers), None
     else:
         numbers = _taken(data, head.start, size, np.dtype(np.uint8 if head.top < 256 else ">u2"))
+        _within(numbers, int(head.top))
     layers = scaled(numbers.reshape(head.height, head.width, head.channels), int(head.top))
-    if head.alpha and head.channels in (2, 4):
+    if head.alpha:
         return np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1])
-    if head.channels in (2, 4):
-        raise ValueError(f"{head.channels} channels of an unknown kind")
     return layers, None
+
+
+def raster(head: Header) -> int | None:
+    """How many bytes the values have; None where they are text."""
+    if head.kind in ("P1", "P2", "P3"):
+        return None
+    if head.kind == "P4":
+        return -(-head.width // 8) * head.height
+    return head.width * head.height * head.channels * (4 if head.kind[1] in "Ff" else 1 if head.top < 256 else 2)
 
 
 def scaled(numbers: Values, top: int) -> Values:
@@ -149,4 +169,16 @@ def _enough(numbers: Values, size: int) -> Values:
 def _enough_words(words: list[bytes], size: int) -> list[int]:
     if len(words) < size:
         raise ValueError("it is cut short")
-    return [int(word) for word in words[:size]]
+    return [int(_number(word)) for word in words[:size]]
+
+
+def _number(word: bytes, kind: type[int] | type[float] = int) -> float:
+    try:
+        return kind(word)
+    except ValueError:
+        raise ValueError(f"{word[:20].decode('latin-1')!r} stands where a number should") from None
+
+
+def _within(numbers: Values, top: int) -> None:
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) <= top:
+        raise ValueError(f"values beyond the greatest one that it says, {top}")

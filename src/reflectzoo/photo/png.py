@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(data: bytes) -> list[Chunk]:
-    """All whole chunks of a file; a cut one at the end is left out."""
+    """All whole chunks of a file down to its end; a cut one is left out, and what stands behind the end."""
     found = []
     place = 8
     while place + 12 <= len(data):
@@ -60,7 +60,14 @@ def chunks(data: bytes) -> list[Chunk]:
             break
         found.append(Chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
         place += 12 + length
+        if found[-1].kind == b"IEND":
+            break
     return found
+
+
+def behind(data: bytes, found: Iterable[Chunk]) -> int:
+    """How many bytes stand behind the chunks of a file, zeros and line ends at the borders not counted."""
+    return len(data[8 + sum(12 + len(chunk.body) for chunk in found) :].strip(b"\0\r\n "))
 
 
 def keyword(chunk: Chunk) -> bytes:

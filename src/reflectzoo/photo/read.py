@@ -18,9 +18,28 @@ from reflectzoo.content import what_it_is
 from reflectzoo.errors import UserError
 from reflectzoo.photo import ifd, jpeg2000, metadata, netpbm, raw, tiff
 from reflectzoo.photo.files import open_regular, read_bytes, shown
-from reflectzoo.photo.formats import Limit, decoded, fitting, from_pillow, in_words, learn_heif
+from reflectzoo.photo.formats import Limit, decoded, fitting, from_pillow, others, refusal
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage
 
+_OWN = ("JPEG", "PNG", "JPEG2000", "TIFF")
+#: Pictures of other kinds, by how they begin.
+_NOT_READ = tuple(
+    (re.compile(begin, re.DOTALL), name)
+    for begin, name in (
+        (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
+        (rb"II\xbc[\x00\x01]", "a JPEG XR picture"),
+        (rb"8BP[SB]", "a Photoshop document of more than 8 bits or of an unusual kind"),
+        (rb"v/1\x01", "an OpenEXR picture"),
+        (rb"#\?R(ADIANCE|GBE)", "a Radiance HDR picture"),
+        (rb"SIMPLE  =", "a FITS picture"),
+        (rb"gimp xcf ", "a GIMP document"),
+        (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript drawing"),
+        (rb"\xd7\xcd\xc6\x9a|\x01\x00\x00\x00.{36} EMF", "a Windows metafile"),
+        (rb".{128}DICM", "a DICOM picture"),
+        (rb"P([Ff]4|[Hh]4?)\s", "a Netpbm picture of half precision, or of floating point with transparency"),
+        (rb"\x8a[MJ]NG", "an MNG animation"),
+    )
+)
 #: What decoders raise for damaged headers and chunks.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, ArithmeticError)
 
@@ -61,9 +80,7 @@ def decode(
         pixels = re.search(r"\((\d+) pixels\)", str(error))
         raise UnreadableImage(limit.sentence(int(pixels[1]) if pixels else None)) from None
     except _DAMAGE as error:
-        words = in_words(error)
-        more = "" if words.startswith("it is ") else f" ({words})"
-        raise UnreadableImage(f"{name} is damaged or cut short{more}.") from None
+        raise UnreadableImage(refusal(name, error)) from None
     # Decoders raise these for damaged headers, too, which ask for impossible sizes.
     except (MemoryError, struct.error, zlib.error, cv2.error) as error:
         raise UnreadableImage(f"{name} is damaged ({type(error).__name__}).") from None
@@ -127,10 +144,9 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         if netpbm.MAGIC.match(lead):
             head = netpbm.header(lead)
             return head.width, head.height
-        learn_heif()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open_regular(path) as file, Image.open(file) as image:
+            with open_regular(path) as file, Image.open(file, formats=(*_OWN, *others())) as image:
                 # Not the PNG reader's own method, which decodes the whole picture in case EXIF data stands behind it.
                 turned = Image.Image.getexif(image).get(ifd.ORIENTATION, 1) in (5, 6, 7, 8)
                 if image.format == "JPEG2000":  # whose boxes Pillow does not read
@@ -147,7 +163,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         read_bytes(Path(path))  # says it better
         raise UnreadableImage(f"{name} is damaged or cut short.") from None
     except (struct.error, *_DAMAGE) as error:
-        raise UnreadableImage(f"{name} is damaged or cut short ({in_words(error)}).") from None
+        raise UnreadableImage(refusal(name, error)) from None
 
 
 def _tiff_size(data: bytes, name: str) -> tuple[int, int]:
@@ -168,5 +184,8 @@ def _no_picture(data: bytes) -> str:
         return "is a HEIC picture, which needs one more package: pip install pillow-heif, or save it as JPEG"
     if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
         return "is an AVIF picture, which this Pillow was built without: save it as JPEG or PNG"
+    for begin, name in _NOT_READ:
+        if begin.match(data):
+            return f"is {name}, which is not read here: save it as PNG or TIFF"
     found = what_it_is(data)
     return "is not a picture that can be read" + (f", but {found}" if found else "")

@@ -197,7 +197,9 @@ def sheet(file: File, page: Page) -> Sheet:
         raise ValueError(f"its channels have different depths, {bits[:samples]} bits")
     kinds = numbers(tags.get(FORMAT), order) or [1]
     number = {1: "uint", 2: "int", 3: "float", 4: "uint"}.get(kinds[0], "other")
-    if len(set(kinds[:samples])) != 1 or number == "other":
+    photometric = file.value(page, PHOTOMETRIC, 1)
+    # Of Lab, some say that a and b have a sign, as they always have.
+    if (len(set(kinds[:samples])) != 1 and photometric != 8) or number == "other":
         raise ValueError("its values are of a kind that no picture has (complex or mixed)")
     tiled = TILE_WIDTH in tags
     if tiled:
@@ -213,7 +215,6 @@ def sheet(file: File, page: Page) -> Sheet:
         counts = [len(file.data) - offsets[0]]
     if width < 1 or height < 1 or samples < 1 or 0 in tile or not offsets or len(offsets) != len(counts):
         raise ValueError("its tags contradict each other")
-    photometric = file.value(page, PHOTOMETRIC, 1)
     return Sheet(
         width=width,
         height=height,
@@ -234,7 +235,7 @@ def sheet(file: File, page: Page) -> Sheet:
 
 
 def _extra(photometric: int, samples: int, said: list[int]) -> tuple[int, ...]:
-    colours = {2: 3, 5: 4, 6: 3, 8: 3}.get(photometric, 1)
+    colours = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3}.get(photometric, 1)
     count = max(samples - colours, 0)
     if not said and count == 1 and photometric in (0, 1, 2):
         # OpenCV and others do not say that their fourth channel is alpha.

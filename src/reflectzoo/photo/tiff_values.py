@@ -21,11 +21,14 @@ from reflectzoo.photo.tiff import File, Page, Sheet, numbers
 
 #: Bytes alone: what comes out are the values as they are.
 _BYTES = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
-#: Compressions and colour models that libtiff decodes as a whole.
-_WHOLE = {2: "fax", 3: "fax", 4: "fax", 6: "old JPEG", 7: "JPEG", 50001: "WebP"}
-_WHOLE_PHOTOMETRIC = {6: "YCbCr", 8: "Lab"}
-_NAMES = {33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC"}
+#: Compressions and a colour model that libtiff decodes as a whole.
+_WHOLE = {2: "fax", 3: "fax", 4: "fax", 6: "old JPEG", 7: "JPEG"}
+_YCBCR, _LAB = 6, (8, 9)
+_MODELS = {0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", _YCBCR: "YCbCr", 8: "Lab", 9: "Lab"}
+_NAMES = {50001: "WebP", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC"}
 _NAMES |= {22610: "JPEG XR", 34934: "JPEG XR", 50002: "JPEG XL", 52546: "JPEG XL", 34933: "PNG"}
+_OTHERWISE = "save it as RGB, with LZW or Deflate"
+_SAMPLING = 530
 _AT_ONCE = 2**22
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -54,26 +57,67 @@ def by_library(found: Sheet) -> bool:
     Raises:
         ValueError: if nobody can decode it; what is missing is named.
     """
-    if found.compression in _BYTES and found.photometric not in _WHOLE_PHOTOMETRIC:
+    if found.compression in _BYTES and found.photometric != _YCBCR:
         return False
     if found.compression not in _BYTES and found.compression not in _WHOLE:
         name = _NAMES.get(found.compression, f"number {found.compression}")
         raise ValueError(f"its compression ({name}) is not known here: save it uncompressed, or with LZW or Deflate")
     if found.bits not in (1, 8) or found.number != "uint":
-        model = _WHOLE_PHOTOMETRIC.get(found.photometric) or _WHOLE[found.compression]
-        raise ValueError(f"{model} of {found.bits} bits is not known here: save it as RGB, with LZW or Deflate")
+        kind = _WHOLE.get(found.compression, "YCbCr")
+        raise ValueError(f"its values ({kind} of {found.bits} bits) are not known here: {_OTHERWISE}")
     return True
 
 
-def opened(file: File, page: Page) -> Image.Image:
-    """A page for Pillow, which turns pictures only in some cases: here in none."""
-    data = bytearray(file.data)
-    places, _ = ifd.places(file.data, page.offset, file.order, file.big)
-    if ifd.ORIENTATION in places:
-        place = places[ifd.ORIENTATION]
-        data[place.value : place.value + 2] = struct.pack(file.order + "H", 1)
-    struct.pack_into(file.order + ("Q" if file.big else "I"), data, 8 if file.big else 4, page.offset)
-    return TiffImagePlugin.TiffImageFile(BytesIO(data))
+def opened(file: File, page: Page, found: Sheet) -> Image.Image:
+    """A page for Pillow, which turns pictures in some cases: here in none, and reads BigTIFF in some: here no such.
+
+    Raises:
+        ValueError: if Pillow has no mode for it.
+    """
+    order, data = file.order, bytearray(file.data)
+    laid = tiff.STRUCTURE - {ifd.ORIENTATION, tiff.ICC, tiff.SUB_IFDS, ifd.EXIF_IFD, ifd.GPS_IFD, ifd.INTEROP_IFD}
+    tags = {tag: _short(entry, order) for tag, entry in page.tags.items() if tag in laid}
+    if found.compression == 1 and found.photometric == _YCBCR:
+        # Pillow itself would take the bytes for pixels; libtiff knows how they lie, and is asked for what is packed.
+        tags |= _packed(data, found, {**tags})
+    data += b"\0" * (len(data) % 2)
+    data[:8] = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", len(data))
+    data += ifd.directory_bytes(tags.values(), len(data), order)
+    try:
+        return TiffImagePlugin.TiffImageFile(BytesIO(data))
+    except SyntaxError:
+        model = _MODELS.get(found.photometric, f"colour model {found.photometric}")
+        raise ValueError(
+            f"its values ({found.samples} channels, {model}, {_WHOLE.get(found.compression, 'packed')}) are not known "
+            f"here: {_OTHERWISE}"
+        ) from None
+
+
+def _short(entry: Entry, order: str) -> Entry:
+    """A tag of a BigTIFF as one of a TIFF; offsets of files below 4 GiB fit."""
+    if entry.kind not in (13, 16, 18):
+        return entry
+    values = numbers(entry, order)
+    return Entry(entry.tag, 4, len(values), struct.pack(f"{order}{len(values)}I", *values))
+
+
+def _packed(data: bytearray, found: Sheet, tags: dict[int, Entry]) -> dict[int, Entry]:
+    """Tags for pieces that are appended to the file with Deflate."""
+    offsets, lengths = [], []
+    for offset, length in found.pieces:
+        piece = zlib.compress(bytes(data[offset : offset + length]), 1)
+        offsets.append(len(data))
+        lengths.append(len(piece))
+        data += piece
+    new = [ifd.whole(tiff.COMPRESSION, 8, found.order)]
+    where = (tiff.TILE_OFFSETS, tiff.TILE_COUNTS) if found.tiled else (tiff.OFFSETS, tiff.COUNTS)
+    for tag, values in zip(where, (offsets, lengths), strict=True):
+        new.append(Entry(tag, 4, len(values), struct.pack(f"{found.order}{len(values)}I", *values)))
+    rows = found.tile[1] if found.tiled else min(found.tile[1], found.height)
+    if _SAMPLING not in tags and found.pieces[0][1] == 3 * found.tile[0] * rows:
+        # What is not said is halved by the standard, but here each pixel has its own colour.
+        new.append(Entry(_SAMPLING, 3, 2, struct.pack(f"{found.order}2H", 1, 1)))
+    return {entry.tag: entry for entry in new}
 
 
 def layers(file: File, page: Page, found: Sheet) -> Layers:
@@ -84,23 +128,32 @@ def layers(file: File, page: Page, found: Sheet) -> Layers:
     """
     if found.number == "int":
         raise ValueError(f"it holds whole numbers with a sign ({found.bits} bits), which no photograph has")
-    if found.photometric not in (0, 1, 2, 3, 5):
+    if found.photometric not in (0, 1, 2, 3, 5, *_LAB):
         raise ValueError(f"its colour model (number {found.photometric}) is not known here: save it as RGB")
     if found.photometric == 5 and file.value(page, tiff.INK, 1) != 1:
         raise ValueError("its inks are others than CMYK: save it as RGB")
+    if found.photometric in _LAB and (found.bits not in (8, 16) or found.number != "uint"):
+        raise ValueError(f"its values (Lab of {found.bits} bits) are not known here: {_OTHERWISE}")
     stored = _stored(found, file.data)
-    count = {2: 3, 5: 4}.get(found.photometric, 1)
+    count = {2: 3, 5: 4, 8: 3, 9: 3}.get(found.photometric, 1)
     if stored.shape[2] < count:
         raise ValueError("its tags contradict each other")
     values, rest = stored[..., :count], stored[..., count:]
     notes: tuple[str, ...] = ()
     if found.number == "float":
         if found.photometric in (3, 5):
-            raise ValueError("its tags contradict each other")
+            raise ValueError(
+                f"its values (floating-point {_MODELS[found.photometric]}) are not known here: {_OTHERWISE}"
+            )
         if found.bits == 64:
             notes = ("Its 64-bit values are kept as 32-bit ones.",)
+        with np.errstate(over="ignore"):  # what is beyond is infinite, and said to be
+            values, rest = values.astype(np.float32), rest.astype(np.float32)
         if found.photometric == 0:
             values = 1 - values
+    elif found.photometric in _LAB:
+        values = _from_lab(values, found.photometric == 8)
+        notes = ("Its colours (Lab) were converted to sRGB.",)
     elif found.photometric == 3:
         values = _coloured(values[..., 0], numbers(page.tags.get(tiff.COLOURS), found.order), found.bits)
     else:
@@ -179,6 +232,36 @@ def _coloured(indices: Values, colours: list[int], bits: int) -> Values:
     return table.astype(np.uint16)[indices]
 
 
+def _from_lab(stored: Values, signed: bool) -> Values:
+    """CIE L*a*b* for the white D50 as sRGB of the same depth, what lies outside cut off.
+
+    TIFF 6.0, section 23, and Adobe's ICCLab; from D50 to D65 by Bradford's matrix, together with that to sRGB.
+
+    Args:
+        stored: (H, W, 3), uint8 or uint16.
+        signed: whether a and b are numbers with a sign (CIELab), or begin at the middle (ICCLab).
+    """
+    deep = stored.dtype == np.uint16
+    unit = 256 if deep else 1
+    lightness = 65535 if deep and signed else 255 * unit
+    to_linear = np.array(
+        [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
+    )
+    white = np.array([0.96422, 1.0, 0.82521])
+    out = np.empty_like(stored)
+    for rows in _bands(stored):
+        level = stored[rows, :, 0] * (100 / lightness)
+        colour: Values = stored[rows, :, 1:].astype(np.int32)
+        colour = (colour - (colour >= 128 * unit) * 256 * unit if signed else colour - 128 * unit) / unit
+        middle = (level + 16) / 116
+        cubes = np.stack((middle + colour[..., 0] / 500, middle, middle - colour[..., 1] / 200), axis=-1)
+        xyz = np.where(cubes > 6 / 29, cubes**3, (cubes - 16 / 116) * 3 * (6 / 29) ** 2) * white
+        light = np.clip(xyz @ to_linear.T, 0, 1)
+        curve = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+        out[rows] = np.rint(curve * np.iinfo(stored.dtype).max)
+    return out
+
+
 def _stored(found: Sheet, data: bytes) -> Values:
     """All samples as they are stored, (H, W, samples)."""
     kind = _type(found)
@@ -224,7 +307,11 @@ def _unpacked(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
             case "none":
                 return raw
             case "Deflate":
-                return zlib.decompressobj().decompress(raw, row * rows)
+                packed = zlib.decompressobj()
+                out = packed.decompress(raw, row * rows)
+                if not packed.eof:  # the checksum stands behind
+                    packed.decompress(packed.unconsumed_tail, 64)
+                return out
             case "LZMA":
                 return lzma.LZMADecompressor().decompress(raw, row * rows)
             case _:
