@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +75,59 @@ def test_mistakes(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(UserError, match=told):
             desk.run(photo, method, 1.0)
     assert not list(desk.folder.iterdir())
+
+
+def _png_that_claims(width: int, height: int) -> bytes:
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text.png", b"Dear photograph,"),
+        ("empty.jpg", b""),
+        ("zeros.tif", bytes(1000)),
+        ("bomb.png", _png_that_claims(60_000, 60_000)),
+        ("nothing.png", _png_that_claims(0, 5)),
+        ("hollow.png", _png_that_claims(50, 40)),
+        ("page.html", b"<html><script>alert(1)</script>"),
+        ("archive.webp", b"PK\x03\x04" + bytes(60)),
+        ("half.jpg", None),
+        ("ü\n\u202e.png", b"x"),
+        ("no_suffix", b"\xff\xd8\xff\xe0"),
+    ],
+)
+def test_uploads_that_are_no_photographs(desk: Desk, tmp_path: Path, name: str, content: bytes | None) -> None:
+    path = tmp_path / name
+    if content is None:
+        content = _photo(path).read_bytes()
+        content = content[: len(content) // 3]
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        desk.run(str(path), "small", 1.0)
+    assert 10 < len(str(error.value)) < 400
+    assert not list(desk.folder.iterdir())
+
+
+def test_what_is_no_file(desk: Desk, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("pipe.png", "", "gone.png", "gone/a.png", "x" * 300 + ".png"):
+        with pytest.raises(UserError):
+            desk.run(str(tmp_path / name), "small", 1.0)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan"), float("inf"), True, None, "abc", "", [1], [[0.5]], {}])
+def test_strengths_that_are_none(desk: Desk, tmp_path: Path, strength: Any) -> None:
+    with pytest.raises(UserError, match="strength must lie between 0 and 1"):
+        desk.run(str(_photo(tmp_path / "a.png")), "small", strength)
+
+
+@pytest.mark.parametrize("method", [None, "", "Small", ["small"], {"small": 1}, 3, "ü" * 1000])
+def test_methods_that_are_none(desk: Desk, tmp_path: Path, method: Any) -> None:
+    with pytest.raises(UserError, match=r"There is no method .* on this page") as error:
+        desk.run(str(_photo(tmp_path / "a.png")), method, 1.0)
+    assert len(str(error.value)) < 200
 
 
 def test_old_results_are_removed(desk: Desk, tmp_path: Path) -> None:

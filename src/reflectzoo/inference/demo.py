@@ -16,12 +16,13 @@ import torch
 from PIL import Image, ImageOps
 
 from reflectzoo.drawing.panels import to_uint8
-from reflectzoo.errors import UserError
+from reflectzoo.errors import DISK_REASONS, UserError
 from reflectzoo.inference.guard import Guard
 from reflectzoo.inference.separator import Separator
 from reflectzoo.photo.model import Picture
 from reflectzoo.photo.read import picture_size, read_picture
 from reflectzoo.photo.write import suffix_for
+from reflectzoo.weights.stored import shortened
 
 #: What an upload may weigh, and how many pixels it may have.
 MAX_FILE = 64 * 2**20
@@ -89,10 +90,15 @@ class Desk:
             strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
 
         Raises:
-            UserError: if there is none, it is too large or no picture, there is no such method, or the page ends.
+            UserError: if there is none, it is too large or no picture, there is no such method, the disk is full, or
+                the page ends.
         """
         with self._work:
-            return self._run(photo, method, strength)
+            try:
+                return self._run(photo, method, strength)
+            except OSError as error:
+                why = DISK_REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
+                raise UserError(f"The page cannot read the photograph or write its results: {why}.") from error
 
     def close(self, seconds: float) -> bool:
         """Stop what is worked on at its next tile.
@@ -118,8 +124,8 @@ class Desk:
         self.tidy()
         if photo is None:
             raise UserError("Choose a photograph first: drop one onto the page, take one, or click on a sample.")
-        if method not in self.separators:
-            raise UserError(f"There is no method '{method}' on this page: reload it.")
+        if not isinstance(method, str) or method not in self.separators:
+            raise UserError(f"There is no method {shortened(method)} on this page: reload it.")
         path = Path(photo)
         picture = _read(path)
         began = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -335,8 +336,8 @@ class Separator:
 
 def check_strength(strength: float) -> None:
     """Raise a UserError unless a strength lies in [0, 1]."""
-    if not 0 <= strength <= 1:
-        raise UserError(f"The strength must lie between 0 and 1, got {strength}.")
+    if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength <= 1:
+        raise UserError(f"The strength must lie between 0 and 1, got {strength!r}.")
 
 
 def blend(image: Tensor, layers: Layers, strength: float) -> Layers:
