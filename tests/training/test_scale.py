@@ -260,6 +260,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 """Small, with a second phase or an adversary that begins in the second epoch, wherever a method has them."""
 ALONE = {"dynamics": ["model.student_batch=2"]}
 """What one process has twice of, beside the batch: with two, the student takes steps of one sample of each."""
+FREE = {"bdn": (".bias", ".running_mean")}
+"""What nothing depends on: the gradient of a bias before a normalisation is rounding, of which Adam makes steps."""
 
 
 def _free_port() -> int:
@@ -308,7 +310,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, model: str, average
         assert double[key] == pytest.approx(single[key], rel=1e-5, abs=1e-5), key
     for name in ("last", "best"):
         first, second = (weights(folder / run / f"checkpoints/{name}.ckpt") for run in ("one", "two"))
-        for key in first:
+        for key in [each for each in first if not each.endswith(FREE.get(model, ()))]:
             torch.testing.assert_close(second[key], first[key], rtol=1e-5, atol=1e-5, msg=f"{name} {key}")
 
 
