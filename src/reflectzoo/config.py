@@ -36,8 +36,8 @@ def register_resolvers() -> None:
 
 def _own_folder(*parts: str) -> str:
     """A folder that no other run has, even if it starts in the same second."""
-    from reflectzoo.disk import claim
-    from reflectzoo.ranks import agreed
+    from reflectzoo.core.disk import claim
+    from reflectzoo.core.ranks import agreed
 
     # Several processes started as one by torchrun or srun share theirs; each asks for itself.
     return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts)

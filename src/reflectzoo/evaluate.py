@@ -8,8 +8,8 @@ import hydra
 from omegaconf import DictConfig
 
 from reflectzoo.cli import run
+from reflectzoo.cli.jobs import task
 from reflectzoo.config import config_dir, register_resolvers
-from reflectzoo.jobs import task
 
 register_resolvers()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reflectzoo.disk import claim, hold, remove_parts, whole_file
+from reflectzoo.core.disk import claim, hold, remove_parts, whole_file
 from reflectzoo.errors import UserError
 from reflectzoo.training.saving import SafeCheckpointIO
 from reflectzoo.weights.read import read_checkpoint, resumable
@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path: Path) ->
 KILLED = """
 import os, sys
 from pathlib import Path
-from reflectzoo.disk import whole_file
+from reflectzoo.core.disk import whole_file
 with whole_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()

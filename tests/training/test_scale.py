@@ -27,9 +27,9 @@ from torch.multiprocessing import start_processes
 
 from reflectzoo.config import build, compose_config
 from reflectzoo.core import registry
+from reflectzoo.core.ranks import agreed, started_outside
 from reflectzoo.errors import UserError
 from reflectzoo.nets.batchnorm import SharedBatchNorm2d, share_batch_norm
-from reflectzoo.ranks import agreed, started_outside
 from reflectzoo.training.devices import settle, start_compiling
 from reflectzoo.training.profiling import PARTS, PartsProfiler
 
@@ -205,7 +205,7 @@ def test_who_started_us() -> None:
 ASK = """
 import sys, time
 from pathlib import Path
-from reflectzoo.ranks import agreed
+from reflectzoo.core.ranks import agreed
 print(agreed(lambda: f"chosen at {time.time_ns()}", Path(sys.argv[1]), ("run",)))
 """
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflectzoo.cli import alone, nearest
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure, measures_of

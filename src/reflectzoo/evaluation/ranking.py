@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reflectzoo.cli import alone
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import measures_of

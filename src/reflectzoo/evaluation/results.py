@@ -64,7 +64,7 @@ from typing import Any, TypedDict, cast
 
 import torch
 
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.protocol import LAYERS, Protocol
 from reflectzoo.metrics.functional import decibels

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 import reflectzoo
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.errors import Interrupted, LostProcess, TrainingError, UserError, who_died
 from reflectzoo.evaluation.benchmark import AVERAGES, Benchmark, BenchmarkData, EvaluationSet
 from reflectzoo.evaluation.candidates import Entry, InputEntry, name_apart

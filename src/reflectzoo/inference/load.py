@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, cast
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from reflectzoo.content import what_file_is
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.content import what_file_is
 from reflectzoo.core.method import Method, Size, Tiling
 from reflectzoo.core.registry import method_of, methods, siblings
 from reflectzoo.errors import UserError

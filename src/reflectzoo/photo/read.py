@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from reflectzoo.content import what_it_is
+from reflectzoo.core.content import what_it_is
 from reflectzoo.errors import UserError
 from reflectzoo.photo import ifd, jpeg2000, metadata, netpbm, raw, tiff
 from reflectzoo.photo.files import open_regular, read_bytes, shown

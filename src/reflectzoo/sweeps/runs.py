@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from reflectzoo.cli.jobs import RECORD
 from reflectzoo.errors import UserError
-from reflectzoo.jobs import RECORD
 
 
 @dataclass(frozen=True)

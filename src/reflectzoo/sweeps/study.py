@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from reflectzoo.config import compose_config
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.errors import Interrupted, TrainingError, UserError
 from reflectzoo.sweeps.pruning import TrialReport
 from reflectzoo.sweeps.space import Space, as_overrides

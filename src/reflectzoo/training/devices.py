@@ -11,8 +11,8 @@ from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities import rank_zero_info
 
+from reflectzoo.core.ranks import started_outside
 from reflectzoo.errors import UserError
-from reflectzoo.ranks import started_outside
 from reflectzoo.training.module import ReflectionModule
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")

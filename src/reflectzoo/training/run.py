@@ -22,8 +22,8 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.cli import did_you_mean, nearest
 from reflectzoo.config import build, build_all, plain
+from reflectzoo.core.disk import hold, remove_parts, write_text
 from reflectzoo.core.settings import Seed, check_entries, check_tree
-from reflectzoo.disk import hold, remove_parts, write_text
 from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError, who_died
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.broken import KeepBrokenBatch

@@ -8,7 +8,7 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from reflectzoo.disk import whole_file
+from reflectzoo.core.disk import whole_file
 from reflectzoo.weights.read import LAST, PREVIOUS
 
 

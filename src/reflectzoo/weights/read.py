@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reflectzoo.content import what_it_is
+from reflectzoo.core.content import what_it_is
 from reflectzoo.errors import UserError
 
 LAST = "last.ckpt"

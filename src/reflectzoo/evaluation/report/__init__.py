@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.evaluation.report.page import to_html
 from reflectzoo.evaluation.report.pictures import draw_cases
 from reflectzoo.evaluation.report.sheet import write_contact_sheet

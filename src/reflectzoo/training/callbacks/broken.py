@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from reflectzoo.disk import whole_file
+from reflectzoo.core.disk import whole_file
 from reflectzoo.errors import NotFinite
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 
 _PATIENCE = 300.0

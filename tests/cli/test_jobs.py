@@ -17,7 +17,7 @@ import hydra
 from reflectzoo.cli import run
 from reflectzoo.config import register_resolvers
 from reflectzoo.errors import Interrupted, UserError
-from reflectzoo.jobs import task
+from reflectzoo.cli.jobs import task
 
 register_resolvers()
 
@@ -38,7 +38,7 @@ CONF = """
 x: 1
 y: 0
 hydra:
-  callbacks: {jobs: {_target_: reflectzoo.jobs.Overview}}
+  callbacks: {jobs: {_target_: reflectzoo.cli.jobs.Overview}}
   run: {dir: "${reflectzoo.run_dir:out,model,null,null,now}"}
   sweep: {dir: "${reflectzoo.sweep_dir:out,multirun,now}", subdir: "${hydra:job.num}"}
 """

@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from reflectzoo.disk import write_text
+from reflectzoo.core.disk import write_text
 from reflectzoo.errors import Interrupted
 
 RECORD = "job.json"

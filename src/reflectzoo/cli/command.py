@@ -1,0 +1,98 @@
+"""Running a command of the zoo: its exit status, and one sentence for what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+from reflectzoo.cli.sentences import sentence
+from reflectzoo.errors import LostProcess, TrainingError
+
+# Read by OpenMP when torch is loaded, which every command does after this. Threads that spin as long as by default
+# make a step many times slower as soon as anything else runs on the same cores; threads that do not spin at all make
+# small networks slower on a quiet machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted: ``REFLECTZOO_DEBUG=1``, or Hydra's ``HYDRA_FULL_ERROR=1``."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in ("REFLECTZOO_DEBUG", "HYDRA_FULL_ERROR"))
+
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def run(command: Callable[[], Any]) -> NoReturn:
+    """Run a Hydra command and exit: 0, 1 (it failed), 2 (a mistake in what was given) or 130 (Ctrl-C).
+
+    A user's mistake is told in one sentence on stderr. Anything else is a bug and keeps its traceback; with
+    ``REFLECTZOO_DEBUG=1`` everything does. After a multirun a table says what became of each job.
+    """
+    from reflectzoo.cli import jobs
+
+    verbose, before = debugging(), os.environ.get(_FULL_ERROR)
+    # Otherwise Hydra prints tracebacks of its own and exits before we can say it better.
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        command()
+    except BaseException as raised:
+        error = raised.error if isinstance(raised, jobs.Carried) else raised
+        jobs.tell()
+        told = sentence(error)
+        if verbose or told is None:
+            raise error from error.__cause__
+        text, status = told
+        _speak(error, text)
+        sys.exit(status)
+    finally:
+        os.environ.pop(_FULL_ERROR) if before is None else os.environ.update({_FULL_ERROR: before})
+    sys.exit(0 if jobs.tell() else 1)
+
+
+def answer(work: Callable[[], int]) -> int:
+    """Do the work of a command without Hydra and give its exit status; a user's mistake is told in one sentence."""
+    try:
+        return work()
+    except BaseException as error:
+        told = sentence(error, [])
+        if told is None or debugging():
+            raise
+        sys.stderr.write(f"reflectzoo: {told[0]}\n")
+        return told[1]
+
+
+def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
+    """Run the module of one command as ``python -m reflectzoo.<command>`` does.
+
+    Args:
+        command: what follows ``reflectzoo.``, for the help.
+        module: with ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(arguments) -> status``.
+        argv: arguments; those of the command line when None.
+
+    Returns:
+        The exit status: what ``run`` says, 2 for a mistake in what was given.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m reflectzoo.{command}", description=module.DESCRIPTION)
+    module.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return answer(lambda: int(module.run(arguments)))
+
+
+_PARENT = os.getppid()
+
+
+def _speak(error: BaseException, text: str) -> None:
+    """Say a sentence once, of however many processes that have it to say."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank == "0":
+        sys.stderr.write(f"reflectzoo: {text}\n")
+    elif isinstance(error, LostProcess):
+        # The first process says it, unless it is the one that died.
+        if rank == "1" and os.getppid() != _PARENT:
+            sys.stderr.write(f"reflectzoo: {text}\n")
+    elif isinstance(error, TrainingError):
+        sys.stderr.write(f"reflectzoo: (process {rank}) {text}\n")
