@@ -12,23 +12,23 @@ import torch
 
 from reflectzoo.bench import __main__ as command
 from reflectzoo.bench import measure
-from reflectzoo.bench.measure import Result, has_bf16, peak_of, seconds
-from reflectzoo.bench.subject import Comparison, Options, find_subjects
+from reflectzoo.bench.measure import MeasuredRow, has_bf16, peak_of, seconds
+from reflectzoo.bench.registry import Options, SpeedComparison, find_subjects
 from reflectzoo.nets import hypercolumn
 
 
-def row(plain: float = 0.02, fast: float = 0.005, **more: object) -> Comparison:
+def row(plain: float = 0.02, fast: float = 0.005, **more: object) -> SpeedComparison:
     def prepared(duration: float) -> object:
         return lambda: lambda: time.sleep(duration)
 
-    return Comparison("nap", "a nap", "seconds", 2.0, prepared(plain), prepared(fast), **more)  # type: ignore[arg-type]
+    return SpeedComparison("nap", "a nap", "seconds", 2.0, prepared(plain), prepared(fast), **more)  # type: ignore[arg-type]
 
 
 class Naps:
     TITLE = "naps"
-    rows: tuple[Comparison, ...] = (row(),)
+    rows: tuple[SpeedComparison, ...] = (row(),)
 
-    def comparisons(self, options: Options) -> list[Comparison]:
+    def comparisons(self, options: Options) -> list[SpeedComparison]:
         return list(self.rows)
 
 
@@ -79,7 +79,7 @@ def test_seconds_and_verdicts(naps: Naps, capsys: pytest.CaptureFixture[str]) ->
 
 def test_forms_take_turns() -> None:
     turns: list[str] = []
-    comparison = Comparison(
+    comparison = SpeedComparison(
         "k", "n", "seconds", 1.0, lambda: lambda: turns.append("plain"), lambda: lambda: turns.append("fast")
     )
     seconds(comparison, rounds=2)
@@ -117,7 +117,7 @@ def test_failing_child_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ratio() -> None:
-    assert Result(plain=6.0, fast=2.0, spread=1.0).ratio == 3.0
+    assert MeasuredRow(plain=6.0, fast=2.0, spread=1.0).ratio == 3.0
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,8 @@ def test_two_devices(tmp_path: Path, trainer: str) -> None:
 
 
 def test_photographs_come_in_time(tmp_path: Path) -> None:
-    from reflectzoo.bench.train import GOAL, measure
+    from reflectzoo.bench.train import GOAL, measure_training
 
-    speed = measure("lite", ("trainer.accelerator=gpu", "data.batch_size=4", "data.crop=160"), batches=30)
+    speed = measure_training("lite", ("trainer.accelerator=gpu", "data.batch_size=4", "data.crop=160"), batches=30)
     assert speed.share("wait") < GOAL
     assert speed.memory is not None

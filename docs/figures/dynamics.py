@@ -44,7 +44,7 @@ def draw(checkpoint: Path, picture: Path, samples: int = 2, overrides: tuple[str
     chosen = list(range(0, len(sequences), 3))[:samples]
     raw = collate([sequences.sample(SampleKey(0, key, key)) for key in chosen])
     module.draw(raw)
-    batch = module.complete(raw)
+    batch = module.complete_batch(raw)
     with torch.no_grad():
         outputs = teacher(batch["frames"])
     page = draw_separations([separation_row(outputs, batch, index) for index in range(len(chosen))], cell=150)

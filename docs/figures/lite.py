@@ -10,7 +10,7 @@ from PIL import Image
 
 import reflectzoo
 from reflectzoo.cli import run
-from reflectzoo.drawing.panels import Separation, draw_separations
+from reflectzoo.drawing.panels import PanelRow, draw_separations
 from reflectzoo.inference.separator import Separator
 from reflectzoo.photo.read import read_picture
 
@@ -29,7 +29,7 @@ def draw(separator: Separator, photos: Sequence[Path], columns: int = 2, cell: i
         mixture = read_picture(path).tensor()
         layers = separator.layers(mixture)
         shown = {"input": mixture, "transmission": layers["transmission"], "2 x reflection": 2 * layers["reflection"]}
-        rows.append(Separation(shown, path.stem))
+        rows.append(PanelRow(shown, path.stem))
     each = -(-len(rows) // columns)
     parts = [draw_separations(rows[start : start + each], cell) for start in range(0, len(rows), each)]
     sheet = Image.new("RGB", (sum(part.width for part in parts), max(part.height for part in parts)), "white")

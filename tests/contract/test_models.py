@@ -16,8 +16,8 @@ from reflectzoo.core.registry import method_of
 from reflectzoo.inference.convert import convert
 from reflectzoo.inference.load import read_safetensors
 from reflectzoo.inference.separator import Separator, difference
-from reflectzoo.weights.stored import build as build_stored
-from reflectzoo.weights.stored import describe, understood
+from reflectzoo.weights.stored import build_stored as build_stored
+from reflectzoo.weights.stored import stored_network, understood
 from tests.contract.conftest import MAINS, MODELS, Trained, built, fresh, make_batch
 
 each_model = pytest.mark.parametrize("model", MODELS)
@@ -44,7 +44,7 @@ def test_builds_from_its_settings_alone(model: str) -> None:
     module = built(model)
     assert module.name == model
     assert module.config is not None
-    stored = understood(json.loads(json.dumps(describe(model, module.config["net"]))), "x")
+    stored = understood(json.loads(json.dumps(stored_network(model, module.config["net"]))), "x")
     again = build_stored(stored, "x")
     assert {key: value.shape for key, value in again.state_dict().items()} == {
         key: value.shape for key, value in module.net.state_dict().items()
@@ -106,7 +106,7 @@ def test_trains_resumes_and_reloads(model: str, trained: Callable[[str], Trained
     assert (found.name, found.method) == (model, method_of(model))
     assert found.stored.phase == run.module.phase == len(found.method.models[model].phases) - 1
     with torch.no_grad():
-        assert distance(found.predict_batch(batch), run.module.look_at(batch)) == 0
+        assert distance(found.predict_batch(batch), run.module.predict_batch(batch)) == 0
 
 
 @each_model

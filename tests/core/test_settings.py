@@ -21,11 +21,11 @@ from reflectzoo.core.settings import (
     Seed,
     SettingError,
     Share,
+    annotation_in_words,
     check_entries,
     check_tree,
     check_value,
     checked,
-    in_words,
 )
 from reflectzoo.errors import UserError
 
@@ -60,7 +60,7 @@ def test_what_an_annotation_takes(annotation: Any, right: list[Any], wrong: list
         with pytest.raises(SettingError) as told:
             check_value("a.b", value, annotation)
         assert str(told.value) == f"a.b must be {words}, got {value!r}."
-    assert in_words(annotation) == words
+    assert annotation_in_words(annotation) == words
 
 
 @pytest.mark.parametrize("annotation", [Any, object, Callable[[int], int], Path.__class__, list[Any]])

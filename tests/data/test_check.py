@@ -77,7 +77,7 @@ def test_every_choice_of_data_builds_and_checks(choice: str, everything: Path) -
     if choice not in ("sir2", "ceilnet", "photographs"):
         module.setup("fit")
         raw = next(iter(module.train_dataloader()))
-        module.complete(module.on_before_batch_transfer(raw, 0))
+        module.complete_batch(module.on_before_batch_transfer(raw, 0))
 
 
 @pytest.fixture

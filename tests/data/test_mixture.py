@@ -17,7 +17,7 @@ from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.ceilnet import CEILNetPairs
 from reflectzoo.data.modules.mixture import Mixture, MixtureData
 from reflectzoo.data.modules.pairs import PlainPairs
-from reflectzoo.data.modules.real import Unaligned
+from reflectzoo.data.modules.real_pairs import Unaligned
 from reflectzoo.data.modules.sequences import Seq1K, SyntheticSequences
 from reflectzoo.data.modules.voc import VOCBlending
 from reflectzoo.data.sampler import SampleKey
@@ -100,7 +100,7 @@ def test_a_batch_of_several_parts(parts: dict[str, ReflectionDataModule | None])
     module = mixture(parts)
     seen = set()
     for raw in module.train_dataloader():
-        batch = module.complete(module.on_before_batch_transfer(raw, 0))
+        batch = module.complete_batch(module.on_before_batch_transfer(raw, 0))
         check_batch(batch)
         seen.update(batch["dataset"])
         for place, dataset in enumerate(batch["dataset"]):
@@ -128,7 +128,7 @@ def test_samples_are_those_of_the_parts_and_the_batch_changes_none(
         module = mixture(parts, batch_size=size)
         found = {}
         for raw in module.train_dataloader():
-            batch = module.complete(raw)
+            batch = module.complete_batch(raw)
             found.update({name: fingerprint(batch["mixture"][i]) for i, name in enumerate(batch["name"])})
         return found
 
@@ -166,7 +166,7 @@ def test_a_part_that_is_only_evaluated_on(parts: dict[str, ReflectionDataModule 
     assert module.test_names == ["ceilnet", "real45"]
     assert set(module.train_set().parts) == {"voc"}
     for loader in module.test_dataloader():
-        check_batch(module.complete(next(iter(loader))))
+        check_batch(module.complete_batch(next(iter(loader))))
 
 
 def test_the_length_of_an_epoch(parts: dict[str, ReflectionDataModule | None]) -> None:
@@ -192,7 +192,7 @@ def test_sequences_and_stills_in_one_batch(tmp_path: Path, folder: Callable[...,
     }
     module = MixtureData(students, dict.fromkeys(students, 1.0), samples_per_epoch=24, batch_size=8)
     for raw in module.train_dataloader():
-        batch = module.complete(raw)
+        batch = module.complete_batch(raw)
         check_batch(batch)
         for place, dataset in enumerate(batch["dataset"]):
             moving = dataset != "pairs"
@@ -206,7 +206,7 @@ def test_sequences_and_stills_in_one_batch(tmp_path: Path, folder: Callable[...,
         {**students, "sequences": other}, dict.fromkeys(students, 1.0), samples_per_epoch=9, batch_size=9
     )
     with pytest.raises(UserError, match=r"Sequences of \d and of \d frames cannot share a batch"):
-        module.complete(next(iter(module.train_dataloader())))
+        module.complete_batch(next(iter(module.train_dataloader())))
 
 
 def test_crops_of_different_sizes_are_told(parts: dict[str, ReflectionDataModule | None], tmp_path: Path) -> None:

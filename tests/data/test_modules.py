@@ -86,7 +86,7 @@ def test_sample_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     module = sample()
     module.setup()
     for loader in (module.train_dataloader(), *module.val_dataloader(), *module.test_dataloader()):
-        check_batch(module.complete(next(iter(loader))))
+        check_batch(module.complete_batch(next(iter(loader))))
 
 
 def test_a_missing_wheel_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_validation_may_blend_in_another_way(tmp_path: Path) -> None:
 
 def test_a_complete_batch_keeps_the_contract() -> None:
     module = sample(batch_size=3)
-    batch = module.complete(next(iter(module.train_dataloader())))
+    batch = module.complete_batch(next(iter(module.train_dataloader())))
     check_batch(batch)
     assert batch["mixture"].dtype == torch.float32
     assert batch["has_transmission"].all()
@@ -169,7 +169,7 @@ def test_a_complete_batch_keeps_the_contract() -> None:
 
 def test_batches_that_are_complete_or_foreign_pass_unchanged() -> None:
     module = sample()
-    complete = module.complete(next(iter(module.train_dataloader())))
+    complete = module.complete_batch(next(iter(module.train_dataloader())))
     assert module.on_after_batch_transfer(module.on_before_batch_transfer(complete, 0), 0) is complete
     foreign = torch.zeros(2)
     assert module.on_after_batch_transfer(module.on_before_batch_transfer(foreign, 0), 0) is foreign
@@ -179,7 +179,7 @@ def test_real_mixtures_are_not_blended_again() -> None:
     module = sample()
     raw = next(iter(module.train_dataloader()))
     raw["mixture"] = torch.full_like(raw["transmission"], 51)
-    batch = module.complete(module.on_before_batch_transfer(raw, 0))
+    batch = module.complete_batch(module.on_before_batch_transfer(raw, 0))
     check_batch(batch)
     assert batch["mixture"].unique().tolist() == [pytest.approx(0.2)]
 
@@ -266,7 +266,7 @@ def test_configurations_build(folder: Callable[..., Path]) -> None:
             assert module.seed == 11
             assert module.crop == 224
             assert module.batch_size == 1
-            check_batch(module.complete(next(iter(module.train_dataloader()))))
+            check_batch(module.complete_batch(next(iter(module.train_dataloader()))))
 
 
 # -- voc --
@@ -462,7 +462,7 @@ def test_shares_must_leave_something() -> None:
 def test_real_photographs() -> None:
     module = voc(PHOTOS, crop=64, eval_crop=64, max_eval_pairs=2, batch_size=4)
     module.setup()
-    batch = module.complete(next(iter(module.train_dataloader())))
+    batch = module.complete_batch(next(iter(module.train_dataloader())))
     check_batch(batch)
     assert np.isfinite(batch["mixture"].numpy()).all()
     assert batch["mixture"].std() > 0.05

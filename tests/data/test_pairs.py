@@ -22,7 +22,7 @@ from reflectzoo.data.images import find_images, read_rgb
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.ceilnet import CEILNetPairs
 from reflectzoo.data.modules.pairs import PlainPairs, RealPairs
-from reflectzoo.data.modules.real import REAL20, Nature, Unaligned, ZhangReal
+from reflectzoo.data.modules.real_pairs import REAL20, Nature, Unaligned, ZhangReal
 from reflectzoo.data.modules.sir2 import SIR2, role_of
 from reflectzoo.data.sampler import SampleKey
 from reflectzoo.errors import UserError
@@ -39,7 +39,7 @@ def first(module: ReflectionDataModule, split: str = "train") -> Batch:
         "val": lambda: module.val_dataloader()[0],
         "test": lambda: module.test_dataloader()[0],
     }[split]()
-    batch = module.complete(module.on_before_batch_transfer(next(iter(loader)), 0))
+    batch = module.complete_batch(module.on_before_batch_transfer(next(iter(loader)), 0))
     check_batch(batch)
     return batch
 
@@ -158,7 +158,7 @@ def test_training_and_test_in_two_folders(
     layouts.layered(tmp_path / train, ["3", "4", "x y", "ä"])
     layouts.layered(tmp_path / test, ["1", "3"])
     data = module(tmp_path, crop=16, num_workers=0, eval_size={"shorter": 24})
-    assert {pair.name for pair in data.found.train} == {"3", "4", "x y", "ä"}
+    assert {pair.name for pair in data.pairs_found.train} == {"3", "4", "x y", "ä"}
     assert list(data.test_sets()) == [name]
     batch = first(data, "test")
     assert batch["dataset"] == [name]
@@ -176,7 +176,7 @@ def test_a_test_picture_linked_into_the_training_folder_is_not_trained_on(tmp_pa
     for layer in ("blended", "transmission_layer"):
         (tmp_path / "train" / layer / "alias.png").symlink_to(tmp_path / "test" / layer / "c.png")
     module = PlainPairs(tmp_path, crop=16)
-    assert {pair.name for pair in module.found.train} == {"a", "b"}
+    assert {pair.name for pair in module.pairs_found.train} == {"a", "b"}
 
 
 def test_plain_pairs_hold_out_by_themselves(tmp_path: Path) -> None:
@@ -369,8 +369,8 @@ def test_several_shots_in_one_folder_and_one_that_lacks_its_truth(tmp_path: Path
             write_photo(tmp_path / "wild" / "5" / f"{role}{shot}.png")
     write_photo(tmp_path / "wild" / "6" / "m.png")
     module = SIR2(tmp_path)
-    assert [pair.name for pair in module.found.test["wild"]] == ["5/1", "5/2"]
-    assert [notice.kind for notice in module.found.notices] == ["missing"]
+    assert [pair.name for pair in module.pairs_found.test["wild"]] == ["5/1", "5/2"]
+    assert [notice.kind for notice in module.pairs_found.notices] == ["missing"]
     with pytest.raises(UserError, match=r"m.png' has no transmission \(g\) beside it"):
         SIR2(tmp_path, on_error="raise").setup("test")
 
@@ -398,7 +398,7 @@ def test_triplets_and_photographs_without_truth(tmp_path: Path) -> None:
     sets = module.test_sets()
     assert {name: len(data) for name, data in sets.items()} == {"ceilnet": 6, "real45": 2}
     module.setup("test")
-    batches = [module.complete(next(iter(loader))) for loader in module.test_dataloader()]
+    batches = [module.complete_batch(next(iter(loader))) for loader in module.test_dataloader()]
     assert batches[0]["has_transmission"].all()
     assert batches[0]["has_reflection"].all()
     assert not batches[1]["has_transmission"].any()
@@ -411,11 +411,11 @@ def test_triplets_and_photographs_without_truth(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared pictures are not on this machine")
 def test_the_real_copies_of_ceilnet() -> None:
-    found = CEILNetPairs(SHARED / "ceilnet_synthetic").found
+    found = CEILNetPairs(SHARED / "ceilnet_synthetic").pairs_found
     assert len(found.test["ceilnet"]) == 41
     assert all(pair.reflection for pair in found.test["ceilnet"])
     assert not found.notices
-    assert len(CEILNetPairs(SHARED / "ceilnet_real45").found.test["real45"]) == 45
+    assert len(CEILNetPairs(SHARED / "ceilnet_real45").pairs_found.test["real45"]) == 45
     pair = found.test["ceilnet"][0]
     assert pair.transmission is not None
     assert pair.reflection is not None
@@ -476,7 +476,7 @@ def test_pictures_of_1x1_and_very_long_ones(tmp_path: Path, caplog: pytest.LogCa
     assert [pair.name for pair in data.pairs] == ["fine", "strip"]
     assert "dot.png' is 1x1, too small to be scored" in caplog.text
     assert data[1]["mixture"].shape == (3, 10, 600)
-    pairs = module.found.test["pairs"]
+    pairs = module.pairs_found.test["pairs"]
     crops = PairCrops(pairs, PhotoAugment(16))
     samples = [crops[i] for i in range(3)]
     assert all(sample["mixture"].shape == (3, 16, 16) for sample in samples)
@@ -497,7 +497,7 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monk
     module = PlainPairs(tmp_path, crop=16)
     heard: list[str] = []
     module.listener = lambda notice: heard.append(notice.sentence)
-    assert len(module.found.train) == 4 - len(module.found.test["pairs"])
+    assert len(module.pairs_found.train) == 4 - len(module.pairs_found.test["pairs"])
     assert len(heard) == 1
     assert "locked' cannot be opened (Permission denied) and is left out." in heard[0]
     with pytest.raises(UserError, match="cannot be opened"):

@@ -19,7 +19,7 @@ from reflectzoo.data.datasets.photos import (
     FixedPairs,
     PhotoPairs,
     Region,
-    pair_up,
+    fixed_pairs,
     readable,
     views_of,
 )
@@ -277,7 +277,7 @@ def test_a_fixed_crop_of_a_tiny_picture(tmp_path: Path) -> None:
 
 def test_names_of_pairs_are_unique(tmp_path: Path) -> None:
     paths = [tmp_path / str(i) / "same.jpg" for i in range(6)]
-    names = [pair.name for pair in pair_up(paths)]
+    names = [pair.name for pair in fixed_pairs(paths)]
     assert len(set(names)) == 3
 
 

@@ -214,7 +214,7 @@ def test_two_ranks_evaluate_each_sample_once(root: Path) -> None:
         (loader,) = data.val_dataloader()
         lengths.add(len(loader))
         for raw in loader:
-            batch = data.complete(raw)
+            batch = data.complete_batch(raw)
             for name, known, layer in zip(batch["name"], batch["has_transmission"], batch["transmission"], strict=True):
                 if known:
                     counted.append(name)

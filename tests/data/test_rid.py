@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from reflectzoo.core.batch import check_batch
-from reflectzoo.data.datasets.whole import WholePairs, resized
+from reflectzoo.data.datasets.resized_pairs import ResizedPairs, resized
 from reflectzoo.data.modules.rid import RIDBlending
 from reflectzoo.data.sampler import SampleKey
 from reflectzoo.data.synthesis import CEILNetSynthesis
@@ -31,7 +31,7 @@ def test_sizes_take_turns_from_batch_to_batch(tmp_path: Path) -> None:
     module = rid(layouts.rid(tmp_path, 20), rotations=False)
     shapes = []
     for raw in module.train_dataloader():
-        batch = module.complete(raw)
+        batch = module.complete_batch(raw)
         check_batch(batch)
         shapes.append(tuple(batch["mixture"].shape[-2:]))
     assert len(shapes) == 9
@@ -53,10 +53,10 @@ def test_two_processes_agree_on_the_size(tmp_path: Path) -> None:
         assert [raw["transmission"].shape[-2:] for raw in share.train_dataloader()] == alone
 
 
-def whole(tmp_path: Path, **kwargs) -> WholePairs:
+def whole(tmp_path: Path, **kwargs) -> ResizedPairs:
     for name in ("b", "r"):
         Image.fromarray(gradient(80, 60)).save(tmp_path / f"{name}.png")
-    return WholePairs([tmp_path / "b.png"], [tmp_path / "r.png"], sizes=[(30, 40)], samples_per_epoch=80, **kwargs)
+    return ResizedPairs([tmp_path / "b.png"], [tmp_path / "r.png"], sizes=[(30, 40)], samples_per_epoch=80, **kwargs)
 
 
 def test_both_layers_are_turned_and_flipped_alike_in_all_ways(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_nothing_is_in_two_splits(tmp_path: Path) -> None:
         assert [len(splits[name]) for name in ("val", "test")] == [total // 5, total // 10]
     module.setup()
     for loader in (*module.val_dataloader(), *module.test_dataloader()):
-        batch = module.complete(next(iter(loader)))
+        batch = module.complete_batch(next(iter(loader)))
         check_batch(batch)
         assert batch["mixture"].shape[-2:] == (24, 32)
         assert batch["protocol"] == ["24x32"]

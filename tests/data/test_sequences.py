@@ -139,7 +139,7 @@ def test_synthetic_sequences_know_everything(folder: Callable[..., Path], frames
 def test_the_centre_frame_is_what_a_single_picture_would_be(folder: Callable[..., Path]) -> None:
     data = module(folder(12), batch_size=1)
     raw = next(iter(data.train_dataloader()))
-    batch = data.complete(dict(raw))
+    batch = data.complete_batch(dict(raw))
     alone = CEILNetSynthesis()(
         raw["frame_transmissions"][:, 1].float() / 255, raw["frame_reflections"][:, 1].float() / 255, raw["seed"]
     )

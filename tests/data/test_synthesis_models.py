@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reflectzoo.bench import synthesis as bench
-from reflectzoo.bench.subject import Options
+from reflectzoo.bench.registry import Options
 from reflectzoo.config import config_dir
 from reflectzoo.data import gallery
 from reflectzoo.data.synthesis import (

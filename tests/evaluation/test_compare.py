@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from reflectzoo.evaluation.compare import Pair, Verdict, bootstrap, in_words, judge, main, sign_test
+from reflectzoo.evaluation.compare import Pair, Verdict, bootstrap, judge, main, sign_test, verdict_in_words
 from reflectzoo.evaluation.measures import Measure
 from reflectzoo.evaluation.results import RESULTS
 from tests.evaluation.report.conftest import NASTY, make_run
@@ -84,7 +84,7 @@ def verdict(low: float, high: float, p: float = 0.001, more_b: bool = True, imag
     ],
 )
 def test_plain_words(given: Verdict, higher: bool, words: str) -> None:
-    assert words in in_words(given, "old", "new", Measure("psnr", "PSNR", "dB", 2, higher))
+    assert words in verdict_in_words(given, "old", "new", Measure("psnr", "PSNR", "dB", 2, higher))
 
 
 def test_two_runs_are_compared(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from reflectzoo.evaluation.candidates import from_checkpoint
 from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import read_results
-from reflectzoo.evaluation.runner import evaluate as evaluate_in_python
+from reflectzoo.evaluation.runner import run_benchmark as evaluate_in_python
 from reflectzoo.evaluation.scorer import Scorer
 from reflectzoo.inference.convert import convert
 from reflectzoo.weights.records import records

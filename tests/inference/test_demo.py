@@ -22,7 +22,7 @@ from tests.inference.browser import CHROMIUM, Browser
 
 import reflectzoo
 from reflectzoo.__main__ import main
-from reflectzoo.data.modules.sample import locate
+from reflectzoo.data.modules.sample import find_in_package
 from reflectzoo.errors import UserError
 from reflectzoo.inference import demo
 from reflectzoo.inference.demo import Desk, samples
@@ -140,7 +140,7 @@ def test_old_results_are_removed(desk: Desk, tmp_path: Path) -> None:
 def test_samples_show_a_reflection(tmp_path: Path) -> None:
     made = samples(tmp_path)
     assert len(made) == 3
-    with Image.open(made[0]) as image, Image.open(locate(("skimage", "data", "coffee.png"))) as coffee:
+    with Image.open(made[0]) as image, Image.open(find_in_package(("skimage", "data", "coffee.png"))) as coffee:
         assert image.size == coffee.size
         added = np.asarray(image, float) - np.asarray(coffee, float)
     assert added.min() >= -1, "a reflection only adds light"

@@ -97,11 +97,11 @@ def test_ctrl_c_ends_what_is_worked_on(tmp_path: Path) -> None:
         return torch.zeros(1)
 
     desk.separators["small"].picture = slowly  # type: ignore[method-assign]
-    from reflectzoo.data.modules.sample import locate
+    from reflectzoo.data.modules.sample import find_in_package
 
     def work() -> None:
         try:
-            desk.run(str(locate(("skimage", "data", "chelsea.png"))), "small", 1.0)
+            desk.run(str(find_in_package(("skimage", "data", "chelsea.png"))), "small", 1.0)
         except UserError as error:
             told.append(str(error))
 

@@ -40,7 +40,7 @@ def mixtures() -> list[tuple[Tensor, Tensor]]:
     found = []
     for loader in data.test_dataloader():
         for raw in loader:
-            batch = data.complete(data.on_before_batch_transfer(raw, 0))
+            batch = data.complete_batch(data.on_before_batch_transfer(raw, 0))
             found.append((batch["mixture"], batch["transmission"]))
     return found
 

@@ -16,7 +16,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference import tiles
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.separator import Separator, difference, parse_bytes
-from reflectzoo.inference.tiles import STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, window
+from reflectzoo.inference.tiles import STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, tile_share
 from reflectzoo.inference.whole_view import Where, WholeView
 
 
@@ -29,7 +29,7 @@ def test_shares_sum_to_one_and_tiles_fit(length: int, size: int, halo: int) -> N
     for span in cut:
         assert span.start % STRIDE == 0
         assert span.stop - span.start <= max(size, 3 * halo, 2 * halo + STRIDE)
-        total[span.start : span.stop] += window(span, halo)
+        total[span.start : span.stop] += tile_share(span, halo)
     assert torch.allclose(total, torch.ones(length), atol=1e-6)
     assert cut[0].start == 0
     assert cut[-1].stop == length

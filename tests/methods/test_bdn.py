@@ -13,7 +13,7 @@ from tests.conftest import TINY, Run
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.bench.subject import Options, find_subjects
+from reflectzoo.bench.registry import Options, find_subjects
 from reflectzoo.config import build, compose_config
 from reflectzoo.data.synthesis import BDNSynthesis
 from reflectzoo.errors import UserError

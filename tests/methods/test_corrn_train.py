@@ -235,7 +235,7 @@ def test_the_full_size_network_learns_four_photographs_by_heart() -> None:
     config = compose_config(["model=corrn", "data=sample", "data.crop=64", "data.batch_size=4", "data.num_workers=0"])
     loss, data = build(config.loss), build(config.data)
     data.setup("fit")
-    batch = data.complete(next(iter(data.train_dataloader())))
+    batch = data.complete_batch(next(iter(data.train_dataloader())))
     torch.manual_seed(0)
     net = CoRRNNet()
     assert sum(weight.numel() for weight in net.parameters()) == 59_512_039

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.bench.subject import Options, find_subjects
+from reflectzoo.bench.registry import Options, find_subjects
 from reflectzoo.errors import UserError
 from reflectzoo.inference.convert import convert
 from reflectzoo.inference.load import open_file

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.methods.dynamics.decoupling import DecouplingLoss, frame_truth, reduced
+from reflectzoo.methods.dynamics.decoupling import DecouplingLoss, averaged_down, frame_truth
 from reflectzoo.methods.dynamics.transfer import RepresentationAdversarialLoss, TransferLoss, least_squares
 from reflectzoo.methods.dynamics.view_synthesis import ViewSynthesisLoss, view_synthesis_loss
 
@@ -45,8 +45,8 @@ def outputs_of(aux: dict[str, Any]) -> Any:
 
 def decoded(batch: dict[str, Any], add: float = 0.0) -> dict[str, Tensor]:
     return {
-        "frame_transmissions": reduced(batch["frame_transmissions"], 4, 4) + add,
-        "frame_reflections": reduced(batch["frame_reflections"], 4, 4),
+        "frame_transmissions": averaged_down(batch["frame_transmissions"], 4, 4) + add,
+        "frame_reflections": averaged_down(batch["frame_reflections"], 4, 4),
     }
 
 
@@ -95,7 +95,7 @@ def test_truth_of_frames_does_not_change_the_batch() -> None:
 
 def test_reduced_images_of_odd_size() -> None:
     image = torch.arange(15.0).view(1, 1, 3, 5)
-    small = reduced(image, 2, 3)
+    small = averaged_down(image, 2, 3)
     assert small[0, 0, 0, 0] == pytest.approx((0 + 1 + 5 + 6) / 4)
     assert small[0, 0, 1, 2] == 14  # the corner stands alone
 

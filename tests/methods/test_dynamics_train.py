@@ -223,15 +223,15 @@ def test_only_sequences_are_taught_in_a_mixed_batch(teacher: Path) -> None:
     frames[1] = 0
     mixture = torch.stack([frames[0, 1], torch.rand(3, 16, 16)])
     batch: Any = {"mixture": mixture, "frames": frames, "has_frames": torch.tensor([True, False]), "name": ["a", "b"]}
-    aux = model.train().look_at(batch)["aux"]
+    aux = model.train().predict_batch(batch)["aux"]
     assert aux["has_taught"].tolist() == [True, False]
     assert not aux["taught"].requires_grad
     assert model.teacher is not None
     with torch.no_grad():
         assert torch.allclose(aux["taught"][:1], model.teacher(frames[:1])["aux"]["representation"], atol=1e-6)
-    assert "taught" not in model.eval().look_at(batch)["aux"], "nobody teaches in validation"
+    assert "taught" not in model.eval().predict_batch(batch)["aux"], "nobody teaches in validation"
     model.still = "repeat"
-    assert model.train().look_at(batch)["aux"]["has_taught"].all()
+    assert model.train().predict_batch(batch)["aux"]["has_taught"].all()
 
 
 class _Trainer:

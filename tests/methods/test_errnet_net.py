@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.bench.subject import Options, find_subjects
+from reflectzoo.bench.registry import Options, find_subjects
 from reflectzoo.errors import UserError
 from reflectzoo.methods.errnet.convert import check_layout, discriminator, recognise, remap
 from reflectzoo.methods.errnet.net import ERRNet, start_as_copy

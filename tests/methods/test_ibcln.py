@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import reflectzoo
-from reflectzoo.bench.subject import Options, find_subjects
+from reflectzoo.bench.registry import Options, find_subjects
 from reflectzoo.config import build, compose_config
 from reflectzoo.errors import UserError
 from reflectzoo.methods.ibcln.convert import check_layout, gather, recognise, remap

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.bench.subject import Options, find_subjects
+from reflectzoo.bench.registry import Options, find_subjects
 from reflectzoo.errors import UserError
 from reflectzoo.methods.location_aware.convert import check_layout, remap
 from reflectzoo.methods.location_aware.net import LocationAwareNet, begin

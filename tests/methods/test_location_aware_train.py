@@ -285,16 +285,21 @@ def test_detection_first_gives_nothing_else_a_gradient() -> None:
         "has_reflection": torch.tensor([True]),
         "draws": {"alpha": torch.tensor([0.9])},
     }  # type: ignore[typeddict-item]
-    outputs = model.look_at(batch)
+    outputs = model.predict_batch(batch)
     assert torch.equal(outputs["transmission"], batch["mixture"])
     total, parts = loss(outputs, batch)
     assert set(parts) == {"confidence"}
-    assert set(loss(model.eval().look_at(batch), batch, epoch=1)[1]) == {"confidence", "composition", "ssim", "pixel"}
+    assert set(loss(model.eval().predict_batch(batch), batch, epoch=1)[1]) == {
+        "confidence",
+        "composition",
+        "ssim",
+        "pixel",
+    }
     total.backward()
     learnt = {name for name, each in net.named_parameters() if each.grad is not None and each.grad.any()}
     assert {name.split(".")[0] for name in learnt} == set(DETECTION)
     # Validation sees the whole network at any time.
-    assert len(model.look_at(batch)["aux"]["transmission"]) == 3
+    assert len(model.predict_batch(batch)["aux"]["transmission"]) == 3
 
 
 def test_detection_first_then_everything(train: Train) -> None:

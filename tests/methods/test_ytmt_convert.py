@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.methods.ytmt.convert import Layout, check_layout, layout_of, remap
+from reflectzoo.methods.ytmt.convert import YTMTShape, check_layout, layout_of, remap
 from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
 from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
 from reflectzoo.methods.ytmt.two_stage import TwoStage
@@ -133,20 +133,25 @@ def test_stages_are_one_or_two() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Layouts
 
-LAYOUTS: list[tuple[str, Callable[[], nn.Module], Layout, tuple[str, ...]]] = [
-    ("ucs", lambda: YTMTUNet("C"), Layout("unet", True, 1475, 3, 64, 0, 1), ("C", "P")),
-    ("ups", lambda: unet("P"), Layout("unet", True, 3, 3, 4, 0, 1), ("C", "P")),
-    ("uas", lambda: unet("A", width=6), Layout("unet", False, 3, 3, 6, 0, 1), ("A", "none")),
-    ("none", lambda: unet("none", in_channels=1, out_channels=1), Layout("unet", False, 1, 1, 4, 0, 1), ("A", "none")),
-    ("uct", lambda: TwoStage(YTMTUNet("C")), Layout("unet", True, 1475, 3, 64, 0, 2), ("C", "P")),
-    ("uct_old", lambda: TwoStage(YTMTReleasedUNet()), Layout("released", True, 1475, 3, 64, 0, 2), ("C",)),
-    ("pcs", lambda: YTMTPlain("C", width=8), Layout("plain", True, 3, 3, 8, 10, 1), ("C", "P")),
-    ("pas", lambda: YTMTPlain("A", layers=2), Layout("plain", False, 3, 3, 64, 2, 1), ("A", "none")),
+LAYOUTS: list[tuple[str, Callable[[], nn.Module], YTMTShape, tuple[str, ...]]] = [
+    ("ucs", lambda: YTMTUNet("C"), YTMTShape("unet", True, 1475, 3, 64, 0, 1), ("C", "P")),
+    ("ups", lambda: unet("P"), YTMTShape("unet", True, 3, 3, 4, 0, 1), ("C", "P")),
+    ("uas", lambda: unet("A", width=6), YTMTShape("unet", False, 3, 3, 6, 0, 1), ("A", "none")),
+    (
+        "none",
+        lambda: unet("none", in_channels=1, out_channels=1),
+        YTMTShape("unet", False, 1, 1, 4, 0, 1),
+        ("A", "none"),
+    ),
+    ("uct", lambda: TwoStage(YTMTUNet("C")), YTMTShape("unet", True, 1475, 3, 64, 0, 2), ("C", "P")),
+    ("uct_old", lambda: TwoStage(YTMTReleasedUNet()), YTMTShape("released", True, 1475, 3, 64, 0, 2), ("C",)),
+    ("pcs", lambda: YTMTPlain("C", width=8), YTMTShape("plain", True, 3, 3, 8, 10, 1), ("C", "P")),
+    ("pas", lambda: YTMTPlain("A", layers=2), YTMTShape("plain", False, 3, 3, 64, 2, 1), ("A", "none")),
 ]
 
 
 @pytest.mark.parametrize(("make", "layout", "patterns"), [row[1:] for row in LAYOUTS], ids=[row[0] for row in LAYOUTS])
-def test_layout(make: Callable[[], nn.Module], layout: Layout, patterns: tuple[str, ...]) -> None:
+def test_layout(make: Callable[[], nn.Module], layout: YTMTShape, patterns: tuple[str, ...]) -> None:
     with torch.device("meta"):
         net = make()
 

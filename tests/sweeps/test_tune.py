@@ -22,7 +22,7 @@ from tests.conftest import TINY
 optuna = pytest.importorskip("optuna")
 
 from reflectzoo.sweeps.space import as_overrides, packaged_space, read_space, within  # noqa: E402
-from reflectzoo.sweeps.study import Plan, Search  # noqa: E402
+from reflectzoo.sweeps.study import Search, StudyPlan  # noqa: E402
 
 FAST = ("model=ytmt_pcs", "loss=pixel", *TINY, "trainer=fast", "trainer.max_epochs=2", "callbacks.panels=null")
 SPACE = "optimizer.lr: {low: 1.0e-4, high: 1.0e-2, log: true}\nmodel.init_gain: {choices: [null, 2.0]}\n"
@@ -145,7 +145,7 @@ def test_a_new_phase_starts_the_search_for_the_best_anew() -> None:
 
 def search(folder: Path, seed: int = 0) -> Search:
     space = {"optimizer.lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)}
-    plan = Plan(("model=ytmt_pcs", "loss=pixel"), space, "val/mean/psnr", True)
+    plan = StudyPlan(("model=ytmt_pcs", "loss=pixel"), space, "val/mean/psnr", True)
     return Search(folder, str(folder / "study.log"), plan, seed=seed)
 
 

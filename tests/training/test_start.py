@@ -10,7 +10,7 @@ from reflectzoo.config import build, compose_config
 from reflectzoo.errors import UserError
 from reflectzoo.nets.efficientnet import efficientnet_lite0
 from reflectzoo.training.module import ReflectionModule
-from reflectzoo.training.start import begin
+from reflectzoo.training.start import give_first_weights
 
 
 def configured(*overrides: str) -> ReflectionModule:
@@ -20,7 +20,7 @@ def configured(*overrides: str) -> ReflectionModule:
 
 def test_a_new_lite_sees_through_imagenets_features() -> None:
     module = configured("model=lite", "model.net.width=8")
-    begin(module, None)
+    give_first_weights(module, None)
     wanted = efficientnet_lite0().state_dict()
     found = module.net.features.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
@@ -28,7 +28,7 @@ def test_a_new_lite_sees_through_imagenets_features() -> None:
 
 def test_fine_tuning_begins_with_what_is_packaged() -> None:
     module = configured("experiment=lite_finetune", "data.root=unused")
-    begin(module, "packaged")
+    give_first_weights(module, "packaged")
     wanted = reflectzoo.load_model("lite").net.state_dict()
     assert all(torch.equal(each, wanted[name]) for name, each in module.net.state_dict().items())
 
@@ -44,4 +44,4 @@ def test_fine_tuning_begins_with_what_is_packaged() -> None:
 )
 def test_weights_that_do_not_fit(overrides: tuple[str, ...], weights: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        begin(configured(*overrides), weights)
+        give_first_weights(configured(*overrides), weights)

@@ -16,7 +16,7 @@ from torch import nn
 import reflectzoo
 from reflectzoo.core.registry import methods
 from reflectzoo.errors import UserError
-from reflectzoo.weights.stored import Refused, check_settings, describe, parse, understood
+from reflectzoo.weights.stored import Refused, check_stored_settings, parse_metadata, stored_network, understood
 
 LITE = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "stream_widths": [4, 4, 4], "stream_blocks": [1, 1, 1]}
 
@@ -58,10 +58,12 @@ def test_every_former_path_of_a_network_is_understood() -> None:
 
 
 def test_the_record_of_a_training_is_understood() -> None:
-    record = describe("ytmt_pcs", {"_target_": "reflectzoo.methods.ytmt.net.YTMTPlain", "pattern": "C", "width": 8})
+    record = stored_network(
+        "ytmt_pcs", {"_target_": "reflectzoo.methods.ytmt.net.YTMTPlain", "pattern": "C", "width": 8}
+    )
     assert understood(record, "x").settings == {"pattern": "C", "width": 8}
-    assert "network" not in describe("mine", {"_target_": "somewhere.Net"})
-    assert "network" not in describe("mine", None)
+    assert "network" not in stored_network("mine", {"_target_": "somewhere.Net"})
+    assert "network" not in stored_network("mine", None)
 
 
 SHELL = {"_target_": "torch.utils.collect_env.run", "command": "touch RAN"}
@@ -169,7 +171,7 @@ def test_settings_nested_deeply() -> None:
     with pytest.raises(UserError, match="nested too deeply"):
         understood(version_2(settings={"widths": deep}), "x")
     with pytest.raises(ValueError, match="nested too deeply"):
-        parse("[" * 100_000)
+        parse_metadata("[" * 100_000)
 
 
 class Network(nn.Module):
@@ -181,7 +183,7 @@ class Network(nn.Module):
     "settings", [{"width": 1}, {"scale": 2}, {"names": ["a"]}, {"names": None}, {"free": {"a": [1]}}, {"free": "x"}]
 )
 def test_settings_that_are_arguments(settings: dict[str, Any]) -> None:
-    check_settings(Network, settings)
+    check_stored_settings(Network, settings)
 
 
 @pytest.mark.parametrize(
@@ -199,4 +201,4 @@ def test_settings_that_are_arguments(settings: dict[str, Any]) -> None:
 )
 def test_settings_that_are_none(settings: dict[str, Any]) -> None:
     with pytest.raises((Refused, UserError), match=next(iter(settings))):
-        check_settings(Network, settings)
+        check_stored_settings(Network, settings)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from reflectzoo.bench.measure import Result, has_bf16, machine, memory, peak_of, seconds
-from reflectzoo.bench.subject import Comparison, Options, find_subjects
+from reflectzoo.bench.measure import MeasuredRow, has_bf16, machine, memory, peak_of, seconds
+from reflectzoo.bench.registry import Options, SpeedComparison, find_subjects
 from reflectzoo.cli import alone
 from reflectzoo.errors import UserError
 
@@ -94,7 +94,7 @@ def _tables(names: Sequence[str], options: Options, rounds: int, bf16: bool, fil
     return 0
 
 
-def _line(row: Comparison, result: Result) -> str:
+def _line(row: SpeedComparison, result: MeasuredRow) -> str:
     if row.measure == "seconds":
         values = [f"{value:7.3f} s" for value in (result.plain, result.fast)]
         noise = f", noise {100 * (result.spread - 1):.0f} %"
@@ -105,7 +105,7 @@ def _line(row: Comparison, result: Result) -> str:
     return f"{row.name:60s} {values[0]} {values[1]} {result.ratio:6.2f}x {row.goal:5.1f}x  {verdict}{noise}"
 
 
-def _record(row: Comparison, result: Result) -> dict[str, object]:
+def _record(row: SpeedComparison, result: MeasuredRow) -> dict[str, object]:
     return {
         "key": row.key,
         "name": row.name,
@@ -120,7 +120,7 @@ def _record(row: Comparison, result: Result) -> dict[str, object]:
 
 def _child(subject: str, key: str, form: str, options: Options) -> int:
     """One form in this fresh process; says its peak on the last line."""
-    rows: Iterator[Comparison] = iter(find_subjects()[subject].comparisons(options))
+    rows: Iterator[SpeedComparison] = iter(find_subjects()[subject].comparisons(options))
     row = next(row for row in rows if row.key == key)
     _say(json.dumps({"bytes": peak_of((row.plain if form == "plain" else row.fast)())}))
     return 0

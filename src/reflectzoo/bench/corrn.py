@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.methods.corrn.net import CoRRNNet, plain_copies
 from reflectzoo.methods.corrn.statistic import mmd, pixel_mmd
 
@@ -19,7 +19,7 @@ _INFERENCE, _TRAINING = (416, 544), (224, 288)
 _PIXELS = 4096
 
 
-def comparisons(options: Options) -> list[Comparison]:
+def comparisons(options: Options) -> list[SpeedComparison]:
     """Inference and a training step, in time; the same in bf16; the statistic loss, in time and memory."""
     inference, training = (tuple(max(side // options.shrink, 32) for side in size) for size in (_INFERENCE, _TRAINING))
     one, step = (
@@ -29,8 +29,8 @@ def comparisons(options: Options) -> list[Comparison]:
 
     def row(
         key: str, name: str, goal: float, prepare: Callable[..., Prepared], size: object, **more: bool
-    ) -> Comparison:
-        return Comparison(
+    ) -> SpeedComparison:
+        return SpeedComparison(
             key,
             name,
             "seconds",
@@ -47,7 +47,7 @@ def comparisons(options: Options) -> list[Comparison]:
         row("inference_bf16", f"{one}, bf16 + channels_last against plain fp32", 3.0, _inference, inference, bf16=True),
         row("training_bf16", f"{step}, bf16 + channels_last against plain fp32", 2.0, _training, training, bf16=True),
         row("statistic", f"{loss}: waves against pairs", 3.0, _statistic, pixels),
-        Comparison(
+        SpeedComparison(
             "statistic_memory",
             f"{loss}: peak memory",
             "memory",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reflectzoo.bench.networks import network_rows
-from reflectzoo.bench.subject import Comparison, Options
+from reflectzoo.bench.registry import Options, SpeedComparison
 from reflectzoo.methods.dsrnet.net import DSRNet
 from reflectzoo.nets.shared_vgg import attach_vgg
 from reflectzoo.nets.vgg import load_vgg19
@@ -14,7 +14,7 @@ _SIZES = ((256, 352), (768, 1024), (128, 128))
 _GOALS = {"inference_fp32": 1.0, "training_fp32": 1.0, "inference_bf16": 1.0, "inference_memory": 1.0}
 
 
-def comparisons(options: Options) -> list[Comparison]:
+def comparisons(options: Options) -> list[SpeedComparison]:
     """Inference in time, in fp32 and bf16, and in memory; a training step."""
     return network_rows(options, _network, _SIZES, _GOALS, least=32)
 

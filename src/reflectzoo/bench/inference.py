@@ -35,7 +35,7 @@ class _EnoughError(Exception):
     """The time is up."""
 
 
-def measure(
+def measure_inference(
     model: str, height: int, width: int, limit: float, memory: int | None, overrides: Sequence[str]
 ) -> dict[str, object]:
     """One cell, in this process.
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = arguments.size or list(SIZES)
     if arguments.child:
         memory = parse_bytes(arguments.memory) if arguments.memory else None
-        cell = measure(arguments.model[0], *SIZES[sizes[0]], arguments.seconds, memory, arguments.override)
+        cell = measure_inference(arguments.model[0], *SIZES[sizes[0]], arguments.seconds, memory, arguments.override)
         _say(json.dumps(cell))
         return 0
     here = machine()

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.bench.registry import SpeedComparison, Options, Prepared
 from reflectzoo.methods.lite.net_2 import LiteNet2
 from reflectzoo.methods.lite.sprint import Crops, loss_of, pointwise_as_products
 
@@ -15,10 +15,10 @@ TITLE = "lite, one training step of eight crops: the sprint's against the plain 
 _BATCH = 8
 
 
-def comparisons(options: Options) -> list[Comparison]:
+def comparisons(options: Options) -> list[SpeedComparison]:
     """A step on crops of each size that the training goes through."""
     return [
-        Comparison(
+        SpeedComparison(
             f"step_{side}",
             f"{_BATCH} crops of {side}x{side}",
             "seconds",

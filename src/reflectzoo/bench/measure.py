@@ -18,14 +18,14 @@ from statistics import median
 
 import torch
 
-from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 
 # How long a child process may take for one run; a loaded machine is slow, a hanging one should end.
 _CHILD_SECONDS = 900
 
 
 @dataclass(frozen=True)
-class Result:
+class MeasuredRow:
     """A measured row. Values are seconds or bytes; ``spread`` is median over best, of the noisier form (1 is calm)."""
 
     plain: float
@@ -38,7 +38,7 @@ class Result:
         return self.plain / self.fast
 
 
-def seconds(comparison: Comparison, rounds: int) -> Result:
+def seconds(comparison: SpeedComparison, rounds: int) -> MeasuredRow:
     """Best of several runs of each form, taking turns, so that a passing load falls on both."""
     forms = [comparison.plain(), comparison.fast()]
     times: list[list[float]] = [[], []]
@@ -49,13 +49,13 @@ def seconds(comparison: Comparison, rounds: int) -> Result:
             start = time.perf_counter()
             form()
             taken.append(time.perf_counter() - start)
-    return Result(min(times[0]), min(times[1]), max(median(taken) / min(taken) for taken in times))
+    return MeasuredRow(min(times[0]), min(times[1]), max(median(taken) / min(taken) for taken in times))
 
 
-def memory(subject: str, comparison: Comparison, options: Options) -> Result:
+def memory(subject: str, comparison: SpeedComparison, options: Options) -> MeasuredRow:
     """Peak of each form above the idle process, each in a process of its own."""
     plain, fast = (_memory_of_child(subject, comparison.key, form, options) for form in ("plain", "fast"))
-    return Result(plain, fast, 1.0)
+    return MeasuredRow(plain, fast, 1.0)
 
 
 def peak_of(run: Prepared) -> int:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.nets.plain import plain_form
 
 Make = Callable[[], nn.Module]
@@ -25,7 +25,7 @@ _ROWS = {
 
 def network_rows(
     options: Options, make: Make, sizes: tuple[Size, Size, Size], goals: Mapping[str, float], least: int = 16
-) -> list[Comparison]:
+) -> list[SpeedComparison]:
     """Inference and a training step of a network, within and without :func:`~reflectzoo.nets.plain.plain_form`.
 
     Args:
@@ -44,11 +44,11 @@ def network_rows(
 
 def _row(
     key: str, goal: float, options: Options, make: Make, inference: Size, large: Size, training: Size
-) -> Comparison:
+) -> SpeedComparison:
     prepare = _training if key.startswith("training") else _inference
     size = {"training_fp32": training, "inference_memory": large}.get(key, inference)
     bf16 = key.endswith("bf16")
-    return Comparison(
+    return SpeedComparison(
         key,
         _ROWS[key].format(f"{size[0]}x{size[1]}"),
         "memory" if key.endswith("memory") else "seconds",

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from reflectzoo.bench.measure import machine
 from reflectzoo.metrics import functional
-from reflectzoo.ops.ssim import window
+from reflectzoo.ops.ssim import gaussian_window
 
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -39,7 +39,7 @@ def plain_uniform_ssim(p: Tensor, t: Tensor) -> Tensor:
 
 def plain_structure_index(p: Tensor, t: Tensor) -> Tensor:
     """SI under the Gaussian window, by convolutions."""
-    taps = window(p.dtype, p.device)
+    taps = gaussian_window(p.dtype, p.device)
 
     def mean(images: Tensor) -> Tensor:
         channels = images.shape[1]

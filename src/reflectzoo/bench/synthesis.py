@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.data.synthesis import (
     CEILNetSynthesis,
     ColdSynthesis,
@@ -40,11 +40,11 @@ Plain = Callable[[Image, Image, Mapping[str, Any]], tuple[Image, Image, Image]]
 """(H, W, 3) transmission and reflection in [0, 1] and one sample's draws to mixture, transmission, reflection."""
 
 
-def comparisons(options: Options) -> list[Comparison]:
+def comparisons(options: Options) -> list[SpeedComparison]:
     """One row for each model with a plain form; CEILNet's on CUDA as well, if there is such a device."""
     size = max(_SIZE // options.shrink, 16)
     rows = [
-        Comparison(
+        SpeedComparison(
             name,
             f"{name}, {_COUNT} mixtures of {size}x{size}",
             "seconds",
@@ -56,7 +56,7 @@ def comparisons(options: Options) -> list[Comparison]:
     ]
     if torch.cuda.is_available():
         rows.append(
-            Comparison(
+            SpeedComparison(
                 "ceilnet_cuda",
                 f"ceilnet, {_CUDA_BATCH} mixtures of {size}x{size}, CUDA (20,000/s: 0.0032 s)",
                 "seconds",

@@ -78,7 +78,7 @@ class _Measured(pl.Callback):
         self.profiler = profiler
 
 
-def measure(model: str, overrides: Sequence[str] = (), batches: int = 10) -> Speed:
+def measure_training(model: str, overrides: Sequence[str] = (), batches: int = 10) -> Speed:
     """Train one method for some steps.
 
     Args:
@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
     failed = 0
     for name in arguments.model or known:
         try:
-            speed = measure(name, arguments.set, arguments.batches)
+            speed = measure_training(name, arguments.set, arguments.batches)
         except UserError as error:  # a student without a teacher, a setting that this method has not
             console.print(f"{name}: {error}", markup=False)
             failed += 1

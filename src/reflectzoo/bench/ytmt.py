@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from reflectzoo.bench.subject import Comparison, Options, Prepared
+from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.methods.ytmt.net import YTMTUNet
 from reflectzoo.nets.hypercolumn import plain_hypercolumn
 from reflectzoo.nets.shared_vgg import attach_vgg
@@ -19,7 +19,7 @@ TITLE = "YTMT-UCS, one stage, hypercolumn of VGG-19 (seeded weights; speed does 
 _INFERENCE, _TRAINING = 512, 224
 
 
-def comparisons(options: Options) -> list[Comparison]:
+def comparisons(options: Options) -> list[SpeedComparison]:
     """Inference and a training step, in time; inference in memory; the same against bf16 and channels-last."""
     inference, training = _INFERENCE // options.shrink, _TRAINING // options.shrink
     one = f"inference {inference}x{inference}"
@@ -29,7 +29,7 @@ def comparisons(options: Options) -> list[Comparison]:
         return lambda: prepare(size, options.seed, **how)
 
     return [
-        Comparison(
+        SpeedComparison(
             "inference_fp32",
             f"{one}, fp32",
             "seconds",
@@ -37,7 +37,7 @@ def comparisons(options: Options) -> list[Comparison]:
             prepared(_inference, inference, plain=True),
             prepared(_inference, inference),
         ),
-        Comparison(
+        SpeedComparison(
             "training_fp32",
             f"{step}, fp32",
             "seconds",
@@ -45,7 +45,7 @@ def comparisons(options: Options) -> list[Comparison]:
             prepared(_training, training, plain=True),
             prepared(_training, training),
         ),
-        Comparison(
+        SpeedComparison(
             "inference_bf16",
             f"{one}, bf16 + channels_last against plain fp32",
             "seconds",
@@ -54,7 +54,7 @@ def comparisons(options: Options) -> list[Comparison]:
             prepared(_inference, inference, bf16=True),
             bf16=True,
         ),
-        Comparison(
+        SpeedComparison(
             "training_bf16",
             f"{step}, bf16 + channels_last against plain fp32",
             "seconds",
@@ -63,7 +63,7 @@ def comparisons(options: Options) -> list[Comparison]:
             prepared(_training, training, bf16=True),
             bf16=True,
         ),
-        Comparison(
+        SpeedComparison(
             "inference_memory",
             f"{one}, fp32, peak memory",
             "memory",

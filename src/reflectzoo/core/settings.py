@@ -93,7 +93,7 @@ def check_value(path: str, value: object, annotation: Any) -> None:
     try:
         adapter.validate_python(value)
     except ValidationError:
-        raise SettingError(path, in_words(annotation), value) from None
+        raise SettingError(path, annotation_in_words(annotation), value) from None
 
 
 def checked(place: str = "") -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
@@ -317,38 +317,38 @@ NARROWED: Mapping[str, Mapping[str, Any]] = {
 # -- annotations -------------------------------------------------------------------------------------------------------
 
 
-def in_words(annotation: Any) -> str:
+def annotation_in_words(annotation: Any) -> str:
     """What an annotation asks for, to stand after "must be".
 
     Example:
-        >>> in_words(Count)
+        >>> annotation_in_words(Count)
         'a whole number from 1 on'
-        >>> in_words(tuple[Positive, Positive] | None)
+        >>> annotation_in_words(tuple[Positive, Positive] | None)
         'null or a list of 2, each a number above 0'
-        >>> in_words(Literal["skip", "raise"])
+        >>> annotation_in_words(Literal["skip", "raise"])
         'skip or raise'
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         base, *meta = arguments
         rules = [each.words for each in meta if isinstance(each, Rule)]
-        words = " and ".join(rules) if rules else in_words(base) + _range(meta)
+        words = " and ".join(rules) if rules else annotation_in_words(base) + _range(meta)
         # Only a list that may not be empty is called anything but a list.
         return words.replace("a list,", "a list with entries,") if any(isinstance(m, MinLen) for m in meta) else words
     if origin in (Union, types.UnionType):
         plain = [each for each in arguments if each is types.NoneType or _strict(each) is not None]
         ordered = sorted(plain, key=lambda each: each is not types.NoneType)
-        return " or ".join(dict.fromkeys(in_words(each) for each in ordered))
+        return " or ".join(dict.fromkeys(annotation_in_words(each) for each in ordered))
     if origin is Literal:
         choices = [_said(each) for each in arguments]
         return " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
-        each = list(dict.fromkeys(in_words(part) for part in arguments))
+        each = list(dict.fromkeys(annotation_in_words(part) for part in arguments))
         return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"names, each with {in_words(arguments[1])}"
+        return f"names, each with {annotation_in_words(arguments[1])}"
     if isinstance(origin, type) and issubclass(origin, Collection):
-        each_one = in_words(arguments[0])
+        each_one = annotation_in_words(arguments[0])
         return f"a list of lists{each_one[6:]}" if each_one.startswith("a list") else f"a list, each {each_one}"
     return _NAMES.get(annotation) or f"a {getattr(annotation, '__name__', annotation)}"
 

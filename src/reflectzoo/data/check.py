@@ -15,7 +15,7 @@ from reflectzoo.data.datasets.base import KeyedDataset, Notice, collate
 from reflectzoo.data.images import UnreadableImage, picture_size, read_rgb
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.sampler import SampleKey
-from reflectzoo.drawing.panels import Separation, draw_separations
+from reflectzoo.drawing.panels import PanelRow, draw_separations
 from reflectzoo.errors import UserError
 
 _NAMED = 10
@@ -55,7 +55,7 @@ class SetSummary:
 
 
 @dataclass
-class Summary:
+class DataSummary:
     """A checked data module.
 
     Attributes:
@@ -95,7 +95,7 @@ class Summary:
         return "\n".join(lines)
 
 
-def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, KeyedDataset]], Summary]:
+def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, KeyedDataset]], DataSummary]:
     """The data sets of every split that a module has.
 
     Returns:
@@ -104,7 +104,7 @@ def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, Keye
     Raises:
         UserError: if there is none at all.
     """
-    summary = Summary()
+    summary = DataSummary()
 
     def hear(notice: Notice) -> None:
         (summary.remarks if notice.kind == "count" else summary.left_out).append(notice.sentence)
@@ -133,7 +133,7 @@ def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, Keye
     return found, summary
 
 
-def check(module: ReflectionDataModule) -> tuple[Summary, Image.Image]:
+def check(module: ReflectionDataModule) -> tuple[DataSummary, Image.Image]:
     """Read every picture of a data module and draw some of its samples.
 
     Returns:
@@ -196,10 +196,10 @@ def _one(module: ReflectionDataModule, data: KeyedDataset, key: SampleKey) -> Ba
     raw = collate([data[key]])
     raw.pop("notices", None)
     module.draw(raw)
-    return module.complete(raw)
+    return module.complete_batch(raw)
 
 
-def _row(batch: Any, title: str) -> Separation:
+def _row(batch: Any, title: str) -> PanelRow:
     images = {"mixture": batch["mixture"][0]}
     for layer, flag in (
         ("transmission", "has_transmission"),
@@ -217,7 +217,7 @@ def _row(batch: Any, title: str) -> Separation:
         caption.append(batch["protocol"][0])
     if batch.get("tags"):
         caption += [f"{key} {value}" for key, value in batch["tags"][0].items()]
-    return Separation(images, ", ".join(caption))
+    return PanelRow(images, ", ".join(caption))
 
 
 def _looked_at(path: Path) -> tuple[int, int] | str:

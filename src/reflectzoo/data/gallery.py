@@ -15,9 +15,9 @@ from torch import Tensor
 from reflectzoo.config import build, compose_config, config_dir
 from reflectzoo.data.datasets.base import to_tensor
 from reflectzoo.data.images import read_rgb
-from reflectzoo.data.modules.sample import locate
+from reflectzoo.data.modules.sample import find_in_package
 from reflectzoo.data.synthesis.base import Synthesis
-from reflectzoo.drawing.panels import Separation, draw_separations
+from reflectzoo.drawing.panels import PanelRow, draw_separations
 from reflectzoo.errors import UserError
 
 BEHIND = ("sklearn", "datasets", "images", "flower.jpg")
@@ -27,9 +27,7 @@ _SIZE = (224, 304)
 _CELL = 216
 
 
-def gallery(
-    models: Mapping[str, Synthesis], transmission: Tensor, reflection: Tensor, seed: int = 0
-) -> list[Separation]:
+def gallery(models: Mapping[str, Synthesis], transmission: Tensor, reflection: Tensor, seed: int = 0) -> list[PanelRow]:
     """A row for each model: its two layers, its mixture, and what it drew.
 
     Args:
@@ -41,7 +39,7 @@ def gallery(
     Returns:
         The photographs themselves first.
     """
-    rows = [Separation({"transmission": transmission, "reflection": reflection}, "the two photographs")]
+    rows = [PanelRow({"transmission": transmission, "reflection": reflection}, "the two photographs")]
     for name, model in models.items():
         blend = model(transmission[None], reflection[None], [seed])
         images = {"transmission": blend.transmission, "reflection": blend.reflection, "mixture": blend.mixture}
@@ -50,7 +48,7 @@ def gallery(
             for key, value in blend.draws.items()
             if not (value.isnan().any() or key.endswith("seed"))
         )
-        rows.append(Separation({title: image[0] for title, image in images.items()}, f"{name}: {drawn}"))
+        rows.append(PanelRow({title: image[0] for title, image in images.items()}, f"{name}: {drawn}"))
     return rows
 
 
@@ -89,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         models = configured_models(arguments.model)
         behind, reflected = (
-            _photograph(path or locate(file))
+            _photograph(path or find_in_package(file))
             for path, file in ((arguments.behind, BEHIND), (arguments.reflected, REFLECTED))
         )
         if not arguments.out.absolute().parent.is_dir():

@@ -17,7 +17,7 @@ _CAPTION = 26
 
 
 @dataclass(frozen=True)
-class Separation:
+class PanelRow:
     """One separated photograph: images by column title, in drawing order, and a line to stand beneath them.
 
     Attributes:
@@ -36,7 +36,7 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
     return array
 
 
-def draw_separations(rows: Sequence[Separation], cell: int = 224) -> Image.Image:
+def draw_separations(rows: Sequence[PanelRow], cell: int = 224) -> Image.Image:
     """Draw separations as a table with one row for each photograph.
 
     Args:
@@ -73,6 +73,6 @@ def draw_separations(rows: Sequence[Separation], cell: int = 224) -> Image.Image
     return canvas
 
 
-def _cell_height(row: Separation, cell: int) -> int:
+def _cell_height(row: PanelRow, cell: int) -> int:
     height, width = next(iter(row.images.values())).shape[-2:]
     return max(1, round(cell * height / width))

@@ -9,10 +9,10 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.drawing.motion import motion_images
-from reflectzoo.drawing.panels import Separation
+from reflectzoo.drawing.panels import PanelRow
 
 
-def separation_row(outputs: Outputs, batch: Batch, index: int) -> Separation:
+def separation_row(outputs: Outputs, batch: Batch, index: int) -> PanelRow:
     """One sample of a batch as a row of a picture, with its PSNR beneath.
 
     Args:
@@ -36,10 +36,10 @@ def separation_row(outputs: Outputs, batch: Batch, index: int) -> Separation:
     motions, key = motion_images(outputs, batch, index)
     images.update(motions)
     caption += f"; {key}" if key else ""
-    return Separation({key: image.detach().float().cpu() for key, image in images.items()}, caption)
+    return PanelRow({key: image.detach().float().cpu() for key, image in images.items()}, caption)
 
 
-def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[Separation]:
+def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[PanelRow]:
     """What every iteration made of one sample, one row for each list in ``aux`` of images as large as the mixture.
 
     Args:
@@ -52,7 +52,7 @@ def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[Separatio
         network without such lists.
     """
     mixture = batch["mixture"]
-    rows: list[Separation] = []
+    rows: list[PanelRow] = []
     for name, images in (outputs.get("aux") or {}).items():
         if not (isinstance(images, list) and images and all(_is_like(image, mixture) for image in images)):
             continue
@@ -61,7 +61,7 @@ def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[Separatio
         if name in ("transmission", "reflection") and bool(cast(Any, batch)[f"has_{name}"][index]):
             row["truth"] = cast(Any, batch)[name][index]
         rows.append(
-            Separation(
+            PanelRow(
                 {key: image.detach().float().cpu() for key, image in row.items()}, f"{name} of {batch['name'][index]}"
             )
         )

@@ -69,7 +69,7 @@ AVERAGES: Mapping[frozenset[str], str] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class BenchmarkPicture:
     """One sample of a set, as far as it is known before it is read.
 
     Attributes:
@@ -115,10 +115,10 @@ class EvaluationSet:
         self.name = name
         self.data = data
         self.module = module
-        self.found = [_picture(item) for item in _items(data)]
-        self.pictures = self.found[:limit]
+        self.every_picture = [_picture(item) for item in _items(data)]
+        self.pictures = self.every_picture[:limit]
         seen: set[str] = set()
-        for picture in self.found:
+        for picture in self.every_picture:
             if picture.name in seen:
                 raise UserError(f"Two pictures of the set '{name}' are called '{picture.name}': rename one.")
             seen.add(picture.name)
@@ -144,7 +144,7 @@ class EvaluationSet:
             "name": self.name,
             "title": self.title,
             "images": len(self.pictures),
-            "images_found": len(self.found),
+            "images_found": len(self.every_picture),
             "published": known.published if known else None,
             "published_images": known.images if known else None,
             "root": str(getattr(self.module, "root", None) or ""),
@@ -294,7 +294,7 @@ class BenchmarkData(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Complete a batch on its device. In single precision always: it holds the truth too."""
-        return self.sets[dataloader_idx].module.complete(batch)
+        return self.sets[dataloader_idx].module.complete_batch(batch)
 
     def _workers(self) -> int:
         if isinstance(self.num_workers, int):
@@ -315,7 +315,7 @@ def _content(files: Sequence[Path]) -> str:
 
 
 def _test_sets(module: ReflectionDataModule) -> Mapping[str, KeyedDataset]:
-    if isinstance(module, SplitPairs) and not module.found.test and module.found.train:
+    if isinstance(module, SplitPairs) and not module.pairs_found.test and module.pairs_found.train:
         # The user pointed at the folder of test pictures itself, which no subfolder marks as such.
         return {module.test_name: module.everything(module.test_name)}
     return module.test_sets()
@@ -328,14 +328,14 @@ def _items(data: KeyedDataset) -> Sequence[Any]:
     return items
 
 
-def _picture(item: Any) -> Picture:
+def _picture(item: Any) -> BenchmarkPicture:
     if isinstance(item, PairFiles):
-        return Picture(item.name, tuple(item.files), item.mixture, item.transmission, item.reflection)
+        return BenchmarkPicture(item.name, tuple(item.files), item.mixture, item.transmission, item.reflection)
     if isinstance(item, SequenceFiles):
         centre = item.frames[len(item.frames) // 2]
-        return Picture(item.name, tuple(item.files), centre, item.transmission)
+        return BenchmarkPicture(item.name, tuple(item.files), centre, item.transmission)
     if isinstance(item, FixedPair):
-        return Picture(item.name, (item.transmission.path, item.reflection.path))
+        return BenchmarkPicture(item.name, (item.transmission.path, item.reflection.path))
     raise TypeError(f"no picture can be made of a {type(item).__name__}")
 
 

@@ -18,7 +18,7 @@ INPUT = "input"
 _NAME = re.compile(r"[^\w.+@=-]+")
 
 
-class Entry:
+class Candidate:
     """One row of the table.
 
     Args:
@@ -47,7 +47,7 @@ class Entry:
         return {"name": self.name, "kind": self.kind}
 
 
-class InputEntry(Entry):
+class InputEntry(Candidate):
     """The mixture taken for a transmission: what doing nothing scores."""
 
     kind = "input"
@@ -60,11 +60,11 @@ class InputEntry(Entry):
         return {"transmission": batch["mixture"]}
 
 
-class NetworkEntry(Entry):
+class NetworkEntry(Candidate):
     """A trained method.
 
     Args:
-        name: see :class:`Entry`.
+        name: see :class:`Candidate`.
         module: in evaluation mode.
         path: of its weights.
         kind: ``checkpoint`` of this zoo or ``weights`` from elsewhere.
@@ -158,7 +158,7 @@ def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None =
     )
 
 
-def name_apart(entries: Sequence[Entry]) -> None:
+def name_apart(entries: Sequence[Candidate]) -> None:
     """Give entries that would have one name longer ones, with the hash of their weights.
 
     Raises:
@@ -168,7 +168,7 @@ def name_apart(entries: Sequence[Entry]) -> None:
         entry.name = _NAME.sub("_", entry.name)
         if (entry.name == INPUT and not isinstance(entry, InputEntry)) or entry.name in ("truth", ".", ".."):
             raise UserError(f"No checkpoint and no predictions can be called '{entry.name}': choose another name.")
-    by_name: dict[str, list[Entry]] = {}
+    by_name: dict[str, list[Candidate]] = {}
     for entry in entries:
         by_name.setdefault(entry.name, []).append(entry)
     for name, alike in by_name.items():

@@ -18,13 +18,13 @@ from reflectzoo.core.disk import hold
 from reflectzoo.core.settings import Count, NotNegative, check_entries
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
-from reflectzoo.evaluation.candidates import Entry, from_checkpoint, from_weights
+from reflectzoo.evaluation.candidates import Candidate, from_checkpoint, from_weights
 from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import PLAN
-from reflectzoo.evaluation.runner import EntryFactory
-from reflectzoo.evaluation.runner import evaluate as run
-from reflectzoo.evaluation.table import show
+from reflectzoo.evaluation.runner import CandidateFactory
+from reflectzoo.evaluation.runner import run_benchmark as run
+from reflectzoo.evaluation.table import print_results
 from reflectzoo.inference.load import find_source
 from reflectzoo.training.run import quieten
 
@@ -101,7 +101,7 @@ def _evaluate(config: DictConfig) -> dict[str, Any]:
 
 @rank_zero_only
 def _tell(results: Mapping[str, Any], folder: Path, published: bool, report: bool) -> None:
-    show(results, published)
+    print_results(results, published)
     files = "results.json, results.csv, averages.csv"
     if report:
         from reflectzoo.evaluation.report import write_report
@@ -120,9 +120,9 @@ def _log(loggers: Sequence[Logger], results: Mapping[str, Any], folder: Path) ->
         log_results(loggers, results, folder)
 
 
-def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
+def _entries(config: DictConfig) -> list[Candidate | CandidateFactory]:
     model = config.get("model")
-    entries: list[Entry | EntryFactory] = []
+    entries: list[Candidate | CandidateFactory] = []
     for name, path in _named(config.ckpt, "ckpt"):
         entries.append(from_checkpoint(path, model.name if model is not None else None, name))
     weights = _named(config.weights, "weights")
@@ -142,8 +142,8 @@ def _entries(config: DictConfig) -> list[Entry | EntryFactory]:
     return entries
 
 
-def _predictions(name: str, path: str, fit: bool) -> EntryFactory:
-    def make(sets: Sequence[EvaluationSet], protocol: Protocol) -> Entry:
+def _predictions(name: str, path: str, fit: bool) -> CandidateFactory:
+    def make(sets: Sequence[EvaluationSet], protocol: Protocol) -> Candidate:
         return PredictionsEntry(name, Path(path).expanduser(), sets, protocol, fit)
 
     return make

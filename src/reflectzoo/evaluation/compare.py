@@ -156,7 +156,7 @@ def check_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
         )
 
 
-def pair_up(
+def match_pictures(
     a: Mapping[str, Any], b: Mapping[str, Any], entry_a: str, entry_b: str, layer: str, metric: str
 ) -> tuple[list[Pair], list[str], list[str]]:
     """Match the pictures of two results.
@@ -224,7 +224,7 @@ def judge(pairs: Sequence[Pair], titles: Mapping[str, str], seed: int = 0) -> li
     return verdicts
 
 
-def in_words(verdict: Verdict, name_a: str, name_b: str, measure: Measure) -> str:
+def verdict_in_words(verdict: Verdict, name_a: str, name_b: str, measure: Measure) -> str:
     """What a verdict means, in one or two sentences.
 
     The interval decides: a difference is told from noise if 0 is outside of it. If the sign test says otherwise, that
@@ -294,7 +294,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"There is no --metric {arguments.metric} in '{arguments.a}'; it has {', '.join(known)}.")
     measure = known[arguments.metric]
     entry_a, entry_b = _entry(a, arguments.entry_a, "--entry-a"), _entry(b, arguments.entry_b, "--entry-b")
-    pairs, only_a, only_b = pair_up(a, b, entry_a, entry_b, arguments.layer, arguments.metric)
+    pairs, only_a, only_b = match_pictures(a, b, entry_a, entry_b, arguments.layer, arguments.metric)
     titles = {each["name"]: each["title"] for each in [*a["sets"], *b["sets"]]}
     if arguments.set is not None:
         if arguments.set not in titles:
@@ -321,7 +321,7 @@ def run(arguments: argparse.Namespace) -> int:
     if a["fingerprint"] == b["fingerprint"] and entry_a == entry_b:
         lines.append("Both are the same evaluation.")
     for verdict in verdicts:
-        lines.append(in_words(verdict, name_a, name_b, measure))
+        lines.append(verdict_in_words(verdict, name_a, name_b, measure))
     if arguments.csv is not None:
         _write_csv(arguments.csv, pairs)
     sys.stdout.write("\n".join(lines) + "\n")

@@ -15,12 +15,12 @@ from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.data.datasets.base import to_tensor
 from reflectzoo.data.images import Photo, UnreadableImage, find_images, read_rgb
 from reflectzoo.errors import UserError
-from reflectzoo.evaluation.benchmark import EvaluationSet, Picture
-from reflectzoo.evaluation.candidates import Entry
+from reflectzoo.evaluation.benchmark import BenchmarkPicture, EvaluationSet
+from reflectzoo.evaluation.candidates import Candidate
 from reflectzoo.evaluation.protocol import Protocol
 
 
-class PredictionsEntry(Entry):
+class PredictionsEntry(Candidate):
     """Pictures made elsewhere, matched with a benchmark's by name.
 
     For the picture ``N`` of the set ``S``, these names fit, with any picture's suffix and in any case, in ``folder/S/``
@@ -41,7 +41,7 @@ class PredictionsEntry(Entry):
     latter is resized as the mixture is.
 
     Args:
-        name: see :class:`Entry`.
+        name: see :class:`Candidate`.
         folder: with the pictures.
         sets: that they are to be matched with.
         protocol: how they are resized.
@@ -134,9 +134,9 @@ class PredictionsEntry(Entry):
             for path in pictures:
                 if path.is_relative_to(top):
                     index.setdefault(path.relative_to(top).with_suffix("").as_posix().lower(), []).append(path)
-            lasts = Counter(picture.name.rpartition("/")[2].lower() for picture in each.found)
+            lasts = Counter(picture.name.rpartition("/")[2].lower() for picture in each.every_picture)
             used = {picture.name for picture in each.pictures}
-            for picture in each.found:
+            for picture in each.every_picture:
                 alone = lasts[picture.name.rpartition("/")[2].lower()] == 1
                 fitting = {layer: _fitting(index, picture, alone, layer) for layer in ("transmission", "reflection")}
                 reason = next(
@@ -184,7 +184,7 @@ class PredictionsEntry(Entry):
             raise UserError(f"None of the pictures in '{self.folder}' can be used ({self._why()}).")
         return digest.hexdigest()
 
-    def _check_size(self, path: Path, each: EvaluationSet, picture: Picture) -> None:
+    def _check_size(self, path: Path, each: EvaluationSet, picture: BenchmarkPicture) -> None:
         photo = read_rgb(path)
         stored = picture.stored_size()
         if self.fit or stored is None:
@@ -221,7 +221,7 @@ class _WrongSizeError(Exception):
     """A prediction is of neither size."""
 
 
-def _fitting(index: Mapping[str, Sequence[Path]], picture: Picture, alone: bool, layer: str) -> list[Path]:
+def _fitting(index: Mapping[str, Sequence[Path]], picture: BenchmarkPicture, alone: bool, layer: str) -> list[Path]:
     parent, _, last = picture.name.rpartition("/")
     lasts = [last] + ([picture.mixture.stem] if picture.mixture is not None else [])
     stems = [f"{parent}/{each}" if parent else each for each in lasts]

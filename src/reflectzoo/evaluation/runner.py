@@ -16,7 +16,7 @@ import reflectzoo
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import Interrupted, LostProcess, TrainingError, UserError, who_died
 from reflectzoo.evaluation.benchmark import AVERAGES, Benchmark, BenchmarkData, EvaluationSet
-from reflectzoo.evaluation.candidates import Entry, InputEntry, name_apart
+from reflectzoo.evaluation.candidates import Candidate, InputEntry, name_apart
 from reflectzoo.evaluation.predictions import PredictionsEntry
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import (
@@ -33,13 +33,13 @@ from reflectzoo.evaluation.scorer import Masks, Scorer
 _NAMED = 10
 """Missing and extra predictions that are told one by one."""
 
-EntryFactory = Callable[[Sequence[EvaluationSet], Protocol], Entry]
+CandidateFactory = Callable[[Sequence[EvaluationSet], Protocol], Candidate]
 
 
-def evaluate(
+def run_benchmark(
     benchmark: Benchmark,
     protocol: Protocol,
-    entries: Sequence[Entry | EntryFactory],
+    entries: Sequence[Candidate | CandidateFactory],
     folder: str | Path,
     trainer: Callable[..., pl.Trainer] = pl.Trainer,
     *,
@@ -82,8 +82,8 @@ def evaluate(
     regions = Masks(masks, sets) if masks is not None else None
     # Before any work: a score may need weights that cannot be had.
     scores = protocol.scores(regions is not None)
-    made: list[Entry] = [InputEntry()]
-    made += [entry if isinstance(entry, Entry) else entry(sets, protocol) for entry in entries]
+    made: list[Candidate] = [InputEntry()]
+    made += [entry if isinstance(entry, Candidate) else entry(sets, protocol) for entry in entries]
     name_apart(made)
     say(f"Protocol {protocol}")
     scored = sum(len(each.pictures) for each in sets)
@@ -190,7 +190,7 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
         dist.barrier()
 
 
-def _in_order(folder: Path, entries: Sequence[Entry], sets: Sequence[EvaluationSet]) -> list[Row]:
+def _in_order(folder: Path, entries: Sequence[Candidate], sets: Sequence[EvaluationSet]) -> list[Row]:
     rows = read_rows(folder)
     keys = [
         (entry.name, each.name, picture.name)
@@ -212,7 +212,7 @@ def _plan(
     benchmark: Benchmark,
     sets: Sequence[EvaluationSet],
     protocol: Protocol,
-    entries: Sequence[Entry],
+    entries: Sequence[Candidate],
     masks: Masks | None,
     save_pictures: bool,
     precision: str,
@@ -229,7 +229,7 @@ def _plan(
     }
 
 
-def _remarks(sets: Sequence[EvaluationSet], entries: Sequence[Entry]) -> list[str]:
+def _remarks(sets: Sequence[EvaluationSet], entries: Sequence[Candidate]) -> list[str]:
     """What a reader of the numbers must know, beforehand."""
     remarks = []
     for each in sets:

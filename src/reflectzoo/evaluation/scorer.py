@@ -19,7 +19,7 @@ from reflectzoo.data.images import find_images, read_rgb
 from reflectzoo.drawing.panels import to_uint8
 from reflectzoo.errors import TrainingError, UserError
 from reflectzoo.evaluation.benchmark import EvaluationSet
-from reflectzoo.evaluation.candidates import Entry, InputEntry, NetworkEntry
+from reflectzoo.evaluation.candidates import Candidate, InputEntry, NetworkEntry
 from reflectzoo.evaluation.protocol import LAYERS, Protocol, score_image
 from reflectzoo.evaluation.results import Key, Row, RowLog
 from reflectzoo.metrics.functional import channel_errors
@@ -81,7 +81,7 @@ class Scorer(pl.LightningModule):
 
     def __init__(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[Candidate],
         sets: Sequence[EvaluationSet],
         protocol: Protocol,
         scores: Mapping[str, ImageMetric],
@@ -138,7 +138,7 @@ class Scorer(pl.LightningModule):
                 assert self._log is not None
                 self._log.append(row)
 
-    def _outputs(self, entry: Entry, batch: Batch, dataset: str) -> tuple[Outputs | None, float]:
+    def _outputs(self, entry: Candidate, batch: Batch, dataset: str) -> tuple[Outputs | None, float]:
         began = time.perf_counter()
         given = batch
         if isinstance(entry, NetworkEntry):
@@ -158,7 +158,7 @@ class Scorer(pl.LightningModule):
 
     def _row(
         self,
-        entry: Entry,
+        entry: Candidate,
         batch: Batch,
         dataset: str,
         outputs: Outputs,
@@ -232,7 +232,7 @@ class Scorer(pl.LightningModule):
         }
 
     def _save(
-        self, entry: Entry, batch: Batch, dataset: str, outputs: Outputs, truths: dict[str, Tensor | None]
+        self, entry: Candidate, batch: Batch, dataset: str, outputs: Outputs, truths: dict[str, Tensor | None]
     ) -> dict[str, str]:
         image = batch["name"][0]
         if isinstance(entry, InputEntry):

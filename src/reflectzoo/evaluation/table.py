@@ -18,11 +18,11 @@ _NARROWEST = 100
 _NOTHING = "·"
 
 
-def show(results: Mapping[str, Any], published: bool = True, console: Console | None = None) -> None:
+def print_results(results: Mapping[str, Any], published: bool = True, console: Console | None = None) -> None:
     """Print a result.
 
     Args:
-        results: as :func:`reflectzoo.evaluation.runner.evaluate` returns it.
+        results: as :func:`reflectzoo.evaluation.runner.run_benchmark` returns it.
         published: with what papers report for the same data sets.
         console: where to; standard output when None. One that is no terminal becomes as wide as the tables.
     """
@@ -37,7 +37,7 @@ def show(results: Mapping[str, Any], published: bool = True, console: Console | 
 
 
 def tables(results: Mapping[str, Any], published: bool = True) -> list[RenderableType]:
-    """What :func:`show` prints: a table for each layer that was scored, and the protocol."""
+    """What :func:`print_results` prints: a table for each layer that was scored, and the protocol."""
     found: list[RenderableType] = []
     for layer in ("transmission", "reflection"):
         if not any(mean[layer] for means in results["averages"].values() for mean in means.values()):

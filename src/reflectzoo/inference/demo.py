@@ -47,7 +47,7 @@ _CSS = """
 """
 
 
-class Result(NamedTuple):
+class DemoResult(NamedTuple):
     """What the page shows after a run.
 
     Attributes:
@@ -81,7 +81,7 @@ class Desk:
         self._work = threading.Lock()
         self._closing = False
 
-    def run(self, photo: str | None, method: str, strength: float) -> Result:
+    def run(self, photo: str | None, method: str, strength: float) -> DemoResult:
         """Separate a photograph.
 
         Args:
@@ -119,7 +119,7 @@ class Desk:
         if self._closing:
             raise UserError("The page ends.")
 
-    def _run(self, photo: str | None, method: str, strength: float) -> Result:
+    def _run(self, photo: str | None, method: str, strength: float) -> DemoResult:
         self._go_on()
         self.tidy()
         if photo is None:
@@ -139,7 +139,7 @@ class Desk:
             for name, layer in zip(("transmission", "reflection"), layers, strict=True)
         ]
         told = f"{picture.width} x {picture.height} pixels, {method}, {seconds:.1f} s"
-        return Result(_reduced(picture), _reduced(layers.transmission), saved[0], saved[1], told)
+        return DemoResult(_reduced(picture), _reduced(layers.transmission), saved[0], saved[1], told)
 
     def tidy(self, older: float = _KEPT) -> None:
         """Remove results of more than ``older`` seconds ago, and the oldest of too many."""
@@ -173,13 +173,13 @@ def samples(folder: Path) -> list[str]:
         folder: where they are written.
     """
     from reflectzoo.data.datasets.base import to_tensor
-    from reflectzoo.data.modules.sample import locate
+    from reflectzoo.data.modules.sample import find_in_package
     from reflectzoo.data.synthesis import CEILNetSynthesis
 
     made = []
     for behind, mirrored in _SAMPLES:
         try:
-            paths = [locate(("skimage", "data", name)) for name in (behind, mirrored)]
+            paths = [find_in_package(("skimage", "data", name)) for name in (behind, mirrored)]
         except UserError:
             continue
         scene = Image.open(paths[0]).convert("RGB")

@@ -24,10 +24,10 @@ from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
 from reflectzoo.photo.files import shown
 from reflectzoo.weights.download import is_url
-from reflectzoo.weights.layouts import fill, network_of, recognise, weights_for
+from reflectzoo.weights.layouts import fill, network_of, recognise_file, weights_for
 from reflectzoo.weights.read import read_checkpoint
 from reflectzoo.weights.records import WeightRecord, locate, records
-from reflectzoo.weights.stored import Stored, build, describe, parse, understood
+from reflectzoo.weights.stored import Stored, build_stored, parse_metadata, stored_network, understood
 
 FORMAT = "reflectzoo"
 """What our safetensors files call themselves in their metadata."""
@@ -109,7 +109,7 @@ class LoadedModel(nn.Module):
         return self
 
 
-class Source(NamedTuple):
+class LocatedWeights(NamedTuple):
     """Where weights come from.
 
     Attributes:
@@ -139,7 +139,7 @@ def default_model() -> str:
     )
 
 
-def find_source(model: str | None, weights: str | Path | None) -> Source | None:
+def find_source(model: str | None, weights: str | Path | None) -> LocatedWeights | None:
     """The file that is meant, downloaded if need be; None if nothing is given and the method has no default.
 
     Args:
@@ -154,20 +154,20 @@ def find_source(model: str | None, weights: str | Path | None) -> Source | None:
     if weights is None:
         for record in records():
             if record.model == model and record.available and record.default:
-                return Source(locate(record), record)
+                return LocatedWeights(locate(record), record)
         return None
     text = str(weights)
     by_name = {record.name: record for record in records()}
     if text in by_name and not Path(text).exists():
-        return Source(locate(by_name[text]), by_name[text])
+        return LocatedWeights(locate(by_name[text]), by_name[text])
     if is_url(text):
-        return Source(locate(text))
+        return LocatedWeights(locate(text))
     path = Path(text).expanduser()
     if not path.is_file():
         known = ", ".join(name for name, record in by_name.items() if record.available)
         hint = f" or the name of weights that are listed ({known})" if known else ""
         raise UserError(f"There is no weights file {shown(path)}: check the path, or give an address{hint}.")
-    return Source(path)
+    return LocatedWeights(path)
 
 
 def load(
@@ -237,7 +237,7 @@ def open_file(
         if metadata.get("format") != FORMAT:
             return _foreign(path, state, model, overrides, configured)
         try:
-            record = parse(metadata["record"])
+            record = parse_metadata(metadata["record"])
         except (KeyError, ValueError) as error:
             raise UserError(f"{name} does not say which model it holds, it may be damaged: get it again.") from error
         return _ours(understood(record, name), state, model, name)
@@ -266,7 +266,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _ours(stored: Stored, state: Mapping[str, Tensor], model: str | None, name: str) -> LoadedModel:
     if model is not None and stored.model != model:
         raise UserError(f"{name} holds model={stored.model}, not model={model}: leave the model out, the file knows.")
-    net = build(stored, name)
+    net = build_stored(stored, name)
     fill(net, state, name, stored.model)
     # A record may be of the VGG that only the loss looked through.
     loaded = LoadedModel(net, stored if needs_vgg(net) else replace(stored, vgg=None))
@@ -286,7 +286,7 @@ def _foreign(
     name = shown(path)
     for method in methods().values():
         content = method.gathered(path, content)
-    layouts = recognise(content)
+    layouts = recognise_file(content)
     if model is None:
         if not layouts:
             raise UserError(
@@ -329,7 +329,7 @@ def from_config(config: Mapping[str, Any]) -> LoadedModel:
     from reflectzoo.config import build as instantiate
 
     name = str(config["name"])
-    record = describe(name, config["net"])
+    record = stored_network(name, config["net"])
     if "network" not in record:
         raise UserError(
             f"model={name} has the network {config['net'].get('_target_')}, which no installed method registers: add "

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from reflectzoo.errors import UserError
 from reflectzoo.inference.separator import Quality, Separator
-from reflectzoo.inference.tiles import Plan
+from reflectzoo.inference.tiles import TilePlan
 from reflectzoo.photo.files import shown
-from reflectzoo.weights.stored import parse
+from reflectzoo.weights.stored import parse_metadata
 
 FORMAT = "reflectzoo"
 """What our ONNX files call themselves in their metadata."""
@@ -87,7 +87,7 @@ class Session:
 
 def _facts(text: str, name: str) -> dict[str, Any]:
     try:
-        facts = parse(text)
+        facts = parse_metadata(text)
     except ValueError:
         facts = None
     if not isinstance(facts, dict) or not all(isinstance(facts.get(key), kind) for key, kind in FACTS.items()):
@@ -113,7 +113,7 @@ class OnnxSeparator(Separator):
         self.statistics = int(facts["statistics"])
         self._per_pixel = _HELD * float(facts["bytes_per_pixel"])
 
-    def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> Plan:
+    def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> TilePlan:
         plan = super()._plan(height, width, held, banded)
         if plan.count > 1 and self.statistics:
             # In PyTorch tiles are told the means of the whole picture; nobody can tell a finished graph.

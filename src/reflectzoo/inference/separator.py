@@ -22,12 +22,12 @@ from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.tiles import (
     HALO,
     STRIDE,
-    Band,
+    FinishedRows,
     Layers,
-    Plan,
     Rows,
+    TilePlan,
     bytes_per_pixel,
-    continued,
+    continued_to,
     in_bands,
     plan_tiles,
     reduced_rows,
@@ -67,7 +67,7 @@ class Separation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
+class TileUse:
     """What was done, for whoever wants to tell.
 
     Attributes:
@@ -126,7 +126,7 @@ class Separator:
         self.halo = tiling.halo if halo is None else halo
         self.stride = size.multiple
         self.smallest = max(smallest, size.minimum)
-        self.last: Job | None = None
+        self.last: TileUse | None = None
         """Of the picture before."""
         self._per_pixel: float | None = None
         self.network = network
@@ -147,11 +147,11 @@ class Separator:
             progress: told after each tile how many of how many are done.
         """
         height, width = mixture.shape[-2:]
-        image = continued(mixture, max(height, self.smallest), max(width, self.smallest))
+        image = continued_to(mixture, max(height, self.smallest), max(width, self.smallest))
         size = (image.shape[-2], image.shape[-1])
         layers: Layers = {}
 
-        def take(band: Band) -> None:
+        def take(band: FinishedRows) -> None:
             for name, layer in band.layers.items():
                 if band.last - band.first == size[0]:
                     layers[name] = layer
@@ -200,7 +200,7 @@ class Separator:
         def rows(first: int, last: int) -> Tensor:
             return picture.rows(first, last).expand(3, -1, -1)
 
-        def take(band: Band) -> None:
+        def take(band: FinishedRows) -> None:
             image = picture.rows(band.first, band.last)
             layers = {name: layer.clamp(0, 1) for name, layer in band.layers.items()}
             layers.setdefault("reflection", (image - layers["transmission"]).clamp(0, 1))
@@ -226,9 +226,9 @@ class Separator:
         self,
         rows: Rows,
         size: tuple[int, int],
-        plan: Plan,
+        plan: TilePlan,
         progress: Progress | None,
-        take: Callable[[Band], None],
+        take: Callable[[FinishedRows], None],
     ) -> None:
         """Hand all bands of a picture on, with smaller tiles from the start where a device has not enough memory."""
         with torch.no_grad():
@@ -250,20 +250,22 @@ class Separator:
                     plan = smaller
                     torch.cuda.empty_cache()
 
-    def _bands(self, rows: Rows, size: tuple[int, int], plan: Plan, progress: Progress | None) -> Iterator[Band]:
+    def _bands(
+        self, rows: Rows, size: tuple[int, int], plan: TilePlan, progress: Progress | None
+    ) -> Iterator[FinishedRows]:
         if plan.count == 1:
-            self.last = Job(1, size, 0)
+            self.last = TileUse(1, size, 0)
             # Not continued to the stride: the network's own way with odd sizes is what its authors had.
             found = self._call(rows(0, size[0])[None].to(self.device))
             if progress:
                 progress(1, 1)
             layers = {name: layer[0].to("cpu", torch.float32, copy=True) for name, layer in found.items()}
-            yield Band(0, size[0], layers)
+            yield FinishedRows(0, size[0], layers)
             return
         view = WholeView()
         with view.learning():
             self._call(reduced_rows(rows, *size, stride=self.stride).to(self.device))
-        self.last = Job(plan.count, plan.tile, view.statistics)
+        self.last = TileUse(plan.count, plan.tile, view.statistics)
         number = 0
         for band in in_bands(self._call, rows, *size, plan, view, self.device):
             if band is not None:
@@ -273,7 +275,7 @@ class Separator:
             if progress:
                 progress(number, plan.count)
 
-    def _check_numbers(self, band: Band) -> None:
+    def _check_numbers(self, band: FinishedRows) -> None:
         """Raise where a layer holds what a picture would show as black or white."""
         for layer in band.layers.values():
             if not bool(torch.isfinite(torch.stack(torch.aminmax(layer))).all()):
@@ -290,7 +292,7 @@ class Separator:
             outputs = self.network(image)
         return {name: outputs[name] for name in _LAYERS if outputs.get(name) is not None}
 
-    def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> Plan:
+    def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> TilePlan:
         """Choose tiles.
 
         Args:

@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """How a picture is cut.
 
     Attributes:
@@ -109,7 +109,7 @@ def _least(halo: int, stride: int) -> int:
 
 def plan_tiles(
     height: int, width: int, pixels: int, halo: int = HALO, stride: int = STRIDE, side: int | None = None
-) -> Plan:
+) -> TilePlan:
     """Choose tiles of at most so many pixels.
 
     Among sizes that fit, the one with the least to compute, overlaps included.
@@ -126,13 +126,13 @@ def plan_tiles(
     halo = -(-halo // stride) * stride
     longest = max(high, wide) if side is None else side
     if high * wide <= pixels and max(high, wide) <= longest:
-        return Plan(high, wide, halo, spans(high, high, halo, stride), spans(wide, wide, halo, stride))
-    best: tuple[float, Plan] | None = None
+        return TilePlan(high, wide, halo, spans(high, high, halo, stride), spans(wide, wide, halo, stride))
+    best: tuple[float, TilePlan] | None = None
     least = _least(halo, stride)
     for tall in range(min(least, high), max(min(high, longest), min(least, high)) + 1, stride):
         across = max(min(pixels // tall, wide, longest) // stride * stride, least)
         rows, columns = spans(high, tall, halo, stride), spans(wide, across, halo, stride)
-        plan = Plan(high, wide, halo, rows, columns)
+        plan = TilePlan(high, wide, halo, rows, columns)
         largest = plan.tile[0] * plan.tile[1]
         cost = sum(row.stop - row.start for row in rows) * sum(each.stop - each.start for each in columns)
         # A tile beyond the limit is accepted only if every other choice is larger still.
@@ -143,7 +143,7 @@ def plan_tiles(
     return best[1]
 
 
-def window(span: Span, halo: int) -> Tensor:
+def tile_share(span: Span, halo: int) -> Tensor:
     """The share of a tile's result along one axis, (stop - start,); shares of neighbours sum to one."""
     share = torch.ones(span.stop - span.start)
     if halo == 0:
@@ -168,7 +168,7 @@ Rows = Callable[[int, int], Tensor]
 """Gives rows of a picture, from the first to before the last, as (3, n, W) in [0, 1] on the CPU."""
 
 
-class Band(NamedTuple):
+class FinishedRows(NamedTuple):
     """Finished rows.
 
     Attributes:
@@ -183,8 +183,8 @@ class Band(NamedTuple):
 
 
 def in_bands(
-    network: Network, rows: Rows, height: int, width: int, plan: Plan, view: WholeView | None, device: torch.device
-) -> Iterator[Band | None]:
+    network: Network, rows: Rows, height: int, width: int, plan: TilePlan, view: WholeView | None, device: torch.device
+) -> Iterator[FinishedRows | None]:
     """Separate tile by tile, holding no more than a row of tiles of the picture and of its layers.
 
     Args:
@@ -208,7 +208,7 @@ def in_bands(
         held = {name: F.pad(layer, (0, 0, 0, bottom - start - layer.shape[1])) for name, layer in held.items()}
         for column in plan.columns:
             tile = band[:, :, column.start : column.stop]
-            share = window(row, plan.halo)[:, None] * window(column, plan.halo)
+            share = tile_share(row, plan.halo)[:, None] * tile_share(column, plan.halo)
             where = Where(row.start, column.start, tile.shape[-2], tile.shape[-1], plan.height, plan.width)
             image = tile[None].to(device)
             if view is None or plan.count == 1:
@@ -227,13 +227,13 @@ def in_bands(
             del layers
             yield None
         done = height if row.last else plan.rows[number + 1].start
-        yield Band(start, done, {name: layer[:, : done - start] for name, layer in held.items()})
+        yield FinishedRows(start, done, {name: layer[:, : done - start] for name, layer in held.items()})
         held = {name: layer[:, done - start :].clone() for name, layer in held.items()}
         start = done
 
 
-def _continued_rows(rows: Rows, height: int, width: int, plan: Plan, row: Span) -> Tensor:
-    """The rows of a row of tiles, as :func:`continued` would continue the whole picture."""
+def _continued_rows(rows: Rows, height: int, width: int, plan: TilePlan, row: Span) -> Tensor:
+    """The rows of a row of tiles, as :func:`continued_to` would continue the whole picture."""
     down, right = plan.height - height, plan.width - width
     band = rows(row.start, min(row.stop, height))
     mode = "reflect" if down < height and right < width else "replicate"
@@ -243,7 +243,7 @@ def _continued_rows(rows: Rows, height: int, width: int, plan: Plan, row: Span) 
     return F.pad(band[None], (0, right, 0, 0), mode=mode)[0] if right else band
 
 
-def continued(image: Tensor, height: int, width: int) -> Tensor:
+def continued_to(image: Tensor, height: int, width: int) -> Tensor:
     """Continue (C, H, W) below and on the right, by reflection where it is large enough, else by its last pixels."""
     down, right = height - image.shape[-2], width - image.shape[-1]
     if not (down or right):

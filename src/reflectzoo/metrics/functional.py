@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reflectzoo.ops.checks import check_same_shape
 from reflectzoo.ops.colour import luminance
-from reflectzoo.ops.ssim import ssim_map, structure_map, window
+from reflectzoo.ops.ssim import gaussian_window, ssim_map, structure_map
 from reflectzoo.ops.windows import windowed
 
 PSNR_CAP = 100.0
@@ -115,7 +115,7 @@ def gaussian_ssim(preds: Tensor, target: Tensor) -> Tensor:
     p, t = as_double(preds, target)
     if min(p.shape[-2:]) < _GAUSSIAN:
         return nowhere(p)
-    luminance_part, structure_part = ssim_parts(p, t, window(p.dtype, p.device))
+    luminance_part, structure_part = ssim_parts(p, t, gaussian_window(p.dtype, p.device))
     return (luminance_part * structure_part).mean(dim=(1, 2, 3))
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from reflectzoo.metrics.functional import as_double, nowhere, ssim_parts
 from reflectzoo.metrics.images import ImageMetric
-from reflectzoo.ops.ssim import window
+from reflectzoo.ops.ssim import gaussian_window
 
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # 0.299, 0.587, 0.114 as MATLAB's rgb2gray has them.
@@ -38,7 +38,7 @@ def ms_ssim(preds: Tensor, target: Tensor) -> Tensor:
         return nowhere(p)
     value = p.new_ones(p.shape[:2])
     for place, weight in enumerate(_SCALES):
-        luminance, structure = ssim_parts(p, t, window(p.dtype, p.device))
+        luminance, structure = ssim_parts(p, t, gaussian_window(p.dtype, p.device))
         last = place == len(_SCALES) - 1
         mean = (luminance * structure if last else structure).mean(dim=(2, 3))
         value = value * mean.clamp(min=0) ** weight

@@ -43,7 +43,7 @@ class Upsampling(nn.Sequential):
         """(B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W) >= 0."""
         layer = cast(nn.ConvTranspose2d, self[0])
         if not untouched():
-            kernel = folded(layer.weight)
+            kernel = folded_kernel(layer.weight)
             if pays(x, kernel):
                 return F.relu(self._at_once(x, kernel, cast(Tensor, layer.bias)), inplace=True)
         x = F.pad(layer(x), (1, 0, 1, 0), mode="reflect")
@@ -63,7 +63,7 @@ class Upsampling(nn.Sequential):
         return out.permute(0, 3, 1, 2)
 
 
-def folded(weight: Tensor) -> Tensor:
+def folded_kernel(weight: Tensor) -> Tensor:
     """A 4x4 kernel of a transposed convolution of stride 2 and the mean of 2x2 after it, as one 3x3 convolution.
 
     Along one axis, with y the transposed convolution of x by k, the mean is ``z[n] = (y[n-1] + y[n]) / 2``: again a

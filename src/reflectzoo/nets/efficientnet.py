@@ -188,11 +188,11 @@ def efficientnet_lite0(levels: int = 5, classifier: bool = False) -> EfficientNe
     """
     net = EfficientNetLite0(levels, classifier)
     state = torch.load(packaged_file(), map_location="cpu", weights_only=True)
-    net.load_state_dict(folded(state, net))
+    net.load_state_dict(folded_state(state, net))
     return net
 
 
-def folded(state: Mapping[str, Tensor], net: EfficientNetLite0) -> dict[str, Tensor]:
+def folded_state(state: Mapping[str, Tensor], net: EfficientNetLite0) -> dict[str, Tensor]:
     """The published weights as ``net`` names them, each normalisation folded into the convolution before it.
 
     Args:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from reflectzoo.errors import UserError
 from reflectzoo.nets.plain import is_plain
-from reflectzoo.nets.winograd import Band, pays, winograd_bands
+from reflectzoo.nets.winograd import RowBand, pays, winograd_bands
 from reflectzoo.ops.checks import full_precision
 
 _BAND = 2**21  # gate values that the LSTM holds at a time, without gradients
@@ -98,7 +98,7 @@ class ConvLSTM(nn.Module):
         return State(torch.sigmoid(leaving) * torch.tanh(cell), cell)
 
 
-def _direct_bands(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[Band]:
+def _direct_bands(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[RowBand]:
     """As :func:`~reflectzoo.nets.winograd.winograd_bands`, anywhere and in any precision."""
     height, width = x.shape[-2:]
     rows = max(_BAND // (len(weight) * width), 1)
@@ -107,7 +107,7 @@ def _direct_bands(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[Band]:
         for top in range(0, height, rows):
             band = slice(top, min(top + rows, height))
             gates = F.conv2d(padded[..., top : band.stop + 2, :], weight, bias, padding=(0, 1))
-            yield Band(sample, band, gates[0].permute(1, 2, 0))
+            yield RowBand(sample, band, gates[0].permute(1, 2, 0))
 
 
 def join_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

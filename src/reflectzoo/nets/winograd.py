@@ -95,7 +95,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out.permute(0, 3, 1, 2)
 
 
-class Band(NamedTuple):
+class RowBand(NamedTuple):
     """Some rows of the result for one sample.
 
     Attributes:
@@ -118,7 +118,7 @@ def _kernels(weight: Tensor) -> Tensor:
     return torch.mm(before, taps).view(_SIDE**2, channels, out_channels)
 
 
-def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Iterator[Band]:
+def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Iterator[RowBand]:
     """:func:`winograd`, some rows at a time, for whoever wants to go on with them while they are in the cache."""
     size, channels, height, width = x.shape
     out_channels = len(weight)
@@ -161,7 +161,7 @@ def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ite
             placed = result.view(count, _TILE, across, _TILE, out_channels).permute(1, 3, 0, 2, 4)
             placed.copy_(done) if bias is None else torch.add(done, bias, out=placed)
             rows = slice(_TILE * first, min(_TILE * (first + count), height))
-            yield Band(sample, rows, result[: rows.stop - rows.start, :width])
+            yield RowBand(sample, rows, result[: rows.stop - rows.start, :width])
 
 
 def _look_at(source: Tensor, top: int, view: Tensor) -> None:

@@ -60,11 +60,11 @@ def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _blur(images: Tensor) -> Tensor:
     """Mean under the window around each pixel of (..., H, W), zeros outside."""
-    return windowed(images, window(images.dtype, images.device), padding=_WINDOW // 2)
+    return windowed(images, gaussian_window(images.dtype, images.device), padding=_WINDOW // 2)
 
 
 @lru_cache(maxsize=8)
-def window(dtype: torch.dtype, device: torch.device) -> Tensor:
+def gaussian_window(dtype: torch.dtype, device: torch.device) -> Tensor:
     """One axis of the window, (11,), adding up to 1."""
     # The cache outlives the caller, who may be in inference mode; its tensors could not be used in training later.
     with torch.inference_mode(False):

@@ -19,7 +19,7 @@ Verdict = Literal["pass", "FAIL", "no such method yet"]
 
 
 @dataclass(frozen=True)
-class Line:
+class ParityLine:
     """One line of the report.
 
     Args:
@@ -44,7 +44,7 @@ class Line:
 
 def run_folder(
     folder: Path, only: Sequence[str] = (), report: Callable[[str], None] = lambda _line: None
-) -> list[Line]:
+) -> list[ParityLine]:
     """Run every recorded case of a folder.
 
     Args:
@@ -60,7 +60,7 @@ def run_folder(
     """
     started = time.monotonic()
     runners = find_runners()
-    lines: list[Line] = []
+    lines: list[ParityLine] = []
     loaded, others = _load_all(folder)
     for name in others:
         report(f"{name} is not a recording, left out")
@@ -134,20 +134,20 @@ def _labels(entry: Fixture | _Broken) -> list[str]:
     return names + [f"{name}/{case}" for name in names for case in cases]
 
 
-def _run_broken(entry: _Broken) -> Iterator[Line]:
-    yield Line(entry.stem, "FAIL", remark=entry.reason)
+def _run_broken(entry: _Broken) -> Iterator[ParityLine]:
+    yield ParityLine(entry.stem, "FAIL", remark=entry.reason)
 
 
-def _run(fixture: Fixture, runners: Sequence[Runner], only: Sequence[str]) -> Iterator[Line]:
+def _run(fixture: Fixture, runners: Sequence[Runner], only: Sequence[str]) -> Iterator[ParityLine]:
     cases = [case for case in fixture.cases if _case_wanted(fixture, case, only)]
     try:
         runner = next((runner for runner in runners if runner.matches(fixture)), None)
         run_case = runner.open(fixture) if runner is not None else None
     except Exception as error:
-        yield from (Line(f"{fixture.name}/{case['name']}", "FAIL", remark=_reason(error)) for case in cases)
+        yield from (ParityLine(f"{fixture.name}/{case['name']}", "FAIL", remark=_reason(error)) for case in cases)
         return
     if run_case is None:
-        yield from (Line(f"{fixture.name}/{case['name']}", "no such method yet") for case in cases)
+        yield from (ParityLine(f"{fixture.name}/{case['name']}", "no such method yet") for case in cases)
         return
     for case in cases:
         yield _run_case(f"{fixture.name}/{case['name']}", case, run_case)
@@ -158,20 +158,20 @@ def _case_wanted(fixture: Fixture, case: Case, only: Sequence[str]) -> bool:
     return not only or any(fnmatchcase(label, pattern) for label in labels for pattern in only)
 
 
-def _run_case(name: str, case: Case, run_case: Callable[[Case], CaseResult]) -> Line:
+def _run_case(name: str, case: Case, run_case: Callable[[Case], CaseResult]) -> ParityLine:
     # Whatever goes wrong in one case is that case's result, and the others still run.
     try:
         result = run_case(case)
     except Exception as error:
-        return Line(name, "FAIL", remark=_reason(error))
+        return ParityLine(name, "FAIL", remark=_reason(error))
     if not result.comparisons:
-        return Line(name, "FAIL", remark="nothing was compared")
+        return ParityLine(name, "FAIL", remark="nothing was compared")
     worst = max(result.comparisons, key=lambda comparison: comparison.severity)
     if worst.passed:
-        return Line(name, "pass", worst.difference, worst.tolerance, result.note)
+        return ParityLine(name, "pass", worst.difference, worst.tolerance, result.note)
     failed = sum(not comparison.passed for comparison in result.comparisons)
     remark = f"{worst.what}; {failed} of {len(result.comparisons)} comparisons fail"
-    return Line(name, "FAIL", worst.difference, worst.tolerance, remark)
+    return ParityLine(name, "FAIL", worst.difference, worst.tolerance, remark)
 
 
 def _reason(error: Exception) -> str:

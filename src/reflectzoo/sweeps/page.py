@@ -39,7 +39,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """What is written about many trainings.
 
     Attributes:
@@ -57,7 +57,7 @@ class Summary:
     command: str = ""
 
 
-def write(summary: Summary, folder: Path, name: str) -> list[Path]:
+def write(summary: SweepSummary, folder: Path, name: str) -> list[Path]:
     """Write ``<name>.csv``, ``<name>.md`` and ``<name>.html``, replacing earlier ones whole.
 
     Returns:
@@ -71,7 +71,7 @@ def write(summary: Summary, folder: Path, name: str) -> list[Path]:
     return files
 
 
-def show(summary: Summary, console: Console | None = None) -> None:
+def print_summary(summary: SweepSummary, console: Console | None = None) -> None:
     """Print the tables and notes."""
     console = console or Console(soft_wrap=True, highlight=False)
     for sheet in summary.sheets:
@@ -94,7 +94,7 @@ def _csv(sheet: Sheet) -> str:
     return lines.getvalue()
 
 
-def _markdown(summary: Summary) -> str:
+def _markdown(summary: SweepSummary) -> str:
     parts = [f"# {summary.title}"]
     for sheet in summary.sheets:
         rows = [sheet.columns, ["---"] * len(sheet.columns), *sheet.rows]
@@ -106,7 +106,7 @@ def _markdown(summary: Summary) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _html(summary: Summary) -> str:
+def _html(summary: SweepSummary) -> str:
     parts = [f"<h1>{html.escape(summary.title)}</h1>"]
     for sheet in summary.sheets:
         heads = "".join(f"<th>{html.escape(column)}</th>" for column in sheet.columns)

@@ -32,7 +32,7 @@ _NAME = "reflectzoo"
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What a study is about. Whoever opens it again must mean the same.
 
     Attributes:
@@ -66,7 +66,7 @@ class Search:
         UserError: if the study was begun with another plan, or cannot be opened.
     """
 
-    def __init__(self, folder: Path, storage: str, plan: Plan, pruner: str = "median", seed: int = 0) -> None:
+    def __init__(self, folder: Path, storage: str, plan: StudyPlan, pruner: str = "median", seed: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self.plan = plan
@@ -237,7 +237,7 @@ class Search:
         return _DONE.index(trial.state), worth
 
 
-def shown(values: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, str]:
+def values_in_words(values: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, str]:
     """Drawn values, in the order of the space, short enough for a table."""
     return {key: f"{values[key]:.4g}" if isinstance(values[key], float) else str(values[key]) for key in space}
 

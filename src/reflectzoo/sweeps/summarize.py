@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reflectzoo.errors import UserError
-from reflectzoo.sweeps.page import Sheet, Summary, show, write
+from reflectzoo.sweeps.page import Sheet, SweepSummary, print_summary, write
 from reflectzoo.sweeps.plots import curves
 from reflectzoo.sweeps.runs import TrainingRun, differing, find_runs
 
@@ -42,14 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     runs = find_runs(arguments.folder)
     summary = summarize(runs, arguments.metric, not arguments.minimize)
     files = write(summary, arguments.output or arguments.folder[0], "summary")
-    show(summary)
+    print_summary(summary)
     from reflectzoo.sweeps.tune import say
 
     say(f"Tables and plot: {files[-1]}")
     return 0 if all(each.finished for each in runs) else 1
 
 
-def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximize: bool = True) -> Summary:
+def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximize: bool = True) -> SweepSummary:
     """Many trainings as tables and a plot, the best first.
 
     Args:
@@ -95,7 +95,7 @@ def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximi
     if open_ends:
         some = ", ".join(open_ends[:8]) + (", …" if len(open_ends) > 8 else "")
         notes.append(f"{len(open_ends)} of {len(runs)} did not come to their end: {some}.")
-    return Summary("Trainings", sheets, plots, notes)
+    return SweepSummary("Trainings", sheets, plots, notes)
 
 
 def _number(value: float | None) -> str:

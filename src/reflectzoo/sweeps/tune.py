@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         import optuna  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError("reflectzoo tune needs Optuna: pip install 'reflectzoo[tune]'.") from error
-    from reflectzoo.sweeps.page import show, write
+    from reflectzoo.sweeps.page import print_summary, write
     from reflectzoo.sweeps.space import find_space, read_space, within
-    from reflectzoo.sweeps.study import Plan, Search, described
+    from reflectzoo.sweeps.study import Search, StudyPlan, described
     from reflectzoo.training.run import train
 
     if arguments.trials < 1:
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     default = Path(config.paths.output_dir) / "tune" / chosen / "study.log"
     storage = arguments.study or str(default)
     folder = default.parent if "://" in storage else Path(storage).absolute().parent
-    search = Search(folder, storage, Plan(overrides, space, metric, maximize), arguments.pruner, arguments.seed)
+    search = Search(folder, storage, StudyPlan(overrides, space, metric, maximize), arguments.pruner, arguments.seed)
 
     say(f"{metric}, {'larger' if maximize else 'smaller'} is better, study {storage}")
     for line in described(space):
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         search.run(arguments.trials, seconds, lambda drawn, reports: train(drawn, callbacks=reports), told)
     summary = summary_of(search, arguments.override)
     files = write(summary, folder, "study")
-    show(summary)
+    print_summary(summary)
     say(f"Tables and plots: {files[-1]}")
     return 0 if any(trial.state.name == "COMPLETE" for trial in search.ended()) else 1
 
@@ -146,10 +146,10 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    from reflectzoo.sweeps.page import Sheet, Summary
+    from reflectzoo.sweeps.page import Sheet, SweepSummary
     from reflectzoo.sweeps.plots import cloud, curves
     from reflectzoo.sweeps.space import as_overrides
-    from reflectzoo.sweeps.study import shown
+    from reflectzoo.sweeps.study import values_in_words
 
     plan, trials = search.plan, search.ended()
     keys = list(plan.space)
@@ -158,7 +158,7 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
         value = search.value(trial)
         name = str(trial.user_attrs.get("folder", trial.number))
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
-        drawn = shown(trial.params, plan.space)
+        drawn = values_in_words(trial.params, plan.space)
         epochs = 1 + max(trial.intermediate_values, default=-1)
         text = "" if value is None else f"{value:.4f}"
         rows.append([name, trial.state.name.lower(), text, str(epochs), f"{seconds:.0f}", *drawn.values()])
@@ -184,7 +184,7 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
     if best is not None:
         command = shlex.join(["reflectzoo", "train", *words, *as_overrides(best.params)])
     notes = [f"The best, trial {best.user_attrs.get('folder', best.number)}, by hand:"] if best is not None else []
-    return Summary(f"Study of {' '.join(words)}", sheets, plots, notes, command)
+    return SweepSummary(f"Study of {' '.join(words)}", sheets, plots, notes, command)
 
 
 def _progress(reached: Sequence[tuple[int, float, Mapping[str, Any]]], maximize: bool) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class AdversarialModule(ReflectionModule):
         """Discriminator step, then network step; logs every loss term."""
         optimizers = cast(list[LightningOptimizer], self._as_list(self.optimizers()))
         optimizer = optimizers[self.phase]
-        outputs = self.look_at(batch)
+        outputs = self.predict_batch(batch)
         discriminator_parts: dict[str, Tensor] = {}
         term = self.adversarial_term
         if term is not None and (weight := term.weight_at(self.phase, self.current_epoch)) > 0:

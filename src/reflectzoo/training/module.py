@@ -21,7 +21,7 @@ from reflectzoo.metrics.layers import LayerMetrics
 from reflectzoo.nets.batchnorm import share_batch_norm
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
-from reflectzoo.weights.stored import describe
+from reflectzoo.weights.stored import stored_network
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -75,7 +75,7 @@ class ReflectionModule(pl.LightningModule):
         """Separate a mixture (B, 3, H, W) in [0, 1]; outputs have the same size."""
         return cast(Outputs, self.net(mixture))
 
-    def look_at(self, batch: Batch) -> Outputs:
+    def predict_batch(self, batch: Batch) -> Outputs:
         """The outputs for a batch; methods that look at more than the mixture override it."""
         return cast(Outputs, self(batch["mixture"]))
 
@@ -98,7 +98,7 @@ class ReflectionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """One step on a complete batch; logs every loss term."""
-        total, parts = self.loss(self.look_at(batch), batch, phase=self.phase, epoch=self.current_epoch)
+        total, parts = self.loss(self.predict_batch(batch), batch, phase=self.phase, epoch=self.current_epoch)
         self.check_finite(total, parts)
         self.log_losses(total, parts, len(batch["name"]))
         return cast(Tensor, total)
@@ -171,7 +171,7 @@ class ReflectionModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         """Score one batch of data set ``dataloader_idx``; returns the outputs, for callbacks that draw them."""
-        outputs = self.look_at(batch)
+        outputs = self.predict_batch(batch)
         cast(LayerMetrics, self.metrics[dataloader_idx]).update(outputs, batch)
         return outputs
 
@@ -197,7 +197,7 @@ class ReflectionModule(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Names and clamped layers of one batch."""
-        outputs: Any = self.look_at(batch)
+        outputs: Any = self.predict_batch(batch)
         layers = {key: outputs[key].clamp(0, 1) for key in ("transmission", "reflection") if key in outputs}
         return {"name": batch["name"], **layers}
 
@@ -233,7 +233,7 @@ class ReflectionModule(pl.LightningModule):
                     "checkpoints already written are untouched; try trainer.precision=32-true, a smaller "
                     "optimizer.lr, or clipping"
                 )
-        record = describe(self.name, None if self.config is None else self.config["net"])
+        record = stored_network(self.name, None if self.config is None else self.config["net"])
         checkpoint["reflectzoo"] = {**record, "phase": self.phase, "vgg": self._vgg_used}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from reflectzoo.training.loggers import group_choices, log_outcome, started_from
 from reflectzoo.training.module import ReflectionModule
 from reflectzoo.training.profiling import profiler_of
 from reflectzoo.training.saving import SafeCheckpointIO
-from reflectzoo.training.start import begin
+from reflectzoo.training.start import give_first_weights
 from reflectzoo.weights.read import LAST, PREVIOUS, read_checkpoint, resumable, what_is_wrong
 
 _Kind = TypeVar("_Kind")
@@ -107,7 +107,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     if resume_from is not None:
         _check_fits(model, resume_from, any(isinstance(each, ExponentialAverage) for each in callbacks))
     else:
-        begin(model, config.get("weights"))
+        give_first_weights(model, config.get("weights"))
     # Before the long work: a bad photograph folder, or one that cannot be written to, is told at once.
     datamodule.setup("fit")
     model.attach_vgg()

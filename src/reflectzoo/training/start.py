@@ -13,7 +13,7 @@ PACKAGED = "packaged"
 """The weights that a model has by default."""
 
 
-def begin(model: ReflectionModule, weights: str | None) -> None:
+def give_first_weights(model: ReflectionModule, weights: str | None) -> None:
     """Give a new training its first weights; one that is resumed has its own.
 
     Args:

@@ -63,7 +63,7 @@ def _without_prefixes(key: str) -> str:
     return key
 
 
-def recognise(checkpoint: Mapping[str, Any]) -> list[Layout]:
+def recognise_file(checkpoint: Mapping[str, Any]) -> list[Layout]:
     """Which models a file of somebody's program may be of, the likeliest first; none if no method knows it."""
     found: dict[Layout, None] = {}
     for candidate in candidates(checkpoint):

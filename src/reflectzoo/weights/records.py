@@ -16,7 +16,7 @@ from reflectzoo.core.registry import methods
 from reflectzoo.core.settings import NotNegative, check_value
 from reflectzoo.errors import UserError
 from reflectzoo.weights.download import cache_path, check_hash, fetch
-from reflectzoo.weights.stored import parse, shortened
+from reflectzoo.weights.stored import parse_metadata, shortened
 
 #: What is known about weights that may be used, one file each.
 RECORDS = Path(__file__).parents[1] / "weight_records"
@@ -93,7 +93,7 @@ _FIELDS = {each.name: each for each in fields(WeightRecord) if each.name != "fol
 
 def _read(file: Path) -> WeightRecord:
     try:
-        content = parse(file.read_text(encoding="utf-8"))
+        content = parse_metadata(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is no weight record: {error}.") from error
     if not isinstance(content, dict):

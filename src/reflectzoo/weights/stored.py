@@ -69,7 +69,7 @@ class Stored:
         }
 
 
-def describe(model: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
+def stored_network(model: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a checkpoint of the training says about its network.
 
     Args:
@@ -87,7 +87,7 @@ def describe(model: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
     return record
 
 
-def parse(text: str) -> Any:
+def parse_metadata(text: str) -> Any:
     """JSON of a file's metadata.
 
     Raises:
@@ -121,7 +121,7 @@ def understood(record: Any, source: str) -> Stored:
         raise UserError(f"{source} is not opened: {error}.") from error
 
 
-def build(stored: Stored, source: str) -> nn.Module:
+def build_stored(stored: Stored, source: str) -> nn.Module:
     """Make the network that a file asks for, in the phase of its training.
 
     Raises:
@@ -129,7 +129,7 @@ def build(stored: Stored, source: str) -> nn.Module:
     """
     maker = stored.method.network(stored.network)
     try:
-        check_settings(maker, stored.settings)
+        check_stored_settings(maker, stored.settings)
         net = maker(**stored.settings)
     except (UserError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -201,7 +201,7 @@ def _vgg(record: Mapping[str, Any]) -> Mapping[str, str | None] | None:
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
-def check_settings(maker: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+def check_stored_settings(maker: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     """Raise unless settings are arguments of a constructor, each of the type it has there.
 
     Numbers are not made of strings, nor whole ones of fractions. A parameter without an annotation takes any plain

@@ -285,7 +285,7 @@ class LayerFolders:
 
     def within(self, folder: Path) -> tuple[Path | None, Path | None, Path | None]:
         """The three folders, as far as they exist."""
-        from reflectzoo.data.datasets.source import first_folder
+        from reflectzoo.data.datasets.published_data import first_folder
 
         mixture, transmission, reflection = (
             first_folder(folder, names) for names in (self.mixture, self.transmission, self.reflection)

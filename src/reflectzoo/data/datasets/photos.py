@@ -265,7 +265,7 @@ def readable(paths: Sequence[Path], on_error: OnError) -> tuple[list[Path], list
     return good, notices
 
 
-def pair_up(paths: Sequence[Path]) -> list[FixedPair]:
+def fixed_pairs(paths: Sequence[Path]) -> list[FixedPair]:
     """Photographs in pairs for an evaluation: the first half is seen, the second half reflected.
 
     Args:

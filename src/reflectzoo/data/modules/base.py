@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 
 from reflectzoo.core.batch import Batch
 from reflectzoo.core.settings import Count, NotNegative, Seed
-from reflectzoo.data.complete import complete, draw
+from reflectzoo.data.batching import complete_batch, draw_blends
 from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
 from reflectzoo.data.sampler import EpochSampler, EvaluationSampler, RepeatedSampler
@@ -198,28 +198,30 @@ class ReflectionDataModule(pl.LightningDataModule):
         """Complete a batch on its device; one that is complete already passes unchanged."""
         if not isinstance(batch, dict) or "has_transmission" in batch:
             return batch
-        complete: Any = self.complete(batch)
+        finished: Any = self.complete_batch(batch)
         if self.trainer is not None:
             # With trainer.precision=bf16-true or 64-true, the mixtures just made must have the network's type.
-            complete = self.trainer.precision_plugin.convert_input(complete)
-        return complete
+            finished = self.trainer.precision_plugin.convert_input(finished)
+        return finished
 
     # -- what anyone may call ---------------------------------------------------------------------------------------
 
     def draw(self, raw: Sample) -> None:
         """Add what the synthesis draws for a collated batch, where something is to be blended."""
-        drawn = draw(raw, self._synthesis)
+        drawn = draw_blends(raw, self._synthesis)
         if drawn is not None:
             raw["draws"] = drawn
 
-    def complete(self, raw: Sample) -> Batch:
-        """Make the mixtures of a batch as the loaders yield it. In a notebook: ``module.complete(next(iter(loader)))``.
+    def complete_batch(self, raw: Sample) -> Batch:
+        """Make the mixtures of a batch as the loaders yield it.
+
+        In a notebook: ``module.complete_batch(next(iter(loader)))``.
 
         Args:
             raw: collated samples, see :data:`~reflectzoo.data.datasets.base.Sample`; perhaps ``draws``, and ``counts``,
                 false for samples that must not be scored.
         """
-        return complete(raw, self._synthesis)
+        return complete_batch(raw, self._synthesis)
 
     def notice(self, notice: Notice) -> None:
         """Log something about a file: the first few of a kind by name, the others counted (see :meth:`teardown`)."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.pairs import PairFiles, hold_out
-from reflectzoo.data.datasets.source import Source
-from reflectzoo.data.modules.pairs import Found, RealPairs
+from reflectzoo.data.datasets.published_data import PublishedData
+from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
 from reflectzoo.errors import UserError
 
 _NAME = re.compile(r"^(?P<stem>.+)-(?P<role>input|label1|label2)$", re.IGNORECASE)
@@ -29,7 +29,7 @@ class CEILNetPairs(RealPairs):
         kwargs: see :class:`RealPairs`.
     """
 
-    source = Source(
+    published = PublishedData(
         "ceilnet",
         "pictures called NAME-input, NAME-label1 and NAME-label2, or NAME-input alone, in the folder or below it",
         "Fan et al., ICCV 2017, 100 synthetic test triplets and 45 photographs, for research only, at "
@@ -42,18 +42,18 @@ class CEILNetPairs(RealPairs):
             raise UserError(f"data.test_share must be a share from 0 to 1, got {test_share}.")
         self.test_share = test_share
 
-    def find(self) -> Found:
+    def find(self) -> FoundPairs:
         """Triplets and lone inputs."""
-        top = self.source.folder(self.root)
+        top = self.published.folder(self.root)
         groups: dict[str, dict[str, Path]] = {}
         notices: list[Notice] = []
-        for path in self.source.photographs(top, unopened=note_folders(notices, self.on_error)):
+        for path in self.published.photographs(top, unopened=note_folders(notices, self.on_error)):
             match = _NAME.match(path.stem)
             if match:
                 name = path.relative_to(top).with_name(match["stem"]).as_posix()
                 groups.setdefault(name, {})[match["role"].lower()] = path
         if not groups:
-            raise self.source.not_found(top)
+            raise self.published.not_found(top)
         triplets, unlabelled = [], []
         for name, files in groups.items():
             if "input" in files and "label1" in files:
@@ -69,4 +69,4 @@ class CEILNetPairs(RealPairs):
                 notices.append(Notice("missing", str(path), sentence))
         train, tested = ([], triplets) if self.test_share == 1 else hold_out(triplets, self.test_share)
         test = {name: pairs for name, pairs in (("ceilnet", tested), ("real45", unlabelled)) if pairs}
-        return Found(train, test, notices)
+        return FoundPairs(train, test, notices)

@@ -11,7 +11,7 @@ import numpy as np
 
 from reflectzoo.core.batch import Batch
 from reflectzoo.core.settings import Count, Side
-from reflectzoo.data.complete import merge
+from reflectzoo.data.batching import merge
 from reflectzoo.data.datasets.base import KeyedDataset, Sample
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.sampler import SampleKey
@@ -166,9 +166,9 @@ class MixtureData(ReflectionDataModule):
         for name, part in raw["parts"].items():
             self.parts[name].draw(part)
 
-    def complete(self, raw: Sample) -> Batch:
+    def complete_batch(self, raw: Sample) -> Batch:
         """Let each part complete its samples and put them together."""
-        batches = {name: self.parts[name].complete(part) for name, part in raw["parts"].items()}
+        batches = {name: self.parts[name].complete_batch(part) for name, part in raw["parts"].items()}
         return merge(batches, raw["order"])
 
     def _together(self, purpose: str) -> dict[str, KeyedDataset]:

@@ -21,8 +21,8 @@ from reflectzoo.data.datasets.pairs import (
     usable,
 )
 from reflectzoo.data.datasets.photos import OnError
+from reflectzoo.data.datasets.published_data import PublishedData, first_folder, names_of
 from reflectzoo.data.datasets.sizes import EvalSize
-from reflectzoo.data.datasets.source import Source, first_folder, names_of
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
@@ -30,7 +30,7 @@ from reflectzoo.errors import UserError
 _log = logging.getLogger(__name__)
 
 
-class Found(NamedTuple):
+class FoundPairs(NamedTuple):
     """The pairs of a data set.
 
     Attributes:
@@ -64,7 +64,7 @@ class RealPairs(ReflectionDataModule):
         kwargs: see :class:`ReflectionDataModule`.
     """
 
-    source: Source
+    published: PublishedData
     aligned = True
     shift = 0
 
@@ -95,9 +95,9 @@ class RealPairs(ReflectionDataModule):
         self.val_share = val_share
         self.eval_size = EvalSize.read(eval_size)
         self.on_error = on_error
-        self._found: Found | None = None
+        self._found: FoundPairs | None = None
 
-    def find(self) -> Found:
+    def find(self) -> FoundPairs:
         """Look for the pairs on disk.
 
         Raises:
@@ -106,7 +106,7 @@ class RealPairs(ReflectionDataModule):
         raise NotImplementedError(f"{type(self).__name__} does not say where its pairs are")
 
     @property
-    def found(self) -> Found:
+    def pairs_found(self) -> FoundPairs:
         """The pairs, found when first asked for. No picture is in the training and in a test set.
 
         Raises:
@@ -127,7 +127,7 @@ class RealPairs(ReflectionDataModule):
         pairs = self._usable(self._split()[0], decode=False)
         if not pairs:
             raise UserError(
-                f"data={self.source.choice} has no pair to train on in '{self.root}': {self.source.expected}."
+                f"data={self.published.choice} has no pair to train on in '{self.root}': {self.published.expected}."
             )
         return PairCrops(
             pairs,
@@ -135,7 +135,7 @@ class RealPairs(ReflectionDataModule):
             seed=self.seed,
             samples_per_epoch=self.samples_per_epoch,
             on_error=self.on_error,
-            dataset=self.source.choice,
+            dataset=self.published.choice,
             aligned=self.aligned,
             shift=self.shift,
         )
@@ -146,17 +146,19 @@ class RealPairs(ReflectionDataModule):
         if not held_out:
             _log.warning(
                 "data=%s holds no pair out for validation (data.val_share=%g): checkpoints are chosen on the test.",
-                self.source.choice,
+                self.published.choice,
                 self.val_share,
             )
             return self.test_sets()
-        return {self.source.choice: self._whole(self.source.choice, held_out)}
+        return {self.published.choice: self._whole(self.published.choice, held_out)}
 
     def test_sets(self) -> Mapping[str, PairImages]:
         """Whole pictures of the test pairs."""
-        if not self.found.test:
-            raise UserError(f"data={self.source.choice} has no test pairs in '{self.root}': {self.source.expected}.")
-        return {name: self._whole(name, pairs) for name, pairs in self.found.test.items()}
+        if not self.pairs_found.test:
+            raise UserError(
+                f"data={self.published.choice} has no test pairs in '{self.root}': {self.published.expected}."
+            )
+        return {name: self._whole(name, pairs) for name, pairs in self.pairs_found.test.items()}
 
     def everything(self, name: str) -> PairImages:
         """Whole pictures of all pairs that were found, for training or not: for evaluating on a folder without a split.
@@ -167,7 +169,9 @@ class RealPairs(ReflectionDataModule):
         Raises:
             UserError: if none can be used.
         """
-        return self._whole(name, [*self.found.train, *(pair for pairs in self.found.test.values() for pair in pairs)])
+        return self._whole(
+            name, [*self.pairs_found.train, *(pair for pairs in self.pairs_found.test.values() for pair in pairs)]
+        )
 
     def scene(self, name: str) -> str:
         """What a pair shows, by its name: pairs of one scene are held out together. Here each is one of its own."""
@@ -175,16 +179,16 @@ class RealPairs(ReflectionDataModule):
 
     def _split(self) -> tuple[list[PairFiles], list[PairFiles]]:
         """Pairs to train on, and pairs for validation."""
-        if self.found.val:
-            return self.found.train, list(self.found.val)
-        return hold_out(self.found.train, self.val_share, self.scene)
+        if self.pairs_found.val:
+            return self.pairs_found.train, list(self.pairs_found.val)
+        return hold_out(self.pairs_found.train, self.val_share, self.scene)
 
     def _whole(self, name: str, pairs: Sequence[PairFiles]) -> PairImages:
         good = self._usable(pairs, decode=True)
         if not good:
             raise UserError(
-                f"None of the {len(pairs)} pictures of the set '{name}' of data={self.source.choice} in '{self.root}' "
-                "can be used."
+                f"None of the {len(pairs)} pictures of the set '{name}' of data={self.published.choice} in "
+                f"'{self.root}' can be used."
             )
         return PairImages(good, self.eval_size, name, self.aligned)
 
@@ -225,25 +229,25 @@ class SplitPairs(RealPairs):
         self.layers = LayerFolders(**{name: names_of(value) for name, value in given.items() if value is not None})
         self.chosen = {"train": train, "test": test}
 
-    def find(self) -> Found:
+    def find(self) -> FoundPairs:
         """The pairs of both folders, or all of one folder, split by :meth:`is_test`."""
-        top = self.source.folder(self.root)
+        top = self.published.folder(self.root)
         notices: list[Notice] = []
         sides: dict[str, list[PairFiles] | None] = {}
         for side, usual in (("train", self.train_folders), ("test", self.test_folders)):
             name = self.chosen[side]
             folder = first_folder(top, [name]) if name is not None else self._first_with_layers(top, usual)
             if name is not None and folder is None:
-                raise UserError(f"data.{side}={name} is no folder below '{top}': {self.source.expected}.")
+                raise UserError(f"data.{side}={name} is no folder below '{top}': {self.published.expected}.")
             sides[side] = self._pairs(folder, notices) if folder is not None else None
         if sides["train"] is None and sides["test"] is None:
             if self._first_with_layers(top, ["."]) is None:
-                raise self.source.not_found(top)
+                raise self.published.not_found(top)
             everything = self._pairs(top, notices)
             sides["train"] = [pair for pair in everything if not self.is_test(pair)]
             sides["test"] = [pair for pair in everything if self.is_test(pair)]
         train, test = sides["train"] or [], sides["test"] or []
-        return Found(train, {self.test_name: test} if test else {}, notices)
+        return FoundPairs(train, {self.test_name: test} if test else {}, notices)
 
     test_name = "test"
 
@@ -261,12 +265,12 @@ class SplitPairs(RealPairs):
     def _pairs(self, folder: Path, notices: list[Notice]) -> list[PairFiles]:
         mixture, transmission, reflection = self.layers.within(folder)
         if mixture is None or transmission is None:
-            raise self.source.not_found(folder)
+            raise self.published.not_found(folder)
         pairs, more = pair_folders(mixture, transmission, reflection, self.on_error)
         notices.extend(more)
         if not pairs:
             raise UserError(
-                f"No picture in '{mixture}' has one of the same name in '{transmission}': {self.source.expected}."
+                f"No picture in '{mixture}' has one of the same name in '{transmission}': {self.published.expected}."
             )
         return pairs
 
@@ -281,7 +285,7 @@ class PlainPairs(SplitPairs):
         kwargs: see :class:`SplitPairs`.
     """
 
-    source = Source(
+    published = PublishedData(
         "pairs",
         "blended/ and transmission_layer/ (perhaps reflection_layer/) with pictures of the same names, in the folder "
         "itself or in train/ and test/",
@@ -295,7 +299,7 @@ class PlainPairs(SplitPairs):
             raise UserError(f"data.test_share must be more than 0 and at most 1, got {test_share}.")
         self.test_share = test_share
 
-    def find(self) -> Found:
+    def find(self) -> FoundPairs:
         """As :meth:`SplitPairs.find`, with a share for the test if nothing else is for it."""
         found = super().find()
         if found.test:

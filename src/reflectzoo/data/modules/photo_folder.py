@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reflectzoo.core.settings import Count
-from reflectzoo.data.datasets.photos import FixedPair, OnError, pair_up, readable
+from reflectzoo.data.datasets.photos import FixedPair, OnError, fixed_pairs, readable
 from reflectzoo.data.images import SUFFIXES, find_images
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.seeding import name_seed
@@ -91,7 +91,7 @@ class PhotoFolder(ReflectionDataModule):
                 f"Only {len(paths)} of the {len(self.splits[split])} photographs held out for the {split} split can be "
                 "read, but a mixture needs two: add photographs or set data.val_root."
             )
-        return pair_up(paths)
+        return fixed_pairs(paths)
 
 
 def check_shares(val_share: float, test_share: float) -> tuple[float, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.pairs import PairFiles
-from reflectzoo.data.datasets.source import Source
-from reflectzoo.data.modules.pairs import Found, RealPairs
+from reflectzoo.data.datasets.published_data import PublishedData
+from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
 
 
 class Photographs(RealPairs):
@@ -14,16 +14,16 @@ class Photographs(RealPairs):
     Args: see :class:`~reflectzoo.data.modules.pairs.RealPairs`.
     """
 
-    source = Source("photographs", "pictures, in the folder or below it", "your own photographs")
+    published = PublishedData("photographs", "pictures, in the folder or below it", "your own photographs")
 
-    def find(self) -> Found:
+    def find(self) -> FoundPairs:
         """The pictures, named by their paths; two of one name and place keep their suffixes."""
-        top = self.source.folder(self.root)
+        top = self.published.folder(self.root)
         notices: list[Notice] = []
-        paths = self.source.photographs(top, unopened=note_folders(notices, self.on_error))
+        paths = self.published.photographs(top, unopened=note_folders(notices, self.on_error))
         bare = [path.relative_to(top).with_suffix("").as_posix() for path in paths]
         pairs = [
             PairFiles(name if bare.count(name) == 1 else path.relative_to(top).as_posix(), path)
             for name, path in zip(bare, paths, strict=True)
         ]
-        return Found([], {"photos": pairs}, notices)
+        return FoundPairs([], {"photos": pairs}, notices)

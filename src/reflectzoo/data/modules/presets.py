@@ -17,9 +17,9 @@ from typing import ClassVar
 
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.pairs import LayerFolders, PairFiles, pair_folders
-from reflectzoo.data.datasets.source import Source, first_folder
+from reflectzoo.data.datasets.published_data import PublishedData, first_folder
 from reflectzoo.data.images import find_images
-from reflectzoo.data.modules.pairs import Found, RealPairs
+from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
 from reflectzoo.errors import UserError
 
 _LAYERS = LayerFolders(
@@ -56,13 +56,13 @@ class Preset(RealPairs):
 
     parts: ClassVar[Mapping[str, Part]]
 
-    def find(self) -> Found:
+    def find(self) -> FoundPairs:
         """The pairs of each part."""
-        top = self.source.folder(self.root)
+        top = self.published.folder(self.root)
         notices: list[Notice] = []
         found = self._parts(top, notices)
         if not any(found.values()):
-            raise self.source.not_found(top)
+            raise self.published.not_found(top)
         for name, pairs in found.items():
             published = self.parts[name].pairs
             if pairs and published is not None and len(pairs) != published:
@@ -70,11 +70,11 @@ class Preset(RealPairs):
                     Notice(
                         "count",
                         str(top),
-                        f"{self.source.choice} has {len(pairs)} pairs for {name} here, {published} are published.",
+                        f"{self.published.choice} has {len(pairs)} pairs for {name} here, {published} are published.",
                     )
                 )
-        test = {self.source.choice: found["test"]} if found.get("test") else {}
-        return Found(found.get("train", []), test, notices, found.get("val", []))
+        test = {self.published.choice: found["test"]} if found.get("test") else {}
+        return FoundPairs(found.get("train", []), test, notices, found.get("val", []))
 
     def _parts(self, top: Path, notices: list[Notice]) -> dict[str, list[PairFiles]]:
         found = {}
@@ -116,7 +116,7 @@ class OpenRR1k(Preset):
     telephone's reflection removal and by hand, so it is as good as these are.
     """
 
-    source = Source(
+    published = PublishedData(
         "openrr1k",
         "train_800/, val_100/ and test_100/ (or some of them), each with blended/ and transmission_layer/",
         "Yang et al., OpenRR-1k, ICIP 2025, 800 + 100 + 100 pairs, licence not stated, at "
@@ -136,7 +136,7 @@ class OpenRR5k(Preset):
     the 300 its validation; its 100 test pictures have no truth (``benchmark=photos`` looks at those).
     """
 
-    source = Source(
+    published = PublishedData(
         "openrr5k",
         "train_5000/ with blended/ and transmission_layer/, and val_300_blended/ and val_300_transmission/ (val_300/ "
         "with both in it will do)",
@@ -164,7 +164,7 @@ class RRW(Preset):
     on, or none of them (:func:`scene_of`).
     """
 
-    source = Source(
+    published = PublishedData(
         "rrw",
         "blended/ and transmission_layer/ (or input/ and gt/) with frames of the same names, in the folder itself or "
         "in train/",
@@ -184,7 +184,7 @@ class NightIRS(Preset):
     Depth-Synergized Mamba Meets Memory Experts for All-Day Image Reflection Separation, AAAI 2026.
     """
 
-    source = Source(
+    published = PublishedData(
         "nightirs",
         "blended/ and transmission_layer/ (perhaps reflection_layer/), in the folder itself or in train/ and test/",
         "DMDNet, AAAI 2026, number of pairs, licence and layout not stated, linked (Baidu) from "
@@ -202,7 +202,7 @@ class GapFree(Preset):
     Chen et al., "GFRRN: Explore the Gaps in Single Image Reflection Removal", CVPR 2026.
     """
 
-    source = Source(
+    published = PublishedData(
         "gapfree",
         "blended/ and transmission_layer/ (perhaps reflection_layer/), in the folder itself or in train/ and test/",
         "Chen et al., GFRRN, CVPR 2026, number of pairs, licence and layout not stated, at "
@@ -229,7 +229,7 @@ class CDR(Preset):
     (strong, medium, weak), ``ghost`` and ``motion``. Without the annotation everything is for the test.
     """
 
-    source = Source(
+    published = PublishedData(
         "cdr",
         "train/, val/ and test/ with M/, T/ and R/ each, as the authors' converter writes them, or "
         "isprgb_crop/with_gt/ with annotation.csv beside isprgb_crop/",

@@ -10,8 +10,8 @@ from typing import Any
 from reflectzoo.core.settings import Count
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.photos import OnError, readable
-from reflectzoo.data.datasets.source import Source, first_folder
-from reflectzoo.data.datasets.whole import FixedWholePairs, WholePairs
+from reflectzoo.data.datasets.published_data import PublishedData, first_folder
+from reflectzoo.data.datasets.resized_pairs import FixedResizedPairs, ResizedPairs
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
 from reflectzoo.data.modules.photo_folder import check_shares, jpeg_images
 from reflectzoo.data.seeding import name_seed
@@ -48,7 +48,7 @@ class RIDBlending(ReflectionDataModule):
         kwargs: see :class:`ReflectionDataModule`.
     """
 
-    source = Source(
+    published = PublishedData(
         "rid",
         "a folder with reflections/ (photographs of reflections before black) and backgrounds/ (any photographs), or "
         "data.reflections=FOLDER data.backgrounds=FOLDER",
@@ -103,40 +103,40 @@ class RIDBlending(ReflectionDataModule):
             self._splits = {kind: self._split(kind, self._folder(kind, usual[kind])) for kind in usual}
         return self._splits
 
-    def train_set(self) -> WholePairs:
+    def train_set(self) -> ResizedPairs:
         """Random pairs of the training photographs."""
-        return WholePairs(
+        return ResizedPairs(
             self.splits["backgrounds"]["train"],
             self.splits["reflections"]["train"],
             sizes=self.sizes,
             seed=self.seed,
             samples_per_epoch=self.samples_per_epoch,
             on_error=self.on_error,
-            dataset=self.source.choice,
+            dataset=self.published.choice,
             **self.turning,
         )
 
-    def eval_sets(self) -> Mapping[str, FixedWholePairs]:
+    def eval_sets(self) -> Mapping[str, FixedResizedPairs]:
         """Fixed pairs of the validation photographs."""
-        return {self.source.choice: self._fixed("val")}
+        return {self.published.choice: self._fixed("val")}
 
-    def test_sets(self) -> Mapping[str, FixedWholePairs]:
+    def test_sets(self) -> Mapping[str, FixedResizedPairs]:
         """Fixed pairs of the test photographs."""
-        return {self.source.choice: self._fixed("test")}
+        return {self.published.choice: self._fixed("test")}
 
     def _folder(self, kind: str, usual: Sequence[str]) -> Path:
         given = self.folders[kind]
         if given is not None:
-            return self.source.folder(given, f"data.{kind}")
-        top = self.source.folder(self.root)
+            return self.published.folder(given, f"data.{kind}")
+        top = self.published.folder(self.root)
         folder = first_folder(top, usual)
         if folder is None:
-            raise self.source.not_found(top)
+            raise self.published.not_found(top)
         return folder
 
     def _split(self, kind: str, folder: Path) -> dict[str, list[Path]]:
         unopened: list[Notice] = []
-        photos = self.source.photographs(jpeg_images(folder), f"data.{kind}", note_folders(unopened, self.on_error))
+        photos = self.published.photographs(jpeg_images(folder), f"data.{kind}", note_folders(unopened, self.on_error))
         for notice in unopened:
             self.notice(notice)
         if len(photos) < 3:
@@ -149,7 +149,7 @@ class RIDBlending(ReflectionDataModule):
         test = min(test, len(order) - 1 - val)
         return {"train": sorted(order[val + test :]), "val": order[:val], "test": order[val : val + test]}
 
-    def _fixed(self, split: str) -> FixedWholePairs:
+    def _fixed(self, split: str) -> FixedResizedPairs:
         kinds = []
         for kind in ("backgrounds", "reflections"):
             good, notices = readable(self.splits[kind][split], self.on_error)
@@ -161,7 +161,7 @@ class RIDBlending(ReflectionDataModule):
         backgrounds, reflections = kinds
         # Few reflections meet many backgrounds.
         pairs = [(path, reflections[i % len(reflections)]) for i, path in enumerate(backgrounds)]
-        return FixedWholePairs(pairs, self.eval_size, self.source.choice)
+        return FixedResizedPairs(pairs, self.eval_size, self.published.choice)
 
 
 def _size(name: str, value: Sequence[int]) -> tuple[int, int]:

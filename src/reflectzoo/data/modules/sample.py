@@ -95,12 +95,12 @@ class SamplePhotos(ReflectionDataModule):
 
 def training_scenes() -> list[tuple[Path, ...]]:
     """The training photographs; several views of one scene stand together."""
-    return [tuple(locate(file) for file in scene) for scene in TRAIN]
+    return [tuple(find_in_package(file) for file in scene) for scene in TRAIN]
 
 
 def validation_pairs() -> list[FixedPair]:
     """Parts of the rocket; the two of a pair never overlap."""
-    rocket = locate(ROCKET)
+    rocket = find_in_package(ROCKET)
     halves = {"left": _LEFT, "right": _RIGHT, "low_left": _LOW_LEFT, "low_right": _LOW_RIGHT}
     across = {"left": "right", "right": "left", "low_left": "low_right", "low_right": "low_left"}
     return [_pair(f"rocket_{name}", rocket, halves[name], rocket, halves[other]) for name, other in across.items()]
@@ -108,7 +108,7 @@ def validation_pairs() -> list[FixedPair]:
 
 def test_pairs() -> list[FixedPair]:
     """A cat and a cup of coffee, seen through the glass and reflected in turn."""
-    chelsea, coffee = locate(CHELSEA), locate(COFFEE)
+    chelsea, coffee = find_in_package(CHELSEA), find_in_package(COFFEE)
     pairs = []
     for first, second, name in ((coffee, chelsea, "coffee"), (chelsea, coffee, "cat")):
         for part, box, other in (("", _WHOLE, _WHOLE), ("_left", _LEFT, _RIGHT), ("_right", _RIGHT, _LEFT)):
@@ -116,7 +116,7 @@ def test_pairs() -> list[FixedPair]:
     return pairs
 
 
-def locate(file: tuple[str, ...]) -> Path:
+def find_in_package(file: tuple[str, ...]) -> Path:
     """The path of a file inside an installed package, found without importing the package.
 
     Raises:

@@ -12,9 +12,9 @@ from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.path_patterns import PathPattern, sort_sequences
 from reflectzoo.data.datasets.photos import OnError, views_of
+from reflectzoo.data.datasets.published_data import PublishedData, first_folder, names_of
 from reflectzoo.data.datasets.sequences import SequenceCrops, SequenceFiles, SequenceImages, readable_sequences
 from reflectzoo.data.datasets.sizes import EvalSize
-from reflectzoo.data.datasets.source import Source, first_folder, names_of
 from reflectzoo.data.datasets.windows import FixedWindows, Motion, SlidingWindows
 from reflectzoo.data.modules import sample
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
@@ -103,7 +103,7 @@ class Seq1K(ReflectionDataModule):
         kwargs: see :class:`ReflectionDataModule`.
     """
 
-    source = Source(
+    published = PublishedData(
         "seq1k",
         "a folder for each sequence with its frames and the transmission of the centre one, or what data.frame_pattern "
         "and data.truth_pattern describe",
@@ -186,16 +186,16 @@ class Seq1K(ReflectionDataModule):
     def _sequences(self, top: Path) -> list[SequenceFiles]:
         frames, truths = self.patterns
         unopened: list[Notice] = []
-        photos = self.source.photographs(top, unopened=note_folders(unopened, self.on_error))
+        photos = self.published.photographs(top, unopened=note_folders(unopened, self.on_error))
         sequences, notices = sort_sequences(photos, top, frames, truths, self.frames, self.on_error)
         for notice in (*unopened, *notices):
             self.notice(notice)
         if not sequences:
-            raise self.source.not_found(top)
+            raise self.published.not_found(top)
         return sequences
 
     def _find(self) -> dict[str, list[SequenceFiles]]:
-        top = self.source.folder(self.root)
+        top = self.published.folder(self.root)
         folders = first_folder(top, ["train"]), first_folder(top, ["test"])
         if folders[0] is not None and folders[1] is not None:
             train, test = (self._sequences(folder) for folder in folders if folder is not None)
@@ -204,7 +204,7 @@ class Seq1K(ReflectionDataModule):
         if len(train) < 2 or not test:
             raise UserError(
                 f"'{top}' gives {len(train)} sequences for training and validation and {len(test)} for the test, but "
-                f"at least 2 and 1 are needed: {self.source.expected}."
+                f"at least 2 and 1 are needed: {self.published.expected}."
             )
         order = _hashed(train, "val")
         count = min(len(train) - 1, max(1, round(self.val_share * len(train))))

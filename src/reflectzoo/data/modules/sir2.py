@@ -11,9 +11,9 @@ from typing import Any
 from reflectzoo.data.datasets.base import Notice, note_folders
 from reflectzoo.data.datasets.pairs import LayerFolders, PairCrops, PairFiles, pair_folders
 from reflectzoo.data.datasets.path_patterns import natural
-from reflectzoo.data.datasets.source import Source
+from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.images import find_images
-from reflectzoo.data.modules.pairs import Found, RealPairs
+from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
 from reflectzoo.errors import UserError
 
 SUBSETS = ("postcard", "objects", "wild")
@@ -53,7 +53,7 @@ class SIR2(RealPairs):
         kwargs: see :class:`RealPairs`.
     """
 
-    source = Source(
+    published = PublishedData(
         "sir2",
         "the folders PostcardDataset, SolidObjectDataset and WildSceneDataset (or some of them), nested as the "
         "authors' or each with blended/ and transmission_layer/",
@@ -89,9 +89,9 @@ class SIR2(RealPairs):
             "data=sir2 is a benchmark, for evaluation only: train with another data set, such as data=zhang."
         )
 
-    def find(self) -> Found:
+    def find(self) -> FoundPairs:
         """The triplets of each subset."""
-        top = self.source.folder(self.root)
+        top = self.published.folder(self.root)
         notices: list[Notice] = []
         test = {}
         for name in self.subsets:
@@ -108,8 +108,8 @@ class SIR2(RealPairs):
             if chosen:
                 test[name] = chosen
         if not test:
-            raise self.source.not_found(top)
-        return Found([], test, notices)
+            raise self.published.not_found(top)
+        return FoundPairs([], test, notices)
 
     def _wanted(self, triplet: PairFiles) -> bool:
         if not self.settings or not {"aperture", "glass"} & set(triplet.tags):

@@ -186,19 +186,19 @@ def case_pictures(
     ours = known.get("mixture") if row["entry"] == INPUT else row["pictures"].get("transmission")
     if ours is None or known.get("mixture") is None:
         return {}
-    pictures = {"input": read_picture(folder / known["mixture"]), "ours": read_picture(folder / ours)}
+    pictures = {"input": read_stored_picture(folder / known["mixture"]), "ours": read_stored_picture(folder / ours)}
     for name, other in stored.items():
         if name not in (INPUT, row["entry"], *_WORDS) and other.get("transmission"):
-            pictures[name] = read_picture(folder / other["transmission"])
+            pictures[name] = read_stored_picture(folder / other["transmission"])
     if known.get("truth_transmission"):
-        pictures["truth"] = read_picture(folder / known["truth_transmission"])
+        pictures["truth"] = read_stored_picture(folder / known["truth_transmission"])
         pictures["error"] = error_map(pictures["ours"], pictures["truth"])
     if row["entry"] != INPUT:
         pictures["removed"] = error_map(pictures["ours"], pictures["input"])
     reflections = {"reflection": row["pictures"].get("reflection"), "true reflection": known.get("truth_reflection")}
     for what, path in reflections.items():
         if path:
-            pictures[what] = read_picture(folder / path)
+            pictures[what] = read_stored_picture(folder / path)
     return pictures
 
 
@@ -222,7 +222,7 @@ def _draw(
     return drawn
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def read_stored_picture(path: Path) -> NDArray[np.uint8]:
     """A stored picture, (H, W, 3) in 0..255.
 
     Raises:

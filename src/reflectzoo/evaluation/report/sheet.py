@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reflectzoo.drawing.panels import Separation, draw_separations
+from reflectzoo.drawing.panels import PanelRow, draw_separations
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import measures_of
 from reflectzoo.evaluation.report.pictures import case_pictures
@@ -53,7 +53,7 @@ def write_contact_sheet(results: Mapping[str, Any], folder: Path, target: Path) 
             for each in measures
             if scores.get(each.key) is not None
         ]
-        rows.append(Separation(images, ", ".join([row["image"], *told])))
+        rows.append(PanelRow(images, ", ".join([row["image"], *told])))
         if len(rows) == MOST:
             break
     if not rows:

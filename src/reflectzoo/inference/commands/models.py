@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.catalogue import describe
+from reflectzoo.inference.describe import describe
 
 EPILOG = """\
 Parameters and cost are counted at the paper's width; cost is what one megapixel takes without tiles, multiplications

@@ -17,7 +17,7 @@ from reflectzoo.losses.ssim import ssim_loss
 from reflectzoo.methods.corrn.net import CoRRNNet
 from reflectzoo.methods.corrn.statistic import mmd
 from reflectzoo.methods.corrn.structure import structure_loss
-from reflectzoo.ops.ssim import window
+from reflectzoo.ops.ssim import gaussian_window
 from reflectzoo.parity import (
     NETWORK_LIMIT,
     Case,
@@ -189,7 +189,7 @@ def _compare_loss_tensors(fixture: Fixture, case: Case, images: Mapping[str, Ten
     for spec in case.get("outputs") or []:
         name, recorded = str(spec["name"]), fixture.tensor(spec["npz"])
         if name.startswith("SSIM window"):
-            taps = window(recorded.dtype, recorded.device)
+            taps = gaussian_window(recorded.dtype, recorded.device)
             found = torch.outer(taps, taps).expand_as(recorded)
         elif name.startswith("gradient of the ssim loss"):
             prediction = images["pred_t"].clone().requires_grad_()

@@ -10,7 +10,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.pair import TeacherAndStudent
 from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
 from reflectzoo.weights.layouts import fill, network_of
-from reflectzoo.weights.stored import Stored, build, understood
+from reflectzoo.weights.stored import Stored, build_stored, understood
 
 
 def teacher_of(checkpoint: dict[str, Any], name: str) -> DynamicsTeacher:
@@ -40,7 +40,7 @@ def _net_of(checkpoint: dict[str, Any], name: str) -> nn.Module:
     stored = understood(record, name)
     if stored.method.name != "dynamics":
         raise UserError(f"{name} was made by model={stored.model}, not by a model of Reflection Dynamics.")
-    net = build(stored, name)
+    net = build_stored(stored, name)
     fill(net, network_of(state), name, stored.model)
     return net
 

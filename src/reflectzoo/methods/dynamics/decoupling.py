@@ -13,7 +13,7 @@ from reflectzoo.losses.pixel import gradient_loss, l1_loss
 from reflectzoo.ops.checks import full_precision
 
 
-def reduced(images: Tensor, height: int, width: int) -> Tensor:
+def averaged_down(images: Tensor, height: int, width: int) -> Tensor:
     """Images averaged down to the size of a network's reduced outputs.
 
     Args:
@@ -75,7 +75,7 @@ class DecouplingLoss(LossTerm):
         for layer in layers:
             decoded: Tensor = aux_output(outputs, f"frame_{layer}s")
             truth, valid = frame_truth(batch, layer, decoded.shape[1])
-            truth = reduced(truth, *decoded.shape[-2:])
+            truth = averaged_down(truth, *decoded.shape[-2:])
             for index in range(decoded.shape[1]):
                 pair = decoded[:, index], truth[:, index], valid[:, index]
                 total = total + l1_loss(*pair) + gradient_loss(*pair)

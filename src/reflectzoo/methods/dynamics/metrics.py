@@ -8,7 +8,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.layers import Layer
-from reflectzoo.methods.dynamics.decoupling import frame_truth, reduced
+from reflectzoo.methods.dynamics.decoupling import averaged_down, frame_truth
 from reflectzoo.nets.warp import inside
 from reflectzoo.ops.distributed import across_any
 
@@ -73,7 +73,7 @@ class SequenceMetrics(nn.Module):
             return
         truth, known = frame_truth(batch, layer, decoded.shape[1])
         size = decoded.shape[-2:]
-        wanted, mixed = (reduced(images[known], *size) for images in (truth, batch["frames"]))
+        wanted, mixed = (averaged_down(images[known], *size) for images in (truth, batch["frames"]))
         for name, images in (("decoupled", decoded[known]), ("mixture", mixed)):
             for image, true in zip(images.float(), wanted.float(), strict=True):
                 score = peak_signal_noise_ratio(image.clamp(0, 1), true.clamp(0, 1), data_range=1.0)

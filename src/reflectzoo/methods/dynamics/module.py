@@ -129,7 +129,7 @@ class Dynamics(AdversarialModule):
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def look_at(self, batch: Batch) -> Outputs:
+    def predict_batch(self, batch: Batch) -> Outputs:
         """The teacher sees frames (a still picture is one that does not move), the student the mixture alone.
 
         In training the student's ``aux`` also has what its teacher makes of the frames: ``taught`` (B, R, h, w) and

@@ -323,10 +323,10 @@ class Validation:
         return result
 
     def _mean(self, net: LiteNet2, pairs: list[tuple[Tensor, Tensor]]) -> float:
-        return float(np.mean([_psnr(separate(net, mixture, self.device), truth) for mixture, truth in pairs]))
+        return float(np.mean([_psnr(separated(net, mixture, self.device), truth) for mixture, truth in pairs]))
 
 
-def separate(net: LiteNet2, mixture: Tensor, device: torch.device) -> Tensor:
+def separated(net: LiteNet2, mixture: Tensor, device: torch.device) -> Tensor:
     """The transmission of one picture (3, H, W) of any size, on the CPU."""
     height, width = mixture.shape[-2:]
     padded = F.pad(mixture[None].to(device), (0, -width % 32, 0, -height % 32), mode="replicate")

@@ -77,10 +77,10 @@ class LocationAware(AdversarialModule):
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
-    def look_at(self, batch: Batch) -> Outputs:
+    def predict_batch(self, batch: Batch) -> Outputs:
         """As for any method; in the first ``detection_epochs`` of training, the map alone."""
         if not self.training or self.current_epoch >= self.detection_epochs:
-            return super().look_at(batch)
+            return super().predict_batch(batch)
         mixture = batch["mixture"]
         confidence = cast(LocationAwareNet, self.net).detect(mixture)
         return {

@@ -99,7 +99,7 @@ def _under(entries: Mapping[str, Any], prefix: str) -> State:
 
 
 @dataclass(frozen=True)
-class Layout:
+class YTMTShape:
     """Which network a state dict belongs to, as far as names and shapes can tell.
 
     Attributes:
@@ -166,7 +166,7 @@ def _family(state: Mapping[str, Tensor]) -> Family:
     )
 
 
-def layout_of(state: Mapping[str, Tensor]) -> Layout:
+def layout_of(state: Mapping[str, Tensor]) -> YTMTShape:
     """Tell which network a state dict (as :func:`remap` returns it) belongs to.
 
     Raises:
@@ -178,7 +178,7 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout:
     width, in_channels = first[_ENTRANCE[family]].shape[:2]
     last = first.get(_EXIT[family])
     blocks = {key.split(".")[1] for key in first if key.startswith("convs.")}
-    return Layout(
+    return YTMTShape(
         family=family,
         fused=family == "released" or any(".ytmt_head." in key for key in first),
         in_channels=in_channels,

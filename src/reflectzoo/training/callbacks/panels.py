@@ -11,7 +11,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.drawing.panels import Separation, draw_separations
+from reflectzoo.drawing.panels import PanelRow, draw_separations
 from reflectzoo.drawing.rows import iteration_rows, separation_row
 from reflectzoo.training.module import ReflectionModule
 
@@ -33,8 +33,8 @@ class ImagePanels(pl.Callback):
         self.folder = Path(folder)
         self.images = images
         self.every_n_epochs = every_n_epochs
-        self._rows: dict[int, list[Separation]] = {}
-        self._iterations: dict[int, list[Separation]] = {}
+        self._rows: dict[int, list[PanelRow]] = {}
+        self._iterations: dict[int, list[PanelRow]] = {}
         self._names: dict[int, list[str]] = {}
 
     def _collect(self, outputs: Any, batch: Batch, dataloader_idx: int) -> None:

@@ -14,7 +14,7 @@ from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 
 
-def complete(raw: Sample, synthesis: Synthesis | None) -> Batch:
+def complete_batch(raw: Sample, synthesis: Synthesis | None) -> Batch:
     """Make the mixtures of a collated batch of one data set, on the device it is on.
 
     Args:
@@ -39,7 +39,7 @@ def complete(raw: Sample, synthesis: Synthesis | None) -> Batch:
     return cast(Batch, batch)
 
 
-def draw(raw: Sample, synthesis: Synthesis | None) -> dict[str, Tensor] | None:
+def draw_blends(raw: Sample, synthesis: Synthesis | None) -> dict[str, Tensor] | None:
     """Draw for every sample of a collated batch, where there is something to be drawn."""
     if "draws" in raw or "mixture" in raw or "frames" in raw:
         return None

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from reflectzoo.data.datasets.pairs import PairFiles
-from reflectzoo.data.datasets.source import Source
+from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.modules.pairs import SplitPairs
 from reflectzoo.errors import UserError
 
@@ -22,7 +22,7 @@ class ZhangReal(SplitPairs):
     reflection is unknown. Args: see :class:`SplitPairs`.
     """
 
-    source = Source(
+    published = PublishedData(
         "zhang",
         "blended/ and transmission_layer/ with the authors' 110 numbered pairs, or two such folders, train/ and test/ "
         "(real_train/ and real20/ will do)",
@@ -46,7 +46,7 @@ class Nature(SplitPairs):
     Args: see :class:`SplitPairs`.
     """
 
-    source = Source(
+    published = PublishedData(
         "nature",
         "train/ and test/ (train/nature/ and test/Nature/ will do), each with blended/ and transmission_layer/",
         "Li et al., IBCLN, CVPR 2020, 200 training and 20 test pairs, linked from https://github.com/JHL-HUST/IBCLN, "
@@ -69,7 +69,7 @@ class Unaligned(SplitPairs):
         kwargs: see :class:`SplitPairs`.
     """
 
-    source = Source(
+    published = PublishedData(
         "unaligned",
         "blended/ and transmission_layer/ with pictures of the same names, in the folder itself (unaligned_train250/) "
         "or in train/ and test/",

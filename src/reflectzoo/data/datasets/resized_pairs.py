@@ -16,7 +16,7 @@ from reflectzoo.data.seeding import PAIRING, TURNS, Rounds, generator, name_seed
 from reflectzoo.errors import UserError
 
 
-class WholePairs(KeyedDataset):
+class ResizedPairs(KeyedDataset):
     """Random pairs of a background and a reflection, both whole, for training.
 
     An epoch goes through the backgrounds in an order of its own and gives each a random reflection. Portrait
@@ -123,7 +123,7 @@ class WholePairs(KeyedDataset):
         raise UserError(f"None of the {len(photos)} photographs for one side of data={self.dataset} can be read.")
 
 
-class FixedWholePairs(KeyedDataset):
+class FixedResizedPairs(KeyedDataset):
     """The same whole pairs in every run, for validation and test.
 
     Args:

@@ -12,7 +12,7 @@ from reflectzoo.errors import UserError
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedData:
     """One published data set.
 
     Attributes:

@@ -14,7 +14,7 @@ Prepared: TypeAlias = Callable[[], object]
 """One run of what is measured; everything that should not count was done before."""
 
 # Modules beside this one that hold no subject.
-_MACHINERY = {"__main__", "inference", "measure", "networks", "subject", "train", "command"}
+_MACHINERY = {"__main__", "inference", "measure", "networks", "registry", "train", "command"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SpeedComparison:
     """One row: the plain form against the fast one.
 
     Attributes:
@@ -58,7 +58,7 @@ class Subject(Protocol):
 
     TITLE: str
 
-    def comparisons(self, options: Options) -> list[Comparison]:
+    def comparisons(self, options: Options) -> list[SpeedComparison]:
         """The rows of the table, in order."""
         ...
 

@@ -16,7 +16,7 @@ from reflectzoo.weights.records import WeightRecord, records
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodInfo:
     """One method.
 
     Attributes:
@@ -36,7 +36,7 @@ class Entry:
         return {**asdict(self), "weights": [{**asdict(each), "folder": str(each.folder)} for each in self.weights]}
 
 
-def describe(name: str, counted: bool = True, side: int = 64) -> Entry:
+def describe(name: str, counted: bool = True, side: int = 64) -> MethodInfo:
     """What there is to know about a method.
 
     Args:
@@ -46,7 +46,7 @@ def describe(name: str, counted: bool = True, side: int = 64) -> Entry:
     """
     weights = tuple(record for record in records() if record.model == name)
     if not counted:
-        return Entry(name, None, None, weights)
+        return MethodInfo(name, None, None, weights)
     net = untrained_model(name).enter_last_phase().net
     if needs_vgg(net):
         attach_vgg(net, _vgg())
@@ -54,7 +54,7 @@ def describe(name: str, counted: bool = True, side: int = 64) -> Entry:
     # With gradients: a network's own ways of saving arithmetic, which not every machine has, are left aside.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 3, side, side))
-    return Entry(name, parameters, counter.get_total_flops() / side**2 / 1e3, weights)
+    return MethodInfo(name, parameters, counter.get_total_flops() / side**2 / 1e3, weights)
 
 
 @lru_cache(maxsize=1)
