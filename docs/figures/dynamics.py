@@ -28,7 +28,7 @@ def draw(checkpoint: Path, picture: Path, samples: int = 2, overrides: tuple[str
     from PIL import Image
 
     from reflectzoo.config import build, compose_config
-    from reflectzoo.data.datasets.base import collate
+    from reflectzoo.data.batching import collate
     from reflectzoo.data.sampler import SampleKey
     from reflectzoo.drawing.motion import colour_wheel
     from reflectzoo.drawing.panels import draw_separations, to_uint8

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reflectzoo.core.batch import check_batch
-from reflectzoo.data.datasets.base import KeyedDataset, Sample
+from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.ceilnet import CEILNetPairs
 from reflectzoo.data.modules.mixture import Mixture, MixtureData
@@ -21,6 +21,7 @@ from reflectzoo.data.modules.real_pairs import Unaligned
 from reflectzoo.data.modules.sequences import Seq1K, SyntheticSequences
 from reflectzoo.data.modules.voc import VOCBlending
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import PhotoPair, Sample
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.errors import UserError
 from tests.data import layouts
@@ -38,7 +39,9 @@ class Numbers(KeyedDataset):
         return self.length
 
     def sample(self, key: SampleKey) -> Sample:
-        return {"name": f"{self.name}{key.index}"}
+        pixel = torch.zeros(3, 1, 1, dtype=torch.uint8)
+        name = f"{self.name}{key.index}"
+        return PhotoPair(name=name, dataset=self.name, seed=0, transmission=pixel, reflection=pixel)
 
 
 @settings(max_examples=10, deadline=None)
@@ -63,7 +66,8 @@ def test_a_part_follows_from_the_sample_alone() -> None:
     drawn = [data.part_of(2, index) for index in range(50)]
     assert [data.part_of(2, index) for index in reversed(range(50))] == drawn[::-1]
     assert drawn != [data.part_of(3, index) for index in range(50)]
-    assert data.sample(SampleKey(2, 9, 0)) == {"name": f"{drawn[9]}9", "part": drawn[9]}
+    sample = data.sample(SampleKey(2, 9, 0))
+    assert (sample.name, sample.part) == (f"{drawn[9]}9", drawn[9])
 
 
 def test_ratios_may_change_with_the_epochs() -> None:
@@ -142,8 +146,8 @@ def test_samples_are_those_of_the_parts_and_the_batch_changes_none(
     name = next(name for name in one if name[0].isdigit())
     epoch, index = map(int, name.split("@")[1].split("."))
     raw = data[SampleKey(epoch, index, 0)]
-    assert raw["name"] == name
-    assert fingerprint(raw["mixture"].float().div(255)) == one[name]
+    assert raw.name == name
+    assert fingerprint(raw.mixture.float().div(255)) == one[name]
 
 
 def test_every_part_brings_its_evaluation(parts: dict[str, ReflectionDataModule | None], tmp_path: Path) -> None:

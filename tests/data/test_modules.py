@@ -25,6 +25,7 @@ from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.photo_folder import find_splits
 from reflectzoo.data.modules.sample import SamplePhotos
 from reflectzoo.data.modules.voc import VOCBlending
+from reflectzoo.data.samples import RealPair
 from reflectzoo.data.synthesis import CEILNetSynthesis, ClearSynthesis
 from reflectzoo.errors import UserError
 from tests.data.conftest import Recorder, trainer, write_photo
@@ -100,8 +101,8 @@ def test_evaluation_shows_the_same_scene_at_any_size() -> None:
     large = sample(eval_crop=64).test_sets()["sample"]
     assert [pair.name for pair in small.pairs] == [pair.name for pair in large.pairs]
     for index in range(len(small)):
-        halved = torch.nn.functional.avg_pool2d(large[index]["transmission"].float(), 2)
-        assert (halved - small[index]["transmission"].float()).abs().mean() < 6
+        halved = torch.nn.functional.avg_pool2d(large[index].transmission.float(), 2)
+        assert (halved - small[index].transmission.float()).abs().mean() < 6
 
 
 # -- any module --
@@ -178,8 +179,11 @@ def test_batches_that_are_complete_or_foreign_pass_unchanged() -> None:
 def test_real_mixtures_are_not_blended_again() -> None:
     module = sample()
     raw = next(iter(module.train_dataloader()))
-    raw["mixture"] = torch.full_like(raw["transmission"], 51)
-    batch = module.complete_batch(module.on_before_batch_transfer(raw, 0))
+    layers = {"transmission": raw.transmission, "reflection": raw.reflection}
+    real = RealPair(
+        mixture=torch.full_like(raw.transmission, 51), name=raw.name, dataset=raw.dataset, seed=raw.seed, **layers
+    )
+    batch = module.complete_batch(module.on_before_batch_transfer(real, 0))
     check_batch(batch)
     assert batch["mixture"].unique().tolist() == [pytest.approx(0.2)]
 
@@ -246,7 +250,7 @@ def test_data_sets_survive_the_way_to_a_spawned_worker() -> None:
     module = sample()
     module.setup()
     data = pickle.loads(pickle.dumps(module.train_set()))
-    assert torch.equal(data[3]["transmission"], module.train_set()[3]["transmission"])
+    assert torch.equal(data[3].transmission, module.train_set()[3].transmission)
 
 
 def test_a_module_must_say_what_it_reads() -> None:

@@ -222,10 +222,10 @@ def test_every_layer_gets_the_same_view(tmp_path: Path) -> None:
         data = PairCrops([pair], PhotoAugment(24, kind, colours=False, rotate=0.5), samples_per_epoch=12)
         views = [data[i] for i in range(12)]
         for view in views:
-            assert torch.equal(view["mixture"], view["transmission"])
-            assert torch.equal(view["mixture"], view["reflection"])
-            assert view["mixture"].shape == (3, 24, 24)
-        assert len({view["mixture"].numpy().tobytes() for view in views}) > 8, kind
+            assert torch.equal(view.mixture, view.transmission)
+            assert torch.equal(view.mixture, view.reflection)
+            assert view.mixture.shape == (3, 24, 24)
+        assert len({view.mixture.numpy().tobytes() for view in views}) > 8, kind
 
 
 def test_turns_come_as_often_as_asked_and_in_all_three_ways() -> None:
@@ -269,7 +269,7 @@ def test_jpeg_and_png_of_one_pair_may_be_decoded_at_different_sizes(tmp_path: Pa
         Image.fromarray(gradient(320, 240)).save(tmp_path / layer / name, quality=95)
     pairs, _ = pair_folders(tmp_path / "blended", tmp_path / "transmission_layer", None)
     sample = PairCrops(pairs, PhotoAugment(32, "paper"))[0]
-    assert (sample["mixture"].float() - sample["transmission"].float()).abs().mean() < 4
+    assert (sample.mixture.float() - sample.transmission.float()).abs().mean() < 4
 
 
 # -- unaligned --
@@ -300,7 +300,7 @@ def test_unaligned_transmissions_can_be_moved_further(tmp_path: Path) -> None:
     def apart(shift: int) -> float:
         data = Unaligned(tmp_path, crop=32, shift=shift, samples_per_epoch=8).train_set()
         return max(
-            float((s["mixture"].float() - s["unaligned_transmission"].float()).abs().max())
+            float((s.mixture.float() - s.unaligned_transmission.float()).abs().max())
             for s in (data[i] for i in range(8))
         )
 
@@ -455,9 +455,9 @@ def test_training_goes_on_with_the_next_pair(tmp_path: Path, spoil: str) -> None
     layouts.SPOILERS[spoil][0](tmp_path / "transmission_layer" / "2.png")
     data = PairCrops(pairs, PhotoAugment(16), seed=1)
     samples = [data[SampleKey(0, i, i)] for i in range(4)]
-    notices = [notice for sample in samples for notice in sample["notices"]]
+    notices = [notice for sample in samples for notice in sample.notices]
     assert len(notices) == 1
-    assert {sample["name"].split("@")[0] for sample in samples} == {"0", "1", "3"}
+    assert {sample.name.split("@")[0] for sample in samples} == {"0", "1", "3"}
     with pytest.raises(UserError):
         [PairCrops(pairs, PhotoAugment(16), seed=1, on_error="raise")[i] for i in range(4)]
     for name in "013":
@@ -475,12 +475,12 @@ def test_pictures_of_1x1_and_very_long_ones(tmp_path: Path, caplog: pytest.LogCa
         (data,) = module.test_sets().values()
     assert [pair.name for pair in data.pairs] == ["fine", "strip"]
     assert "dot.png' is 1x1, too small to be scored" in caplog.text
-    assert data[1]["mixture"].shape == (3, 10, 600)
+    assert data[1].mixture.shape == (3, 10, 600)
     pairs = module.pairs_found.test["pairs"]
     crops = PairCrops(pairs, PhotoAugment(16))
     samples = [crops[i] for i in range(3)]
-    assert all(sample["mixture"].shape == (3, 16, 16) for sample in samples)
-    assert [notice.kind for sample in samples for notice in sample["notices"]] == ["small"]
+    assert all(sample.mixture.shape == (3, 16, 16) for sample in samples)
+    assert [notice.kind for sample in samples for notice in sample.notices] == ["small"]
 
 
 def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,7 +551,7 @@ def test_a_wrong_root_is_told_in_one_sentence(tmp_path: Path, module: type[RealP
     }
     assert said[given] in message
     assert "expected" in message
-    assert module.source.published in message
+    assert module.published.origin in message
     assert "\n" not in message
     assert message.endswith(".")
 

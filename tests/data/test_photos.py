@@ -109,7 +109,7 @@ def pairs(folder: Path, **kwargs) -> PhotoPairs:
 
 
 def sides(data: PhotoPairs, epoch: int) -> list[tuple[str, str]]:
-    return [tuple(data[SampleKey(epoch, i, i)]["name"].split("@")[0].split("+")) for i in range(len(data))]
+    return [tuple(data[SampleKey(epoch, i, i)].name.split("@")[0].split("+")) for i in range(len(data))]
 
 
 def test_an_epoch_uses_every_photograph_once_half_of_them_as_reflections(folder: Callable[..., Path]) -> None:
@@ -127,7 +127,7 @@ def test_a_longer_epoch_has_more_rounds(folder: Callable[..., Path]) -> None:
     assert len(every) == 9
     for start in (0, 3, 6):
         assert len({name for pair in every[start : start + 3] for name in pair}) == 6
-    assert len({fingerprint(data[i]["transmission"]) for i in range(9)}) == 9
+    assert len({fingerprint(data[i].transmission) for i in range(9)}) == 9
 
 
 def test_two_views_of_one_scene_never_meet(folder: Callable[..., Path]) -> None:
@@ -144,8 +144,8 @@ def test_joint_pairs_share_their_choices_and_others_do_not(tmp_path: Path) -> No
         Image.fromarray(gradient(60, 50)).save(tmp_path / f"{index}.png")
     same = pairs(tmp_path, joint=True, samples_per_epoch=12)
     free = pairs(tmp_path, joint=False, samples_per_epoch=12)
-    assert all(torch.equal(same[i]["transmission"], same[i]["reflection"]) for i in range(12))
-    assert sum(torch.equal(free[i]["transmission"], free[i]["reflection"]) for i in range(12)) < 2
+    assert all(torch.equal(same[i].transmission, same[i].reflection) for i in range(12))
+    assert sum(torch.equal(free[i].transmission, free[i].reflection) for i in range(12)) < 2
 
 
 def test_unreadable_photographs_are_replaced_and_named(folder: Callable[..., Path]) -> None:
@@ -155,19 +155,19 @@ def test_unreadable_photographs_are_replaced_and_named(folder: Callable[..., Pat
     bad.write_bytes(b"")
     data = pairs(root)
     broken = [data[SampleKey(0, i, i)] for i in range(4)]
-    changed = [i for i in range(4) if clean[i]["name"] != broken[i]["name"]]
+    changed = [i for i in range(4) if clean[i].name != broken[i].name]
     assert len(changed) == 1
-    (notice,) = broken[changed[0]]["notices"]
+    (notice,) = broken[changed[0]].notices
     assert notice.kind == "unreadable"
     assert str(bad) in notice.sentence
     for index, (before, after) in enumerate(zip(clean, broken, strict=True)):
-        assert "photo_003" not in after["name"]
+        assert "photo_003" not in after.name
         if index not in changed:
-            assert fingerprint(before["transmission"]) == fingerprint(after["transmission"])
-        first, second = after["name"].split("@")[0].split("+")
+            assert fingerprint(before.transmission) == fingerprint(after.transmission)
+        first, second = after.name.split("@")[0].split("+")
         assert first != second
     again = pairs(root)[SampleKey(0, changed[0], 0)]
-    assert fingerprint(again["transmission"]) == fingerprint(broken[changed[0]]["transmission"])
+    assert fingerprint(again.transmission) == fingerprint(broken[changed[0]].transmission)
 
 
 def test_raise_stops_at_the_first(folder: Callable[..., Path]) -> None:
@@ -244,12 +244,10 @@ def test_every_odd_picture_at_once(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(write_photo(tmp_path / "y.jpg").read_bytes()[:500])
     data = pairs(tmp_path, augment=PhotoAugment(24, "hard"), samples_per_epoch=40)
     samples = [data[i] for i in range(40)]
-    assert {sample["transmission"].shape for sample in samples} == {(3, 24, 24)}
-    used = {name for sample in samples for name in sample["name"].split("@")[0].split("+")}
+    assert {sample.transmission.shape for sample in samples} == {(3, 24, 24)}
+    used = {name for sample in samples for name in sample.name.split("@")[0].split("+")}
     assert used == {"grey", "ink", "alpha", "palette", "deep", "dot", "strip", "with space, Ünïcödé 写真", "y"}
-    complaints = {
-        Path(notice.path).name for sample in samples for notice in sample["notices"] if notice.kind != "small"
-    }
+    complaints = {Path(notice.path).name for sample in samples for notice in sample.notices if notice.kind != "small"}
     assert complaints == {"zero.jpg", "text.png", "dangling.jpg", "cut.jpg"}
 
 
@@ -260,19 +258,19 @@ def test_fixed_pairs_are_the_same_every_time_and_show_what_they_say(tmp_path: Pa
         [FixedPair("x", Region(path, (0.0, 0.0, 0.5, 1.0)), Region(path, (0.5, 0.0, 1.0, 1.0)))], crop=50, dataset="d"
     )
     sample = data[0]
-    left, right = sample["transmission"].float(), sample["reflection"].float()
+    left, right = sample.transmission.float(), sample.reflection.float()
     assert left[0].max() < 130
     assert right[0].min() > 125
     assert left[1].max() - left[1].min() > 245, "the square spans the full height"
     again = data[SampleKey(5, 0, 7)]
-    assert torch.equal(again["transmission"], sample["transmission"])
-    assert again["seed"] == sample["seed"]
+    assert torch.equal(again.transmission, sample.transmission)
+    assert again.seed == sample.seed
 
 
 def test_a_fixed_crop_of_a_tiny_picture(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (9, 8, 7)).save(tmp_path / "a.png")
     data = FixedPairs([FixedPair("x", Region(tmp_path / "a.png"), Region(tmp_path / "a.png"))], crop=8, dataset="d")
-    assert data[0]["transmission"].flatten(1).unique(dim=1).tolist() == [[9], [8], [7]]
+    assert data[0].transmission.flatten(1).unique(dim=1).tolist() == [[9], [8], [7]]
 
 
 def test_names_of_pairs_are_unique(tmp_path: Path) -> None:
@@ -296,7 +294,7 @@ def test_the_cache_changes_no_sample(folder: Callable[..., Path]) -> None:
     plain, cached = pairs(root, samples_per_epoch=20), pairs(root, samples_per_epoch=20)
     cached.limit_cache(3 * read_rgb(root / "photo_000.jpg").nbytes)
     for index in range(20):
-        assert torch.equal(plain[index]["transmission"], cached[index]["transmission"])
+        assert torch.equal(plain[index].transmission, cached[index].transmission)
     assert 0 < cached.cache.bytes <= cached.cache.max_bytes
 
 

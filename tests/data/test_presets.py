@@ -61,24 +61,24 @@ def test_published_counts_are_no_remark(tmp_path: Path, monkeypatch: pytest.Monk
 def test_one_part_alone_and_its_own_folder(tmp_path: Path) -> None:
     layouts.openrr1k(tmp_path)
     alone = module("openrr1k", tmp_path / "test_100")
-    assert {name: len(pairs) for name, pairs in alone.found.test.items()} == {"openrr1k": 3}
+    assert {name: len(pairs) for name, pairs in alone.pairs_found.test.items()} == {"openrr1k": 3}
     validation = module("openrr1k", tmp_path / "val_100")
-    assert len(validation.found.val) == 2
+    assert len(validation.pairs_found.val) == 2
 
 
 def test_cdr_says_what_its_annotation_says(tmp_path: Path) -> None:
     cdr = module("cdr", layouts.cdr(tmp_path, False))
-    tags = [pair.tags for pair in cdr.found.test["cdr"]]
+    tags = [pair.tags for pair in cdr.pairs_found.test["cdr"]]
     assert tags == [{"type": "BRST", "reflection": "weak", "ghost": "0", "motion": "1"}] * 3
-    assert all(pair.reflection is not None for pair in cdr.found.test["cdr"])
+    assert all(pair.reflection is not None for pair in cdr.pairs_found.test["cdr"])
     (tmp_path / "data" / "annotation.csv").unlink()
-    assert len(module("cdr", tmp_path).found.test["cdr"]) == 5
+    assert len(module("cdr", tmp_path).pairs_found.test["cdr"]) == 5
     (tmp_path / "data" / "annotation.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="no columns"):
-        _ = module("cdr", tmp_path).found
+        _ = module("cdr", tmp_path).pairs_found
     (tmp_path / "data" / "annotation.csv").unlink()
     next(tmp_path.rglob("8001_8000_T_0.png")).unlink()
-    notices = module("cdr", tmp_path).found.notices
+    notices = module("cdr", tmp_path).pairs_found.notices
     assert any("has no transmission (T) beside it" in notice.sentence for notice in notices)
 
 
@@ -104,9 +104,9 @@ def test_numbers_alone_are_taken_by_the_hundred() -> None:
 def test_what_is_not_there_is_told_with_where_to_get_it(name: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(UserError, match=r"1 entries .* https://") as told:
-        _ = module(name, tmp_path).found
+        _ = module(name, tmp_path).pairs_found
     words = str(told.value)
     assert "not stated" in words or "licence" in words
     assert f"data={name}" not in words.split("expected")[1]
     with pytest.raises(UserError, match=r"needs data\.root=FOLDER"):
-        _ = build(compose_config([f"data={name}"]).data).found
+        _ = build(compose_config([f"data={name}"]).data).pairs_found

@@ -40,17 +40,17 @@ def test_sizes_take_turns_from_batch_to_batch(tmp_path: Path) -> None:
 
 def test_a_quarter_turn_is_for_a_whole_batch(tmp_path: Path) -> None:
     module = rid(layouts.rid(tmp_path), samples_per_epoch=48)
-    shapes = {tuple(raw["transmission"].shape[-2:]) for raw in module.train_dataloader()}
+    shapes = {tuple(raw.transmission.shape[-2:]) for raw in module.train_dataloader()}
     assert shapes == {(24, 40), (40, 24), (48, 64), (64, 48)}
 
 
 def test_two_processes_agree_on_the_size(tmp_path: Path) -> None:
     one = rid(layouts.rid(tmp_path), batch_size=4, samples_per_epoch=16)
-    alone = [raw["transmission"].shape[-2:] for raw in one.train_dataloader()]
+    alone = [raw.transmission.shape[-2:] for raw in one.train_dataloader()]
     for rank in range(2):
         share = rid(tmp_path, batch_size=2, samples_per_epoch=16)
         share._rank, share._world_size = (lambda rank=rank: rank), (lambda: 2)  # type: ignore[method-assign]
-        assert [raw["transmission"].shape[-2:] for raw in share.train_dataloader()] == alone
+        assert [raw.transmission.shape[-2:] for raw in share.train_dataloader()] == alone
 
 
 def whole(tmp_path: Path, **kwargs) -> ResizedPairs:
@@ -64,11 +64,11 @@ def test_both_layers_are_turned_and_flipped_alike_in_all_ways(tmp_path: Path) ->
     ways = set()
     for index in range(80):
         sample = data[SampleKey(0, index, index)]
-        assert torch.equal(sample["transmission"], sample["reflection"])
-        ways.add(sample["transmission"].numpy().tobytes())
+        assert torch.equal(sample.transmission, sample.reflection)
+        ways.add(sample.transmission.numpy().tobytes())
     assert len(ways) == 8
     plain = whole(tmp_path, rotations=False, horizontal_flip=0.0)
-    assert len({plain[i]["transmission"].numpy().tobytes() for i in range(80)}) == 1
+    assert len({plain[i].transmission.numpy().tobytes() for i in range(80)}) == 1
 
 
 def test_portrait_photographs_are_turned() -> None:
@@ -96,7 +96,7 @@ def test_nothing_is_in_two_splits(tmp_path: Path) -> None:
 
 def test_an_epoch_sees_every_background_once(tmp_path: Path) -> None:
     data = rid(layouts.rid(tmp_path, 12)).train_set()
-    names = [data[SampleKey(3, i, i)]["name"].split("+")[0] for i in range(len(data))]
+    names = [data[SampleKey(3, i, i)].name.split("+")[0] for i in range(len(data))]
     assert len(set(names)) == len(names) == 10
 
 
@@ -117,7 +117,7 @@ def test_bad_photographs(tmp_path: Path) -> None:
         layouts.empty(module.splits[kind]["train"][1])
     data = module.train_set()
     samples = [data[SampleKey(0, i, i)] for i in range(len(data))]
-    assert {Path(notice.path).name[0] for sample in samples for notice in sample["notices"]} == {"b", "r"}
+    assert {Path(notice.path).name[0] for sample in samples for notice in sample.notices} == {"b", "r"}
     strict = rid(tmp_path, on_error="raise").train_set()
     with pytest.raises(UserError, match="is empty"):
         [strict[i] for i in range(len(strict))]

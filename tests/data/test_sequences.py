@@ -139,9 +139,9 @@ def test_synthetic_sequences_know_everything(folder: Callable[..., Path], frames
 def test_the_centre_frame_is_what_a_single_picture_would_be(folder: Callable[..., Path]) -> None:
     data = module(folder(12), batch_size=1)
     raw = next(iter(data.train_dataloader()))
-    batch = data.complete_batch(dict(raw))
+    batch = data.complete_batch(raw)
     alone = CEILNetSynthesis()(
-        raw["frame_transmissions"][:, 1].float() / 255, raw["frame_reflections"][:, 1].float() / 255, raw["seed"]
+        raw.frame_transmissions[:, 1].float() / 255, raw.frame_reflections[:, 1].float() / 255, raw.seed
     )
     torch.testing.assert_close(batch["mixture"], alone.mixture, atol=1e-6, rtol=0)
     torch.testing.assert_close(batch["reflection"], alone.reflection, atol=1e-6, rtol=0)
@@ -162,8 +162,8 @@ def test_a_bad_photograph_does_not_stop_sequences(folder: Callable[..., Path]) -
         layouts.empty(path)
     train = module(root, val_share=0.2).train_set()
     samples = [train[SampleKey(0, i, i)] for i in range(len(train))]
-    assert all(sample["frame_transmissions"].shape == (3, 3, 24, 24) for sample in samples)
-    assert {notice.kind for sample in samples for notice in sample["notices"]} == {"unreadable"}
+    assert all(sample.frame_transmissions.shape == (3, 3, 24, 24) for sample in samples)
+    assert {notice.kind for sample in samples for notice in sample.notices} == {"unreadable"}
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_every_frame_and_the_truth_get_the_same_view(tmp_path: Path) -> None:
             (tmp_path / sequence).mkdir(exist_ok=True)
             Image.fromarray(gradient(60, 44)).save(tmp_path / sequence / f"{name}.png")
     sample = seq1k(tmp_path).train_set()[0]
-    assert all(torch.equal(frame, sample["transmission"]) for frame in sample["frames"])
+    assert all(torch.equal(frame, sample.transmission) for frame in sample.frames)
 
 
 @settings(max_examples=30, deadline=None)

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from reflectzoo.bench.registry import SpeedComparison, Options, Prepared
+from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.methods.lite.net_2 import LiteNet2
 from reflectzoo.methods.lite.sprint import Crops, loss_of, pointwise_as_products
 
@@ -38,9 +38,9 @@ def _step(options: Options, side: int, fast: bool) -> Prepared:
     torch.manual_seed(options.seed)
     net = LiteNet2().train()
     side = max(side // options.shrink // 32 * 32, 32)
-    crops = Crops(*(torch.rand(_BATCH, 3, side, side) for _ in range(3)), torch.ones(_BATCH, dtype=torch.bool))
+    mixture, transmission, reflection = torch.rand(3, _BATCH, 3, side, side)
+    crops = Crops(mixture, transmission, reflection, torch.ones(_BATCH, dtype=torch.bool))
     learning = [each for each in net.parameters() if each.requires_grad]
-    mixture = crops.mixture
     if fast:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pointwise_as_products(net)

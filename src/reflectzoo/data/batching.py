@@ -1,49 +1,81 @@
-"""From what the loaders yield to a complete batch: mixtures made, unknown layers zeroed, several data sets joined."""
+"""From samples to a batch, and from the batches of several data sets to one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from reflectzoo.core.batch import Batch
-from reflectzoo.data.datasets.base import Sample
-from reflectzoo.data.synthesis.base import Synthesis
+from reflectzoo.data.samples import Failed, JointBatch, Notice, Sample
 from reflectzoo.errors import UserError
 
 
-def complete_batch(raw: Sample, synthesis: Synthesis | None) -> Batch:
-    """Make the mixtures of a collated batch of one data set, on the device it is on.
+def collate(samples: Sequence[Sample | Failed]) -> Sample | JointBatch | Failed:
+    """Samples to a batch: tensors stacked, strings listed, notices joined; the first error stands for all.
 
-    Args:
-        raw: see :data:`~reflectzoo.data.datasets.base.Sample`; perhaps ``draws`` to be used.
-        synthesis: what blends; real mixtures need none.
-
-    Raises:
-        UserError: if something must be blended and there is no synthesis.
+    Samples of several data sets, which say their ``part``, are collated apart.
     """
-    if "frame_transmissions" in raw:
-        batch = _blended_sequence(raw, _needed(synthesis))
-    elif "frames" in raw:
-        batch = _real_sequence(raw)
-    elif "mixture" in raw:
-        batch = _real(raw)
-    else:
-        batch = _blended(raw, _needed(synthesis))
-    if "counts" in raw:
-        _forget_truth(batch, raw["counts"])
-    batch.update({key: raw[key] for key in ("source_size", "protocol", "tags", "frame_motion") if key in raw})
-    batch.update({"name": raw["name"], "dataset": raw["dataset"], "seed": raw["seed"]})
-    return cast(Batch, batch)
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, Failed):
+            return sample
+        good.append(sample)
+    return _collate_parts(good) if good[0].part is not None else _collate_alike(good)
 
 
-def draw_blends(raw: Sample, synthesis: Synthesis | None) -> dict[str, Tensor] | None:
-    """Draw for every sample of a collated batch, where there is something to be drawn."""
-    if "draws" in raw or "mixture" in raw or "frames" in raw:
-        return None
-    return _needed(synthesis).draw(raw["seed"])
+def _collate_alike(samples: Sequence[Sample]) -> Sample | Failed:
+    """Samples of one data set."""
+    batch: dict[str, Any] = {}
+    for each in fields(samples[0]):
+        values = [getattr(sample, each.name) for sample in samples]
+        first = values[0]
+        if first is None:
+            batch[each.name] = None
+        elif isinstance(first, str | dict):
+            batch[each.name] = values
+        elif each.name == "notices":
+            batch[each.name] = [notice for value in values for notice in value]
+        elif isinstance(first, Tensor) and any(value.shape != first.shape for value in values):
+            return Failed(_different_sizes(samples, values))
+        else:
+            batch[each.name] = default_collate(values)
+    return replace(samples[0], **batch)
+
+
+def _collate_parts(samples: Sequence[Sample]) -> JointBatch | Failed:
+    places: dict[str, list[int]] = {}
+    for place, sample in enumerate(samples):
+        places.setdefault(str(sample.part), []).append(place)
+    pictures = [sample.picture for sample in samples]
+    if any(picture.shape != pictures[0].shape for picture in pictures):
+        return Failed(_different_sizes(samples, pictures))
+    parts: dict[str, Sample] = {}
+    notices: list[Notice] = []
+    for part, indices in places.items():
+        batch = _collate_alike([replace(samples[index], part=None) for index in indices])
+        if isinstance(batch, Failed):
+            return batch
+        notices += batch.notices
+        parts[part] = replace(batch, notices=[])
+    order = {part: torch.tensor(indices) for part, indices in places.items()}
+    return JointBatch(parts=parts, order=order, notices=notices)
+
+
+def _different_sizes(samples: Sequence[Sample], pictures: Sequence[Tensor]) -> UserError:
+    other = next(i for i, picture in enumerate(pictures) if picture.shape != pictures[0].shape)
+    first, second = (
+        f"'{samples[i].name}' of {samples[i].dataset} ({pictures[i].shape[-1]}x{pictures[i].shape[-2]})"
+        for i in (0, other)
+    )
+    return UserError(
+        f"Pictures of different sizes cannot share a batch, here {first} and {second}: in training give every part the "
+        "same data.crop, in an evaluation set data.eval_batch_size=1 or one data.eval_size."
+    )
 
 
 def merge(parts: Mapping[str, Batch], order: Mapping[str, Tensor]) -> Batch:
@@ -92,112 +124,3 @@ def _spread(values: Mapping[str, Tensor], places: Mapping[str, Sequence[int]], s
     for part, value in values.items():
         whole[torch.as_tensor(places[part], device=whole.device)] = value.to(whole.dtype)
     return whole
-
-
-def _needed(synthesis: Synthesis | None) -> Synthesis:
-    if synthesis is None:
-        raise UserError("These photographs must be blended, but data.synthesis is null: choose synthesis=<name>.")
-    return synthesis
-
-
-def _blended(raw: Sample, synthesis: Synthesis) -> dict[str, Any]:
-    mixture, transmission, reflection, draws = synthesis(
-        to_float(raw["transmission"]), to_float(raw["reflection"]), raw["seed"], raw.get("draws")
-    )
-    known = torch.ones(len(mixture), dtype=torch.bool, device=mixture.device)
-    return {
-        "mixture": mixture,
-        "transmission": transmission,
-        "reflection": reflection,
-        "has_transmission": known,
-        "has_reflection": known.clone(),
-        "draws": draws,
-    }
-
-
-def _real(raw: Sample) -> dict[str, Any]:
-    mixture = to_float(raw["mixture"])
-    known = torch.ones(len(mixture), dtype=torch.bool, device=mixture.device)
-    batch = {
-        "mixture": mixture,
-        "transmission": to_float(raw["transmission"]),
-        "reflection": to_float(raw["reflection"]),
-        "has_transmission": raw.get("knows_transmission", known),
-        "has_reflection": raw.get("knows_reflection", known.clone()),
-        "draws": raw.get("draws", {}),
-    }
-    if "unaligned_transmission" in raw:
-        batch["unaligned_transmission"] = to_float(raw["unaligned_transmission"])
-        batch["has_unaligned"] = known.clone()
-    return batch
-
-
-def _blended_sequence(raw: Sample, synthesis: Synthesis) -> dict[str, Any]:
-    """Every frame of a sequence blended by the same draw, so that nothing but the motion changes."""
-    mixtures, transmissions, reflections, draws = synthesis.blend_sequence(
-        to_float(raw["frame_transmissions"]), to_float(raw["frame_reflections"]), raw["seed"], raw.get("draws")
-    )
-    size, frames = mixtures.shape[:2]
-    centre = frames // 2
-    known = torch.ones(size, dtype=torch.bool, device=mixtures.device)
-    return {
-        "mixture": mixtures[:, centre],
-        "transmission": transmissions[:, centre],
-        "reflection": reflections[:, centre],
-        "has_transmission": known,
-        "has_reflection": known.clone(),
-        "frames": mixtures,
-        "frame_transmissions": transmissions,
-        "frame_reflections": reflections,
-        "has_frame_transmission": known[:, None].repeat(1, frames),
-        "has_frame_reflection": known[:, None].repeat(1, frames),
-        "has_frames": known.clone(),
-        "draws": draws,
-    }
-
-
-def _real_sequence(raw: Sample) -> dict[str, Any]:
-    mixtures, transmission = to_float(raw["frames"]), to_float(raw["transmission"])
-    size, frames = mixtures.shape[:2]
-    centre = frames // 2
-    known = torch.ones(size, dtype=torch.bool, device=mixtures.device)
-    layers = torch.zeros_like(mixtures)
-    layers[:, centre] = transmission
-    has_layer = torch.zeros(size, frames, dtype=torch.bool, device=mixtures.device)
-    has_layer[:, centre] = True
-    return {
-        "mixture": mixtures[:, centre],
-        "transmission": transmission,
-        "reflection": torch.zeros_like(transmission),
-        "has_transmission": known,
-        "has_reflection": torch.zeros_like(known),
-        "frames": mixtures,
-        "frame_transmissions": layers,
-        "frame_reflections": torch.zeros_like(mixtures),
-        "has_frame_transmission": has_layer,
-        "has_frame_reflection": torch.zeros_like(has_layer),
-        "has_frames": known.clone(),
-        "draws": {},
-    }
-
-
-_TRUTHS = {
-    "transmission": "has_transmission",
-    "reflection": "has_reflection",
-    "unaligned_transmission": "has_unaligned",
-    "frame_transmissions": "has_frame_transmission",
-    "frame_reflections": "has_frame_reflection",
-}
-
-
-def _forget_truth(batch: dict[str, Any], counts: Tensor) -> None:
-    """Mark every layer of samples that must not be scored as unknown."""
-    for layer, flag in _TRUTHS.items():
-        if layer in batch:
-            batch[layer] = batch[layer] * counts.view(-1, *[1] * (batch[layer].ndim - 1))
-            batch[flag] = batch[flag] & counts.view(-1, *[1] * (batch[flag].ndim - 1))
-
-
-def to_float(image: Tensor) -> Tensor:
-    """Stored values to [0, 1]; floats are left as they are."""
-    return image if image.is_floating_point() else image.to(torch.float32).div_(255)

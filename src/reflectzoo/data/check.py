@@ -11,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from reflectzoo.core.batch import Batch
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, collate
+from reflectzoo.data.batching import collate
+from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.images import UnreadableImage, picture_size, read_rgb
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import Failed, Notice
 from reflectzoo.drawing.panels import PanelRow, draw_separations
 from reflectzoo.errors import UserError
 
@@ -194,7 +196,8 @@ def contact_sheet(
 
 def _one(module: ReflectionDataModule, data: KeyedDataset, key: SampleKey) -> Batch:
     raw = collate([data[key]])
-    raw.pop("notices", None)
+    if isinstance(raw, Failed):
+        raise raw.error
     module.draw(raw)
     return module.complete_batch(raw)
 

@@ -13,8 +13,10 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
-from reflectzoo.data.datasets.base import KeyedDataset, Sample, collate
+from reflectzoo.data.batching import collate
+from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import Failed, RawBatch, Sample
 from reflectzoo.errors import WORKER_DIED, LostProcess
 
 _log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ _log = logging.getLogger(__name__)
 _SHAPE = ("samples", "global_batch_size", "seed")
 
 
-class ReflectionLoader(DataLoader[Sample]):
+class ReflectionLoader(DataLoader[Sample | Failed]):
     """Reads a :class:`KeyedDataset`.
 
     Args:
@@ -59,14 +61,14 @@ class ReflectionLoader(DataLoader[Sample]):
         )
         self._progress = progress
 
-    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[RawBatch]:  # type: ignore[override]
         """Batches; the workers start, and the sampler asks where to begin, with the first one.
 
         Raises:
             UserError: from a worker, as it was raised there.
             LostProcess: if a worker was killed.
         """
-        batches = super().__iter__()
+        batches: Iterator[RawBatch | Failed] = super().__iter__()
         while True:
             try:
                 batch = next(batches)
@@ -74,8 +76,8 @@ class ReflectionLoader(DataLoader[Sample]):
                 return
             except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
                 raise LostProcess(WORKER_DIED) from error
-            if "error" in batch:
-                raise batch["error"]
+            if isinstance(batch, Failed):
+                raise batch.error
             yield batch
 
     # Lightning looks for this pair of methods to learn that a loader can go on in the middle of an epoch. Where to go

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from torch.utils.data import SequentialSampler
 
 from reflectzoo.core.batch import Batch
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
+from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.datasets.pairs import PairFiles, PairImages
 from reflectzoo.data.datasets.photos import FixedPair
 from reflectzoo.data.datasets.sequences import SequenceFiles, SequenceImages
@@ -22,6 +22,7 @@ from reflectzoo.data.loader import ReflectionLoader, usable_cores
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.pairs import SplitPairs
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import Notice, Sample
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.protocol import Protocol
 

@@ -137,7 +137,7 @@ def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ite
         for first in range(0, down, tiles_down):
             count = min(tiles_down, down - first)
             tiles = count * across
-            _look_at(source, _TILE * first - 1, view[: _TILE * count + 2])
+            _bring_into_view(source, _TILE * first - 1, view[: _TILE * count + 2])
             row, column, _ = view.stride()
             shape, steps = (_SIDE, _SIDE, count, across, channels), (row, column, _TILE * row, _TILE * column, 1)
             number = _SIDE**2 * tiles
@@ -164,7 +164,7 @@ def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ite
             yield RowBand(sample, rows, result[: rows.stop - rows.start, :width])
 
 
-def _look_at(source: Tensor, top: int, view: Tensor) -> None:
+def _bring_into_view(source: Tensor, top: int, view: Tensor) -> None:
     """Copy rows from ``top`` on of (H, W, C) into a frame with a margin of one pixel, zeros outside."""
     height, width = source.shape[:2]
     start, stop = max(top, 0), min(top + len(view), height)

@@ -6,17 +6,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from reflectzoo.data.augment import PhotoAugment
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, note_folders, to_tensor
+from reflectzoo.data.datasets.base import KeyedDataset, note_folders, to_tensor
 from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, find_images, picture_size, read_rgb, translucent
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import Notice, RealPair, Sample
 from reflectzoo.data.seeding import CROPS, Rounds, generator, name_seed, sample_seed
 from reflectzoo.errors import UserError
 
@@ -117,7 +119,7 @@ class PairCrops(KeyedDataset):
             layers["transmission"] = _moved(layers["transmission"], down, right)
         views = dict(zip(layers, self.augment.together(list(layers.values()), crop_seed), strict=True))
         name = f"{pair.name}@{key.epoch}.{key.index}"
-        return {**_layers(views, self.aligned), **_named(name, self.dataset, seed), "notices": notices}
+        return _real_pair(views, self.aligned, name=name, dataset=self.dataset, seed=seed, notices=notices)
 
     def _read(self, candidates: Iterable[int], notices: list[Notice]) -> tuple[PairFiles, dict[str, Photo]]:
         """The first readable of some pairs."""
@@ -171,14 +173,17 @@ class PairImages(KeyedDataset):
         stored = read_layers(pair, fit=not self.aligned)
         source_size = stored["mixture"].shape[:2]
         layers = {name: self.size.apply(layer) for name, layer in stored.items()}
-        return {
-            **_layers(layers, self.aligned),
-            **_named(pair.name, self.dataset, name_seed(f"{self.dataset}/{pair.name}")),
-            "counts": key.counts,
-            "source_size": torch.tensor(source_size),
-            "protocol": str(self.size),
-            "tags": dict(pair.tags),
-        }
+        return _real_pair(
+            layers,
+            self.aligned,
+            name=pair.name,
+            dataset=self.dataset,
+            seed=name_seed(f"{self.dataset}/{pair.name}"),
+            counts=key.counts,
+            source_size=torch.tensor(source_size),
+            protocol=str(self.size),
+            tags=dict(pair.tags),
+        )
 
 
 class _MismatchError(UserError):
@@ -370,23 +375,20 @@ def _by_stem(folder: Path | None, unopened: Callable[[str, str], None] | None) -
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures}
 
 
-def _layers(views: Mapping[str, Photo], aligned: bool) -> Sample:
-    tensors = {name: to_tensor(view) for name, view in views.items()}
-    mixture = tensors["mixture"]
-    sample: Sample = {
-        "mixture": mixture,
-        "transmission": torch.zeros_like(mixture),
-        "reflection": tensors.get("reflection", torch.zeros_like(mixture)),
-        "knows_transmission": aligned and "transmission" in tensors,
-        "knows_reflection": "reflection" in tensors,
-    }
-    if "transmission" in tensors:
-        sample["transmission" if aligned else "unaligned_transmission"] = tensors["transmission"]
-    return sample
-
-
-def _named(name: str, dataset: str, seed: int) -> Sample:
-    return {"seed": seed, "name": name, "dataset": dataset}
+def _real_pair(views: Mapping[str, Photo], aligned: bool, **about: Any) -> RealPair:
+    """The layers that there are, and what else is said of the sample."""
+    layers = {name: to_tensor(view) for name, view in views.items()}
+    unknown = torch.zeros_like(layers["mixture"])
+    transmission = layers.get("transmission")
+    return RealPair(
+        mixture=layers["mixture"],
+        transmission=transmission if aligned and transmission is not None else unknown,
+        reflection=layers.get("reflection", unknown),
+        knows_transmission=aligned and transmission is not None,
+        knows_reflection="reflection" in layers,
+        unaligned_transmission=None if aligned else transmission,
+        **about,
+    )
 
 
 def _moved(photo: Photo, down: int, right: int) -> Photo:

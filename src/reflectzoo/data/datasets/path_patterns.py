@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from reflectzoo.data.datasets.base import Notice
 from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.sequences import SequenceFiles
+from reflectzoo.data.samples import Notice
 from reflectzoo.errors import UserError
 
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from reflectzoo.data.augment import PhotoAugment
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, to_tensor
+from reflectzoo.data.datasets.base import KeyedDataset, to_tensor
 from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, read_rgb
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import Notice, PhotoPair, Sample
 from reflectzoo.data.seeding import PAIRING, generator, name_seed, sample_seed
 from reflectzoo.errors import UserError
 
@@ -110,14 +111,14 @@ class PhotoPairs(KeyedDataset):
         for view in pair:
             for _ in range(self.patches):
                 self._patch(view, rng, notices)
-        return {
-            "transmission": to_tensor(pair[0]),
-            "reflection": to_tensor(pair[1]),
-            "seed": seed,
-            "name": f"{first.stem}+{second.stem}@{key.epoch}.{key.index}",
-            "dataset": self.dataset,
-            "notices": notices,
-        }
+        return PhotoPair(
+            transmission=to_tensor(pair[0]),
+            reflection=to_tensor(pair[1]),
+            seed=seed,
+            name=f"{first.stem}+{second.stem}@{key.epoch}.{key.index}",
+            dataset=self.dataset,
+            notices=notices,
+        )
 
     def _patch(self, view: Photo, rng: np.random.Generator, notices: list[Notice]) -> None:
         """Replace a rectangle of a view, in place, by the same rectangle of a view of any scene."""
@@ -224,14 +225,14 @@ class FixedPairs(PairsOfRegions):
     def sample(self, key: SampleKey) -> Sample:
         """One pair: ``transmission`` and ``reflection`` are (3, crop, crop) uint8."""
         pair = self.pairs[key.index]
-        return {
-            "transmission": to_tensor(self._cut(pair.transmission)),
-            "reflection": to_tensor(self._cut(pair.reflection)),
-            "seed": name_seed(f"{self.dataset}/{pair.name}"),
-            "name": pair.name,
-            "dataset": self.dataset,
-            "counts": key.counts,
-        }
+        return PhotoPair(
+            transmission=to_tensor(self._cut(pair.transmission)),
+            reflection=to_tensor(self._cut(pair.reflection)),
+            seed=name_seed(f"{self.dataset}/{pair.name}"),
+            name=pair.name,
+            dataset=self.dataset,
+            counts=key.counts,
+        )
 
     def _cut(self, region: Region) -> Photo:
         photo = read_rgb(region.path)

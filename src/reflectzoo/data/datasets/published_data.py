@@ -18,17 +18,17 @@ class PublishedData:
     Attributes:
         choice: the configuration's name for it, as in ``data=zhang``.
         layout: what is expected on disk, to follow the words "expected ...".
-        published: size, terms and the page or paper where the authors offer it.
+        origin: size, terms and the page or paper where the authors offer it.
     """
 
     choice: str
     layout: str
-    published: str
+    origin: str
 
     @property
     def expected(self) -> str:
         """What was expected and where to get it, the end of a sentence without its full stop."""
-        return f"expected {self.layout} ({self.published})"
+        return f"expected {self.layout} ({self.origin})"
 
     def folder(self, path: str | os.PathLike[str] | None, key: str = "data.root") -> Path:
         """A folder that the user named.

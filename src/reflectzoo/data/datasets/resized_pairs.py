@@ -8,10 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, to_tensor
+from reflectzoo.data.datasets.base import KeyedDataset, to_tensor
 from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, read_rgb
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import Notice, PhotoPair, Sample
 from reflectzoo.data.seeding import PAIRING, TURNS, Rounds, generator, name_seed, sample_seed
 from reflectzoo.errors import UserError
 
@@ -99,14 +100,14 @@ class ResizedPairs(KeyedDataset):
             view = view[:, ::-1] if across else view
             view = view[::-1] if down else view
             layers.append(to_tensor(np.ascontiguousarray(view)))
-        return {
-            "transmission": layers[0],
-            "reflection": layers[1],
-            "seed": seed,
-            "name": f"{background.stem}+{reflection.stem}@{key.epoch}.{key.index}",
-            "dataset": self.dataset,
-            "notices": notices,
-        }
+        return PhotoPair(
+            transmission=layers[0],
+            reflection=layers[1],
+            seed=seed,
+            name=f"{background.stem}+{reflection.stem}@{key.epoch}.{key.index}",
+            dataset=self.dataset,
+            notices=notices,
+        )
 
     def _read(
         self, photos: Sequence[Path], first: int, size: tuple[int, int], notices: list[Notice]
@@ -148,15 +149,15 @@ class FixedResizedPairs(KeyedDataset):
         """One pair: ``transmission`` and ``reflection`` are (3, H, W) uint8."""
         background, reflection = self.pairs[key.index]
         name = f"{background.stem}+{reflection.stem}"
-        return {
-            "transmission": to_tensor(resized(read_rgb(background), self.size)),
-            "reflection": to_tensor(resized(read_rgb(reflection), self.size)),
-            "seed": name_seed(f"{self.dataset}/{name}"),
-            "name": name,
-            "dataset": self.dataset,
-            "counts": key.counts,
-            "protocol": f"{self.size[0]}x{self.size[1]}",
-        }
+        return PhotoPair(
+            transmission=to_tensor(resized(read_rgb(background), self.size)),
+            reflection=to_tensor(resized(read_rgb(reflection), self.size)),
+            seed=name_seed(f"{self.dataset}/{name}"),
+            name=name,
+            dataset=self.dataset,
+            counts=key.counts,
+            protocol=f"{self.size[0]}x{self.size[1]}",
+        )
 
 
 def resized(photo: Photo, size: tuple[int, int]) -> Photo:

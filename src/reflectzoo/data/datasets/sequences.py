@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from reflectzoo.data.augment import PhotoAugment
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample, to_tensor
+from reflectzoo.data.datasets.base import KeyedDataset, to_tensor
 from reflectzoo.data.datasets.pairs import SMALLEST_SCORED
 from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.datasets.windows import SEEDS, stacked
 from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, picture_size, read_rgb
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import Notice, RealSequence, Sample
 from reflectzoo.data.seeding import CROPS, Rounds, generator, name_seed, sample_seed
 from reflectzoo.errors import UserError
 
@@ -100,14 +101,14 @@ class SequenceCrops(KeyedDataset):
                 notices.append(Notice("unreadable", str(sequence.transmission), str(error)))
                 continue
             *frames, transmission = self.augment.together(photos, crop_seed)
-            return {
-                "frames": stacked(frames),
-                "transmission": to_tensor(transmission),
-                "seed": seed,
-                "name": f"{sequence.name}@{key.epoch}.{key.index}",
-                "dataset": self.dataset,
-                "notices": notices,
-            }
+            return RealSequence(
+                frames=stacked(frames),
+                transmission=to_tensor(transmission),
+                seed=seed,
+                name=f"{sequence.name}@{key.epoch}.{key.index}",
+                dataset=self.dataset,
+                notices=notices,
+            )
         raise UserError(f"None of the {len(self.sequences)} sequences of data={self.dataset} can be read.")
 
 
@@ -139,16 +140,16 @@ class SequenceImages(KeyedDataset):
         sequence = self.sequences[key.index]
         stored = read_sequence(sequence)
         *frames, transmission = (self.size.apply(photo) for photo in stored)
-        return {
-            "frames": stacked(frames),
-            "transmission": to_tensor(transmission),
-            "seed": name_seed(f"{self.dataset}/{sequence.name}"),
-            "name": sequence.name,
-            "dataset": self.dataset,
-            "counts": key.counts,
-            "source_size": torch.tensor(stored[0].shape[:2]),
-            "protocol": str(self.size),
-        }
+        return RealSequence(
+            frames=stacked(frames),
+            transmission=to_tensor(transmission),
+            seed=name_seed(f"{self.dataset}/{sequence.name}"),
+            name=sequence.name,
+            dataset=self.dataset,
+            counts=key.counts,
+            source_size=torch.tensor(stored[0].shape[:2]),
+            protocol=str(self.size),
+        )
 
 
 def read_sequence(sequence: SequenceFiles, cache: PhotoCache | None = None, shorter: int | None = None) -> list[Photo]:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 
 from reflectzoo.data.augment import PhotoAugment
-from reflectzoo.data.datasets.base import Notice, Sample, to_tensor
+from reflectzoo.data.datasets.base import to_tensor
 from reflectzoo.data.datasets.photos import FixedPair, OnError, PairsOfRegions, PhotoPairs, Region
 from reflectzoo.data.images import Photo, read_rgb
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import BlendedSequence, Notice, Sample
 from reflectzoo.data.seeding import CROPS, PAIRING, generator, name_seed, sample_seed
 
 SEEDS = 2**32
@@ -168,15 +169,15 @@ class SlidingWindows(PhotoPairs):
         transmission, first = self._read(behind, views, notices)
         reflection, second = self._read(reflected, views, notices)
         transmissions, reflections, motion = self.motion.cut(transmission, reflection, seed)
-        return {
-            "frame_transmissions": stacked(transmissions),
-            "frame_reflections": stacked(reflections),
-            "frame_motion": torch.from_numpy(motion).float(),
-            "seed": seed,
-            "name": f"{first.stem}+{second.stem}@{key.epoch}.{key.index}",
-            "dataset": self.dataset,
-            "notices": notices,
-        }
+        return BlendedSequence(
+            frame_transmissions=stacked(transmissions),
+            frame_reflections=stacked(reflections),
+            frame_motion=torch.from_numpy(motion).float(),
+            seed=seed,
+            name=f"{first.stem}+{second.stem}@{key.epoch}.{key.index}",
+            dataset=self.dataset,
+            notices=notices,
+        )
 
 
 class FixedWindows(PairsOfRegions):
@@ -201,15 +202,15 @@ class FixedWindows(PairsOfRegions):
         transmissions, reflections, motion = self.motion.cut(
             _part(pair.transmission), _part(pair.reflection), seed, flips=False
         )
-        return {
-            "frame_transmissions": stacked(transmissions),
-            "frame_reflections": stacked(reflections),
-            "frame_motion": torch.from_numpy(motion).float(),
-            "seed": seed,
-            "name": pair.name,
-            "dataset": self.dataset,
-            "counts": key.counts,
-        }
+        return BlendedSequence(
+            frame_transmissions=stacked(transmissions),
+            frame_reflections=stacked(reflections),
+            frame_motion=torch.from_numpy(motion).float(),
+            seed=seed,
+            name=pair.name,
+            dataset=self.dataset,
+            counts=key.counts,
+        )
 
 
 def _part(region: Region) -> Photo:

@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 
 from reflectzoo.core.batch import Batch
 from reflectzoo.core.settings import Count, NotNegative, Seed
-from reflectzoo.data.batching import complete_batch, draw_blends
-from reflectzoo.data.datasets.base import KeyedDataset, Notice, Sample
+from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
 from reflectzoo.data.sampler import EpochSampler, EvaluationSampler, RepeatedSampler
+from reflectzoo.data.samples import JointBatch, Notice, RawBatch, Sample
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 
@@ -188,15 +188,16 @@ class ReflectionDataModule(pl.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Tell the user what the workers noticed, and draw the blends while the seeds are still at hand."""
-        if isinstance(batch, dict) and "seed" in batch:
-            for notice in batch.pop("notices", ()):
+        if isinstance(batch, Sample | JointBatch):
+            for notice in batch.notices:
                 self.notice(notice)
+            batch.notices = []
             self.draw(batch)
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Complete a batch on its device; one that is complete already passes unchanged."""
-        if not isinstance(batch, dict) or "has_transmission" in batch:
+        if not isinstance(batch, Sample | JointBatch):
             return batch
         finished: Any = self.complete_batch(batch)
         if self.trainer is not None:
@@ -206,22 +207,19 @@ class ReflectionDataModule(pl.LightningDataModule):
 
     # -- what anyone may call ---------------------------------------------------------------------------------------
 
-    def draw(self, raw: Sample) -> None:
+    def draw(self, raw: RawBatch) -> None:
         """Add what the synthesis draws for a collated batch, where something is to be blended."""
-        drawn = draw_blends(raw, self._synthesis)
-        if drawn is not None:
-            raw["draws"] = drawn
+        _of_one(raw).draw(self._synthesis)
 
-    def complete_batch(self, raw: Sample) -> Batch:
+    def complete_batch(self, raw: RawBatch) -> Batch:
         """Make the mixtures of a batch as the loaders yield it.
 
         In a notebook: ``module.complete_batch(next(iter(loader)))``.
 
         Args:
-            raw: collated samples, see :data:`~reflectzoo.data.datasets.base.Sample`; perhaps ``draws``, and ``counts``,
-                false for samples that must not be scored.
+            raw: collated samples, see :mod:`reflectzoo.data.samples`; perhaps with draws.
         """
-        return complete_batch(raw, self._synthesis)
+        return _of_one(raw).complete(self._synthesis)
 
     def notice(self, notice: Notice) -> None:
         """Log something about a file: the first few of a kind by name, the others counted (see :meth:`teardown`)."""
@@ -314,3 +312,9 @@ def check_choices(
     for name, value, allowed in (("augment", augment, kinds), ("on_error", on_error, ("skip", "raise"))):
         if value not in allowed:
             raise UserError(f"data.{name} must be {' or '.join(allowed)}, got {value!r}.")
+
+
+def _of_one(raw: RawBatch) -> Sample:
+    if isinstance(raw, JointBatch):
+        raise TypeError("a batch of several data sets is for the mixture that they are parts of")
+    return raw

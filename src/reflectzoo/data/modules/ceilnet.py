@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.data.datasets.base import Notice, note_folders
+from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.pairs import PairFiles, hold_out
 from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
+from reflectzoo.data.samples import Notice
 from reflectzoo.errors import UserError
 
 _NAME = re.compile(r"^(?P<stem>.+)-(?P<role>input|label1|label2)$", re.IGNORECASE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from reflectzoo.core.batch import Batch
 from reflectzoo.core.settings import Count, Side
 from reflectzoo.data.batching import merge
-from reflectzoo.data.datasets.base import KeyedDataset, Sample
+from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import JointBatch, RawBatch, Sample
 from reflectzoo.data.seeding import PART, generator, sample_seed
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
@@ -70,7 +72,7 @@ class Mixture(KeyedDataset):
     def sample(self, key: SampleKey) -> Sample:
         """A sample of one part, with ``part`` saying of which."""
         part = self.part_of(key.epoch, key.index)
-        return {**self.parts[part].sample(key), "part": part}
+        return replace(self.parts[part].sample(key), part=part)
 
 
 class OfPart(KeyedDataset):
@@ -95,7 +97,7 @@ class OfPart(KeyedDataset):
 
     def sample(self, key: SampleKey) -> Sample:
         """As the data set's, with ``part``."""
-        return {**self.data.sample(key), "part": self.part}
+        return replace(self.data.sample(key), part=self.part)
 
 
 class MixtureData(ReflectionDataModule):
@@ -161,15 +163,16 @@ class MixtureData(ReflectionDataModule):
         """The test sets of the parts in ``test``."""
         return self._together("test")
 
-    def draw(self, raw: Sample) -> None:
+    def draw(self, raw: RawBatch) -> None:
         """Let each part draw for its samples."""
-        for name, part in raw["parts"].items():
+        for name, part in _joint(raw).parts.items():
             self.parts[name].draw(part)
 
-    def complete_batch(self, raw: Sample) -> Batch:
+    def complete_batch(self, raw: RawBatch) -> Batch:
         """Let each part complete its samples and put them together."""
-        batches = {name: self.parts[name].complete_batch(part) for name, part in raw["parts"].items()}
-        return merge(batches, raw["order"])
+        joint = _joint(raw)
+        batches = {name: self.parts[name].complete_batch(part) for name, part in joint.parts.items()}
+        return merge(batches, joint.order)
 
     def _together(self, purpose: str) -> dict[str, KeyedDataset]:
         sets: dict[str, KeyedDataset] = {}
@@ -199,3 +202,9 @@ class MixtureData(ReflectionDataModule):
         if not positive:
             raise UserError(f"data.{key} gives no part anything: at least one ratio must be more than 0.")
         return positive
+
+
+def _joint(raw: RawBatch) -> JointBatch:
+    if not isinstance(raw, JointBatch):
+        raise TypeError("a mixture completes batches whose samples say which part they are of")
+    return raw

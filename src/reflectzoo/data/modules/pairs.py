@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from reflectzoo.core.settings import Count, Side
 from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
-from reflectzoo.data.datasets.base import Notice
 from reflectzoo.data.datasets.pairs import (
     LayerFolders,
     PairCrops,
@@ -24,6 +23,7 @@ from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder, names_of
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.samples import Notice
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 

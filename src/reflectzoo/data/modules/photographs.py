@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from reflectzoo.data.datasets.base import Notice, note_folders
+from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.pairs import PairFiles
 from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
+from reflectzoo.data.samples import Notice
 
 
 class Photographs(RealPairs):

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from reflectzoo.data.datasets.base import Notice, note_folders
+from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.pairs import LayerFolders, PairFiles, pair_folders
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder
 from reflectzoo.data.images import find_images
 from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
+from reflectzoo.data.samples import Notice
 from reflectzoo.errors import UserError
 
 _LAYERS = LayerFolders(

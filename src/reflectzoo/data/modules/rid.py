@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reflectzoo.core.settings import Count
-from reflectzoo.data.datasets.base import Notice, note_folders
+from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.photos import OnError, readable
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder
 from reflectzoo.data.datasets.resized_pairs import FixedResizedPairs, ResizedPairs
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
 from reflectzoo.data.modules.photo_folder import check_shares, jpeg_images
+from reflectzoo.data.samples import Notice
 from reflectzoo.data.seeding import name_seed
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 
 from reflectzoo.core.settings import Count, Side
 from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
-from reflectzoo.data.datasets.base import Notice, note_folders
+from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.path_patterns import PathPattern, sort_sequences
 from reflectzoo.data.datasets.photos import OnError, views_of
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder, names_of
@@ -19,6 +19,7 @@ from reflectzoo.data.datasets.windows import FixedWindows, Motion, SlidingWindow
 from reflectzoo.data.modules import sample
 from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
 from reflectzoo.data.modules.photo_folder import PhotoFolder
+from reflectzoo.data.samples import Notice
 from reflectzoo.data.seeding import name_seed
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError

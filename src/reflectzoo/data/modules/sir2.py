@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.data.datasets.base import Notice, note_folders
+from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.pairs import LayerFolders, PairCrops, PairFiles, pair_folders
 from reflectzoo.data.datasets.path_patterns import natural
 from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.images import find_images
 from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
+from reflectzoo.data.samples import Notice
 from reflectzoo.errors import UserError
 
 SUBSETS = ("postcard", "objects", "wild")
