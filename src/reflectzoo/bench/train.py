@@ -18,10 +18,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from reflectzoo.bench.measure import machine
 from reflectzoo.cli import sentence, user_sentences
+from reflectzoo.cli.tables import Column, TextTable
 from reflectzoo.config import compose_config
 from reflectzoo.core.registry import model_names
 from reflectzoo.errors import UserError
@@ -164,16 +165,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _table(speeds: Sequence[Speed]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("model", "images/s", "ms a step", *(f"{part} %" for part in _SHOWN), "GPU GB"):
-        table.add_column(title, justify="left" if title == "model" else "right")
+def _table(speeds: Sequence[Speed]) -> RichTable:
+    heads = ("images/s", "ms a step", *(f"{part} %" for part in _SHOWN), "GPU GB")
+    rows = []
     for speed in speeds:
         step = 1000 * sum(speed.seconds[part] for part in _SHOWN) / max(speed.steps, 1)
         memory = "" if speed.memory is None else f"{speed.memory / 2**30:.2f}"
         shares = (f"{100 * speed.share(part):.1f}" for part in _SHOWN)
-        table.add_row(speed.model, f"{speed.images_per_second:.2f}", f"{step:.1f}", *shares, memory)
-    return table
+        rows.append([speed.model, f"{speed.images_per_second:.2f}", f"{step:.1f}", *shares, memory])
+    return TextTable([Column("model"), *(Column(head, right=True) for head in heads)], rows).rich(boxed=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import math
 import sys
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reflectzoo.cli import alone, nearest
+from reflectzoo.cli.tables import Column, TextTable
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
@@ -397,18 +396,14 @@ def _judge(title: str, groups: Sequence[Sequence[Pair]], seed: int) -> Verdict:
 
 
 def _table(verdicts: Sequence[Verdict], measure: Measure) -> list[str]:
-    head = ["", "pictures", "A", "B", "B - A", "95 % interval", "B > A", "A > B", "equal", "p (sign)"]
-    rows = [head]
+    heads = ("pictures", "A", "B", "B - A", "95 % interval", "B > A", "A > B", "equal", "p (sign)")
+    rows = []
     for each in verdicts:
         interval = f"{measure.signed(each.low)} to {measure.signed(each.high)}"
         means = [measure.text(each.mean_a), measure.text(each.mean_b), measure.signed(each.difference)]
         counts = [str(each.b_higher), str(each.a_higher), str(each.ties)]
         rows.append([each.title, str(each.images), *means, interval, *counts, f"{each.p:.2g}"])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(line))
-        for line in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
+    return TextTable([Column(), *(Column(head, right=True) for head in heads)], rows).plain()
 
 
 def _extremes(pairs: Sequence[Pair], measure: Measure, show: int) -> list[str]:
@@ -434,12 +429,9 @@ def _unmatched(names: Sequence[str], which: str) -> list[str]:
 
 
 def _write_csv(path: Path, pairs: Sequence[Pair]) -> None:
-    file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    writer.writerow(["set", "image", "a", "b", "difference"])
-    writer.writerows([pair.dataset, pair.image, pair.a, pair.b, pair.difference] for pair in pairs)
+    rows = [[pair.dataset, pair.image, *map(str, (pair.a, pair.b, pair.difference))] for pair in pairs]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, file.getvalue())
+    write_text(path, TextTable([Column(head) for head in ("set", "image", "a", "b", "difference")], rows).csv())
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from reflectzoo.cli import alone
+from reflectzoo.cli.tables import Cell, Column, Place, TextTable, escape
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import measures_of
 from reflectzoo.evaluation.protocol import FORMERLY, LAYERS
-from reflectzoo.evaluation.report.text import escape, markdown_row
 from reflectzoo.evaluation.results import AVERAGE, read_results
 
 FORMAT = "reflectzoo-measured/1"
@@ -226,18 +226,19 @@ def _table(group: Sequence[Mapping[str, Any]], layer: str, place: str, prefix: s
         range(len(group)), key=lambda k: (values[k][0] is None, sign * (values[k][0] or 0.0), group[k]["title"])
     )
     lines = [f"### {escape(prefix + layer)}", ""]
-    lines.append(markdown_row(["", *(escape(measure.heading) for measure in measures), "weights", "measured"]))
-    lines.append(markdown_row(["---", *("---:" for _ in measures), "---", "---"]))
+    rows: list[list[Place]] = []
     for k in order:
-        cells = []
+        row: list[Place] = [group[k]["title"]]
         for column, measure in enumerate(measures):
             value = values[k][column]
             text = "·" if value is None else measure.text(value)
-            cells.append(f"**{text}**" if value is not None and value == best[column] else text)
+            row.append(Cell(text, "best" if value is not None and value == best[column] else ""))
         sha = group[k]["entry"].get("sha256")
-        weights = f"`{sha[:8]}`" if sha else "none"
-        lines.append(markdown_row([escape(group[k]["title"]), *cells, weights, group[k]["measured"]["created"][:10]]))
-    return [*lines, ""]
+        row.append(Cell(sha[:8], "code") if sha else "none")
+        rows.append([*row, group[k]["measured"]["created"][:10]])
+    scores = [Column(measure.heading, right=True) for measure in measures]
+    table = TextTable([Column(), *scores, Column("weights"), Column("measured")], rows)
+    return [*lines, *table.markdown(), ""]
 
 
 def _count(each: Mapping[str, Any]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from reflectzoo.cli.tables import Cell, Column, Place, TextTable
 from reflectzoo.evaluation.measures import Measure, measures_of
 from reflectzoo.evaluation.published import Published, published_for, rules_of
 from reflectzoo.evaluation.results import AVERAGE
@@ -101,18 +102,16 @@ def _rows(results: Mapping[str, Any], layer: str) -> list[tuple[str, Mapping[str
 
 def _one_set(results: Mapping[str, Any], layer: str, published: bool) -> RenderableType:
     (dataset,) = results["sets"]
-    table = Table(title=f"{dataset['title']}, {layer}, {dataset['images']} pictures")
-    table.add_column("")
     measures = measures_of(results)
     best = {each.key: _best(results, dataset["name"], layer, each) for each in measures}
-    for each in measures:
-        table.add_column(each.heading, justify="right")
-    table.add_column("of")
+    columns = [Column(), *(Column(each.heading, right=True) for each in measures), Column("of")]
+    rows: list[list[Place]] = []
     for entry, means in _rows(results, layer):
         mean = means[dataset["name"]]
         values = mean[layer] or {}
-        cells = (_cell(values.get(each.key), each, best[each.key]) for each in measures)
-        table.add_row(_label(entry, mean), *cells, rule(results, dataset["name"], mean))
+        cells = [_cell(values.get(each.key), each, best[each.key]) for each in measures]
+        rows.append([_label(entry, mean), *cells, rule(results, dataset["name"], mean)])
+    table = TextTable(columns, rows, f"{dataset['title']}, {layer}, {dataset['images']} pictures")
     facts = published_for([dataset["published"]], layer) if published and dataset["published"] else []
     wanted = {each.title: each for each in measures}
     grid = _grid([fact for fact in facts if fact.metric in wanted], lambda fact: fact.metric)
@@ -122,20 +121,18 @@ def _one_set(results: Mapping[str, Any], layer: str, published: bool) -> Rendera
 def _many_sets(results: Mapping[str, Any], layer: str, published: bool) -> RenderableType:
     measures = main_measures(results)
     titles = [each.title for each in measures]
-    table = Table(title=f"{' / '.join(titles)} of the {layer}")
-    table.add_column("")
     columns = [(each["name"], f"{each['title']} ({each['images']})", each["published"]) for each in results["sets"]]
     columns.append((AVERAGE, "average", results["benchmark"]["average"]))
-    for _, title, _ in columns:
-        table.add_column(title, justify="right")
-    table.add_column("average of")
     best = {(name, each.key): _best(results, name, layer, each) for name, _, _ in columns for each in measures}
+    rows: list[list[Place]] = []
     for entry, means in _rows(results, layer):
-        cells = []
+        cells: list[Place] = []
         for name, _, _ in columns:
             values = means[name][layer] or {}
-            cells.append(_joined([_cell(values.get(each.key), each, best[name, each.key]) for each in measures]))
-        table.add_row(_label(entry, means[AVERAGE]), *cells, rule(results, AVERAGE, means[AVERAGE]))
+            cells.append([_cell(values.get(each.key), each, best[name, each.key]) for each in measures])
+        rows.append([_label(entry, means[AVERAGE]), *cells, rule(results, AVERAGE, means[AVERAGE])])
+    heads = [Column(), *(Column(title, right=True) for _, title, _ in columns), Column("average of")]
+    table = TextTable(heads, rows, f"{' / '.join(titles)} of the {layer}")
     known = {public: public for _, _, public in columns if public}
     facts = published_for(known, layer) if published else []
     wanted = dict(zip(titles, measures, strict=True))
@@ -147,21 +144,19 @@ def _many_sets(results: Mapping[str, Any], layer: str, published: bool) -> Rende
 
 
 def _other_scores(results: Mapping[str, Any], layer: str) -> RenderableType:
-    table = Table(title=f"All scores of the {layer}, {AVERAGE} of {len(results['sets'])} data sets")
-    table.add_column("")
     measures = measures_of(results)
     best = {each.key: _best(results, AVERAGE, layer, each) for each in measures}
-    for each in measures:
-        table.add_column(each.heading, justify="right")
+    rows: list[list[Place]] = []
     for entry, means in _rows(results, layer):
         values = means[AVERAGE][layer] or {}
-        cells = (_cell(values.get(each.key), each, best[each.key]) for each in measures)
-        table.add_row(_label(entry, means[AVERAGE]), *cells)
-    return table
+        cells = [_cell(values.get(each.key), each, best[each.key]) for each in measures]
+        rows.append([_label(entry, means[AVERAGE]), *cells])
+    title = f"All scores of the {layer}, {AVERAGE} of {len(results['sets'])} data sets"
+    return TextTable([Column(), *(Column(each.heading, right=True) for each in measures)], rows, title).rich()
 
 
 def _with_published(
-    table: Table,
+    table: TextTable,
     grid: Mapping[str, Mapping[str, list[Published]]],
     places: Sequence[Sequence[str]],
     measures: Mapping[str, Measure],
@@ -173,28 +168,27 @@ def _with_published(
         method: cells for method, cells in grid.items() if any(place in cells for group in places for place in group)
     }
     if not rows:
-        return table
-    table.add_section()
+        return table.rich()
     used = {fact.source for cells in rows.values() for found in cells.values() for fact in found}
     sources = {
         source: chr(ord("a") + number)
         for number, source in enumerate(dict.fromkeys(f.source for f in facts if f.source in used))
     }
+    below: list[list[Place]] = []
     for method, cells in rows.items():
         marks = "".join(sorted({sources[fact.source] for found in cells.values() for fact in found}))
         known = all(fact.confirmed for found in cells.values() for fact in found)
-        table.add_row(
-            Text(f"{method} [{marks}]{'' if known else ' †'}", style="dim"),
-            *(
-                Text(_group([_range(cells.get(place, []), measures.get(place)) for place in group]), style="dim")
-                for group in places
-            ),
-            Text(rules_of(fact for place in ruled for fact in cells.get(place, ())), style="dim"),
-        )
+        words = [f"{method} [{marks}]{'' if known else ' †'}"]
+        words += [_group([_range(cells.get(place, []), measures.get(place)) for place in group]) for group in places]
+        words.append(rules_of(fact for place in ruled for fact in cells.get(place, ())))
+        below.append([Cell(word, "dim") for word in words])
     lines = [f"[{mark}] {source}" for source, mark in sources.items()]
     if not all(fact.confirmed for cells in rows.values() for found in cells.values() for fact in found):
         lines.append("† known at second hand: not read in the source itself")
-    return Group(table, Text("As published, by the papers' own protocols:\n" + "\n".join(lines), style="dim"))
+    return Group(
+        replace(table, below=below).rich(),
+        Text("As published, by the papers' own protocols:\n" + "\n".join(lines), style="dim"),
+    )
 
 
 def _group(values: Sequence[str]) -> str:
@@ -226,17 +220,13 @@ def _best(results: Mapping[str, Any], dataset: str, layer: str, measure: Measure
     return measure.best(values) if len(values) > 1 else None
 
 
-def _cell(value: float | None, measure: Measure, best: float | None) -> Text:
+def _cell(value: float | None, measure: Measure, best: float | None) -> Cell:
     if value is None:
-        return Text(_NOTHING)
-    return Text(measure.text(value), style="bold" if value == best else "")
+        return Cell(_NOTHING)
+    return Cell(measure.text(value), "best" if value == best else "")
 
 
-def _joined(cells: Sequence[Text]) -> Text:
-    return Text(" / ").join(cells)
-
-
-def _label(entry: str, mean: Mapping[str, Any]) -> Text:
+def _label(entry: str, mean: Mapping[str, Any]) -> Cell:
     if not mean["missing"]:
-        return Text(entry)
-    return Text(f"{entry} ! {mean['images']} of {mean['images'] + mean['missing']}", style="red")
+        return Cell(entry)
+    return Cell(f"{entry} ! {mean['images']} of {mean['images'] + mean['missing']}", "warning")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
+from reflectzoo.cli.tables import Column, TextTable
 from reflectzoo.core.disk import write_text
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;
@@ -23,19 +21,15 @@ text-align:left;white-space:nowrap}code,pre{background:#f4f4f4;padding:.1rem .3r
 .plot .title{font-weight:600}.plot .grid{stroke:#e4e4e4}.plot .tick{fill:#666}"""
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table.
+def sheet(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> TextTable:
+    """A table of texts.
 
-    Attributes:
+    Args:
         title: what it shows.
-        columns: heads.
+        heads: of the columns.
         rows: texts, one for each column.
     """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    return TextTable([Column(head) for head in heads], rows, title)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class SweepSummary:
     """
 
     title: str
-    sheets: Sequence[Sheet]
+    sheets: Sequence[TextTable]
     plots: Sequence[str] = ()
     notes: Sequence[str] = field(default_factory=tuple)
     command: str = ""
@@ -63,7 +57,7 @@ def write(summary: SweepSummary, folder: Path, name: str) -> list[Path]:
     Returns:
         The three files.
     """
-    texts = {".csv": _csv(summary.sheets[0]), ".md": _markdown(summary), ".html": _html(summary)}
+    texts = {".csv": summary.sheets[0].csv(), ".md": _markdown(summary), ".html": _html(summary)}
     files = []
     for suffix, text in texts.items():
         files.append(folder / f"{name}{suffix}")
@@ -74,13 +68,8 @@ def write(summary: SweepSummary, folder: Path, name: str) -> list[Path]:
 def print_summary(summary: SweepSummary, console: Console | None = None) -> None:
     """Print the tables and notes."""
     console = console or Console(soft_wrap=True, highlight=False)
-    for sheet in summary.sheets:
-        table = RichTable(title=escape(sheet.title), title_justify="left", box=None, pad_edge=False)
-        for column in sheet.columns:
-            table.add_column(escape(column), overflow="fold")
-        for row in sheet.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+    for table in summary.sheets:
+        console.print(table.rich(boxed=False))
         console.print()
     for note in summary.notes:
         console.print(escape(note))
@@ -88,18 +77,10 @@ def print_summary(summary: SweepSummary, console: Console | None = None) -> None
         console.print(f"  {escape(summary.command)}")
 
 
-def _csv(sheet: Sheet) -> str:
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows([sheet.columns, *sheet.rows])
-    return lines.getvalue()
-
-
 def _markdown(summary: SweepSummary) -> str:
     parts = [f"# {summary.title}"]
-    for sheet in summary.sheets:
-        rows = [sheet.columns, ["---"] * len(sheet.columns), *sheet.rows]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        parts += [f"## {sheet.title}", "\n".join(lines)]
+    for table in summary.sheets:
+        parts += [f"## {table.title}", "\n".join(table.markdown())]
     parts += summary.notes
     if summary.command:
         parts.append(f"```\n{summary.command}\n```")
@@ -108,10 +89,8 @@ def _markdown(summary: SweepSummary) -> str:
 
 def _html(summary: SweepSummary) -> str:
     parts = [f"<h1>{html.escape(summary.title)}</h1>"]
-    for sheet in summary.sheets:
-        heads = "".join(f"<th>{html.escape(column)}</th>" for column in sheet.columns)
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in sheet.rows)
-        parts.append(f"<h2>{html.escape(sheet.title)}</h2><table><tr>{heads}</tr>{rows}</table>")
+    for table in summary.sheets:
+        parts.append(f"<h2>{html.escape(table.title)}</h2>{table.html()}")
     parts += [f"<p>{html.escape(note)}</p>" for note in summary.notes]
     if summary.command:
         parts.append(f"<pre>{html.escape(summary.command)}</pre>")

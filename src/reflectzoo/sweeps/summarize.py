@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from reflectzoo.cli.tables import TextTable
 from reflectzoo.errors import UserError
-from reflectzoo.sweeps.page import Sheet, SweepSummary, print_summary, write
+from reflectzoo.sweeps.page import SweepSummary, print_summary, sheet, write
 from reflectzoo.sweeps.plots import curves
 from reflectzoo.sweeps.runs import TrainingRun, differing, find_runs
 
@@ -78,7 +79,7 @@ def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximi
         state = "finished" if each.finished else f"stopped after {each.epochs} of {each.planned or '?'} epochs"
         numbers = [_number(values[id(each)]), *(_number(each.scores.get(key)) for key in tests)]
         rows.append([each.name, state, str(each.epochs), *numbers, *(each.settings.get(key, "") for key in keys)])
-    sheets = [Sheet(f"{len(runs)} trainings", ["run", "state", "epochs", f"best {metric}", *tests, *keys], rows)]
+    sheets = [sheet(f"{len(runs)} trainings", ["run", "state", "epochs", f"best {metric}", *tests, *keys], rows)]
     if "seed" in keys:
         others = [key for key in keys if key != "seed"]
         sheets.append(_over_seeds(ordered, others, {metric: values} | {key: _scores(runs, key) for key in tests}))
@@ -106,7 +107,9 @@ def _scores(runs: Sequence[TrainingRun], key: str) -> dict[int, float | None]:
     return {id(each): each.scores.get(key) for each in runs}
 
 
-def _over_seeds(runs: Sequence[TrainingRun], keys: Sequence[str], values: dict[str, dict[int, float | None]]) -> Sheet:
+def _over_seeds(
+    runs: Sequence[TrainingRun], keys: Sequence[str], values: dict[str, dict[int, float | None]]
+) -> TextTable:
     groups: dict[tuple[str, ...], list[TrainingRun]] = {}
     for each in runs:
         groups.setdefault(tuple(each.settings.get(key, "") for key in keys), []).append(each)
@@ -118,4 +121,4 @@ def _over_seeds(runs: Sequence[TrainingRun], keys: Sequence[str], values: dict[s
             spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
             row.append(f"{statistics.fmean(known):.4f}{spread}" if known else "")
         rows.append(row)
-    return Sheet("Over seeds: mean ± standard deviation", [*keys, "seeds", *values], rows)
+    return sheet("Over seeds: mean ± standard deviation", [*keys, "seeds", *values], rows)

@@ -146,7 +146,7 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    from reflectzoo.sweeps.page import Sheet, SweepSummary
+    from reflectzoo.sweeps.page import SweepSummary, sheet
     from reflectzoo.sweeps.plots import cloud, curves
     from reflectzoo.sweeps.space import as_overrides
     from reflectzoo.sweeps.study import values_in_words
@@ -168,7 +168,7 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
         if value is not None:
             reached.append((trial.number, value, trial.params))
     title = f"{len(trials)} trials, {plan.metric}"
-    sheets = [Sheet(title, ["trial", "state", plan.metric, "epochs", "seconds", *keys], rows)]
+    sheets = [sheet(title, ["trial", "state", plan.metric, "epochs", "seconds", *keys], rows)]
     plots = []
     if reached:
         plots.append(curves(_progress(reached, plan.maximize), f"{plan.metric}, trial by trial", "trial"))
@@ -200,7 +200,7 @@ def _progress(reached: Sequence[tuple[int, float, Mapping[str, Any]]], maximize:
 
 
 def _by_choice(key: str, reached: Sequence[tuple[int, float, Mapping[str, Any]]], metric: str) -> Any:
-    from reflectzoo.sweeps.page import Sheet
+    from reflectzoo.sweeps.page import sheet
 
     groups: dict[str, list[float]] = {}
     for _, value, params in reached:
@@ -209,4 +209,4 @@ def _by_choice(key: str, reached: Sequence[tuple[int, float, Mapping[str, Any]]]
         [name, str(len(each)), f"{sum(each) / len(each):.4f}", f"{min(each):.4f}", f"{max(each):.4f}"]
         for name, each in sorted(groups.items())
     ]
-    return Sheet(key, [key, "trials", f"mean {metric}", "least", "most"], rows)
+    return sheet(key, [key, "trials", f"mean {metric}", "least", "most"], rows)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from reflectzoo.cli.tables import Cell as TextCell
+from reflectzoo.cli.tables import Column, Place, TextTable, escape
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure
 from reflectzoo.evaluation.report.pictures import Case, every_case
@@ -16,22 +18,6 @@ from reflectzoo.evaluation.report.tables import Cell, Line, Table, Tables
 from reflectzoo.evaluation.table import left_out
 
 FORMAT = "reflectzoo-report/1"
-
-
-def escape(text: str) -> str:
-    r"""Text that Markdown shows as it is, also within a table.
-
-    Example:
-        >>> escape("a|b_<c>")
-        'a\\|b\\_&lt;c&gt;'
-    """
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|#~" else letter for letter in text)
-
-
-def markdown_row(cells: Sequence[str]) -> str:
-    """One line of a Markdown table; cells are escaped already."""
-    return f"| {' | '.join(cells)} |"
 
 
 def warnings_of(results: Mapping[str, Any]) -> list[str]:
@@ -116,11 +102,9 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case
     lines += ["**Best** and *second best* of each group; published rows are by the papers' own protocols.", ""]
     for table in tables.tables:
         lines += [f"## {escape(table.title)}, {table.layer}, {table.images} pictures", ""]
-        lines.append(markdown_row(["", *(escape(column.heading) for column in table.columns), "of"]))
-        lines.append(markdown_row(["---", *("---:" for _ in table.columns), "---"]))
-        for line in table.lines:
-            lines.append(markdown_row([_name(line), *(_marked(cell) for cell in line.cells), escape(line.pictures)]))
-        lines.append("")
+        columns = [Column(), *(Column(each.heading, right=True) for each in table.columns), Column("of")]
+        rows: list[list[Place]] = [[_name(line), *map(_marked, line.cells), line.pictures] for line in table.lines]
+        lines += [*TextTable(columns, rows).markdown(), ""]
         if any(line.unconfirmed for line in table.lines):
             lines += ["† A number we know at second hand: it was not read in the source itself.", ""]
         for sentence in table.conflicts:
@@ -134,16 +118,16 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case
         lines += ["## Made worse", "", *(f"- {escape(each.sentence)}" for each in worse), ""]
     if cases:
         lines += ["## Least and most gained over the untouched input", ""]
-        title = escape(cases[0].measure.title)
-        lines.append(markdown_row(["", "set", "", "picture", "gain", title, "of the input"]))
-        lines.append(markdown_row(["---", "---", "---", "---", "---:", "---:", "---:"]))
+        words = [Column(), Column("set"), Column(), Column("picture")]
+        numbers = [Column(each, right=True) for each in ("gain", cases[0].measure.title, "of the input")]
+        found = []
         for case in cases:
             value = case.measure.text(case.value)
             before = "" if case.before is None else case.measure.text(case.before)
             gain = "" if case.gain is None else case.measure.signed(case.gain)
-            words = [case.row["entry"], case.row["set"], f"{case.side} {case.place}", case.row["image"]]
-            lines.append(markdown_row([*map(escape, words), gain, value, before]))
-        lines.append("")
+            place = f"{case.side} {case.place}"
+            found.append([case.row["entry"], case.row["set"], place, case.row["image"], gain, value, before])
+        lines += [*TextTable([*words, *numbers], found).markdown(), ""]
     lines += ["## What was measured", ""]
     for entry in results["entries"]:
         lines.append(f"- {escape(describe_entry(entry))}")
@@ -171,17 +155,16 @@ def describe_entry(entry: Mapping[str, Any]) -> str:
     return ": ".join([words[0], ", ".join(words[1:])])
 
 
-def _name(line: Line) -> str:
-    name = escape(line.name)
+def _name(line: Line) -> TextCell:
     if line.missing:
-        return f"{name} ({line.images} of {(line.images or 0) + line.missing})"
-    name += " †" if line.unconfirmed else ""
-    return f"{name} {' '.join(f'[{source + 1}]' for source in line.sources)}".strip()
+        rest = f" ({line.images} of {(line.images or 0) + line.missing})"
+    else:
+        rest = "".join([" †" if line.unconfirmed else "", *(f" [{source + 1}]" for source in line.sources)])
+    return TextCell(line.name + rest, written=escape(line.name) + rest)
 
 
-def _marked(cell: Cell) -> str:
-    mark = {1: "**", 2: "*"}.get(cell.rank, "")
-    return f"{mark}{cell.text}{mark}"
+def _marked(cell: Cell) -> TextCell:
+    return TextCell(cell.text, "best" if cell.rank == 1 else "second" if cell.rank == 2 else "")
 
 
 def to_csv(tables: Tables) -> str:

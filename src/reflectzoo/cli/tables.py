@@ -1,0 +1,176 @@
+"""One table of words and numbers, for the terminal, Markdown, CSV and HTML."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:  # rich is imported when a terminal is to show something
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+Mark: TypeAlias = Literal["", "best", "second", "dim", "warning", "code"]
+
+_STYLES = {"": "", "best": "bold", "second": "italic", "dim": "dim", "warning": "red", "code": ""}
+_AROUND = {"best": "**", "second": "*", "code": "`"}
+_TAGS = {"best": "b", "second": "i", "code": "code"}
+
+
+class Column(NamedTuple):
+    """A column.
+
+    Attributes:
+        heading: its head.
+        right: whether its cells stand at the right, as numbers do.
+    """
+
+    heading: str = ""
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place.
+
+    Attributes:
+        text: as it is, not escaped.
+        mark: what is special about it.
+        written: the text as Markdown, where it is more than the text.
+    """
+
+    text: str
+    mark: Mark = ""
+    written: str = ""
+
+    @property
+    def markdown(self) -> str:
+        """With its mark; text between backticks is not escaped."""
+        around = _AROUND.get(self.mark, "")
+        return f"{around}{self.written or (self.text if self.mark == 'code' else escape(self.text))}{around}"
+
+    @property
+    def html(self) -> str:
+        """Likewise."""
+        tag, text = _TAGS.get(self.mark), html.escape(self.text)
+        return f"<{tag}>{text}</{tag}>" if tag else text
+
+
+Place: TypeAlias = str | Cell | Sequence[Cell]
+"""A cell, or several that share a place, divided by strokes."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table.
+
+    Attributes:
+        columns: their heads.
+        rows: what stands in each column.
+        title: what it shows.
+        below: rows that stand apart, under a line.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Place]]
+    title: str = ""
+    below: Sequence[Sequence[Place]] = ()
+
+    def rich(self, boxed: bool = True) -> RichTable:
+        """For a terminal.
+
+        Args:
+            boxed: with lines; otherwise long words are folded and the title stands at the left.
+        """
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        title = Text(self.title) if self.title else None
+        table = RichTable(title=title) if boxed else RichTable(title=title, title_justify="left", box=None)
+        table.pad_edge = boxed
+        for column in self.columns:
+            justify: Literal["right", "left"] = "right" if column.right else "left"
+            table.add_column(Text(column.heading), justify=justify, overflow="ellipsis" if boxed else "fold")
+        for row in self.rows:
+            table.add_row(*map(_styled, row))
+        if self.below:
+            table.add_section()
+        for row in self.below:
+            table.add_row(*map(_styled, row))
+        return table
+
+    def plain(self) -> list[str]:
+        """Lines of text, columns two blanks apart."""
+        texts = [[each.heading for each in self.columns], *([_text(each) for each in row] for row in self._all)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        return ["  ".join(self._aligned(row, widths)).rstrip() for row in texts]
+
+    def _aligned(self, row: Sequence[str], widths: Sequence[int]) -> list[str]:
+        return [
+            text.rjust(width) if column.right else text.ljust(width)
+            for text, width, column in zip(row, widths, self.columns, strict=True)
+        ]
+
+    def markdown(self) -> list[str]:
+        """Lines of Markdown, without the title."""
+        return [
+            _row([escape(column.heading) for column in self.columns]),
+            _row(["---:" if column.right else "---" for column in self.columns]),
+            *(_row([" / ".join(cell.markdown for cell in _cells(each)) for each in row]) for row in self._all),
+        ]
+
+    def csv(self) -> str:
+        """Heads and texts."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([column.heading for column in self.columns])
+        writer.writerows([_text(each) for each in row] for row in self._all)
+        return file.getvalue()
+
+    def html(self) -> str:
+        """A ``table`` element, without the title."""
+        heads = "".join(f"<th>{html.escape(column.heading)}</th>" for column in self.columns)
+        rows = "".join(f"<tr>{''.join(f'<td>{_html(each)}</td>' for each in row)}</tr>" for row in self._all)
+        return f"<table><tr>{heads}</tr>{rows}</table>"
+
+    @property
+    def _all(self) -> list[Sequence[Place]]:
+        return [*self.rows, *self.below]
+
+
+def escape(text: str) -> str:
+    r"""Text that Markdown shows as it is, also within a table.
+
+    Example:
+        >>> escape("a|b_<c>")
+        'a\\|b\\_&lt;c&gt;'
+    """
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#~" else letter for letter in text)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(place: Place) -> Sequence[Cell]:
+    if isinstance(place, str):
+        return [Cell(place)]
+    return [place] if isinstance(place, Cell) else place
+
+
+def _text(place: Place) -> str:
+    return " / ".join(cell.text for cell in _cells(place))
+
+
+def _html(place: Place) -> str:
+    return " / ".join(cell.html for cell in _cells(place))
+
+
+def _styled(place: Place) -> Text:
+    from rich.text import Text
+
+    return Text(" / ").join(Text(cell.text, style=_STYLES[cell.mark]) for cell in _cells(place))
