@@ -250,7 +250,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ytmt_uct": (_GAN, "loss.terms.adversarial.start_epoch=0"),
     "corrn": (),
     "lite": (),
-    "location_aware": (_GAN, "model.detection_epochs=1"),
+    "location_aware": (_GAN, "model.detection_epochs=1", "~loss.terms.perceptual"),  # which wants larger crops
     "dynamics": (_GAN, "data=sequences", "data.reflection_step=[2,4]"),
     "errnet": (_GAN, "loss.terms.adversarial.start_epoch=1"),
     "dsrnet_l": (),
