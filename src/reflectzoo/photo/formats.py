@@ -9,66 +9,22 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, raw, tiff, tiff_values
 from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
+from reflectzoo.photo.pillow import Limit, from_pillow, others, unguarded_within
 
-_BANDS = 2**24
 #: Floating-point values may leave [0, 1] by rounding alone.
 _SLACK = 1e-5
 _AGAIN = "download or copy it again"
-#: In Pillow's names.
-_OTHERS = ("WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TGA", "PSD", "ICO", "ICNS", "CUR", "QOI", "PCX", "DCX", "SGI")
-_OTHERS += ("SUN", "DDS", "XBM", "XPM", "MSP")
-
-
-class Limit:
-    """How many pixels a picture may have."""
-
-    def __init__(self, name: str, pixels: int | None) -> None:
-        self.name = name
-        usual = Image.MAX_IMAGE_PIXELS
-        self.given = pixels is not None
-        self.pixels: float = pixels if pixels is not None else float("inf") if usual is None else 2 * usual
-
-    def check(self, width: int, height: int) -> None:
-        """Raise if a picture is larger, or has no pixels."""
-        if width < 1 or height < 1:
-            raise UnreadableImage(f"{self.name} has no pixels ({width}x{height}).")
-        if width * height > self.pixels:
-            raise UnreadableImage(self.sentence(width * height, f"{width}x{height}, "))
-
-    def sentence(self, pixels: int | None, size: str = "") -> str:
-        """What is wrong and what to do."""
-        counted = f" ({size}{pixels / 1e6:.4g} million pixels)" if pixels else ""
-        most = f" {-(-pixels // 10**6)}M" if pixels else ""
-        bound = f"{self.pixels / 1e6:.4g} million pixels"
-        return (
-            f"{self.name} is too large{counted}, more than {bound} may be a trap for the memory: shrink it, or if you "
-            f"trust it, `reflectzoo remove --max-pixels{most}` (max_pixels=) takes it."
-        )
-
-
-@contextmanager
-def _unguarded(limit: Limit) -> Iterator[None]:
-    """Without Pillow's own bound, where another one was given."""
-    if not limit.given:
-        yield
-        return
-    with unguarded():
-        yield
 
 
 def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Picture, int]:
@@ -341,7 +297,7 @@ def _netpbm(data: bytes, name: str, limit: Limit) -> Picture:
 
 def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     found = jpeg2000.contents(data)
-    with _unguarded(limit), Image.open(BytesIO(data), formats=("JPEG2000",)) as image:
+    with unguarded_within(limit), Image.open(BytesIO(data), formats=("JPEG2000",)) as image:
         limit.check(*image.size)
         origin = Origin("JPEG2000", found.icc, iptc=found.iptc, boxes=found.others)
         origin, orientation, said = _told(origin, found.exif, found.xmp, image.info.get("dpi"))
@@ -367,8 +323,8 @@ def _raw(data: bytes, name: str, limit: Limit) -> Picture:
         values = raw.develop(data)
     except ValueError as error:
         raise UnreadableImage(
-            f"{name} is a camera's raw file that LibRaw cannot develop ({in_words(error)}): save it as TIFF or JPEG "
-            "with the camera's program."
+            f"{name} is a camera's raw file that LibRaw cannot develop ({error_in_words(error)}): save it as TIFF or "
+            "JPEG with the camera's program."
         ) from None
     exif, xmp, notes = None, None, ["Developed by LibRaw, with the camera's white balance, as sRGB of 16 bits."]
     if data.startswith(tiff.MAGICS):
@@ -383,7 +339,7 @@ def _raw(data: bytes, name: str, limit: Limit) -> Picture:
 
 
 def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
-    with _unguarded(limit), Image.open(BytesIO(data), formats=others()) as image:
+    with unguarded_within(limit), Image.open(BytesIO(data), formats=others()) as image:
         limit.check(*image.size)
         kind = image.format or ""
         notes = []
@@ -436,31 +392,6 @@ def _told(origin: Origin, exif: bytes | None, xmp: bytes | None, dpi: Any) -> tu
     return replace(origin, exif=exif, xmp=xmp, dpi=density), orientation, notes
 
 
-def from_pillow(image: Image.Image, name: str, origin: Origin) -> Picture:
-    """Values of a picture whose mode tells what they are, in rows as they are stored."""
-    if 0 in image.size:
-        raise UnreadableImage(f"{name} has no pixels ({image.width}x{image.height}).")
-    notes: tuple[str, ...] = ()
-    image.load()
-    if image.mode.startswith("I;16"):
-        return Picture(np.asarray(image).astype(np.uint16)[..., None], None, origin)
-    if image.mode in ("I", "F"):
-        raise UnreadableImage(f"{name} holds 32-bit values of unknown range: save it as a picture of 8 or 16 bits.")
-    if image.mode in ("1", "L", "LA", "La"):
-        wanted = "LA" if image.has_transparency_data else "L"
-    else:
-        wanted = "RGBA" if image.has_transparency_data else "RGB"
-    if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        image, seen = _to_srgb(image, origin.icc)
-        origin = replace(origin, icc=None)
-        notes = (f"Its colours ({seen}) were converted to sRGB.",)
-    layers = _array(_converted(image, wanted))
-    if wanted in ("LA", "RGBA"):
-        values, alpha = np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1])
-        return Picture(values, alpha, origin, notes)
-    return Picture(layers, None, origin, notes)
-
-
 def fitting(picture: Picture) -> Picture:
     """Without a profile of another colour model, which says nothing about these values and makes files invalid."""
     icc, channels = picture.origin.icc, picture.values.shape[2]
@@ -470,63 +401,14 @@ def fitting(picture: Picture) -> Picture:
     return replace(picture, origin=origin).noted(metadata.profile_note(icc, channels))
 
 
-def _array(image: Image.Image) -> Values:
-    """(H, W, channels) uint8, copied in bands: a large picture should not be in the memory three times."""
-    channels = len(image.getbands())
-    out = np.empty((image.height, image.width, channels), np.uint8)
-    step = max(_BANDS // (image.width * channels), 1)
-    for top in range(0, image.height, step):
-        band = image.crop((0, top, image.width, min(top + step, image.height)))
-        out[top : top + step] = np.asarray(band).reshape(band.height, band.width, channels)
-    return out
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode:
-        return image
-    if image.mode == "La":
-        return image.convert("LA")
-    if mode == "LA" and image.mode in ("L", "1"):  # one grey value stands for transparent
-        return image.convert("RGBA").convert("LA") if image.mode == "1" else image.convert("LA")
-    return image.convert(mode)
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
-    if icc:
-        try:
-            profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None
-        if converted is not None:
-            return converted, f"{image.mode} with a profile"
-    if image.mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        converted = ImageCms.profileToProfile(image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        if converted is not None:
-            return converted, "Lab"
-    return image.convert("RGB"), image.mode
-
-
-def others() -> tuple[str, ...]:
-    """The formats that Pillow reads alone; HEIC, where pillow-heif is installed.
-
-    It opens more, of which it shows previews (Photo CD), guesses what values mean (FITS), or runs programs (EPS).
-    """
-    if find_spec("pillow_heif") is not None:
-        import_module("pillow_heif").register_heif_opener()
-    Image.init()
-    return tuple(kind for kind in _OTHERS if kind in Image.OPEN)
-
-
-def in_words(error: BaseException) -> str:
+def error_in_words(error: BaseException) -> str:
     """What an error says, on one line, or its name."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def refusal(name: str, error: BaseException) -> str:
     """Why a file is not read: it is damaged or, where the error speaks of "its" values, of a kind not known here."""
-    words = in_words(error)
+    words = error_in_words(error)
     if words.startswith(("its ", "it holds ", "it stores ")):
         return f"{name} cannot be read: {words}."
     more = "" if words.startswith("it is ") else f" ({words})"

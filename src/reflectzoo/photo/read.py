@@ -18,8 +18,9 @@ from reflectzoo.core.content import what_it_is
 from reflectzoo.errors import UserError
 from reflectzoo.photo import ifd, jpeg2000, metadata, netpbm, raw, tiff
 from reflectzoo.photo.files import open_regular, read_bytes, shown
-from reflectzoo.photo.formats import Limit, decoded, fitting, from_pillow, others, refusal
+from reflectzoo.photo.formats import decoded, fitting, refusal
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage
+from reflectzoo.photo.pillow import Limit, from_pillow, others
 
 _OWN = ("JPEG", "PNG", "JPEG2000", "TIFF")
 #: Pictures of other kinds, by how they begin.
