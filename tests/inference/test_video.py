@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import Interpolation
 from PIL import Image
 from torch import Tensor
 
@@ -62,7 +63,10 @@ def shown_in(path: Path) -> tuple[list[float], np.ndarray]:
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
         times = [float(frame.pts * frame.time_base) for frame in frames]
-        return times, np.stack([frame.to_ndarray(format="rgb24") for frame in frames]).astype(float)
+        # Rounded: FFmpeg's quick conversion is darker by half a level.
+        exactly = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+        seen = [frame.reformat(format="rgb24", interpolation=exactly).to_ndarray() for frame in frames]
+        return times, np.stack(seen).astype(float)
 
 
 def sound_of(path: Path) -> list[bytes]:
@@ -144,7 +148,7 @@ def test_mistakes(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     separator = Separator(halved)
     (tmp_path / "text.mp4").write_text("no video at all")
     for source, target, words in (
-        (str(tmp_path / "text.mp4"), tmp_path / "x.mp4", "cannot be read as a video"),
+        (str(tmp_path / "text.mp4"), tmp_path / "x.mp4", "is no video, but a text"),
         (str(tmp_path / "nowhere.mp4"), None, "does not exist"),
         (str(tmp_path / "nothing_%03d.png"), None, "There is no picture"),
         (str(clip), tmp_path / "x.jpg", "cannot be written as a video"),
@@ -156,3 +160,65 @@ def test_mistakes(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["remove", str(clip), "--steady", "2", "--model", "ytmt_pcs", "--untrained"]) == 2
     assert "--steady must lie in [0, 1), got 2" in capsys.readouterr().err
     assert torch.is_grad_enabled()
+
+
+def encoded(path: Path, codec: str, frames: int = 3, sound: str | None = None, **context: object) -> Path:
+    """A short clip of grey noise."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        for name, value in context.items():
+            setattr(video.codec_context, name, value)
+        tone = out.add_stream(sound, rate=48000) if sound else None
+        pixels = np.random.default_rng(0).integers(0, 256, (frames, 32, 48, 1), np.uint8).repeat(3, axis=3)
+        for each in pixels:
+            out.mux(video.encode(av.VideoFrame.from_ndarray(each, format="rgb24")))
+        out.mux(video.encode(None))
+        if tone:
+            quiet = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.int16), format="s16", layout="stereo")
+            quiet.sample_rate = 48000
+            out.mux([*tone.encode(quiet), *tone.encode(None)])
+    return path
+
+
+def test_the_last_frame_is_not_longer_and_pixels_keep_their_shape(tmp_path: Path) -> None:
+    """A raw stream's durations were taken for those of the file: three frames lasted four seconds."""
+    source = encoded(tmp_path / "a.mp4", "mpeg4", sample_aspect_ratio=Fraction(4, 3))
+    run_video(str(source), tmp_path / "b.mp4", Separator(halved), Wanted())
+    with av.open(str(tmp_path / "b.mp4")) as after:
+        stream = after.streams.video[0]
+        assert float(stream.duration * stream.time_base) == pytest.approx(3 / 25)
+        assert stream.average_rate == 25
+        assert stream.sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_what_a_video_cannot_be_is_said_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(words: str, source: Path, target: str) -> None:
+        with pytest.raises(UserError, match=words):
+            run_video(str(source), tmp_path / target, Separator(halved), Wanted())
+        assert not (tmp_path / target).exists()
+
+    (tmp_path / "page.mp4").write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
+    fails("is no video, but a web page", tmp_path / "page.mp4", "a.mp4")
+    fails(r"sound \(flac\) has no place", encoded(tmp_path / "a.mkv", "mpeg4", sound="flac"), "b.mov")
+    assert run_video(str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(halved), Wanted()) == 0
+    whole = encoded(tmp_path / "c.mkv", "mjpeg", frames=30, pix_fmt="yuvj420p").read_bytes()
+    (tmp_path / "d.mkv").write_bytes(whole[: len(whole) // 2])
+    capsys.readouterr()
+    run_video(str(tmp_path / "d.mkv"), tmp_path / "e.mkv", Separator(halved), Wanted())
+    assert "may be cut short" in " ".join(capsys.readouterr().err.split())
+
+
+def test_grey_stays_grey(tmp_path: Path) -> None:
+    """FFmpeg's quick conversion takes two levels from red and blue of a full-range clip."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 48, 32, "gray"
+        for level in (60, 130):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((32, 48), level, np.uint8), format="gray")))
+        out.mux(video.encode(None))
+    run_video(
+        str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(lambda mixture: {"transmission": mixture}), Wanted()
+    )
+    for level, seen in zip((60, 130), shown_in(tmp_path / "b.mkv")[1], strict=True):
+        np.testing.assert_allclose(seen, level, atol=1)

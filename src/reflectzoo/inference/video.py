@@ -8,6 +8,7 @@ together without being encoded again, and the folder goes.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from reflectzoo.core.content import what_file_is
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.batch import Wanted
 from reflectzoo.inference.separator import Separator
@@ -38,6 +41,8 @@ _PART = 48
 """Frames of a part."""
 _QUALITY = "16"
 """x264's constant rate factor: hardly any loss that one could see."""
+_COVER = 1024
+"""FFmpeg's AV_DISPOSITION_ATTACHED_PIC."""
 _NUMBERED = re.compile(r"%0?(\d*)d")
 
 
@@ -107,11 +112,15 @@ class _Video:
         done = 0
         try:
             with av.open(str(self.source)) as container:
-                if not container.streams.video:
-                    raise UserError(f"{shown(self.source)} holds no pictures: it is no video.")
-                done = self._work(container)
+                stream = _pictures(container)
+                if stream is None:
+                    raise UserError(f"{shown(self.source)} holds no moving pictures: it is no video.")
+                self._check_sound(container)
+                done = self._work(container, stream)
         except av.FFmpegError as error:
-            raise UserError(f"{shown(self.source)} cannot be read as a video ({error.strerror}).") from error
+            other = what_file_is(self.source)
+            why = f"is no video, but {other}" if other else f"cannot be read as a video ({error.strerror})"
+            raise UserError(f"{shown(self.source)} {why}.") from error
         except KeyboardInterrupt:
             raise Interrupted(
                 f"Interrupted: the finished parts are kept in {shown(self.parts)}; the same command goes on with them."
@@ -122,8 +131,25 @@ class _Video:
         shutil.rmtree(self.parts, ignore_errors=True)
         sys.stderr.write(f"{shown(self.target)}: {done} frames\n")
 
-    def _work(self, container: Any) -> int:
-        stream = container.streams.video[0]
+    def _check_sound(self, container: Any) -> None:
+        """Before hours of work: whether the result can hold the sound as it is."""
+        import av
+
+        trial = io.BytesIO()
+        name = {".mkv": "matroska", ".mov": "mov"}.get(self.target.suffix.lower(), "mp4")
+        try:
+            with av.open(trial, "w", format=name) as out:
+                for each in container.streams.audio:
+                    out.add_stream_from_template(each)
+                if container.streams.audio:
+                    out.start_encoding()
+        except (av.FFmpegError, ValueError):
+            kinds = ", ".join(each.codec_context.name for each in container.streams.audio)
+            raise UserError(
+                f"Its sound ({kinds}) has no place in {shown(self.target)}: choose a name that ends in .mkv."
+            ) from None
+
+    def _work(self, container: Any, stream: Any) -> int:
         stream.thread_type = "AUTO"
         kept = self._resumed(stream)
         skip = sum(len(part.times) for part in kept)
@@ -133,13 +159,14 @@ class _Video:
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
             bar = progress.add_task(self.source.name, total=total, completed=skip)
             part: list[tuple[int, Frame]] = []
-            number = 0
+            number, last = 0, 0
             first: Any = None
             for number, frame in enumerate(container.decode(stream), start=1):
                 if number <= skip:
                     continue
                 first = first or frame
-                part.append((_time(frame, number, stream), self._one(frame)))
+                last = _time(frame, number, stream)
+                part.append((last, self._one(frame)))
                 progress.update(bar, completed=number)
                 if len(part) == _PART:
                     self._keep(part, len(kept), frame, stream)
@@ -147,12 +174,28 @@ class _Video:
                     part = []
             if part:
                 self._keep(part, len(kept), first, stream)
+        if first is not None:
+            self._note(first, last, stream)
         return number
+
+    def _note(self, first: Any, last: int, stream: Any) -> None:
+        """Say what is not as it seems: fields, and frames that are not there."""
+        if first.interlaced_frame:
+            sys.stderr.write(
+                f"{shown(self.source)} is interlaced: both fields were worked on as one picture, and are shown as one; "
+                "where things move, `ffmpeg -i IN -vf bwdif OUT` first gives a better result.\n"
+            )
+        said, reached = _length(stream), float((last - (stream.start_time or 0)) * stream.time_base)
+        if said is not None and reached < said - max(0.2, 3 / (stream.average_rate or 25)):
+            sys.stderr.write(
+                f"{shown(self.source)} is said to last {said:.1f} s, but its pictures end at {reached:.1f} s: it may "
+                "be cut short.\n"
+            )
 
     def _one(self, frame: Any) -> Frame:
         """The transmission of a frame, upright."""
         deep = any(each.bits > 8 for each in frame.format.components)
-        values = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
+        values = frame.reformat(format="rgb48le" if deep else "rgb24", interpolation=_exactly()).to_ndarray()
         image = np.ascontiguousarray(np.rot90(values, round(frame.rotation / 90) % 4), dtype=np.float32)
         image /= 65535 if deep else 255
         layers = self.separator.layers(torch.from_numpy(image).permute(2, 0, 1))
@@ -180,12 +223,18 @@ class _Video:
             context.gop_size = _PART
             for tag in ("color_range", "color_primaries", "color_trc", "colorspace"):
                 setattr(context, tag, getattr(given, tag))
+            if shape := given.sample_aspect_ratio:
+                # Of pixels that are not square.
+                context.sample_aspect_ratio = 1 / shape if round(like.rotation / 90) % 2 else shape
             for index, (_, image) in enumerate(part):
                 padded = np.pad(image, ((0, even[1] - height), (0, even[0] - width), (0, 0)), mode="edge")
                 values: Any = np.rint(padded * (65535 if deep else 255)).astype(np.uint16 if deep else np.uint8)
                 frame = av.VideoFrame.from_ndarray(values, format="rgb48le" if deep else "rgb24")
                 made = frame.reformat(
-                    format=kind, dst_colorspace=_coefficients(given.colorspace), dst_color_range=given.color_range or 1
+                    format=kind,
+                    dst_colorspace=_coefficients(given.colorspace),
+                    dst_color_range=given.color_range or 1,
+                    interpolation=_exactly(),
                 )
                 made.pts, made.time_base = index, 1 / (stream.average_rate or Fraction(25))
                 out.mux(video.encode(made))
@@ -231,23 +280,42 @@ class _Video:
             with av.open(str(paths[0]), format="h264") as begun:
                 video = out.add_stream_from_template(begun.streams.video[0])
             sounds = {each.index: out.add_stream_from_template(each) for each in source.streams.audio}
-            base = Fraction(source.streams.video[0].time_base or Fraction(1, 1000))
+            stream = _pictures(source)
+            base = Fraction(stream.time_base or Fraction(1, 1000))
+            usual = max(round(1 / (stream.average_rate or Fraction(25)) / base), 1)
             video.time_base = base
-            for packet in _by_time(self._packets(paths, base, video), _sound(source, sounds)):
+            for packet in _by_time(self._packets(paths, base, video, usual), _sound(source, sounds)):
                 out.mux(packet)
         os.replace(unfinished, self.target)
 
     @staticmethod
-    def _packets(paths: list[Path], base: Fraction, video: Any) -> Iterator[tuple[float, Any]]:
+    def _packets(paths: list[Path], base: Fraction, video: Any, usual: int) -> Iterator[tuple[float, Any]]:
+        """The packets of all parts, each shown until the next; the last one as long as frames usually are."""
         import av
 
-        for path in paths:
-            times = json.loads(path.with_suffix(".json").read_text())["times"]
+        times = [json.loads(path.with_suffix(".json").read_text())["times"] for path in paths]
+        starts = [time for part in times for time in part]
+        lengths = iter([*(after - before for before, after in pairwise(starts)), usual])
+        for path, given in zip(paths, times, strict=True):
             with av.open(str(path), format="h264") as part:
-                for time, packet in zip(times, (each for each in part.demux() if each.size), strict=True):
+                for time, packet in zip(given, (each for each in part.demux() if each.size), strict=True):
                     packet.stream, packet.time_base = video, base
                     packet.pts = packet.dts = time
+                    packet.duration = next(lengths)
                     yield float(time * base), packet
+
+
+def _pictures(container: Any) -> Any:
+    """The stream of moving pictures; the cover of an album is none."""
+    return next((each for each in container.streams.video if not each.disposition & _COVER), None)
+
+
+def _length(stream: Any) -> float | None:
+    """Seconds that a stream is said to last."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return None if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
 def _fingerprint(network: Any) -> str:
@@ -293,6 +361,13 @@ def _time(frame: Any, number: int, stream: Any) -> int:
 def _coefficients(tag: int) -> int:
     """Which matrix between RGB and YCbCr FFmpeg's scaler takes for a stream's tag; what is not said is BT.601."""
     return {1: 1, 9: 9, 10: 9, 7: 7}.get(int(tag), 5)
+
+
+def _exactly() -> Any:
+    """How FFmpeg's scaler converts colours: rounded, which takes longer; else grey comes out with a green tint."""
+    from av.video.reformatter import Interpolation
+
+    return Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wanted, steady: Steady) -> int:
