@@ -55,6 +55,14 @@ def test_ytmt_runs_and_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert report["machine"]["torch"] == torch.__version__
 
 
+def test_every_subject_is_one() -> None:
+    subjects = find_subjects()
+    assert {"errnet", "ytmt"} <= set(subjects)
+    for name, subject in subjects.items():
+        assert isinstance(getattr(subject, "TITLE", None), str), f"{name} has no TITLE: is it machinery?"
+        assert callable(subject.comparisons)
+
+
 def test_forms_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     dense = hypercolumn.dense

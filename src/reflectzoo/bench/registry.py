@@ -14,7 +14,7 @@ Prepared: TypeAlias = Callable[[], object]
 """One run of what is measured; everything that should not count was done before."""
 
 # Modules beside this one that hold no subject.
-_MACHINERY = {"__main__", "inference", "measure", "networks", "registry", "train", "command"}
+_MACHINERY = {"__main__", "command", "inference", "measure", "networks", "registry", "scores", "train"}
 
 
 @dataclass(frozen=True)

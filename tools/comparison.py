@@ -1,0 +1,74 @@
+"""The table of docs/comparison.md from finished evaluations: python tools/comparison.py RUN [RUN ...] [--csv FILE].
+
+A row for each entry, the untouched input included; for each run the mean PSNR and SSIM of the transmission, and the
+mean gain in PSNR over the input with its 95 % interval, as ``reflectzoo compare`` has it. Runs of the same benchmark
+share a column; where both have an entry, the later counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+from reflectzoo.evaluation.candidates import INPUT
+from reflectzoo.evaluation.compare import judge, pair_up
+from reflectzoo.evaluation.results import read_results
+
+COLUMNS = ("set", "entry", "pictures", "psnr", "ssim", "gain", "low", "high", "better", "worse", "p")
+
+
+def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each entry of a run."""
+    rows = []
+    for entry in (each["name"] for each in results["entries"]):
+        psnr, ssim = (
+            judge(pair_up(results, results, INPUT, entry, "transmission", metric)[0], {})[-1]
+            for metric in ("psnr", "ssim")
+        )
+        row = (results["benchmark"]["name"], entry, psnr.images, psnr.mean_b, ssim.mean_b, psnr.difference)
+        row += (psnr.low, psnr.high, psnr.b_higher, psnr.a_higher, psnr.p)
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
+    return rows
+
+
+def main() -> None:
+    """Print the table, and keep its numbers."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", nargs="+", type=Path, help="folder of an evaluation")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the numbers there")
+    arguments = parser.parse_args()
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for run in arguments.run:
+        for row in rows_of(read_results(run)):
+            found.setdefault(row["set"], {})[row["entry"]] = row
+    tables = [sorted(each.values(), key=lambda row: -float(row["psnr"])) for each in found.values()]
+    titles = [f"{table[0]['set']}, {table[0]['pictures']}" for table in tables]
+    lines = [f"| method | {' | '.join(titles)} |", "| --- |" + " --- |" * len(tables)]
+    for entry in (row["entry"] for row in tables[0]):
+        rows = [next((row for row in table if row["entry"] == entry), None) for table in tables]
+        lines.append(f"| {entry} | {' | '.join('' if row is None else _cell(row) for row in rows)} |")
+    sys.stdout.write("\n".join(lines) + "\n")
+    if arguments.csv is not None:
+        with arguments.csv.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            for table in tables:
+                writer.writerows({key: _short(value) for key, value in row.items()} for row in table)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    scores = f"{row['psnr']:.2f} / {row['ssim']:.3f}"
+    if row["entry"] == INPUT:
+        return scores
+    return f"{scores}<br>{row['gain']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()
