@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reflectzoo.evaluation.candidates import INPUT
-from reflectzoo.evaluation.compare import judge, pair_up
+from reflectzoo.evaluation.compare import judge, match_pictures
 from reflectzoo.evaluation.results import read_results
 
 COLUMNS = ("set", "entry", "pictures", "psnr", "ssim", "gain", "low", "high", "better", "worse", "p")
@@ -25,7 +25,7 @@ def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for entry in (each["name"] for each in results["entries"]):
         psnr, ssim = (
-            judge(pair_up(results, results, INPUT, entry, "transmission", metric)[0], {})[-1]
+            judge(match_pictures(results, results, INPUT, entry, "transmission", metric)[0], {})[-1]
             for metric in ("psnr", "ssim")
         )
         row = (results["benchmark"]["name"], entry, psnr.images, psnr.mean_b, ssim.mean_b, psnr.difference)
