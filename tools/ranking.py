@@ -71,8 +71,9 @@ def main() -> int:
     )
     parser.add_argument("--ckpt", default="", metavar="{NAME: FILE, ...}", help="checkpoints to be measured as well")
     parser.add_argument("--only", default="", metavar="BENCHMARK", help="this one alone")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="these alone, and nothing that is no model of ours")
     arguments = parser.parse_args()
-    convex = _convex_python(arguments.work / "convex")
+    convex = _convex_python(arguments.work / "convex") if arguments.models == MODELS else None
     measured = 0
     for each in SETS:
         root = arguments.data / each.root
@@ -90,11 +91,11 @@ def main() -> int:
             others.append(f"predictions={{convex: '{suppressed}'}}")
         if arguments.ckpt:
             others.append(f"ckpt={arguments.ckpt}")
-        for model in MODELS:
+        for model in arguments.models:
             run = arguments.work / "runs" / f"{each.benchmark}-{model}"
             place = f"resume={run}" if (run / "plan.json").is_file() else f"hydra.run.dir={run}"
             # What is no model of ours is measured once.
-            words = [*common, f"model={model}", *(others if model == MODELS[0] else [])]
+            words = [*common, f"model={model}", *(others if model == arguments.models[0] else [])]
             _run(sys.executable, "-m", "reflectzoo.evaluate", *words, place)
             _keep(run)
         measured += 1
