@@ -139,3 +139,18 @@ def test_mistakes_in_one_sentence(
     said = capsys.readouterr().err
     assert words in said
     assert len(said.splitlines()) == 1
+
+
+def test_the_mean_of_two_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in ("1", "2"):
+        assert sprint.main(arguments(pictures, tmp_path / seed, "--seed", seed)) == 0
+    one, two = (sprint.read_state(tmp_path / seed)["out_l.weight"] for seed in ("1", "2"))
+    earlier = tmp_path / "earlier.safetensors"
+    net = ["--net", json.dumps(NARROW)]
+    assert sprint.main([str(tmp_path / "1"), "--pack", str(earlier), *net]) == 0
+    both = tmp_path / "both.safetensors"
+    assert sprint.main([str(tmp_path / "2"), "--pack", str(both), "--blend", str(earlier), "0.75", *net]) == 0
+    torch.testing.assert_close(sprint.read_state(both)["out_l.weight"], 0.75 * two + 0.25 * one, atol=1e-3, rtol=1e-3)
+    for share in ("1.5", "nan", "half"):
+        assert sprint.main([str(tmp_path / "2"), "--pack", str(both), "--blend", str(earlier), share, *net]) == 2
+        assert "a number from 0 to 1" in capsys.readouterr().err

@@ -10,7 +10,8 @@ computes in bfloat16.
 
     python -m reflectzoo.methods.lite.sprint outputs/lite --pack lite.safetensors
 
-makes one file of the averaged weights as ``reflectzoo remove --weights`` and the package read it.
+makes one file of the averaged weights as ``reflectzoo remove --weights`` and the package read it; with ``--blend FILE
+0.75``, of three quarters of them and one quarter of an earlier file's.
 """
 
 from __future__ import annotations
@@ -90,10 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=2018)
     parser.add_argument("--compile", action="store_true", help="compile the network for training")
     parser.add_argument("--pack", type=Path, metavar="FILE", help="do not train; write OUT's averaged weights as one")
+    parser.add_argument(
+        "--blend", nargs=2, metavar=("FILE", "SHARE"), help="with --pack: SHARE of OUT, the rest of FILE"
+    )
     wanted = parser.parse_args(argv)
     try:
         if wanted.pack is not None:
-            pack(wanted.out, wanted.pack, json.loads(wanted.net))
+            blend = (Path(wanted.blend[0]), _share(wanted.blend[1])) if wanted.blend else None
+            pack(wanted.out, wanted.pack, json.loads(wanted.net), blend)
             return 0
         if not wanted.photos:
             raise UserError("Say where the photographs are: --photos FOLDER.")
@@ -394,19 +399,35 @@ def write_pieces(folder: Path, state: Mapping[str, Tensor]) -> None:
         os.replace(path.with_suffix(".part"), path)
 
 
-def pack(folder: Path, target: Path, settings: Mapping[str, Any]) -> None:
+def _share(word: str) -> float:
+    try:
+        share = float(word)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise UserError(f"--blend FILE SHARE: the share must be a number from 0 to 1, got {word!r}.")
+    return share
+
+
+def pack(folder: Path, target: Path, settings: Mapping[str, Any], blend: tuple[Path, float] | None = None) -> None:
     """Write the averaged weights of a sprint as one file of 16 bits that says what it is.
 
     Args:
         folder: of the sprint.
         target: ends in ``.safetensors``; replaced if it exists.
         settings: of the network, where they are not the usual ones.
+        blend: weights of an earlier run and the share of this one's; the mean of both is often better than either.
 
     Raises:
-        UserError: if there are no weights, or the file cannot be written.
+        UserError: if there are no weights, those of ``blend`` are another network's, or the file cannot be written.
     """
     net = LiteNet2(**settings)
-    warm_start(net, read_state(folder))
+    state = read_state(folder)
+    if blend is not None:
+        earlier = LiteNet2(**settings)
+        warm_start(earlier, read_state(blend[0]))
+        state = {name: blend[1] * state[name] + (1 - blend[1]) * value for name, value in earlier.state_dict().items()}
+    warm_start(net, state)
     stored = Stored("lite", method_of("lite"), "LiteNet2", dict(settings))
     made = write_network(net, stored, target, {"trained_by": "reflectzoo.methods.lite.sprint"}, True, half=True)
     print(f"{target}: {made.parameters:,} numbers, sha256 {made.sha256}")  # noqa: T201
