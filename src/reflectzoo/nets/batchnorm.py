@@ -20,7 +20,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or processes() == 1:
             return super().forward(input)
         # In two passes, as one process does it: the mean of squares less the squared mean would lose digits.
-        values = input.float()
+        values = input if input.dtype == torch.float64 else input.float()
         mean = across_processes(values.mean(dim=(0, 2, 3)))
         centred = values - mean.view(1, -1, 1, 1)
         variance = across_processes(centred.square().mean(dim=(0, 2, 3)))

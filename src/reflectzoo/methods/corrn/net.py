@@ -106,12 +106,14 @@ class _TripleUpUnit(nn.Module):
         if _plain.get():
             return F.relu(torch.cat([self.bn(y) for _ in range(_COPIES)], 1), inplace=True)
         bn = self.bn
-        if self.training:
-            cast(Tensor, bn.num_batches_tracked).add_(_COPIES)
-        momentum = 1 - (1 - cast(float, bn.momentum)) ** _COPIES
-        y = F.batch_norm(
-            y, bn.running_mean, bn.running_var, bn.weight, bn.bias, self.training, momentum=momentum, eps=bn.eps
-        )
+        if not self.training:
+            return F.relu(bn(y), inplace=True)
+        momentum = cast(float, bn.momentum)
+        # By the layer itself, which in one of several processes knows the batch of all.
+        bn.momentum = 1 - (1 - momentum) ** _COPIES
+        y = bn(y)
+        bn.momentum = momentum
+        cast(Tensor, bn.num_batches_tracked).add_(_COPIES - 1)
         return F.relu(y, inplace=True)
 
 
