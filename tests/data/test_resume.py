@@ -193,14 +193,14 @@ def test_two_processes_make_the_same_bytes(root: Path, tmp_path: Path, whole: Re
 
 def test_two_ranks_share_each_global_batch(root: Path, tmp_path: Path) -> None:
     one = module(root, batch_size=4)
-    alone = [set(batch["name"]) for batch in one.train_dataloader()]
+    alone = [set(batch.name) for batch in one.train_dataloader()]
     shares = []
     for rank in range(2):
         share = module(root, batch_size=2)
         share._rank, share._world_size = (lambda rank=rank: rank), (lambda: 2)  # type: ignore[method-assign]
         loader = share.train_dataloader()
         assert len(loader) == 2
-        shares.append([set(batch["name"]) for batch in loader])
+        shares.append([set(batch.name) for batch in loader])
     assert [first | second for first, second in zip(*shares, strict=True)] == alone
     assert all(not first & second for first, second in zip(*shares, strict=True))
 
