@@ -199,8 +199,9 @@ def test_any_method_may_use_the_terms(train: Train) -> None:
     assert column(run.folder, "train/transmission_statistic")
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    """Each normalises its own half of the batch, so this is not one process with twice the batch."""
+    """By the real command; tests/training/test_scale.py compares curves, test_corrn_statistic.py the normalisation."""
     run = command(
         "reflectzoo.train",
         *SMALL,

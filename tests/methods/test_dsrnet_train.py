@@ -79,4 +79,4 @@ def test_a_run(train: Train) -> None:
         )
     refused = train(*SMALL, "model.init=zero", folder="refused")
     assert refused.status == 2
-    assert "default, copy" in refused.sentence
+    assert "model.init must be default or copy" in refused.sentence
