@@ -77,9 +77,9 @@ def test_forms_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_seconds_and_verdicts(naps: Naps, capsys: pytest.CaptureFixture[str]) -> None:
-    assert 2 < seconds(row(), rounds=2).ratio < 6
+    assert 2 < seconds(row(), rounds=5).ratio < 6
     naps.rows = (row(), row(plain=0.005))
-    assert command.main(["--rounds", "1"]) == 0
+    assert command.main(["--rounds", "5"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "a nap" in line]
     assert "reached" in lines[0]
     assert "MISSED" in lines[1]

@@ -78,7 +78,8 @@ def test_the_sprint_trains_in_bf16_and_what_it_writes_loads_on_a_cpu(tmp_path: P
     for name in ("coffee.png", "chelsea.png"):
         shutil.copy(pictures / name, tmp_path / "photos")
     out = str(tmp_path / "out")
-    common = ["--photos", str(tmp_path / "photos"), "--minutes", "0.1", "--batch", "4"]
+    start = Path(reflectzoo.__file__).parent / "weight_records/lite.safetensors"
+    common = ["--photos", str(tmp_path / "photos"), "--start", str(start), "--minutes", "0.1", "--batch", "4"]
     assert sprint.main([out, *common]) == 0
     assert sprint.main([out, "--pack", str(tmp_path / "lite.safetensors")]) == 0
     model = reflectzoo.load_model(tmp_path / "lite.safetensors")

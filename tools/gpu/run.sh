@@ -35,11 +35,10 @@ export PYTHONPATH="$PWD/src:$SITE:${PYTHONPATH:-}"
 # The checkpoint is larger than what may come back, and a later machine starts from the averaged weights.
 mv "$OUT/last.pt" "$KEPT/" 2> /dev/null
 
-if [ -n "$rehearsal" ]; then
-  "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu tests/test_gpu.py tests/data/test_synthesis_models.py 2>&1 | tee "$OUT/tests.txt"
-  "$PYTHON" -m reflectzoo.bench lite --shrink 8 --rounds 1 2>&1 | tee "$OUT/bench.txt"
-else
-  timeout 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu tests/test_gpu.py tests/data/test_synthesis_models.py 2>&1 | tee "$OUT/tests.txt"
-  timeout 60 "$PYTHON" -m reflectzoo.bench.train --all 2>&1 | tee "$OUT/bench.txt"
-fi
+timeout 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu tests/test_gpu.py tests/data/test_synthesis_models.py \
+  2>&1 | tee "$OUT/tests.txt"
+batches=20 device=(--set trainer=gpu --set data.batch_size=8)
+[ -z "$rehearsal" ] || { batches=1; device=(--set trainer.accelerator=cpu --set data.crop=64); }
+timeout 60 "$PYTHON" -m reflectzoo.bench.train lite ytmt_ucs corrn --batches "$batches" "${device[@]}" \
+  2>&1 | tee "$OUT/bench.txt"
 ls -l "$OUT"

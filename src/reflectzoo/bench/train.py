@@ -18,7 +18,6 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from reflectzoo.bench.measure import machine
 from reflectzoo.cli import sentence, user_sentences
@@ -152,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         speeds.append(speed)
         shares = ", ".join(f"{part} {100 * speed.share(part):.0f} %" for part in _SHOWN)
         console.print(f"{name}: {speed.images_per_second:.2f} images/s ({shares})")
-    console.print(_table(speeds))
+    console.print("\n".join(_table(speeds)), markup=False)
     late = [speed.model for speed in speeds if speed.share("wait") > GOAL]
     if late:
         console.print(
@@ -165,7 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _table(speeds: Sequence[Speed]) -> RichTable:
+def _table(speeds: Sequence[Speed]) -> list[str]:
     heads = ("images/s", "ms a step", *(f"{part} %" for part in _SHOWN), "GPU GB")
     rows = []
     for speed in speeds:
@@ -173,7 +172,7 @@ def _table(speeds: Sequence[Speed]) -> RichTable:
         memory = "" if speed.memory is None else f"{speed.memory / 2**30:.2f}"
         shares = (f"{100 * speed.share(part):.1f}" for part in _SHOWN)
         rows.append([speed.model, f"{speed.images_per_second:.2f}", f"{step:.1f}", *shares, memory])
-    return TextTable([Column("model"), *(Column(head, right=True) for head in heads)], rows).rich(boxed=False)
+    return TextTable([Column("model"), *(Column(head, right=True) for head in heads)], rows).plain()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
