@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
+from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.errors import UserError
 from reflectzoo.methods.lite import sprint
+from reflectzoo.methods.lite.bank import Bank, Crops, Draws, Pair, load_bank, passed
 from reflectzoo.methods.lite.net import LiteNet
 from reflectzoo.methods.lite.net_2 import LiteNet2
 
@@ -86,15 +89,56 @@ def test_pieces_are_small_and_a_missing_one_is_named(tmp_path: Path, monkeypatch
         sprint.read_state(tmp_path)
 
 
+def drawn(pictures: Path, **shares: float) -> Draws:
+    known = load_bank([pictures / "photos"], [pictures / "pairs"], torch.device("cpu"))
+    chosen = {"real": 0.5, "moved": 0.5} | shares
+    return Draws(known, CEILNetSynthesis(), chosen["real"], chosen["moved"], np.random.default_rng(0))
+
+
 def test_pairs_are_cut_at_one_place_and_scenes_are_equally_likely(pictures: Path) -> None:
-    bank = sprint.load_bank([], [pictures / "pairs"], torch.device("cpu"))
-    assert sorted(len(scene) for scene in bank.scenes) == [1, 2]
-    run = sprint._Run.__new__(sprint._Run)
-    run.rng, run.bank = np.random.default_rng(0), bank
+    draws = drawn(pictures)
+    assert sorted(len(scene) for scene in draws.bank.scenes) == [1, 2]
     for _ in range(20):
-        mixture, truth = run._pair(32)
+        mixture, truth = draws.pair(32)
         assert mixture.shape == truth.shape == (3, 32, 32)
         torch.testing.assert_close(mixture - truth, torch.full_like(truth, 20 / 255), atol=1e-4, rtol=0)
+
+
+def test_a_moved_reflection_is_what_the_glass_added() -> None:
+    """Glass that passes 0.8 of the light and adds 0.05: the same over another scene, in linear light."""
+    rng = torch.Generator().manual_seed(0)
+    scene, other = (F.interpolate(torch.rand(1, 3, 8, 8, generator=rng), (96, 96))[0] * 0.6 + 0.1 for _ in range(2))
+    scene[:, 48:, 48:] = 0.3
+    added = torch.zeros(3, 96, 96)
+    added[:, :24] = 0.05
+    mixture = (0.8 * scene**2.2 + added) ** (1 / 2.2)
+    pictures = [(each * 255).round().to(torch.uint8) for each in (mixture, scene)]
+    share = passed(*pictures)
+    torch.testing.assert_close(share, torch.full((3, 1, 1), 0.8), atol=0.02, rtol=0)
+    known = Bank([(other * 255).round().to(torch.uint8)], [[Pair(*pictures, share)]])
+    draws = Draws(known, CEILNetSynthesis(), 1.0, 1.0, np.random.default_rng(1))
+    for _ in range(6):
+        made, truth = draws.move(96)
+        difference = made**2.2 - 0.8 * truth**2.2
+        assert difference.min() > -0.02
+        assert difference.mean() == pytest.approx(0.05 / 4, abs=0.01)
+
+
+def test_passed_is_all_where_the_scene_is_dark() -> None:
+    dark = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    assert passed(dark + 40, dark).tolist() == [[[1.0]]] * 3
+
+
+def test_batches_hold_what_was_asked_for(pictures: Path) -> None:
+    torch.manual_seed(0)
+    only_real = drawn(pictures, real=1.0, moved=0.0).batch(5, 32)
+    assert not only_real.known.any()
+    assert (only_real.mixture >= only_real.transmission).all()
+    mixed = drawn(pictures, real=0.0).batch(5, 32)
+    assert mixed.known.all()
+    for crops in (only_real, mixed, drawn(pictures, real=1.0, moved=1.0).batch(5, 32)):
+        assert crops.mixture.shape == crops.transmission.shape == crops.reflection.shape == (5, 3, 32, 32)
+        assert 0 <= crops.mixture.min() <= crops.mixture.max() <= 1
 
 
 def test_products_are_the_convolutions_they_replace() -> None:
@@ -112,7 +156,7 @@ def test_products_are_the_convolutions_they_replace() -> None:
 def test_the_loss_is_zero_information_at_the_truth() -> None:
     """At the truth only the floor of the logarithm remains, and any change costs."""
     truth = torch.rand(2, 3, 32, 32)
-    crops = sprint.Crops(truth, truth, torch.zeros_like(truth), torch.tensor([True, False]))
+    crops = Crops(truth, truth, torch.zeros_like(truth), torch.tensor([True, False]))
     best = sprint.loss_of(truth, torch.zeros_like(truth), crops)
     assert best.item() == pytest.approx(0.05 * np.log(1e-4), abs=1e-4)
     assert sprint.loss_of(truth + 0.01, torch.zeros_like(truth), crops) > best
@@ -121,7 +165,7 @@ def test_the_loss_is_zero_information_at_the_truth() -> None:
     assert sprint.loss_of(truth, reflected, crops).item() == pytest.approx(best.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("fault", ["no folder", "no truth", "other weights"])
+@pytest.mark.parametrize("fault", ["no folder", "no truth", "another size", "other weights"])
 def test_mistakes_in_one_sentence(
     fault: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +176,11 @@ def test_mistakes_in_one_sentence(
         (tmp_path / "lone" / "blended").mkdir(parents=True)
         Image.new("RGB", (64, 64)).save(tmp_path / "lone" / "blended" / "1.png")
         more, words = ["--pairs", str(tmp_path / "lone")], "has no truth"
+    elif fault == "another size":
+        for name, size in (("blended", (64, 64)), ("transmission_layer", (64, 65))):
+            (tmp_path / "odd" / name).mkdir(parents=True)
+            Image.new("RGB", size).save(tmp_path / "odd" / name / "1.png")
+        more, words = ["--pairs", str(tmp_path / "odd")], "64x64 and 64x65 pixels"
     else:
         save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
         more, words = ["--start", str(tmp_path / "other.safetensors")], "not lite's"

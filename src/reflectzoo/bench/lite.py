@@ -7,8 +7,9 @@ from functools import partial
 import torch
 
 from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
+from reflectzoo.methods.lite.bank import Crops
 from reflectzoo.methods.lite.net_2 import LiteNet2
-from reflectzoo.methods.lite.sprint import Crops, loss_of, pointwise_as_products
+from reflectzoo.methods.lite.sprint import loss_of, pointwise_as_products
 
 TITLE = "lite, one training step of eight crops: the sprint's against the plain one"
 

@@ -27,11 +27,10 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,29 +40,13 @@ from reflectzoo.core.registry import method_of
 from reflectzoo.data.synthesis import CEILNetSynthesis, GlassSynthesis, Synthesis
 from reflectzoo.errors import UserError
 from reflectzoo.inference.convert import write_network
+from reflectzoo.methods.lite.bank import Crops, Draws, load_bank
 from reflectzoo.methods.lite.net_2 import LiteNet2, begin
 from reflectzoo.weights.stored import Stored
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _PIECE = 15 * 2**20
 _FLOOR = 1e-4
 """Added to the mean squared error under the logarithm: 40 dB are good enough."""
-
-
-class Bank(NamedTuple):
-    """Pictures in memory, (3, H, W) bytes each; ``scenes`` holds the pairs (mixture, transmission) of each scene."""
-
-    photos: list[Tensor]
-    scenes: list[list[tuple[Tensor, Tensor]]]
-
-
-class Crops(NamedTuple):
-    """One batch, (B, 3, S, S) float in [0, 1]; ``known`` (B,) says whose reflection is true."""
-
-    mixture: Tensor
-    transmission: Tensor
-    reflection: Tensor
-    known: Tensor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--real", type=float, default=0.4, help="share of real pairs")
+    parser.add_argument(
+        "--moved", type=float, default=0.5, help="share of the real ones whose reflection is laid over another scene"
+    )
     parser.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights")
     parser.add_argument("--report", type=float, default=10, help="minutes between two lines of the log")
     parser.add_argument("--net", default="{}", help="settings of the network as JSON")
@@ -131,11 +117,12 @@ class _Run:
             self.learning, lr=wanted.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
         )
         self.step, self.spent, self.seen = 0, 0.0, 0
-        self.synthesis: Synthesis = build(compose_config(["synthesis=lite"]).synthesis).to(self.device)
         self.wanted.out.mkdir(parents=True, exist_ok=True)
         if (self.wanted.out / "last.pt").is_file():
             self._resume()
-        self.bank = load_bank(wanted.photos, wanted.pairs, self.device)
+        bank = load_bank(wanted.photos, wanted.pairs, self.device)
+        synthesis: Synthesis = build(compose_config(["synthesis=lite"]).synthesis).to(self.device)
+        self.draws = Draws(bank, synthesis, wanted.real, wanted.moved, self.rng)
         self.validation = Validation(wanted.val_photos, wanted.val_pairs, self.device)
         self.stopped = False
 
@@ -158,59 +145,13 @@ class _Run:
                 group["lr"] = rate
             side = self.wanted.crop[0] if share < self.wanted.grow_at else self.wanted.crop[1]
             batch = max(round(self.wanted.batch * (self.wanted.crop[0] / side) ** 2), 2)
-            losses.append(self._learn(self.draw(batch, side)))
+            losses.append(self._learn(self.draws.batch(batch, side)))
             self.spent = before + time.monotonic() - begun
             if self.spent - reported >= self.wanted.report * 60:
                 self._report(float(torch.stack(losses).mean()))
                 # Looking is not training: its time does not count.
                 begun, before, reported, losses = time.monotonic(), self.spent, self.spent, []
         self._report(float(torch.stack(losses).mean()) if losses else math.nan)
-
-    def draw(self, count: int, side: int) -> Crops:
-        """Crops of the bank, blended where they are not real."""
-        real = int(self.rng.binomial(count, self.wanted.real)) if self.bank.scenes else 0
-        made = count - real
-        mixtures, truths, reflections = [], [], []
-        if made:
-            behind = torch.stack([self._photo(side) for _ in range(made)])
-            ahead = torch.stack([self._photo(side) for _ in range(made)])
-            seeds = self.rng.integers(2**62, size=made).tolist()
-            blend = self.synthesis(behind, ahead, seeds)
-            mixtures, truths, reflections = [blend.mixture], [blend.transmission], [blend.reflection]
-        if real:
-            pairs = [self._pair(side) for _ in range(real)]
-            mixtures.append(torch.stack([mixture for mixture, _ in pairs]))
-            truths.append(torch.stack([truth for _, truth in pairs]))
-            reflections.append(torch.zeros_like(truths[-1]))
-        known = torch.arange(count, device=self.device) < made
-        return Crops(torch.cat(mixtures), torch.cat(truths), torch.cat(reflections), known)
-
-    def _photo(self, side: int) -> Tensor:
-        (crop,) = self._crop(
-            (self.bank.photos[self.rng.integers(len(self.bank.photos))],), side, self.rng.random() < 0.4
-        )
-        return crop
-
-    def _pair(self, side: int) -> Sequence[Tensor]:
-        scene = self.bank.scenes[self.rng.integers(len(self.bank.scenes))]
-        return self._crop(scene[self.rng.integers(len(scene))], side, self.rng.random() < 0.4)
-
-    def _crop(self, pictures: Sequence[Tensor], side: int, smaller: bool) -> list[Tensor]:
-        """The same place of each picture, sometimes at a smaller scale, mirrored at random."""
-        height, width = pictures[0].shape[-2:]
-        reach = min(height, width)
-        taken = int(min(side * self.rng.uniform(1, 1.8), reach)) if smaller else side
-        if taken > reach:
-            taken = reach
-        top, left = self.rng.integers(height - taken + 1), self.rng.integers(width - taken + 1)
-        crops = [each[:, top : top + taken, left : left + taken].float().div_(255) for each in pictures]
-        if taken != side:
-            crops = [
-                F.interpolate(each[None], (side, side), mode="bilinear", antialias=taken > side)[0] for each in crops
-            ]
-        if self.rng.random() < 0.5:
-            crops = [each.flip(-1) for each in crops]
-        return crops
 
     def _learn(self, crops: Crops) -> Tensor:
         mixture = crops.mixture.contiguous(memory_format=torch.channels_last)
@@ -303,7 +244,7 @@ class Validation:
     def __init__(self, photos: Path | None, pairs: Path | None, device: torch.device) -> None:
         self.device = device
         scenes = load_bank([], [pairs], torch.device("cpu")).scenes if pairs else []
-        self.pairs = [pair for scene in scenes for pair in scene]
+        self.pairs = [(pair.mixture, pair.transmission) for scene in scenes for pair in scene]
         self.made: dict[str, list[tuple[Tensor, Tensor]]] = {}
         if photos:
             bank = [_square(each) for each in load_bank([photos], [], torch.device("cpu")).photos[:48]]
@@ -347,40 +288,6 @@ def _square(photo: Tensor) -> Tensor:
     """The middle 224x224, as floats in [0, 1]."""
     top, left = ((size - 224) // 2 for size in photo.shape[-2:])
     return photo[:, top : top + 224, left : left + 224].float() / 255
-
-
-def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.device) -> Bank:
-    """Decode everything once.
-
-    Raises:
-        UserError: if a folder is not there or holds no picture, or a truth is missing.
-    """
-    found = [path for folder in photos for path in _pictures(folder)]
-    scenes: dict[tuple[Path, str], list[tuple[Tensor, Tensor]]] = {}
-    for folder in pairs:
-        for path in _pictures(folder / "blended"):
-            truth = folder / "transmission_layer" / path.name
-            if not truth.is_file():
-                raise UserError(f"{path} has no truth: {truth} is not there.")
-            # SCENE-N: several mixtures of one scene, which is no likelier for having more of them.
-            pair = (_bytes(path).to(device), _bytes(truth).to(device))
-            scenes.setdefault((folder, path.stem.rpartition("-")[0] or path.stem), []).append(pair)
-    return Bank([_bytes(path).to(device) for path in found], list(scenes.values()))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    if not found:
-        raise UserError(f"{folder} holds no picture ({', '.join(sorted(_SUFFIXES))}).")
-    return found
-
-
-def _bytes(path: Path) -> Tensor:
-    with Image.open(path) as picture:
-        pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def write_pieces(folder: Path, state: Mapping[str, Tensor]) -> None:
