@@ -19,12 +19,12 @@ TOOLS = Path(__file__).resolve().parent
 CONVEX = ("fast-reflection-removal==1.1", "numpy<2", "pillow")
 NOTES = {
     "input": ("untouched input", ""),
-    "lite": ("lite (packaged weights)", "What `reflectzoo remove` uses; how it was trained stands in its model card."),
-    "lite_1": ("lite_1 (packaged before)", "The weights that shipped before; `model=lite_1`."),
+    "lite": ("lite (packaged weights)", "The default of `reflectzoo remove`; its model card describes the training."),
+    "lite_1": ("lite_1 (packaged before)", "The previous default weights; `model=lite_1`."),
     "convex": (
         "convex suppression (no training)",
-        "Yang et al., CVPR 2019, by the package fast-reflection-removal 1.1 with its default h = 0.03, which stretches "
-        "the contrast of its result; see tools/convex_suppression.py.",
+        "Yang et al., CVPR 2019, run with the package fast-reflection-removal 1.1 and its default h = 0.03; it "
+        "stretches the contrast of the result, see tools/convex_suppression.py.",
     ),
 }
 
@@ -65,13 +65,11 @@ def main() -> int:
         0, or 1 if nothing was there to be measured.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", type=Path, help="the folder that holds " + ", ".join(each.root for each in SETS))
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/ranking"), help="for everything that is made on the way"
-    )
-    parser.add_argument("--ckpt", default="", metavar="{NAME: FILE, ...}", help="checkpoints to be measured as well")
-    parser.add_argument("--only", default="", metavar="BENCHMARK", help="this one alone")
-    parser.add_argument("--models", nargs="+", default=MODELS, help="these alone, and nothing that is no model of ours")
+    parser.add_argument("data", type=Path, help="folder that contains " + ", ".join(each.root for each in SETS))
+    parser.add_argument("--work", type=Path, default=Path("build/ranking"), help="folder for intermediate files")
+    parser.add_argument("--ckpt", default="", metavar="{NAME: FILE, ...}", help="further checkpoints to measure")
+    parser.add_argument("--only", default="", metavar="BENCHMARK", help="only this benchmark")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="only these packaged models, and nothing else")
     arguments = parser.parse_args()
     convex = _convex_python(arguments.work / "convex") if arguments.models == MODELS else None
     measured = 0
@@ -80,7 +78,7 @@ def main() -> int:
         if arguments.only not in ("", each.benchmark):
             continue
         if not root.is_dir():
-            _say(f"{root} is not there: {each.benchmark} is left out.")
+            _say(f"{root} does not exist: {each.benchmark} is skipped.")
             continue
         common = [f"benchmark={each.benchmark}", f"data.root={root}", "report=false", *each.overrides]
         others = []
@@ -112,7 +110,7 @@ def _convex_python(folder: Path) -> str | None:
         try:
             _run(python, "-m", "pip", "install", "--quiet", *CONVEX)
         except subprocess.CalledProcessError:
-            _say("fast-reflection-removal cannot be installed: convex suppression is left out.")
+            _say("fast-reflection-removal cannot be installed: convex suppression is skipped.")
             return None
     return str(python)
 

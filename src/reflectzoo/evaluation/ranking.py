@@ -27,18 +27,18 @@ FOLDER, PAGE = Path("docs/results"), Path("docs/ranking.md")
 
 _HEAD = """# What we measured
 
-Every number on this page was measured with this repository, by the protocol that stands above its table; nothing is
-copied from a paper. What papers report stands in the reports of `python -m reflectzoo.evaluate`, and in each method's
-README. This page is made from the files in `{folder}/`, do not edit it:
+Every number on this page was measured with this repository, under the protocol given above its table; nothing is copied
+from a paper. For published numbers, see the reports of `python -m reflectzoo.evaluate` and each method's README. This
+page is generated from the files in `{folder}/`; do not edit it:
 
 ```
 python -m reflectzoo.evaluate benchmark=<name> data.root=FOLDER ckpt=FILE      # measure
-python -m reflectzoo.ranking add outputs/evaluate/...                          # keep the result in {folder}/
-python -m reflectzoo.ranking                                                   # make this page
+python -m reflectzoo.ranking add outputs/evaluate/...                          # store the result in {folder}/
+python -m reflectzoo.ranking                                                   # generate this page
 ```
 
-[evaluation.md](evaluation.md) explains benchmarks, protocols and scores. *input* is the picture with nothing done to
-it. Rows are sorted by the first column.
+[evaluation.md](evaluation.md) explains benchmarks, protocols and scores. *Untouched input* scores the photograph
+itself. Rows are sorted by the first score.
 """
 
 
@@ -59,12 +59,12 @@ def measured(results: Mapping[str, Any], entry: str, title: str | None = None, n
     """
     names = [each["name"] for each in results["entries"]]
     if entry not in names:
-        raise UserError(f"There is no entry {entry} in that result; it has {', '.join(names)}.")
+        raise UserError(f"There is no entry {entry} in that result; choose from {', '.join(names)}.")
     means = results["averages"][entry]
     if results["benchmark"]["limit"] is not None or any(mean["missing"] for mean in means.values()):
         raise UserError(
-            f"{entry} was not scored on every picture of {results['benchmark']['name']}, so it has no place in a "
-            "ranking: evaluate it without limit=, with all its predictions."
+            f"{entry} was not scored on every picture of {results['benchmark']['name']} and cannot be ranked: "
+            "evaluate it without limit= and with all its predictions."
         )
     record = next(each for each in results["entries"] if each["name"] == entry)
     provenance = record.get("provenance") or {}
@@ -100,7 +100,7 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise UserError(f"The result {path} cannot be read ({error}).") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UserError(f"{path} is not in the format {FORMAT}: make it with 'reflectzoo rank add RUN'.")
+            raise UserError(f"{path} is not in the format {FORMAT}: create it with 'reflectzoo rank add RUN'.")
         found.append(content)
     if not found:
         raise UserError(f"There are no results in {folder}: add some with 'reflectzoo rank add RUN'.")
@@ -140,20 +140,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return alone("ranking", sys.modules[__name__], argv)
 
 
-DESCRIPTION = "Make docs/ranking.md from the results in docs/results/."
+DESCRIPTION = "Generate docs/ranking.md from the results in docs/results/."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the committed results (default %(default)s)")
-    parser.add_argument("--page", type=Path, default=PAGE, help="to be written (default %(default)s)")
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if the page is not up to date")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="committed results (default %(default)s)")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to write (default %(default)s)")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
     commands = parser.add_subparsers(dest="action", metavar="add")
-    add = commands.add_parser("add", help="keep entries of a finished evaluation in the folder")
+    add = commands.add_parser("add", help="store entries of a finished evaluation in the folder")
     add.add_argument("run", type=Path, help="folder of the evaluation")
-    add.add_argument("--entry", metavar="NAME", help="this entry alone")
+    add.add_argument("--entry", metavar="NAME", help="only this entry")
     add.add_argument("--title", help="its name on the page")
-    add.add_argument("--note", default="", help="what a reader should know, e.g. how it was trained")
+    add.add_argument("--note", default="", help="a remark for readers, e.g. how it was trained")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -165,7 +165,7 @@ def _add(arguments: argparse.Namespace) -> int:
     results = read_results(arguments.run)
     names = [arguments.entry] if arguments.entry else [each["name"] for each in results["entries"]]
     if (arguments.title or arguments.note) and not arguments.entry:
-        raise UserError("--title and --note are of one entry: say which with --entry.")
+        raise UserError("--title and --note apply to one entry: select it with --entry.")
     contents = {name: measured(results, name, arguments.title, arguments.note) for name in names}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for content in contents.values():
@@ -183,7 +183,7 @@ def _write(arguments: argparse.Namespace) -> int:
     if arguments.check:
         if arguments.page.is_file() and arguments.page.read_text(encoding="utf-8") == page:
             return 0
-        sys.stderr.write(f"reflectzoo: {arguments.page} is not up to date: run 'reflectzoo rank'.\n")
+        sys.stderr.write(f"reflectzoo: {arguments.page} is out of date: run 'reflectzoo rank'.\n")
         return 1
     arguments.page.parent.mkdir(parents=True, exist_ok=True)
     write_text(arguments.page, page)
