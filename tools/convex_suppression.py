@@ -27,10 +27,14 @@ def main() -> None:
     from frr import FastReflectionRemoval  # not at the top: the file can be looked at without the package
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of photographs through glass; folders in it are looked into")
+    parser.add_argument("folder", type=Path, help="photographs taken through glass, including subfolders")
     parser.add_argument("out", type=Path, help="folder for the results, PNG files")
-    parser.add_argument("--strength", type=float, default=0.03, help="h of the paper (default %(default)s, as theirs)")
-    parser.add_argument("--only", default="", metavar="END", help="only names that end so, e.g. -input; it is cut off")
+    parser.add_argument(
+        "--strength", type=float, default=0.03, help="h of the paper (default %(default)s, as in the paper)"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="END", help="only names with this ending, e.g. -input, which is removed"
+    )
     arguments = parser.parse_args()
     method = FastReflectionRemoval(h=arguments.strength)
     paths = [path for path in sorted(arguments.folder.rglob("*")) if path.suffix.lower() in SUFFIXES]

@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="folder with photos/ and real/")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=2, help="of training for each choice")
+    parser.add_argument("--minutes", type=float, default=2, help="training time per choice")
     wanted = parser.parse_args()
     real, photos = wanted.data / "real", wanted.data / "photos"
     start = Path(__file__).parents[1] / "src/reflectzoo/weight_records/lite_1.safetensors"

@@ -14,30 +14,30 @@ from reflectzoo.cli import debugging, sentence
 #: status`` and, if it likes, ``DESCRIPTION`` and ``EPILOG``; one of Hydra's has ``main()`` instead. Nothing is imported
 #: before it is chosen.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "remove": ("reflectzoo.inference.commands.remove", "take the reflections out of photographs"),
-    "demo": ("reflectzoo.inference.commands.demo", "a page in the browser, for this machine alone"),
+    "remove": ("reflectzoo.inference.commands.remove", "remove reflections from photographs"),
+    "demo": ("reflectzoo.inference.commands.demo", "serve a web page, on this machine only"),
     "train": ("reflectzoo.train", "train a method: model=<name> [overrides]"),
-    "evaluate": ("reflectzoo.evaluate", "measure methods on a benchmark: benchmark=<name> [overrides]"),
-    "report": ("reflectzoo.evaluation.report.__main__", "the report of a finished evaluation"),
-    "compare": ("reflectzoo.evaluation.compare", "two results: is one better, or is it noise?"),
-    "rank": ("reflectzoo.evaluation.ranking", "a page of all that was measured"),
-    "tune": ("reflectzoo.sweeps.tune", "search for good settings of a method, on one machine or many"),
-    "summarize": ("reflectzoo.sweeps.summarize", "one table and plot over the trainings of a sweep"),
+    "evaluate": ("reflectzoo.evaluate", "evaluate methods on a benchmark: benchmark=<name> [overrides]"),
+    "report": ("reflectzoo.evaluation.report.__main__", "write the report of a finished evaluation"),
+    "compare": ("reflectzoo.evaluation.compare", "compare two results: a real difference, or noise?"),
+    "rank": ("reflectzoo.evaluation.ranking", "write a page of all measured results"),
+    "tune": ("reflectzoo.sweeps.tune", "search for good hyperparameters, on one machine or several"),
+    "summarize": ("reflectzoo.sweeps.summarize", "summarise the runs of a sweep in one table and plot"),
     "data": ("reflectzoo.data.__main__", "check and summarise a data set: data=<name> [overrides]"),
     "models": ("reflectzoo.inference.commands.models", "list the methods: size, cost, weights, licence"),
-    "convert": ("reflectzoo.inference.commands.convert", "turn weights of any known layout into a safetensors file"),
-    "export": ("reflectzoo.inference.commands.export", "write a network as an ONNX file, compared with PyTorch"),
-    "parity": ("reflectzoo.parity.__main__", "compare the zoo with what the authors' programs computed"),
-    "bench": ("reflectzoo.bench.command", "measure: bench train, bench inference, bench networks"),
-    "new": ("reflectzoo.methods.new", "begin a method of your own: in the zoo, or in a package"),
+    "convert": ("reflectzoo.inference.commands.convert", "convert weights of any supported layout to safetensors"),
+    "export": ("reflectzoo.inference.commands.export", "export a network to ONNX and compare it with PyTorch"),
+    "parity": ("reflectzoo.parity.__main__", "compare the zoo with recordings of the authors' programs"),
+    "bench": ("reflectzoo.bench.command", "run benchmarks: bench train, bench inference, bench networks"),
+    "new": ("reflectzoo.methods.new", "create your own method, in the zoo or in a package"),
 }
 
 _EPILOG = """examples:
   reflectzoo remove photo.jpg                     writes photo.transmission.jpg beside it
-  reflectzoo remove holiday/ -r -o clean/         every picture of a folder and those below it
-  reflectzoo models                               what there is to choose from
-  reflectzoo train model=lite                     trains it on the photographs that come with the package
-  reflectzoo COMMAND --help                       everything about a command
+  reflectzoo remove holiday/ -r -o clean/         processes a folder and its subfolders
+  reflectzoo models                               lists the methods and their weights
+  reflectzoo train model=lite                     trains on the sample photographs
+  reflectzoo COMMAND --help                       shows all options of a command
 """
 
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="reflectzoo",
-        description="Take reflections out of photographs shot through glass.",
+        description="Remove reflections from photographs taken through glass.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

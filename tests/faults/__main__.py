@@ -1,4 +1,4 @@
-"""``python -m tests.faults --minutes 60``: hurt the zoo at random and count what it bears."""
+"""``python -m tests.faults --minutes 60``: inject random faults and count how many the zoo survives."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def main() -> int:
     from tests.faults.children import preload
 
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="how long, about (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=None, help="of every random choice; a new one when left out")
-    parser.add_argument("--only", choices=FAULTS, action="append", help="some faults; all when left out")
+    parser.add_argument("--minutes", type=float, default=10, help="approximate duration (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=None, help="random seed (default: a new one)")
+    parser.add_argument("--only", choices=FAULTS, action="append", help="only these faults (default: all)")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else int(time.time())
     sys.stdout.write(f"seed {seed}\n")

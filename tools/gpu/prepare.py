@@ -36,9 +36,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="folder with photos/ and real/")
     parser.add_argument("--out", type=Path, default=Path(".gpu"))
-    parser.add_argument("--limit", type=float, default=21, metavar="MB", help="of one load, the repository not counted")
-    parser.add_argument("--side", type=int, default=288, help="shorter side of the photographs; pairs get 320")
-    parser.add_argument("--no-wheels", action="store_true", help="leave the wheels out, as for a rehearsal here")
+    parser.add_argument("--limit", type=float, default=21, metavar="MB", help="size of one load without the repository")
+    parser.add_argument("--side", type=int, default=288, help="shorter side of the photographs (pairs: 320)")
+    parser.add_argument("--no-wheels", action="store_true", help="omit the wheels, e.g. for a local rehearsal")
     wanted = parser.parse_args()
     real = wanted.data / "real"
     for folder in (wanted.data / "photos/train", wanted.data / "photos/val", real / "zhang/train", real / "scenes/val"):

@@ -17,8 +17,8 @@ from reflectzoo.cli import alone
 from reflectzoo.errors import UserError
 
 DESCRIPTION = (
-    "Compare exact shortcuts with the plain forms they replace, on this machine, now. Times are the best of several "
-    "runs that take turns; memory is the peak above the idle process, in fresh processes."
+    "Compare exact shortcuts with the plain forms they replace, on this machine. Times are the best of several "
+    "alternating runs; memory is the peak above the idle process, in fresh processes."
 )
 
 
@@ -36,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("subject", nargs="*", help="what to measure; everything if left out")
+    parser.add_argument("subject", nargs="*", help="what to measure (default: everything)")
     parser.add_argument("--rounds", type=_positive, default=5, help="runs of each form (default %(default)s)")
-    parser.add_argument("--threads", type=_positive, help="threads of torch; its own choice if left out")
-    parser.add_argument("--bf16", action="store_true", help="measure bf16 even where the CPU has no units for it")
-    parser.add_argument("--shrink", type=_positive, default=1, help="pictures so many times smaller, for a quick try")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures")
+    parser.add_argument("--threads", type=_positive, help="torch threads (default: torch's choice)")
+    parser.add_argument("--bf16", action="store_true", help="measure bf16 even if the CPU has no matrix units for it")
+    parser.add_argument("--shrink", type=_positive, default=1, help="divide picture sizes by this, for a quick try")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of weights and pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
 

@@ -8,13 +8,13 @@ import importlib
 from reflectzoo.errors import UserError
 
 WHAT = {
-    "train": ("reflectzoo.bench.train", "images a second of every method's training, and where its time goes"),
-    "inference": ("reflectzoo.bench.inference", "what a photograph takes, for every method"),
-    "networks": ("reflectzoo.bench.__main__", "exact shortcuts against the plain forms they replace"),
+    "train": ("reflectzoo.bench.train", "training speed of every method, and where its time goes"),
+    "inference": ("reflectzoo.bench.inference", "time and memory per photograph, for every method"),
+    "networks": ("reflectzoo.bench.__main__", "exact shortcuts compared with the plain forms they replace"),
 }
 
 EPILOG = "\n".join(f"  {name:<10} {line}" for name, (_, line) in WHAT.items()) + (
-    "\n\nreflectzoo bench WHAT --help says what each takes."
+    "\n\nreflectzoo bench WHAT --help shows the options of each."
 )
 
 

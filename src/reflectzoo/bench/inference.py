@@ -91,15 +91,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.bench.inference",
-        description="Seconds and peak memory of a separation, for each method and size, on this machine, now.",
+        description="Measure time and peak memory per photograph, for each method and size, on this machine.",
     )
     mains = [method.main for method in methods().values()]
     parser.add_argument("model", nargs="*", default=mains, help="models (default: %(default)s)")
     parser.add_argument("--size", action="append", choices=list(SIZES), help="only these sizes")
-    parser.add_argument("--seconds", type=float, default=60, help="for a cell, then estimated (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="extrapolate cells that take longer (default %(default)s)"
+    )
     parser.add_argument("--memory", help="as for reflectzoo remove, e.g. 2G")
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--override", action="append", default=[], help="of the model, e.g. model.net.width=16")
+    parser.add_argument("--threads", type=int, help="torch threads")
+    parser.add_argument(
+        "--override", action="append", default=[], help="override of the model, e.g. model.net.width=16"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)

@@ -81,11 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m reflectzoo.bench.scores", description="What scoring a picture takes, on the CPU."
+        prog="python -m reflectzoo.bench.scores", description="Measure the time to score a picture on the CPU."
     )
     parser.add_argument("--height", type=int, default=540)
     parser.add_argument("--width", type=int, default=400, help="SIR² has 540x400")
-    parser.add_argument("--repeat", type=int, default=5, help="the median is told")
+    parser.add_argument("--repeat", type=int, default=5, help="runs, of which the median is printed")
     arguments = parser.parse_args(argv)
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(1, 3, arguments.height, arguments.width, dtype=torch.float64, generator=generator)

@@ -1,8 +1,8 @@
-"""``python -m reflectzoo.bench.train``: images a second of every method's training, and where its time goes.
+"""``python -m reflectzoo.bench.train``: training speed of every method in images per second, and where its time goes.
 
-Each method trains for some steps as configured (loss, discriminators, hypercolumns), in this process, after two steps
-that do not count; nothing is validated, tested or saved. ``wait`` is the time that training waits for photographs,
-``blend`` that of moving a batch to its device and making the mixtures there.
+Each method trains for some steps as configured (loss, discriminators, hypercolumns), in this process, after two warm-up
+steps; nothing is validated, tested or saved. ``wait`` is the time spent waiting for photographs, ``blend`` the time to
+move a batch to its device and synthesise the mixtures there.
 """
 
 from __future__ import annotations
@@ -115,9 +115,9 @@ def measure_training(model: str, overrides: Sequence[str] = (), batches: int = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("model", nargs="*", help="methods; all if left out")
-    parser.add_argument("--batches", type=int, default=10, help="steps that count (default %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration")
+    parser.add_argument("model", nargs="*", help="methods (default: all)")
+    parser.add_argument("--batches", type=int, default=10, help="measured steps (default %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the configuration")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
 
 

@@ -78,11 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m reflectzoo.data.gallery",
         description="Blend the same two photographs with every synthesis model and draw layers and mixtures.",
     )
-    parser.add_argument("model", nargs="*", help="names of synthesis models; all if left out")
-    parser.add_argument("--out", type=Path, default=Path("docs/synthesis.jpg"), help="file (default %(default)s)")
+    parser.add_argument("model", nargs="*", help="synthesis models (default: all)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/synthesis.jpg"), help="output file (default %(default)s)"
+    )
     parser.add_argument("--behind", type=Path, help="photograph behind the glass")
     parser.add_argument("--reflected", type=Path, help="photograph reflected in it")
-    parser.add_argument("--seed", type=int, default=7, help="of the draws")
+    parser.add_argument("--seed", type=int, default=7, help="random seed")
     arguments = parser.parse_args(argv)
     try:
         models = configured_models(arguments.model)

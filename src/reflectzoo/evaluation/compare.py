@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 DESCRIPTION = (
     "Paired comparison of two results of reflectzoo evaluate, picture by picture: mean difference (second - first), "
-    "95 %% bootstrap interval, exact sign test. One folder twice compares two of its entries."
+    "95 %% bootstrap interval, exact sign test. Give a folder twice to compare two of its entries."
 )
 
 
@@ -274,14 +274,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("a", type=Path, help="folder of the first result")
     parser.add_argument("b", type=Path, help="folder of the second result")
-    parser.add_argument("--entry-a", metavar="NAME", help="what of the first: the only one besides the input if absent")
-    parser.add_argument("--entry-b", metavar="NAME", help="likewise of the second")
+    parser.add_argument(
+        "--entry-a", metavar="NAME", help="entry of the first (default: the only one besides the input)"
+    )
+    parser.add_argument("--entry-b", metavar="NAME", help="entry of the second, likewise")
     parser.add_argument("--metric", default="psnr", help="psnr (default), ssim, lmse, ncc, si ...")
     parser.add_argument("--layer", default="transmission", choices=LAYERS)
-    parser.add_argument("--set", metavar="NAME", help="this data set alone")
-    parser.add_argument("--show", type=int, default=5, metavar="N", help="pictures named at either end (default 5)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the difference of every picture")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--set", metavar="NAME", help="only this data set")
+    parser.add_argument("--show", type=int, default=5, metavar="N", help="pictures listed at each end (default 5)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the differences of all pictures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,9 +15,9 @@ from reflectzoo.errors import UserError
 
 EPILOG = """examples:
   reflectzoo new method ghost                 inside the zoo: src/reflectzoo/methods/ghost and conf/model/ghost.yaml
-  reflectzoo new method ghost --package       a package of your own, ./ghost, which joins by its entry point
+  reflectzoo new method ghost --package       your own package, ./ghost, which is found by its entry point
 
-What is written trains as it is: reflectzoo train model=ghost trainer=fast. Replace the network in net.py, its
+The new method trains immediately: reflectzoo train model=ghost trainer=fast. Replace the network in net.py, its
 settings in the YAML file, and the page in README.md.
 """
 
@@ -122,11 +122,16 @@ packages = ["src/$package"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("what", choices=["method"], help="what is to be made")
-    parser.add_argument("name", help="lower-case letters, digits and _; what model= will take")
-    parser.add_argument("--package", action="store_true", help="a package of your own instead of a folder of the zoo")
+    parser.add_argument("what", choices=["method"], help="what to create")
+    parser.add_argument("name", help="name for model=: lower-case letters, digits and _")
+    parser.add_argument("--package", action="store_true", help="create a package instead of a folder in the zoo")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="where the package goes (default: here)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="parent folder of the package (default: here)",
     )
 
 

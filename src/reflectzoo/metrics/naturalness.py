@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m reflectzoo.metrics.naturalness",
         description="Fit the model of the score nsd to photographs without reflections.",
     )
-    parser.add_argument("folder", type=Path, help="of photographs; folders in it are looked into, too")
+    parser.add_argument("folder", type=Path, help="photographs, including subfolders")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the model, as JSON")
     arguments = parser.parse_args(argv)
     return answer(lambda: _fit(arguments))

@@ -29,8 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("folder", type=Path, help="with pairs of .json and .npz files")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="recordings or recording/case; wildcards")
+    parser.add_argument("folder", type=Path, help="folder with pairs of .json and .npz files")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="recordings or recording/case; wildcards allowed"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -17,18 +17,16 @@ EPILOG = """examples:
   reflectzoo summarize outputs/multirun/2026-11-30_10-00-00
   reflectzoo summarize outputs/ytmt_ucs outputs/corrn --metric val/mean/ssim_gaussian11 -o comparison/
 
-Runs that differ in their seed alone also stand together, with mean and standard deviation.
+Runs that differ only in their seed are also listed together, with mean and standard deviation.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument(
-        "folder", nargs="+", type=Path, help="of a sweep, or of trainings; looked through to the bottom"
-    )
-    parser.add_argument("--metric", default="val/mean/psnr", help="that orders them and is drawn (default %(default)s)")
+    parser.add_argument("folder", nargs="+", type=Path, help="folder of a sweep or of runs, searched recursively")
+    parser.add_argument("--metric", default="val/mean/psnr", help="score to sort by and plot (default %(default)s)")
     parser.add_argument("--minimize", action="store_true", help="smaller is better")
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="left out: the first folder")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: the first folder")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -20,31 +20,36 @@ EPILOG = """examples:
   reflectzoo tune experiment=quickstart --trials 12 --space my_space.yaml
   reflectzoo tune model=corrn --minutes 600 --study /shared/corrn/study.log    on any number of machines
 
-Every trial is a training with settings drawn from the method's search space (conf/space/), or from a file:
+Every trial is a training run with settings drawn from the method's search space (conf/space/), or from a file:
 
   optimizer.lr: {low: 1.0e-5, high: 1.0e-3, log: true}
   model.net.width: {choices: [32, 48, 64]}
 
-One that is worse than the others were after as many epochs is stopped. The same command again goes on with the study,
-also after Ctrl-C or a power cut, until it has so many trials in all; several processes may work on one study at once.
+Trials that are worse than the others after the same number of epochs are stopped. Repeat the command to resume the study,
+also after Ctrl-C or a power cut, until it has N trials in all; several processes can work on one study.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("override", nargs="+", help="as for training: model=NAME, data=..., trainer.max_epochs=20, ...")
-    parser.add_argument("--trials", type=int, default=20, metavar="N", help="in all (default %(default)s)")
-    parser.add_argument("--minutes", type=float, metavar="M", help="begin no trial after so many")
-    parser.add_argument("--space", metavar="NAME|FILE", help="what is drawn; left out: the method's own")
     parser.add_argument(
-        "--study", metavar="FILE|URL", help="left out: outputs/tune/MODEL/study.log; or a database's address"
+        "--trials", type=int, default=20, metavar="N", help="total number of trials (default %(default)s)"
     )
-    parser.add_argument("--metric", help="left out: that by which the best checkpoint is chosen")
+    parser.add_argument("--minutes", type=float, metavar="M", help="start no trial after M minutes")
+    parser.add_argument("--space", metavar="NAME|FILE", help="search space (default: that of the method)")
+    parser.add_argument(
+        "--study", metavar="FILE|URL", help="default: outputs/tune/MODEL/study.log; or the URL of a database"
+    )
+    parser.add_argument("--metric", help="default: the one that selects the best checkpoint")
     parser.add_argument("--minimize", action="store_true", help="smaller is better; needs --metric")
     parser.add_argument(
-        "--pruner", choices=("median", "hyperband", "none"), default="median", help="who stops early (%(default)s)"
+        "--pruner",
+        choices=("median", "hyperband", "none"),
+        default="median",
+        help="early stopping (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:

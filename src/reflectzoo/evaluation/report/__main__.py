@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reflectzoo.cli import alone
 
-DESCRIPTION = "Write report.html, report.md, report.csv and report.json of a finished reflectzoo evaluate."
+DESCRIPTION = "Write report.html, report.md, report.csv and report.json for a finished evaluation."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of the evaluation")
-    parser.add_argument("-o", "--out", type=Path, help="another folder for the files")
-    parser.add_argument("--no-published", action="store_true", help="without what papers report")
+    parser.add_argument("-o", "--out", type=Path, help="output folder (default: RUN)")
+    parser.add_argument("--no-published", action="store_true", help="omit published scores")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,22 +14,24 @@ EPILOG = """examples:
   reflectzoo convert model.pth -o location_aware.safetensors --licence unknown
   reflectzoo convert checkpoints/last.ckpt --model ytmt_uct
 
-The layout is recognised; --model decides where weights fit two methods. Nothing in the file is run: one that would need
-it is refused.
+The layout is recognised automatically; use --model if weights fit two methods. Nothing in the file is executed; files
+that would require it are refused.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("file", type=Path, help="the authors' .pt, .pth, .pth.tar, a checkpoint, or safetensors")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: <name>.safetensors beside it")
-    parser.add_argument("--model", metavar="NAME", help="what it is of, if that is not recognised rightly")
-    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="of the model")
-    parser.add_argument("--trained-by", default="", help="who trained it; goes into the file, as the next two do")
-    parser.add_argument("--trained-on", default="", help="on what")
-    parser.add_argument("--licence", default="", help="of the weights")
-    parser.add_argument("--half", action="store_true", help="store 16-bit numbers: half the size")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: <name>.safetensors beside the input"
+    )
+    parser.add_argument("--model", metavar="NAME", help="the model, if it is not recognised correctly")
+    parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="override of the model")
+    parser.add_argument("--trained-by", default="", help="who trained it; stored in the file, like the next two")
+    parser.add_argument("--trained-on", default="", help="training data")
+    parser.add_argument("--licence", default="", help="licence of the weights")
+    parser.add_argument("--half", action="store_true", help="store 16-bit numbers, which halves the size")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(arguments: argparse.Namespace) -> int:

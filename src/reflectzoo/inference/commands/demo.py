@@ -26,26 +26,30 @@ _PATIENCE = 5.0
 EPILOG = """examples:
   reflectzoo demo                                                             with the packaged weights
   reflectzoo demo --weights checkpoints/last.ckpt
-  reflectzoo demo --weights ytmt.safetensors --weights corrn.safetensors      choose between them on the page
-  reflectzoo demo --untrained --model ytmt_ucs                                to see the page; its results are noise
+  reflectzoo demo --weights ytmt.safetensors --weights corrn.safetensors      lets you choose on the page
+  reflectzoo demo --untrained --model ytmt_ucs                                to see the page; the results are noise
 
-Needs pip install 'reflectzoo[demo]'. The page is served to this machine alone, and nothing leaves it; Ctrl-C ends it
-and removes all its files.
+Needs pip install 'reflectzoo[demo]'. The page is available on this machine only, and nothing leaves it. Ctrl-C stops it
+and deletes all its files.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--weights", metavar="FILE", action="append", default=[], help="may be given several times")
-    parser.add_argument("--model", metavar="NAME", help="a method; left out: what the weights are of")
-    parser.add_argument("--untrained", action="store_true", help="show a model that has learnt nothing: noise")
+    parser.add_argument("--weights", metavar="FILE", action="append", default=[], help="weights; can be repeated")
+    parser.add_argument("--model", metavar="NAME", help="method (default: that of the weights)")
+    parser.add_argument("--untrained", action="store_true", help="use an untrained model, whose output is noise")
     parser.add_argument(
-        "--override", action="append", default=[], metavar="KEY=VALUE", help="of the model, e.g. model.net.width=32"
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override of the model, e.g. model.net.width=32",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
-    parser.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 2G")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
-    parser.add_argument("--no-browser", action="store_true", help="do not open one")
+    parser.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 2G")
+    parser.add_argument("--port", type=int, help="default: the first free port from 7860")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         learnt = bool(arguments.weights) or not arguments.untrained
         desk = Desk(separators, results)
         served = serve(desk, gradio, port=arguments.port, browser=not arguments.no_browser, learnt=learnt)
-        sys.stdout.write(f"{served.local_url}  (Ctrl-C ends it)\n")
+        sys.stdout.write(f"{served.local_url}  (Ctrl-C to stop)\n")
         sys.stdout.flush()
         try:
             threading.Event().wait()
@@ -83,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _separators(arguments: argparse.Namespace) -> dict[str, Separator]:
     memory = None if arguments.memory is None else parse_bytes(arguments.memory)
     if len(arguments.weights) > 1 and (arguments.model or arguments.override):
-        raise UserError("With several --weights leave --model and --override out: each file says what it is of.")
+        raise UserError("Leave out --model and --override with several --weights: each file names its own model.")
     model = arguments.model
     if model is None and not arguments.weights:
         if arguments.untrained:

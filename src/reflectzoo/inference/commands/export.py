@@ -17,22 +17,26 @@ EPILOG = """examples:
   reflectzoo export --model ytmt_uct --weights ytmt_uct_sirs_68_077_00595364.pt ytmt.onnx
   reflectzoo remove photo.jpg --backend onnx --weights ytmt.onnx
 
-Height and width stay free. The file is written only if onnxruntime agrees with PyTorch at three sizes. Needs
-pip install 'reflectzoo[onnx]'; a large network takes a minute or two.
+Height and width are dynamic. The file is written only if onnxruntime agrees with PyTorch at three sizes. Needs
+pip install 'reflectzoo[onnx]'; large networks take a minute or two.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("output", type=Path, help="the file to write, *.onnx")
-    parser.add_argument("--model", metavar="NAME", help="a method; left out: what the weights are of")
+    parser.add_argument("--model", metavar="NAME", help="method (default: that of the weights)")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint, safetensors, authors' file, or a listed name")
-    parser.add_argument("--untrained", action="store_true", help="export a model that has learnt nothing: noise")
+    parser.add_argument("--untrained", action="store_true", help="export an untrained model, whose output is noise")
     parser.add_argument(
-        "--override", action="append", default=[], metavar="KEY=VALUE", help="of the model, e.g. model.net.width=32"
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override of the model, e.g. model.net.width=32",
     )
-    parser.add_argument("--opset", type=int, default=OPSET, help="of ONNX (default %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.add_argument("--opset", type=int, default=OPSET, help="ONNX opset (default %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(arguments: argparse.Namespace) -> int:

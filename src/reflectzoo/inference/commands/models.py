@@ -13,17 +13,17 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference.describe import describe
 
 EPILOG = """\
-Parameters and cost are counted at the paper's width; cost is what one megapixel takes without tiles, multiplications
-and additions counted apart. Weights without an address are the authors': get them
-from their page and give --weights FILE.
+Parameters and cost are counted at the paper's width. Cost is for one megapixel without tiles, counting multiplications
+and additions separately. Weights without an address are the authors': get them from the authors' page and pass
+--weights FILE.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("name", nargs="*", help="only these (default: all)")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--fast", action="store_true", help="do not count, only list names and weights")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--fast", action="store_true", help="only list names and weights, without counting")
 
 
 def run(arguments: argparse.Namespace) -> int:

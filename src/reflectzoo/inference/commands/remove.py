@@ -26,53 +26,51 @@ EPILOG = """examples:
   reflectzoo remove archive/ -r -o clean/ --engine ray --ray-address head:6379
   reflectzoo remove photo.jpg --model ytmt_uct --weights ytmt_uct_sirs_68_077_00595364.pt
 
-Results keep size, bit depth, colour profile, transparency and metadata of the photograph. Without -o they stand beside
-it: photo.transmission.jpg, photo.reflection.jpg, photo.side-by-side.jpg.
+Results keep the photograph's size, bit depth, colour profile, transparency and metadata. Without -o, they are written
+beside it: photo.transmission.jpg, photo.reflection.jpg, photo.side-by-side.jpg.
 
-exit status: 0 all done; 1 some photographs failed and are named at the end; 2 a mistake in what was given; 130 Ctrl-C.
+exit status: 0 success; 1 some photographs failed and are listed at the end; 2 invalid arguments; 130 Ctrl-C.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("input", nargs="+", help="photographs, folders, or patterns in quotes ('*.jpg')")
-    parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="a folder; for one photograph also a file")
-    parser.add_argument("-r", "--recursive", action="store_true", help="look into the folders of folders, too")
-    group = parser.add_argument_group("what is written")
-    group.add_argument("--reflection", action="store_true", help="the reflection as well")
-    group.add_argument("--side-by-side", action="store_true", help="photograph and layers in one picture")
+    parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="a folder or, for one photograph, a file")
+    parser.add_argument("-r", "--recursive", action="store_true", help="include subfolders")
+    group = parser.add_argument_group("output")
+    group.add_argument("--reflection", action="store_true", help="also write the reflection")
+    group.add_argument("--side-by-side", action="store_true", help="also write photograph and layers in one picture")
     group.add_argument(
         "--strength", type=float, default=1.0, metavar="0…1", help="how much is removed (default %(default)s)"
     )
-    group.add_argument("--overwrite", action="store_true", help="replace results that exist; never a photograph itself")
-    group.add_argument("--max-pixels", metavar="N", help="larger photographs are refused, e.g. 400M (default 179M)")
-    group.add_argument("--skip-existing", action="store_true", help="photographs that have their results are done")
-    group.add_argument("--keep-dates", action="store_true", help="results get the photographs' dates")
-    group.add_argument(
-        "--format", metavar="NAME", help="of the results: jpg, png, tif, webp, …; left out: as they came"
-    )
+    group.add_argument("--overwrite", action="store_true", help="replace existing results, but never a photograph")
+    group.add_argument("--max-pixels", metavar="N", help="refuse larger photographs, e.g. 400M (default 179M)")
+    group.add_argument("--skip-existing", action="store_true", help="skip photographs that already have results")
+    group.add_argument("--keep-dates", action="store_true", help="copy the photographs' dates")
+    group.add_argument("--format", metavar="NAME", help="jpg, png, tif, webp, … (default: as the input)")
     group.add_argument(
         "--quality",
         action="append",
         type=_quality,
         default=[],
         metavar="best|1…100",
-        help="best: the mean over flips and quarter turns, eight times as slow; a number: of JPEG, WebP and AVIF files",
+        help="best: average over flips and quarter turns, 8 times slower; a number: quality of JPEG, WebP and AVIF files",
     )
     group.add_argument(
         "--steady",
         type=float,
         default=0.7,
         metavar="0…1",
-        help="of videos: share of the frame before (%(default)s)",
+        help="for videos: weight of the previous frame (default %(default)s)",
     )
-    group.add_argument("--watch", action="store_true", help="go on with what is put into the folder, until Ctrl-C")
-    group = parser.add_argument_group("on which machines")
+    group.add_argument("--watch", action="store_true", help="keep processing new files in the folder until Ctrl-C")
+    group = parser.add_argument_group("machines")
     group.add_argument(
-        "--engine", default="local", choices=["local", "ray"], help="ray: photographs over a Ray cluster (%(default)s)"
+        "--engine", default="local", choices=["local", "ray"], help="ray: use a Ray cluster (default %(default)s)"
     )
-    group.add_argument("--workers", type=int, metavar="N", help="processes of Ray's; left out: one a GPU or core")
-    group.add_argument("--ray-address", metavar="HOST:PORT", help="of the cluster; left out: this machine alone")
+    group.add_argument("--workers", type=int, metavar="N", help="Ray processes (default: one per GPU or core)")
+    group.add_argument("--ray-address", metavar="HOST:PORT", help="address of the cluster (default: this machine only)")
     add_model_arguments(parser)
 
 
@@ -87,17 +85,21 @@ def _quality(text: str) -> int | str:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What chooses a network and how it runs; for every command that looks at photographs."""
-    group = parser.add_argument_group("with what")
-    group.add_argument("--model", metavar="NAME", help="a method; left out: what the weights are of")
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", metavar="NAME", help="method (default: that of the weights)")
     group.add_argument("--weights", metavar="FILE", help="checkpoint, safetensors, authors' file, or a listed name")
-    group.add_argument("--untrained", action="store_true", help="try a model that has learnt nothing: noise")
+    group.add_argument("--untrained", action="store_true", help="use an untrained model, whose output is noise")
     group.add_argument(
-        "--override", action="append", default=[], metavar="KEY=VALUE", help="of the model, e.g. model.net.width=32"
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override of the model, e.g. model.net.width=32",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
     group.add_argument("--precision", default="32", choices=["32", "16", "bf16"], help="(default %(default)s)")
     group.add_argument("--backend", default="torch", choices=["torch", "onnx"], help="onnx: --weights is an .onnx file")
-    group.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 2G; larger photographs go in tiles")
+    group.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 2G; larger photographs are tiled")
 
 
 def make_separator(arguments: argparse.Namespace) -> Separator:

@@ -54,17 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.methods.lite.sprint", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("out", type=Path, help="folder of this run; an existing one is continued")
+    parser.add_argument("out", type=Path, help="folder of this run; an existing run is resumed")
     parser.add_argument("--photos", type=Path, nargs="+", default=[], help="folders of photographs")
     parser.add_argument(
         "--pairs", type=Path, nargs="*", default=[], help="folders with blended/ and transmission_layer/"
     )
-    parser.add_argument("--val-pairs", type=Path, help="pairs to choose by")
-    parser.add_argument("--val-photos", type=Path, help="photographs to choose by, blended once and for all")
-    parser.add_argument("--start", type=Path, help="weights to begin with: a file of lite or lite_1")
-    parser.add_argument("--minutes", type=float, default=60, help="of this run, all its parts together")
+    parser.add_argument("--val-pairs", type=Path, help="pairs for validation")
+    parser.add_argument("--val-photos", type=Path, help="photographs for validation, blended once at the start")
+    parser.add_argument("--start", type=Path, help="initial weights: a file of lite or lite_1")
+    parser.add_argument("--minutes", type=float, default=60, help="total time of this run, over all parts")
     parser.add_argument("--crop", type=int, nargs=2, default=(160, 160), metavar=("FIRST", "LAST"))
-    parser.add_argument("--grow-at", type=float, default=0.7, help="share of the time after which crops are LAST")
+    parser.add_argument("--grow-at", type=float, default=0.7, help="share of the time after which crops have size LAST")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--real", type=float, default=0.4, help="share of real pairs")
@@ -72,13 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--moved", type=float, default=0.5, help="share of the real ones whose reflection is laid over another scene"
     )
     parser.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights")
-    parser.add_argument("--report", type=float, default=10, help="minutes between two lines of the log")
-    parser.add_argument("--net", default="{}", help="settings of the network as JSON")
+    parser.add_argument("--report", type=float, default=10, help="minutes between lines of the log")
+    parser.add_argument("--net", default="{}", help="network settings as JSON")
     parser.add_argument("--seed", type=int, default=2018)
     parser.add_argument("--compile", action="store_true", help="compile the network for training")
-    parser.add_argument("--pack", type=Path, metavar="FILE", help="do not train; write OUT's averaged weights as one")
     parser.add_argument(
-        "--blend", nargs=2, metavar=("FILE", "SHARE"), help="with --pack: SHARE of OUT, the rest of FILE"
+        "--pack", type=Path, metavar="FILE", help="do not train; write the averaged weights of OUT to FILE"
+    )
+    parser.add_argument(
+        "--blend",
+        nargs=2,
+        metavar=("FILE", "SHARE"),
+        help="with --pack: weighted mean, SHARE of OUT and the rest of FILE",
     )
     wanted = parser.parse_args(argv)
     try:
