@@ -1,4 +1,4 @@
-"""reflectzoo: a PyTorch Lightning model zoo for taking reflections out of photographs shot through glass.
+"""reflectzoo: a PyTorch Lightning model zoo for removing reflections from photographs taken through glass.
 
 >>> import reflectzoo
 >>> "ytmt_uct" in reflectzoo.list_models()

@@ -193,7 +193,7 @@ def test_in_a_browser(address: str, tmp_path: Path) -> None:
         browser.size(1280, 900)
         browser.call("Page.navigate", url=address)
         browser.wait_for("!!document.querySelector('#photo input[type=file]')")
-        assert "learnt nothing" in browser.value("document.body.innerText")
+        assert "not trained" in browser.value("document.body.innerText")
         browser.screenshot(shots / "desktop-start.png")
 
         browser.upload("#photo input[type=file]", Path(samples(tmp_path)[0]))

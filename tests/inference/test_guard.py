@@ -63,7 +63,7 @@ def test_a_foreign_page_is_not(origin: str, tmp_path: Path) -> None:
     for method in ("GET", "POST"):
         assert ask(tmp_path, method, UPLOAD, origin=origin, content_length="1") == (
             403,
-            f"This page takes nothing from other pages, such as {origin}.",
+            f"This page accepts no requests from other pages, such as {origin}.",
         )
     assert ask(tmp_path, "POST", UPLOAD, sec_fetch_site="cross-site", content_length="1")[0] == 403
 
@@ -110,4 +110,4 @@ def test_ctrl_c_ends_what_is_worked_on(tmp_path: Path) -> None:
     assert begun.wait(60)
     assert desk.close(60)
     thread.join()
-    assert told == ["The page ends."]
+    assert told == ["The page is being closed."]

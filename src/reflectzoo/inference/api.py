@@ -34,7 +34,7 @@ def separate(
     untrained: bool = False,
     max_pixels: int | None = None,
 ) -> Separation:
-    """Separate a photograph shot through glass into what lies behind it and what it mirrors.
+    """Separate a photograph taken through glass into the scene behind it and the reflection in it.
 
     Args:
         image: a path; a PIL image; a :class:`~reflectzoo.photo.model.Picture`; a numpy array (H, W), (H, W, 1),

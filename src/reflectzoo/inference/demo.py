@@ -117,7 +117,7 @@ class Desk:
 
     def _go_on(self, *_: int) -> None:
         if self._closing:
-            raise UserError("The page ends.")
+            raise UserError("The page is being closed.")
 
     def _run(self, photo: str | None, method: str, strength: float) -> DemoResult:
         self._go_on()
@@ -154,8 +154,8 @@ def _read(path: Path) -> Picture:
     width, height = picture_size(path)
     if width * height > MAX_PIXELS:
         raise UserError(
-            f"This photograph has {width * height / 1e6:.0f} million pixels, the page takes {MAX_PIXELS / 1e6:.0f}: "
-            "use `reflectzoo remove` for it."
+            f"This photograph has {width * height / 1e6:.0f} million pixels, more than the page's limit of "
+            f"{MAX_PIXELS / 1e6:.0f} million: use `reflectzoo remove` instead."
         )
     return read_picture(path)
 
@@ -206,7 +206,7 @@ def import_gradio(folder: Path) -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise UserError("The page needs the package gradio: pip install 'reflectzoo[demo]'.") from error
+        raise UserError("The web page needs the package gradio: pip install 'reflectzoo[demo]'.") from error
     return gradio
 
 
@@ -241,11 +241,11 @@ def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
     names = list(desk.separators)
     with gradio.Blocks(title="reflectzoo", analytics_enabled=False, delete_cache=(_LOOK, _SESSION)) as blocks:
         gradio.Markdown(
-            "# reflectzoo\nTakes the reflection out of a photograph shot through glass. It stays on this machine.",
+            "# reflectzoo\nRemoves the reflection from a photograph taken through glass. Nothing leaves this machine.",
             elem_id="title",
         )
         if not learnt:
-            gradio.Markdown("**This network has learnt nothing: what it gives is noise.** Start the page with weights.")
+            gradio.Markdown("**This network is not trained: its output is noise.** Start the page with weights.")
         with gradio.Row():
             with gradio.Column(min_width=300):
                 photo = gradio.Image(
@@ -305,5 +305,5 @@ def serve(desk: Desk, gradio: Any, *, port: int | None, browser: bool, learnt: b
             css=_CSS, app_kwargs={"middleware": [guard]},
         )  # fmt: skip
     except OSError as error:
-        raise UserError(f"The port {port or '7860 to 7959'} is taken: choose another with --port.") from error
+        raise UserError(f"The port {port or '7860 to 7959'} is in use: choose another with --port.") from error
     return blocks

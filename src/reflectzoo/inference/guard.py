@@ -58,23 +58,21 @@ class Guard:
         own = {f"{host}:{port}" for host in _HERE} | (set(_HERE) if port == 80 else set())
         host = headers.get("host", "")
         if host.lower() not in own:
-            return 403, f"This page is served to this machine alone, not as {host or 'a host without a name'}."
+            return 403, f"This page is served on this machine only, not as {host or 'a host without a name'}."
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in {f"http://{each}" for each in own}:
-            return 403, f"This page takes nothing from other pages, such as {origin}."
+            return 403, f"This page accepts no requests from other pages, such as {origin}."
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return None
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return 403, "This page takes nothing from other pages."
+            return 403, "This page accepts no requests from other pages."
         length = headers.get("content-length", "")
         if not length.isascii() or not length.isdigit():
-            return 411, "The page takes only what says how large it is."
+            return 411, "The page accepts only uploads that state their size."
         if int(length) > self.largest:
-            return 413, f"The page takes photographs of up to {self.largest >> 20} MiB."
+            return 413, f"The page accepts photographs of up to {self.largest >> 20} MiB."
         if scope["path"].rstrip("/").endswith("/upload") and not self._has_room(int(length)):
-            return 507, (
-                f"The page holds {self.most >> 20} MiB of photographs already: wait a little, or start it again."
-            )
+            return 507, (f"The page already holds {self.most >> 20} MiB of photographs: wait a little, or restart it.")
         return None
 
     def _has_room(self, more: int) -> bool:

@@ -53,7 +53,7 @@ def watch(
             raise UserError(f"--watch looks into folders, and {shown(folder)} is none.")
     seen: dict[Path, Look] = {}
     finished: dict[Path, Look] = {}
-    sys.stderr.write(f"Watching {', '.join(shown(each) for each in folders)}; Ctrl-C ends it.\n")
+    sys.stderr.write(f"Watching {', '.join(shown(each) for each in folders)}; Ctrl-C to stop.\n")
     done = 0
     try:
         while rounds is None or rounds > 0:

@@ -25,8 +25,8 @@ Every trial is a training run with settings drawn from the method's search space
   optimizer.lr: {low: 1.0e-5, high: 1.0e-3, log: true}
   model.net.width: {choices: [32, 48, 64]}
 
-Trials that are worse than the others after the same number of epochs are stopped. Repeat the command to resume the study,
-also after Ctrl-C or a power cut, until it has N trials in all; several processes can work on one study.
+Trials that are worse than the others after the same number of epochs are stopped. Repeat the command to resume the
+study, also after Ctrl-C or a power cut, until it has N trials in all; several processes can work on one study.
 """
 
 

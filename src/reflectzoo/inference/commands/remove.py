@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_quality,
         default=[],
         metavar="best|1…100",
-        help="best: average over flips and quarter turns, 8 times slower; a number: quality of JPEG, WebP and AVIF files",
+        help="best: average over flips and quarter turns, 8 times slower; a number: quality of JPEG, WebP, AVIF",
     )
     group.add_argument(
         "--steady",
@@ -219,5 +219,5 @@ def run(arguments: argparse.Namespace) -> int:
         return run_on_ray(tasks, arguments, wanted)
     separator = make_separator(arguments)
     if arguments.untrained and arguments.weights is None:
-        sys.stderr.write("reflectzoo: --untrained: this model has learnt nothing, its output is noise.\n")
+        sys.stderr.write("reflectzoo: --untrained: this model is not trained, so its output is noise.\n")
     return run_tasks(tasks, separator, wanted)
