@@ -55,7 +55,7 @@ def test_this_machine_is_served(host: str, tmp_path: Path) -> None:
 def test_a_foreign_name_is_not(host: str, tmp_path: Path) -> None:
     status, sentence = ask(tmp_path, host=host)
     assert status == 403
-    assert "this machine alone" in sentence
+    assert "this machine only" in sentence
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1:7860", "http://127.0.0.1:80"])
