@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 from PIL import Image, ImageCms
 
-from reflectzoo.photo import jpeg2000, png
-from reflectzoo.photo.model import UnreadableImage
+from reflectzoo.photo import avif, jpeg2000, png
+from reflectzoo.photo.model import Picture, UnreadableImage
 from reflectzoo.photo.read import decode, picture_size
-from reflectzoo.photo.write import encode
-from tests.photo.test_kinds import joined, jpeg_bytes, photo, with_segments
+from reflectzoo.photo.write import encode, fitted
+from tests.photo.test_kinds import SRGB, joined, jpeg_bytes, photo, with_segments
 from tests.photo.test_matrix import HEIGHT, WIDTH, noise
 from tests.photo.test_matrix import png as write_png
 
@@ -166,6 +169,64 @@ def test_jpeg_relatives() -> None:
         decode(whole[: frame + 5] + b"\0\0" + whole[frame + 7 :])
 
 
+def test_jpeg_that_is_damaged_between_two_restart_markers() -> None:
+    """All decoders go on with the next marker, in silence."""
+    for options in ({"restart_marker_rows": 1}, {"restart_marker_blocks": 2, "subsampling": 0}):
+        whole = jpeg_bytes(**options)
+        assert decode(whole).notes == ()
+        assert decode(whole[:-2] + b"\0\0\xff\xff\xd9").notes == (), "padding is none"
+        marker = whole.index(b"\xff\xd2", whole.index(b"\xff\xda"))
+        for broken in (whole[: marker - 6] + whole[marker:], whole[:marker] + b"\x12" * 9 + whole[marker:]):
+            assert "look at it closely" in joined(decode(broken).notes)
+        assert decode(broken, shorter=8).notes == (), "training takes what it gets"
+
+
+@pytest.mark.parametrize(
+    "options", [{"keep_rgb": True}, {"mode": "CMYK"}, {"subsampling": "4:1:1"}, {"progressive": True, "keep_rgb": True}]
+)
+def test_jpeg_of_rare_kinds_that_was_cut(options: dict[str, Any]) -> None:
+    """In some of them brightness has no layer of its own."""
+    if subsampling := options.get("subsampling"):
+        whole = simplejpeg.encode_jpeg(photo(), quality=92, colorsubsampling=subsampling.replace(":", "")[:3])
+    else:
+        buffer = io.BytesIO()
+        image = Image.fromarray(photo()).convert(options.pop("mode", "RGB"))
+        image.save(buffer, "JPEG", quality=92, **options)
+        whole = buffer.getvalue()
+    for end in (b"", b"\xff\xd9"):
+        if not (end and "progressive" in options):
+            with pytest.raises(UnreadableImage, match="cut short"):
+                decode(whole[: len(whole) * 2 // 3] + end)
+    assert "last bytes" in joined(decode(whole[:-1]).notes)
+
+
+def test_jpeg_with_arithmetic_coding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made by cjpeg of libjpeg-turbo. Its decoder cannot wait for more, as Pillow makes it from 64 kB on."""
+    data = bytes.fromhex(
+        "ffd8ffe000104a46494600010100000100010000ffdb0043000201010101010201010102020202020403020202020504040304060506060605"
+        "060606070908060709070606080b08090a0a0a0a0a06080b0c0b0a0c090a0a0affc9000b08000c001001011100ffcc000600101005ffda0008"
+        "010100003f00ff00e778ee78481cd4f4921f8374fea3f3186ef8faa0673e494178e2942eb5cdf28ab2d21db8d5360f40ffd9"
+    )
+    monkeypatch.setattr("PIL.ImageFile.MAXBLOCK", 120)
+    np.testing.assert_allclose(decode(data).values[..., 0], np.arange(12 * 16).reshape(12, 16) % 200 + 20, atol=3)
+
+
+def test_jpeg_without_transform_is_refused() -> None:
+    """Pillow's libjpeg writes beyond its memory for some of them."""
+    lossless = jpeg_bytes(subsampling=0).replace(b"\xff\xc0\0\x11", b"\xff\xc3\0\x11")
+    with pytest.raises(UnreadableImage, match="lossless or hierarchical JPEG"):
+        decode(lossless)
+    strip = tiff(noise(1, "u1"), photometric="minisblack")
+    place = struct.pack("<HHII", 259, 3, 1, 1)
+    at = strip.index(struct.pack("<HHI", 273, 4, 1)) + 8
+    inside = strip[:at] + struct.pack("<I", len(strip)) + strip[at + 4 :]
+    inside = inside.replace(place, struct.pack("<HHII", 259, 3, 1, 7))
+    at = inside.index(struct.pack("<HHI", 279, 4, 1)) + 8
+    inside = inside[:at] + struct.pack("<I", len(lossless)) + inside[at + 4 :]
+    with pytest.raises(UnreadableImage, match="lossless JPEG"):
+        decode(inside + lossless)
+
+
 @pytest.mark.parametrize("kind", ["u1", "u2"])
 def test_png_with_bytes_behind_its_end(tmp_path: Path, kind: str) -> None:
     """A cropped screenshot over a longer one, for one."""
@@ -197,6 +258,9 @@ def test_png_with_bytes_behind_its_end(tmp_path: Path, kind: str) -> None:
         (b"SIMPLE  =                    T", "a FITS picture"),
         (b"8BPS\0\1" + bytes(40), "a Photoshop document"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript drawing"),
+        (b"/* XPM */\nstatic char *a[] = {", "an X bitmap or pixmap"),
+        (b"#define a_width 8\n#define a_height 1\n", "an X bitmap or pixmap"),
+        (b"\x59\xa6\x6a\x95" + bytes(40), "a Sun raster picture"),
         (b"\xfe\xfe\xff\xc0" * 9, "is not a picture that can be read.$"),
     ],
 )
@@ -221,6 +285,104 @@ def test_jpeg_2000_of_few_bits(tmp_path: Path, bits: int) -> None:
     found = jpeg2000.Contents(bits, 1, False)
     np.testing.assert_array_equal(jpeg2000.spread(values << (8 - bits), found), values * (255 // (2**bits - 1)))
     assert jpeg2000.spread(values, found._replace(alike=False)) is values
+
+
+def test_jpeg_2000_of_grey_and_alpha_in_16_bits() -> None:
+    """Made by opj_compress of random numbers."""
+    data = bytes.fromhex(
+        "ff4fff51002c0000000000070000000500000000000000000000000700000005000000000000000000020f01010f0101ff52000c0000000100"
+        "0004040001ff5c00044080ff640025000143726561746564206279204f70656e4a5045472076657273696f6e20322e352e30ff90000a000000"
+        "0000ae0001ff93cffc313413e5ecc59af4b3b4ad7c60af7e5e8f884a1c073c13075166b5c378b9d262fbca70cc481a00c64bc87e63669eee2d"
+        "af680b7e769d952e1e6e845e60b5e5426506b08356220867eeedf882cd457fcffc312c0240c7b4e40ceafae062f17eca81adb94024642df03e"
+        "cff205c7b82d29c4ff3c685b053ef1cd8c30ceaa7df695d8853b7065bf7862370f452806552cb3d3331469f5a680befcd56ed7028bffd9"
+    )
+    stored = np.random.default_rng(0).integers(0, 65536, (5, 7, 2))
+    found = decode(data)
+    np.testing.assert_array_equal(found.values[..., 0], stored[..., 0])
+    np.testing.assert_array_equal(found.alpha, stored[..., 1])
+    assert found.notes == ()
+
+
+def test_jpeg_2000_of_ycbcr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Values of 16 bits come as they are from OpenCV; Pillow takes halved colours from other places."""
+    data = cv2.imencode(".jp2", cv2.resize(noise(3), (40, 40)), [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1]
+    plain = data.tobytes()
+    assert decode(plain).depth == 16
+    stream = plain[plain.index(jpeg2000.CODESTREAM) :]
+    assert decode(stream).depth == 16
+    assert capfd.readouterr() == ("", ""), "OpenCV says what it assumes of a colour space that is not named"
+    at = plain.index(b"colr\1\0\0\0\0\0\x10") + 10
+    assert "read with 8 bits" in joined(decode(plain[:at] + b"\x12" + plain[at + 1 :]).notes)
+    with av.open(str(tmp_path / "a.jp2"), "w", format="image2") as out:
+        video = out.add_stream("jpeg2000", rate=25)
+        video.width, video.height, video.pix_fmt = 41, 39, "yuv420p"
+        out.mux([*video.encode(av.VideoFrame(41, 39, "yuv420p")), *video.encode(None)])
+    with pytest.raises(UnreadableImage, match="stored at another size than its brightness"):
+        decode((tmp_path / "a.jp2").read_bytes())
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (9, 18), (1, 8)])
+def test_avif_colours_stay(primaries: int, transfer: int) -> None:
+    """Display P3, PQ, HLG and linear values, which would be seen as sRGB."""
+    plain = encode(Picture(photo(16)), "AVIF")
+    assert decode(plain).origin.chunks == ()
+    meant = png.Chunk(b"cICP", bytes((primaries, transfer, 0, 1)))
+    data = avif.with_colours(plain, meant)
+    found = decode(data)
+    assert found.origin.chunks == (meant,)
+    assert ("HDR" in joined(found.notes)) == (transfer in (16, 18))
+    for kind in ("AVIF", "PNG"):
+        again = decode(encode(found, kind))
+        assert again.origin.chunks == (meant,)
+        np.testing.assert_allclose(again.values.astype(int), found.values, atol=6 if kind == "AVIF" else 0)
+        assert decode(encode(again, "AVIF")).origin.chunks == (meant,)
+    assert "cICP" in joined(fitted(found, "JPEG").notes)
+
+
+def test_avif_of_which_a_part_is_to_be_shown() -> None:
+    plain = encode(Picture(photo(16)), "AVIF")
+    assert "not heeded" in joined(decode(plain + b"\0\0\0\x30free\0\0\0\x28clap" + bytes(32)).notes)
+    place = plain.index(b"\0\0\0\x13colrnclx")
+    with pytest.raises(UnreadableImage, match="AVIF picture that is damaged"):
+        decode(plain[:place] + bytes(200) + plain[place + 200 :])
+
+
+@pytest.mark.parametrize(
+    ("bits", "masks"),
+    [
+        (16, None),
+        (16, (0x7C00, 0x3E0, 0x1F, 0x8000)),
+        (16, (0xF800, 0x7E0, 0x1F, 0)),
+        (16, (0xF00, 0xF0, 0xF, 0xF000)),
+        (32, (0xFF, 0xFF00, 0xFF0000, 0xFF000000)),
+        (32, (0x3FF00000, 0xFFC00, 0x3FF, 0xC0000000)),
+    ],
+)
+@pytest.mark.parametrize("upwards", [True, False])
+def test_bmp_of_masks(tmp_path: Path, bits: int, masks: tuple[int, ...] | None, upwards: bool) -> None:
+    """By hand; Pillow knows some masks alone, drops alpha of one bit and rounds down."""
+    pixels = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH), np.uint64)
+    rows = np.pad(pixels, ((0, 0), (0, WIDTH * bits // 8 % 4 // 2)))[:: -1 if upwards else 1]
+    high = HEIGHT if upwards else -HEIGHT
+    header = struct.pack("<IiiHHIIiiII", 124, WIDTH, high, 1, bits, 3 if masks else 0, 0, 11811, 11811, 0, 0)
+    header += struct.pack("<4I", *(masks or (0, 0, 0, 0))) + b"DEBM" + bytes(52) + struct.pack("<II", 124, len(SRGB))
+    data = b"BM" + bytes(8) + struct.pack("<I", 138 + len(SRGB)) + header.ljust(124, b"\0") + SRGB
+    (tmp_path / "a.bmp").write_bytes(data + rows.astype(f"<u{bits // 8}").tobytes())
+    found = decode((tmp_path / "a.bmp").read_bytes())
+    masks = masks or (0x7C00, 0x3E0, 0x1F, 0)
+    layers = [found.values[..., 0], found.values[..., 1], found.values[..., 2], found.alpha]
+    for mask, layer in zip(masks, layers, strict=True):
+        if mask == 0:
+            assert layer is None
+        else:
+            numbers = (pixels & np.uint64(mask)).astype(float)
+            np.testing.assert_array_equal(layer, np.rint(numbers / mask * (2**found.depth - 1)))
+    assert found.depth == (16 if max(masks) == 0xC0000000 else 8)
+    assert found.origin.icc == SRGB
+    assert found.origin.dpi == pytest.approx((300, 300), abs=0.01)
+    assert picture_size(tmp_path / "a.bmp") == (WIDTH, HEIGHT)
+    with pytest.raises(UnreadableImage, match="cut short"):
+        decode((tmp_path / "a.bmp").read_bytes()[:-3])
 
 
 def test_the_size_of_what_only_pillow_reads(tmp_path: Path) -> None:

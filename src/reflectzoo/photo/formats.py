@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, raw, tiff, tiff_values
+from reflectzoo.photo import avif, bmp, ifd, jpeg, jpeg2000, metadata, netpbm, png, raw, tiff, tiff_values
 from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
 from reflectzoo.photo.pillow import Limit, from_pillow, others, unguarded_within
 
 #: Floating-point values may leave [0, 1] by rounding alone.
 _SLACK = 1e-5
-_AGAIN = "download or copy it again"
+_AGAIN, _SAVE = "download or copy it again", "save it as PNG or TIFF"
 
 
 def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Picture, int]:
@@ -41,6 +41,9 @@ def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[
         return _netpbm(data, name, limit), 1
     if data.startswith((jpeg2000.MAGIC, jpeg2000.CODESTREAM)):
         return _jpeg2000(data, name, limit)
+    if (packed := bmp.packed(data)) is not None:
+        limit.check(packed.width, packed.height)
+        return Picture(*bmp.read(data, packed), Origin("BMP", bmp.profile(data), dpi=packed.dpi)), 1
     return _other(data, name, limit)
 
 
@@ -50,19 +53,22 @@ def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[
 def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Picture, int]:
     layout = jpeg.parse(data)
     if layout.near_lossless:
-        raise UnreadableImage(f"{name} is a JPEG-LS picture, which is not read here: save it as PNG or TIFF.")
+        raise UnreadableImage(f"{name} is a JPEG-LS picture, which is not read here: {_SAVE}.")
     if layout.frame is not None:
         if layout.frame.height == 0:
             raise UnreadableImage(f"{name} is a JPEG whose header does not say its height (DNL): save it anew.")
         limit.check(layout.frame.width, layout.frame.height)
+        if not layout.frame.known:
+            raise UnreadableImage(f"{name} is a lossless or hierarchical JPEG, which is not read here: {_SAVE}.")
         if layout.frame.precision != 8:
             raise UnreadableImage(
-                f"{name} is a JPEG of {layout.frame.precision} bits, which is not read here: save it as TIFF or PNG."
+                f"{name} is a JPEG of {layout.frame.precision} bits, which is not read here: {_SAVE}."
             )
     notes: list[str] = []
     end = layout.end
     whole = shorter is None  # training takes what it gets
-    if end is None or (whole and jpeg.breaks_off(data, layout)):
+    wrong = jpeg.complaint(data, layout) if whole else ""
+    if end is None or jpeg.breaks_off(data, layout, wrong):
         mended = jpeg.mended(data if end is None else data[: end - 2], layout)
         if mended is None:
             raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
@@ -70,10 +76,10 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
         end = len(data)
         what = f"; at most {lost} pixels in its last corner are guessed" if lost else ", its picture is whole"
         notes.append(f"The last bytes of its file are missing{what}.")
-    elif whole and (words := jpeg.doubt(data, layout)):
+    elif whole and (words := jpeg.doubt(layout, wrong)):
         notes.append(words)
     found = jpeg.contents(layout)
-    with JpegImagePlugin.JpegImageFile(BytesIO(data)) as image:
+    with jpeg.opened(data) as image:
         if shorter is not None:
             image.draft(None, (shorter, shorter))
         kept: dict[str, Any] = {}
@@ -143,12 +149,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     frames = int.from_bytes(by_kind.get(b"acTL", b"")[:4], "big")
     if frames > 1:
         notes.append(f"Of the {frames} pages or frames only the first is worked on.")
-    meant = by_kind.get(b"cICP", b"")
-    transfer = png.HDR_TRANSFERS.get(meant[1]) if len(meant) == 4 else None
-    if transfer:
-        notes.append(
-            f"Its values are HDR ({transfer}), which no network here has learnt; they were worked on as they are."
-        )
+    notes += _hdr(by_kind.get(b"cICP", b""))
     icc = _inflated(by_kind[b"iCCP"]) if b"iCCP" in by_kind else None
     exif, iptc, photoshop, xmp = by_kind.get(b"eXIf"), None, None, None
     for chunk in found:
@@ -190,6 +191,14 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     picture = fitting(picture)
     origin = replace(picture.origin, gamma=png.gamma(found, picture.origin.icc is not None))
     return replace(picture, origin=origin).noted(*said, *notes), orientation
+
+
+def _hdr(meant: bytes) -> list[str]:
+    """What there is to say of values whose cICP this is."""
+    transfer = png.HDR_TRANSFERS.get(meant[1]) if len(meant) == 4 else None
+    if transfer is None:
+        return []
+    return [f"Its values are HDR ({transfer}), which no network here has learnt; they were worked on as they are."]
 
 
 def _unlike(values: Values, single: bytes, bits: int) -> Values:
@@ -299,6 +308,9 @@ def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     found = jpeg2000.contents(data)
     with unguarded_within(limit), Image.open(BytesIO(data), formats=("JPEG2000",)) as image:
         limit.check(*image.size)
+        if found.halved and (image.width % 2 or image.height % 2):
+            # Pillow takes the colours of odd rows from other places.
+            raise ValueError("its colours are stored at another size than its brightness: save it as PNG or TIFF")
         origin = Origin("JPEG2000", found.icc, iptc=found.iptc, boxes=found.others)
         origin, orientation, said = _told(origin, found.exif, found.xmp, image.info.get("dpi"))
         deep = jpeg2000.read_deep(data, found) if found.bits > 8 else None
@@ -345,16 +357,21 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         notes = []
         if (pages := int(getattr(image, "n_frames", 1))) > 1:
             notes.append(f"Of the {pages} pages or frames only the first is worked on.")
-        origin = Origin(kind, image.info.get("icc_profile") or None)
+        origin = Origin(kind, bmp.profile(data) if kind == "BMP" else image.info.get("icc_profile") or None)
         if kind == "WEBP":
             origin = replace(origin, lossless=b"VP8L" in data[:64])
+        if meant := avif.colours(data):
+            origin = replace(origin, chunks=(meant,))
+            notes += _hdr(meant.body)
+        if kind == "AVIF" and avif.cropped(data):
+            notes.append("It says that only a part of it is to be shown (clap), which is not heeded here.")
         xmp = image.info.get("xmp")
         xmp = xmp.encode() if isinstance(xmp, str) else xmp
         image.load()  # some formats know their EXIF data only then
         exif = metadata.bare_exif(image.info.get("exif"))
         origin, orientation, said = _told(origin, exif, xmp, image.info.get("dpi"))
         picture = from_pillow(image, name, origin)
-        bits = image.info.get("bit_depth") or (8 * data[3] if kind == "SGI" else _avif_bits(data))
+        bits = image.info.get("bit_depth") or (8 * data[3] if kind == "SGI" else avif.bits(data))
         if bits > 8 and picture.depth == 8:
             notes.append(f"Its {bits}-bit values were read with 8 bits.")
         extras = {"depth_images": "a depth map", "aux": "further pictures (gain map, mattes)"}
@@ -362,15 +379,6 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         if parts:
             notes.append(f"Left out: {', '.join(parts)}.")
     return picture.noted(*said, *notes), orientation
-
-
-def _avif_bits(data: bytes) -> int:
-    """Bits of an AVIF file's values, 8 where it is none."""
-    place = data.find(b"av1C", 0, 65536) if data[4:8] == b"ftyp" else -1
-    if place < 0 or place + 7 > len(data):
-        return 8
-    flags = data[place + 6]
-    return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
 
 
 # -- what all share ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 from typing import Literal, NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import JpegImagePlugin
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-_SOS, _COM, _APP0, _DNL = 0xDA, 0xFE, 0xE0, 0xDC
+_SOS, _COM, _APP0, _DRI = 0xDA, 0xFE, 0xE0, 0xDD
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -30,8 +32,8 @@ _IPTC_RESOURCE, _THUMBNAILS = 0x0404, (0x0409, 0x040C)
 _LARGEST = 65533
 #: What stands in for bytes that are not there; two kinds, so that what differs is what they stand in for.
 _FILLERS = (b"\x55" * 64, b"\xaa\x2a" * 32)
-#: More bytes than any block that is coded at once can have.
-_BEYOND_A_BLOCK = 1024
+_CORRUPT, _PREMATURE = "Corrupt JPEG data: ", "premature end of data segment"
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 #: A cut end may lack this many blocks of 8 or 16 pixels, and no more than this share of all.
 _MAY_LACK, _MAY_LACK_SHARE = 8, 0.1
 
@@ -46,6 +48,8 @@ class Frame(NamedTuple):
         components: identifier, horizontal and vertical sampling of each.
         progressive: whether values come in several scans.
         usual: whether values are transformed and Huffman-coded, as nearly everywhere.
+        known: whether values are transformed, in one picture, as libjpeg reads them; in versions that know lossless
+            coding, too, it reads some such files beyond its memory.
     """
 
     precision: int
@@ -54,6 +58,7 @@ class Frame(NamedTuple):
     components: tuple[tuple[int, int, int], ...]
     progressive: bool
     usual: bool
+    known: bool
 
     @property
     def block(self) -> tuple[int, int]:
@@ -162,7 +167,7 @@ def _frame(marker: int, body: bytes) -> Frame | None:
     components = tuple((part[0], part[1] >> 4, part[1] & 15) for part in parts)
     height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
     progressive, usual = marker in (0xC2, 0xC6, 0xCA, 0xCE), marker in (0xC0, 0xC1, 0xC2)
-    return Frame(body[0], height, width, components, progressive, usual)
+    return Frame(body[0], height, width, components, progressive, usual, usual or marker in (0xC9, 0xCA))
 
 
 def contents(layout: Layout) -> Contents:
@@ -307,14 +312,16 @@ def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
     if frame is None or not layout.scans or not _all_scans(layout):
         return None
     body = data[:-1] if data.endswith(b"\xff") else data
+    rgb = contents(layout).rgb
     seen = []
     for filler in (b"", *_FILLERS):
-        with JpegImagePlugin.JpegImageFile(BytesIO(body + filler + EOI)) as image:
-            image.draft("YCbCr", None)
+        with opened(body + filler + EOI) as image:
+            if not rgb:
+                image.draft("YCbCr", None)
             seen.append(np.asarray(image).reshape(frame.height, frame.width, -1))
     found = (seen[0] != seen[1]) | (seen[0] != seen[2])
-    # Of luminance: colour is enlarged, and would reach into blocks that are there.
-    differs = found[..., 0]
+    # Of luminance, where there is such a layer: colour is enlarged, and would reach into blocks that are there.
+    differs = found.any(axis=2) if rgb or len(frame.components) == 4 else found[..., 0]
     tall, wide = frame.block
     rows, columns = -(-frame.height // tall), -(-frame.width // wide)
     if not differs.any():
@@ -330,36 +337,74 @@ def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
     return body + EOI, min(lost * tall * wide, frame.height * frame.width)
 
 
-def breaks_off(data: bytes, layout: Layout) -> bool:
+def breaks_off(data: bytes, layout: Layout, wrong: str | None) -> bool:
     """Whether a picture needs more than stands before its end marker, which programs put behind cut files, too.
 
     Decoded at an eighth of its size, where that shows (not for progressive and arithmetic coding).
+
+    Args:
+        data: of the file.
+        layout: its parts.
+        wrong: its :func:`complaint`.
     """
-    if not _can_tell(layout):
+    frame = layout.frame
+    if wrong == "" or frame is None or not frame.usual or frame.progressive or layout.end is None:
         return False
-    body = data[: (layout.end or len(data)) - 2]
+    if wrong == _PREMATURE and not any(marker == _DRI and any(body) for marker, body in layout.segments):
+        return True
+    body = data[: layout.end - 2]
     return _eighth(body, _FILLERS[0]) != _eighth(body, _FILLERS[1])
 
 
-def doubt(data: bytes, layout: Layout) -> str | None:
-    """A sentence on what a file with an end marker seems to lack, if it does; see :func:`breaks_off`."""
+def complaint(data: bytes, layout: Layout) -> str | None:
+    """What libjpeg finds wrong in the values of a file with an end marker, in its words.
+
+    Most decoders (Pillow's too) go on in silence. A bit that is wrong nearly always breaks the sequence of codes, so
+    that a scan, or what stands between two restart markers, has too few bytes or too many in the end; where only a
+    value is another one, nothing in the file tells. Decoded at an eighth of its size, which reads all codes.
+
+    Returns:
+        Nothing but "" if nothing is wrong; None if this decoder cannot tell, as of rare subsampling.
+    """
+    if layout.frame is None or layout.end is None or find_spec("simplejpeg") is None:
+        return None
+    colours = "CMYK" if len(layout.frame.components) == 4 else "GRAY"
+    try:
+        import_module("simplejpeg").decode_jpeg(data[: layout.end], colours, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        words = str(error)
+    else:
+        return ""
+    if not words.startswith((_CORRUPT, "Inconsistent progression")):
+        return None
+    words = words.removeprefix(_CORRUPT)
+    body = data[: layout.end - 2]
+    padding = body[len(body.rstrip(b"\0\xff")) :].count(0)
+    extra = _EXTRANEOUS.fullmatch(words)
+    return "" if extra and int(extra[1]) <= padding else words
+
+
+def doubt(layout: Layout, wrong: str | None) -> str | None:
+    """A sentence on what a file with an end marker seems to lack, if it does.
+
+    Args:
+        layout: its parts.
+        wrong: its :func:`complaint`.
+    """
     if layout.frame is not None and layout.frame.progressive and not _all_scans(layout):
         return "Not all of its scans are there, as in a file that was cut: fine detail may be missing."
-    if _can_tell(layout):
-        body = data[: (layout.end or len(data)) - 2]
-        earlier = body[: len(body.rstrip(b"\0\xff")) - _BEYOND_A_BLOCK]
-        if body.find(b"\xff\xda") < len(earlier) - _BEYOND_A_BLOCK and _eighth(earlier, _FILLERS[0]) == _eighth(body):
-            return "Its picture is complete long before its file ends: a part of it is damaged, look at it closely."
-    return None
+    return f"A part of it is damaged ({wrong}): look at it closely." if wrong else None
 
 
-def _can_tell(layout: Layout) -> bool:
-    frame = layout.frame
-    return frame is not None and frame.usual and not frame.progressive and layout.end is not None
+def opened(data: bytes) -> JpegImagePlugin.JpegImageFile:
+    """A file for Pillow, which gets it at once: arithmetic coding cannot wait for more."""
+    image = JpegImagePlugin.JpegImageFile(BytesIO(data))
+    image.decodermaxblock = max(image.decodermaxblock, len(data))
+    return image
 
 
-def _eighth(body: bytes, filler: bytes = b"") -> bytes:
-    with JpegImagePlugin.JpegImageFile(BytesIO(body + filler + EOI)) as image:
+def _eighth(body: bytes, filler: bytes) -> bytes:
+    with opened(body + filler + EOI) as image:
         image.draft(None, (1, 1))
         return image.tobytes()
 

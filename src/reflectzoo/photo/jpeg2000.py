@@ -1,4 +1,4 @@
-"""JPEG 2000 as boxes: depths beyond 8 bits through OpenCV, and the boxes that Pillow neither reads nor writes.
+"""JPEG 2000 as boxes: depths beyond 8 bits through OpenCV or FFmpeg, and boxes that Pillow neither reads nor writes.
 
 ITU-T T.800 (JPEG 2000), annex I.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import cv2
@@ -21,6 +23,8 @@ _EXIF = b"JpgTiffExif->JP2"
 _IPTC = bytes.fromhex("33C7A4D2B81D4723A0BAF1A3E097AD38")
 #: OpenCV halves a picture five times, whatever its size.
 _LEAST_SIDE = 32
+#: Numbers of the colour spaces YCbCr (four kinds), CMYK, Lab and e-sYCC (T.801, table M.25).
+_CODED = (1, 3, 4, 12, 14, 18, 24)
 
 
 class Box(NamedTuple):
@@ -52,6 +56,8 @@ class Contents(NamedTuple):
         iptc: records.
         others: boxes of texts and private data.
         alike: whether all components have that many bits, and are no places in a palette.
+        halved: whether some components have fewer pixels than the picture.
+        coded: whether they are neither grey nor red, green and blue, but YCbCr or another model.
     """
 
     bits: int
@@ -63,6 +69,8 @@ class Contents(NamedTuple):
     iptc: bytes | None = None
     others: tuple[bytes, ...] = ()
     alike: bool = True
+    halved: bool = False
+    coded: bool = False
 
 
 def boxes(data: bytes) -> Iterator[Box]:
@@ -90,16 +98,20 @@ def contents(data: bytes) -> Contents:
     if stream < 0 or len(data) < stream + 42:
         raise ValueError("it holds no picture")
     (components,) = struct.unpack_from(">H", data, stream + 40)
-    depths = data[stream + 42 : stream + 42 + 3 * components : 3]
+    said = data[stream + 42 : stream + 42 + 3 * components]
+    depths = said[::3]
     if not depths:
         raise ValueError("it is cut short")
     found: dict[str, bytes] = {}
     others: list[bytes] = []
+    coded = False
     for box in boxes(data) if data.startswith(MAGIC) else ():
         if box.kind == b"jp2h":
             for inner in boxes(box.body):
                 if inner.kind == b"colr" and inner.body[:1] == b"\2":
                     found["icc"] = inner.body[3:]
+                elif inner.kind == b"colr" and inner.body[:1] == b"\1":
+                    coded = int.from_bytes(inner.body[3:7], "big") in _CODED
         elif box.kind == b"uuid":
             name = {_XMP: "xmp", _EXIF: "exif", _IPTC: "iptc"}.get(box.body[:16])
             if name is None:
@@ -111,7 +123,8 @@ def contents(data: bytes) -> Contents:
     bits = max((each & 127) + 1 for each in depths)
     alike = len(set(depths)) == 1 and b"pclr" not in data[:stream]
     signed = any(each & 128 for each in depths)
-    return Contents(bits, components, signed, others=tuple(others), alike=alike, **found)
+    halved = len({said[place + 1 : place + 3] for place in range(0, len(said), 3)}) > 1
+    return Contents(bits, components, signed, others=tuple(others), alike=alike, halved=halved, coded=coded, **found)
 
 
 def spread(values: Values, found: Contents) -> Values:
@@ -122,20 +135,47 @@ def spread(values: Values, found: Contents) -> Values:
 
 
 def read_deep(data: bytes, found: Contents) -> tuple[Values, Values | None] | None:
-    """Values and alpha of a picture of more than 8 bits, scaled by its own depth; None if OpenCV cannot."""
-    if found.bits > 16 or found.signed or found.components not in (1, 3, 4):
+    """Values and alpha of a picture of more than 8 bits, scaled by its own depth; None if nobody here can."""
+    if found.bits > 16 or found.signed or found.halved or found.coded or not found.alike or found.components > 4:
         return None
+    deep = _by_ffmpeg(data) if found.components == 2 else _by_opencv(data)
+    if deep is None or deep.shape[2] != found.components:
+        return None
+    layers = scaled(deep, 2**found.bits - 1)
+    alpha = np.ascontiguousarray(layers[..., -1]) if found.components in (2, 4) else None
+    return np.ascontiguousarray(layers[..., : 1 if found.components < 3 else 3]), alpha
+
+
+def _by_opencv(data: bytes) -> Values | None:
+    """Grey, RGB, or RGB and alpha, as they are stored."""
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would say what it assumes
     try:
         deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
+    finally:
+        cv2.utils.logging.setLogLevel(before)
     if deep is None or deep.dtype != np.uint16:
         return None
-    layers = scaled(deep.reshape(*deep.shape[:2], -1), 2**found.bits - 1)
-    if layers.shape[2] != found.components:
+    layers: Values = deep.reshape(*deep.shape[:2], -1)
+    return layers if layers.shape[2] == 1 else layers[..., [2, 1, 0, 3][: layers.shape[2]]]
+
+
+def _by_ffmpeg(data: bytes) -> Values | None:
+    """Grey and alpha, as they are stored; with PyAV (extra ``video``)."""
+    if find_spec("av") is None:
         return None
-    alpha = np.ascontiguousarray(layers[..., 3]) if layers.shape[2] == 4 else None
-    return np.ascontiguousarray(layers if layers.shape[2] == 1 else layers[..., 2::-1]), alpha
+    av = import_module("av")
+    context = av.CodecContext.create("jpeg2000", "r")
+    try:
+        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    except av.FFmpegError:
+        return None
+    if len(frames) != 1 or frames[0].format.name != "ya16le":
+        return None
+    (plane,) = frames[0].planes
+    rows: Values = np.frombuffer(plane, "<u2").reshape(frames[0].height, -1)
+    return rows[:, : 2 * frames[0].width].reshape(frames[0].height, -1, 2)
 
 
 def writes_deep(values: Values, alpha: Values | None) -> bool:

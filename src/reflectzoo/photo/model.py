@@ -63,7 +63,7 @@ class Origin:
         photoshop: Photoshop's other resources.
         dpi: dots per inch.
         comments: of a JPEG.
-        chunks: of a PNG, copied as they are: texts, and what says how colours are meant.
+        chunks: of a PNG, copied as they are: texts, and what says how colours are meant (of AVIF and HEIC, too).
         gamma: exponent that the values were encoded with, where it is not that of sRGB and nothing overrules it.
         tags: of a TIFF, those that describe neither the layout nor what is told here; little-endian.
         boxes: of a JPEG 2000, likewise.

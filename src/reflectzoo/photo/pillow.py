@@ -19,7 +19,7 @@ _BANDS = 2**24
 #: In Pillow's names.
 _OTHERS = (
     *("WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TGA", "PSD", "ICO", "ICNS", "CUR", "QOI", "PCX", "DCX", "SGI"),
-    *("SUN", "DDS", "XBM", "XPM", "MSP"),
+    "DDS",
 )
 
 
@@ -63,7 +63,8 @@ def unguarded_within(limit: Limit) -> Iterator[None]:
 def others() -> tuple[str, ...]:
     """The formats that Pillow reads alone; HEIC, where pillow-heif is installed.
 
-    It opens more, of which it shows previews (Photo CD), guesses what values mean (FITS), or runs programs (EPS).
+    It opens more, of which it shows previews (Photo CD), negatives (X bitmaps) or other colours (X pixmaps, Sun's
+    pictures with alpha), guesses what values mean (FITS), or runs programs (EPS).
     """
     if find_spec("pillow_heif") is not None:
         import_module("pillow_heif").register_heif_opener()

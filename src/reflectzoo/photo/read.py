@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from reflectzoo.core.content import what_it_is
 from reflectzoo.errors import UserError
-from reflectzoo.photo import ifd, jpeg2000, metadata, netpbm, raw, tiff
+from reflectzoo.photo import bmp, ifd, jpeg2000, metadata, netpbm, raw, tiff
 from reflectzoo.photo.files import open_regular, read_bytes, shown
 from reflectzoo.photo.formats import decoded, fitting, refusal
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage
@@ -39,7 +39,18 @@ _NOT_READ = tuple(
         (rb".{128}DICM", "a DICOM picture"),
         (rb"P([Ff]4|[Hh]4?)\s", "a Netpbm picture of half precision, or of floating point with transparency"),
         (rb"\x8a[MJ]NG", "an MNG animation"),
+        (rb"/\* XPM \*/|#define \w+_width \d", "an X bitmap or pixmap"),
+        (rb"\x59\xa6\x6a\x95", "a Sun raster picture"),
     )
+)
+#: Pictures that some installations read: their names, first letters, and what is missing where they do not.
+_BRANDS = (
+    (
+        "HEIC",
+        (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"),
+        "which needs one more package: pip install pillow-heif, or save it as JPEG",
+    ),
+    ("AVIF", (b"avif", b"avis"), "which this Pillow was built without: save it as JPEG or PNG"),
 )
 #: What decoders raise for damaged headers and chunks.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, ArithmeticError)
@@ -145,6 +156,8 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         if netpbm.MAGIC.match(lead):
             head = netpbm.header(lead)
             return head.width, head.height
+        if (packed := bmp.packed(lead)) is not None:
+            return packed.width, packed.height
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_regular(path) as file, Image.open(file, formats=(*_OWN, *others())) as image:
@@ -181,10 +194,12 @@ def _tiff_size(data: bytes, name: str) -> tuple[int, int]:
 def _no_picture(data: bytes) -> str:
     if not data:
         return "is empty (0 bytes): download or copy it again"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
-        return "is a HEIC picture, which needs one more package: pip install pillow-heif, or save it as JPEG"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
-        return "is an AVIF picture, which this Pillow was built without: save it as JPEG or PNG"
+    if data[4:8] == b"ftyp":
+        for kind, brands, missing in _BRANDS:
+            if data[8:12] in brands:
+                name = f"is {'an' if kind == 'AVIF' else 'a'} {kind} picture"
+                known = {"HEIC": "HEIF"}.get(kind, kind) in others()
+                return f"{name} that is damaged or of a kind that is not known here" if known else f"{name}, {missing}"
     for begin, name in _NOT_READ:
         if begin.match(data):
             return f"is {name}, which is not read here: save it as PNG or TIFF"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from reflectzoo.photo import ifd, tiff
+from reflectzoo.photo import ifd, jpeg, tiff
 from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.ifd import Entry
 from reflectzoo.photo.model import Values, as_depth
@@ -75,6 +75,11 @@ def opened(file: File, page: Page, found: Sheet) -> Image.Image:
         ValueError: if Pillow has no mode for it.
     """
     order, data = file.order, bytearray(file.data)
+    if found.compression == 7:
+        offset, length = found.pieces[0]
+        frame = jpeg.parse(file.data[offset : offset + length]).frame
+        if frame is not None and not frame.known:
+            raise ValueError(f"its values (lossless JPEG) are not known here: {_OTHERWISE}")
     laid = tiff.STRUCTURE - {ifd.ORIENTATION, tiff.ICC, tiff.SUB_IFDS, ifd.EXIF_IFD, ifd.GPS_IFD, ifd.INTEROP_IFD}
     tags = {tag: _short(entry, order) for tag, entry in page.tags.items() if tag in laid}
     if found.compression == 1 and found.photometric == _YCBCR:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reflectzoo.errors import UserError
-from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, netpbm, png, tiff_write
+from reflectzoo.photo import avif, ifd, jpeg, jpeg2000, metadata, netpbm, png, tiff_write
 from reflectzoo.photo.files import shown, write_atomically
 from reflectzoo.photo.model import Origin, Picture, as_depth, on_white
 
@@ -90,7 +90,8 @@ def fitted(picture: Picture, kind: str) -> Picture:
     """
     name = _NAMES.get(kind, kind)
     notes: list[str] = []
-    if picture.origin.gamma is not None and kind != "PNG":
+    told = kind == "AVIF" and any(chunk.kind == b"cICP" for chunk in picture.origin.chunks)
+    if picture.origin.gamma is not None and kind != "PNG" and not told:
         picture = picture.standard()
         notes.append(f"Its values follow the curve of sRGB now, since {name} cannot say another one (gAMA).")
     depth = _depth(picture, kind)
@@ -148,10 +149,12 @@ def _holdable(origin: Origin, kind: str) -> tuple[Origin, list[str]]:
     if kind not in ("JPEG", "PNG"):
         drop("comments", "comments", ())
     if kind != "PNG" and origin.chunks:
+        held = tuple(chunk for chunk in origin.chunks if kind == "AVIF" and chunk.kind == b"cICP")
         kinds = {"text" if chunk.kind in png.TEXT else chunk.kind.decode("latin-1") for chunk in origin.chunks}
+        kinds -= {chunk.kind.decode() for chunk in held}
         # What sRGB's own say, or the picture already follows, is no loss.
         lost.extend(sorted(kinds - {"sRGB", "gAMA"}))
-        origin = replace(origin, chunks=())
+        origin = replace(origin, chunks=held)
     if kind != "TIFF" and origin.tags:
         lost.append(f"TIFF tags {', '.join(str(entry.tag) for entry in origin.tags)}")
         origin = replace(origin, tags=())
@@ -310,4 +313,5 @@ def _pillow(picture: Picture, kind: str) -> bytes:
             options = {"dpi": origin.dpi}
     buffer = BytesIO()
     picture.to_pil().save(buffer, kind, **{key: each for key, each in options.items() if each is not None})
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    return avif.with_colours(data, origin.chunks[0]) if kind == "AVIF" and origin.chunks else data
