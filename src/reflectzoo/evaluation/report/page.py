@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from reflectzoo.drawing.error_map import ERROR_SCALE
@@ -34,13 +35,8 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], r
     Returns:
         HTML. Every name in it is escaped.
     """
-    # Autoescape is what makes an image called <script> harmless; only what plots.py made is trusted, and it escapes.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(
-        (files("reflectzoo.evaluation.report") / "template.html").read_text(encoding="utf-8"),
-    )
     titles = {each["name"]: each["title"] for each in results["sets"]}
-    return template.render(
+    return _template().render(
         results=results,
         tables=tables,
         groups=_groups(cases, titles),
@@ -71,6 +67,15 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], r
             for entry in results["entries"]
             if entry.get("provenance")
         },
+    )
+
+
+@cache
+def _template() -> Template:
+    # Autoescape is what makes an image called <script> harmless; only what plots.py made is trusted, and it escapes.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(
+        (files("reflectzoo.evaluation.report") / "template.html").read_text(encoding="utf-8"),
     )
 
 
