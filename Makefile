@@ -11,7 +11,7 @@ export NO_ALBUMENTATIONS_UPDATE = 1
 # Threads that spin for long while they wait slow everything down when cores are shared.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: quickstart test test-slow test-gpu lint bench parity ranking clean help
+.PHONY: quickstart test suite test-slow test-gpu lint bench parity ranking clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,8 +27,12 @@ $(READY): constraints.txt pyproject.toml
 quickstart: $(READY) ## train a small YTMT on real photographs for a few minutes and show what it learnt
 	$(RUN) reflectzoo.train experiment=quickstart
 
-test: $(READY) lint ## the whole suite on the CPU, with lint
-	$(RUN) pytest -n 2 -m "not gpu and not slow"
+test: $(READY) ## the whole suite on the CPU, with lint
+	@$(MAKE) --no-print-directory -j 2 lint suite
+
+# Each of the two workers takes half of the files, so that what a file's tests share is mostly made once.
+suite: $(READY)
+	$(RUN) pytest -n 2 --dist worksteal -m "not gpu and not slow"
 
 test-slow: $(READY) ## tests of several minutes each: full-size networks, several processes
 	$(RUN) pytest -s -m slow
