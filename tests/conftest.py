@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.quick import remember
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -31,7 +33,7 @@ TINY = (
     "data.crop=32",
     "data.eval_crop=32",
     "data.batch_size=2",
-    "data.samples_per_epoch=8",
+    "data.samples_per_epoch=4",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "trainer.log_every_n_steps=1",
@@ -42,6 +44,14 @@ TINY_GAN = (
     "loss.terms.adversarial.start_epoch=0",
     "loss.terms.adversarial.discriminator.width=8",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_parsed_twice() -> Iterator[None]:
+    """See tests/quick.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        remember(patch)
+        yield
 
 
 @dataclass
@@ -90,6 +100,16 @@ def command(*arguments: str, cwd: Path, timeout: float = 240, **environment: str
         check=False,
     )
     return Run(done.returncode, done.stdout, done.stderr, cwd)
+
+
+def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
+    """Call ``work(rank, *arguments)`` in two processes at once."""
+    import torch
+    from torch.multiprocessing import start_processes
+
+    # A fork has everything imported already, but autograd refuses to work in it if an accelerator is in use here.
+    method = "spawn" if torch.accelerator.is_available() else "fork"
+    start_processes(work, args=arguments, nprocs=2, start_method=method)
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from PIL import Image
 
 import reflectzoo
+from reflectzoo.config import build, compose_config
 from reflectzoo.errors import UserError
 from tests.conftest import TINY, Run
 from tests.data import layouts
@@ -109,20 +108,40 @@ def test_unreadable_and_truncated_photographs_are_skipped_or_refused(train: Trai
     refused(train(*voc(folder), "data.on_error=raise", "trainer.limit_train_batches=null", folder="raise"), "photo")
 
 
-@pytest.mark.parametrize("kind", ["L", "CMYK", "P", "RGBA", "I;16", "LA", "1"])
-def test_pictures_of_every_kind_train(train: Train, tmp_path: Path, kind: str) -> None:
+KINDS = ("L", "CMYK", "P", "RGBA", "I;16", "LA", "1")
+
+
+def become(path: Path, kind: str) -> None:
+    with Image.open(path) as picture:
+        if kind == "I;16":
+            deep = (np.asarray(picture.convert("L")).astype(np.uint16)) * 257
+            Image.fromarray(deep).save(path)
+        elif kind == "CMYK":
+            picture.convert("CMYK").save(path.with_suffix(".jpg"))
+            path.unlink()
+        else:
+            picture.convert(kind).save(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_of_every_kind_are_blended(tmp_path: Path, kind: str) -> None:
     folder = photographs(tmp_path / "photos", count=6)
     for path in sorted(folder.iterdir()):
-        with Image.open(path) as picture:
-            if kind == "I;16":
-                deep = (np.asarray(picture.convert("L")).astype(np.uint16)) * 257
-                Image.fromarray(deep).save(path)
-            elif kind == "CMYK":
-                picture.convert("CMYK").save(path.with_suffix(".jpg"))
-                path.unlink()
-            else:
-                picture.convert(kind).save(path)
-    run = train(*voc(folder))
+        become(path, kind)
+    data = build(compose_config(voc(folder)).data)
+    data.setup("fit")
+    for loader in (data.train_dataloader(), *data.val_dataloader()):
+        for raw in loader:
+            batch = data.complete_batch(data.on_before_batch_transfer(raw, 0))
+            assert batch["mixture"].shape[1] == 3
+            assert batch["mixture"].std() > 0.01
+
+
+def test_pictures_of_every_kind_train_together(train: Train, tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photos", count=2 * len(KINDS))
+    for path, kind in zip(sorted(folder.iterdir()), KINDS * 2, strict=True):
+        become(path, kind)
+    run = train(*voc(folder), "trainer.limit_train_batches=null", "data.samples_per_epoch=8")
     assert run.status == 0, run.err
 
 
@@ -136,36 +155,28 @@ def test_output_folder_that_cannot_be_made(train: Train, tmp_path: Path) -> None
     refused(train("model=ytmt_pcs", *QUICK, "paths.output_dir=file", folder=None), "Cannot write", status=1)
 
 
-def limited(folder: Path, size: int, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """A run whose files cannot grow beyond ``size`` bytes, which is how a full disk looks from inside."""
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return subprocess.run(
-        [sys.executable, "-m", "reflectzoo.train", *overrides],
-        cwd=folder,
-        env={**os.environ, "HYDRA_FULL_ERROR": "0", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        preexec_fn=limit,
-    )
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Files cannot grow beyond ``size`` bytes, which is how a full disk looks from inside."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_full_disk_keeps_what_was_saved(train: Train, tmp_path: Path) -> None:
+def test_full_disk_keeps_what_was_saved(train: Train) -> None:
     common = ("model=ytmt_pcs", *QUICK, "trainer.max_epochs=1")
     good = train(*common)
     path = good.folder / "checkpoints/last.ckpt"
     saved = path.read_bytes()
-    done = limited(
-        tmp_path, 20_000, *common, "trainer.max_epochs=2", f"ckpt_path={path}", f"hydra.run.dir={good.folder}"
-    )
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Cannot write" in done.stderr
+    with files_up_to(20_000):
+        run = train(*common, "trainer.max_epochs=2", f"ckpt_path={path}")
+    assert run.folder == good.folder
+    refused(run, "Cannot write", status=1)
     assert path.read_bytes() == saved
 
 

@@ -41,7 +41,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
 
 def test_ytmt_runs_and_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "numbers.json"
-    assert command.main(["ytmt", "--shrink", "16", "--rounds", "1", "--json", str(file)]) == 0
+    assert command.main(["ytmt", "--shrink", "32", "--rounds", "1", "--json", str(file)]) == 0
     said = capsys.readouterr().out
     report = json.loads(file.read_text())
     keys = [record["key"] for record in report["rows"]]

@@ -28,7 +28,7 @@ pytestmark = [
 def test_two_adversarial_stages_train(train: Callable[..., Run], precision: str) -> None:
     run = train(
         *("model=ytmt_uct", *TINY, *TINY_GAN, "model.stage1_epochs=1", "trainer.accelerator=gpu"),
-        f"trainer.precision={precision}",
+        *(f"trainer.precision={precision}", "data.samples_per_epoch=8"),
     )
     assert run.status == 0, run.err
     model = reflectzoo.load_model(run.folder / "checkpoints/last.ckpt").cuda()
@@ -57,12 +57,13 @@ def test_16_mixed_with_clipping_and_accumulation(train: Callable[..., Run], mode
         *(f"model={model}", *TINY[1:], *registry.method_of(model).tiny_of(model), *ALSO.get(model, ())),
         *("trainer.accelerator=gpu", "trainer.precision=16-mixed"),
         *("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5", "test=false"),
+        "data.samples_per_epoch=8",
     )
     assert run.status == 0, run.err
 
 
 def test_a_compiled_training_is_the_plain_one(train: Callable[..., Run]) -> None:
-    common = ("model=lite", *TINY, "trainer.accelerator=gpu", "test=false")
+    common = ("model=lite", *TINY, "data.samples_per_epoch=8", "trainer.accelerator=gpu", "test=false")
     plain = train(*common, folder="plain")
     compiled = train(*common, "compile=true", folder="compiled")
     assert plain.status == compiled.status == 0, compiled.err
@@ -92,7 +93,7 @@ def test_the_sprint_trains_in_bf16_and_what_it_writes_loads_on_a_cpu(tmp_path: P
 def test_two_devices(tmp_path: Path, trainer: str) -> None:
     done = command(
         *("reflectzoo.train", "model=lite", *TINY, f"trainer={trainer}", "trainer.accelerator=gpu"),
-        *("trainer.devices=2", "hydra.run.dir=run"),
+        *("trainer.devices=2", "data.samples_per_epoch=8", "hydra.run.dir=run"),
         cwd=tmp_path,
     )
     assert done.status == 0, done.err

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.faults.children import Child
 
 from reflectzoo.cli import nearest, sentence
 from reflectzoo.errors import UserError
@@ -53,20 +52,14 @@ def app(tmp_path: Path) -> Path:
     return script
 
 
-def start(app: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    import os
-
-    return subprocess.Popen(
-        [sys.executable, app.name, *words], cwd=app.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "HYDRA_FULL_ERROR": "0", **environment},
-    )  # fmt: skip
+def start(app: Path, *words: str, **environment: str) -> Child:
+    return Child(app.name, list(words), app.parent, environment=environment)
 
 
 def test_a_job_that_fails_does_not_stop_the_others_and_a_table_says_so(app: Path) -> None:
-    done = start(app, "-m", "x=1,2,3,5", "y=7")
-    _, err = done.communicate()
-    assert done.returncode == 1
-    lines = err.splitlines()
+    done = start(app, "-m", "x=1,2,3,5", "y=7").result()
+    assert done.status == 1
+    lines = done.told.splitlines()
     assert "reflectzoo: job 1: x is two: take another, any other." in lines
     assert "ZeroDivisionError: division by zero" in lines, "a bug keeps its traceback"
     table = lines[lines.index(next(line for line in lines if line.startswith("job "))) :]
@@ -78,24 +71,23 @@ def test_a_job_that_fails_does_not_stop_the_others_and_a_table_says_so(app: Path
         ["3", "done", "x=5"],
     ]
     assert table[5].startswith("2 of 4 jobs are done, in out/multirun/now")
-    assert "Error executing job" not in err
+    assert "Error executing job" not in done.told
 
 
 def test_after_an_interruption_the_table_says_what_was_not_started(app: Path) -> None:
-    done = start(app, "-m", "x=1,4,5")
-    _, err = done.communicate()
-    assert done.returncode == 130
-    lines = [line.split() for line in err.splitlines()]
+    done = start(app, "-m", "x=1,4,5").result()
+    assert done.status == 130
+    lines = [line.split() for line in done.told.splitlines()]
     for row in (["0", "done", "x=1"], ["1", "interrupted", "x=4", "Interrupted"], ["2", "not", "started", "x=5"]):
         assert row in lines
-    assert err.splitlines()[-1] == "reflectzoo: Interrupted; everything so far is kept."
+    assert done.told.splitlines()[-1] == "reflectzoo: Interrupted; everything so far is kept."
 
 
 def test_one_run_says_one_sentence_and_its_traceback_on_demand(app: Path) -> None:
     plain, verbose = start(app, "x=2"), start(app, "x=2", REFLECTZOO_DEBUG="1")
-    assert plain.communicate()[1] == "reflectzoo: x is two: take another, any other.\n"
-    assert plain.returncode == 2
-    told = verbose.communicate()[1]
+    assert plain.result().told == "reflectzoo: x is two: take another, any other.\n"
+    assert plain.status == 2
+    told = verbose.result().told
     assert "Traceback" in told
     assert "UserError: x is two" in told
 
@@ -103,8 +95,8 @@ def test_one_run_says_one_sentence_and_its_traceback_on_demand(app: Path) -> Non
 def test_runs_and_sweeps_that_start_together_have_a_folder_each(app: Path) -> None:
     together = [start(app, "x=1") for _ in range(2)] + [start(app, "-m", "x=1") for _ in range(2)]
     for each in together:
-        assert each.communicate()[1] is not None
-        assert each.returncode == 0
+        ended = each.result()
+        assert ended.status == 0, ended.told
     assert sorted(path.name for path in (app.parent / "out/model").iterdir()) == ["now", "now-2"]
     assert sorted(path.name for path in (app.parent / "out/multirun").iterdir()) == ["now", "now-2"]
     assert (app.parent / "out/multirun/now-2/0/job.json").is_file()

@@ -23,6 +23,7 @@ from reflectzoo.core import registry
 from reflectzoo.core.batch import Batch, check_batch
 from reflectzoo.core.method import Method
 from reflectzoo.inference import load as loading
+from reflectzoo.inference.load import LoadedModel
 from reflectzoo.nets.shared_vgg import needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
 from reflectzoo.training import module as training_module
@@ -125,6 +126,11 @@ class Trained:
     losses: list[float]
     path: Path
 
+    @functools.cached_property
+    def loaded(self) -> LoadedModel:
+        """Its checkpoint, read again."""
+        return reflectzoo.load_model(self.path)
+
 
 def fit(module: ReflectionModule, folder: Path, epochs: int, precision: Any, resume: Path | None = None) -> pl.Trainer:
     """Train on one batch an epoch."""
@@ -132,7 +138,9 @@ def fit(module: ReflectionModule, folder: Path, epochs: int, precision: Any, res
         accelerator="cpu", max_epochs=epochs, precision=precision, limit_val_batches=0, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
-    loader: Any = DataLoader([make_batch()], batch_size=None)  # type: ignore[arg-type]
+    # A CPU without units for bfloat16 takes seconds for a VGG-19 in it, as a hypercolumn has one.
+    side = 16 if needs_vgg(module.net) else 32
+    loader: Any = DataLoader([make_batch(side)], batch_size=None)  # type: ignore[arg-type]
     trainer.fit(module, loader, ckpt_path=resume, weights_only=True if resume else None)
     return trainer
 

@@ -102,7 +102,7 @@ def test_trains_resumes_and_reloads(model: str, trained: Callable[[str], Trained
     assert any(not torch.equal(run.first[key], last[key]) for key in last), "bfloat16, resumed"
     assert all(value.isfinite().all() for value in last.values())
 
-    found, batch = reflectzoo.load_model(run.path), make_batch()
+    found, batch = run.loaded, make_batch()
     assert (found.name, found.method) == (model, method_of(model))
     assert found.stored.phase == run.module.phase == len(found.method.models[model].phases) - 1
     with torch.no_grad():
@@ -120,12 +120,12 @@ def test_a_safetensors_file_holds_the_same(model: str, trained: Callable[[str], 
     with torch.no_grad():
         mixture = make_batch()["mixture"]
         found = reflectzoo.load_model(tmp_path / "a.safetensors")
-        assert distance(found(mixture), reflectzoo.load_model(run.path)(mixture)) == 0
+        assert distance(found(mixture), run.loaded(mixture)) == 0
 
 
 @each_method
 def test_tiles_agree(model: str, trained: Callable[[str], Trained]) -> None:
-    network = reflectzoo.load_model(trained(model).path)
+    network = trained(model).loaded
     stride = network.size.multiple
     side = -(-3 * network.tiling.halo // stride) * stride + 2 * stride
     mixture = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))

@@ -21,10 +21,10 @@ from tests.data.conftest import write_photo
 CHOICES = sorted(path.stem for path in (Path(config_dir()) / "data").glob("*.yaml") if not path.stem.startswith("_"))
 
 
-@pytest.fixture
-def everything(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small copy of every data set, each in the folder of its configuration's name."""
-    top = tmp_path / "data"
+    top = tmp_path_factory.mktemp("data")
     for index in range(12):
         write_photo(top / "voc" / f"{index}.jpg")
     layouts.rid(top / "rid")

@@ -31,6 +31,7 @@ from reflectzoo.weights.records import records
 from tests.conftest import command
 from tests.data import layouts
 from tests.evaluation.conftest import SIZES, Evaluate, Evaluated, make_pairs, noise, save, write_checkpoint
+from tests.faults.children import started_by_torchrun
 
 PAIRS = sorted(SIZES)
 
@@ -289,16 +290,23 @@ def test_resuming_is_refused_when_something_differs(
     refused(evaluate(*common, "resume=nowhere", folder=None), "resume=nowhere holds no evaluation")
 
 
+@pytest.mark.parametrize("starter", ["torchrun", pytest.param("Lightning", marks=pytest.mark.slow)])
 def test_two_processes_give_the_result_of_one(
-    evaluate: Evaluate, pairs: Path, checkpoint: Path, tmp_path: Path
+    evaluate: Evaluate, pairs: Path, checkpoint: Path, tmp_path: Path, starter: str
 ) -> None:
     common = ("benchmark=folder", f"data.root={pairs}", f"ckpt={checkpoint}")
     one = evaluate(*common, folder="one")
     assert one.status == 0, one.err
     # Five pictures for two processes: one has more to do than the other.
     options = ("trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two")
-    two = command("reflectzoo.evaluate", *common, *options, cwd=tmp_path)
-    assert two.status == 0, two.err
+    if starter == "Lightning":
+        two = command("reflectzoo.evaluate", *common, *options, cwd=tmp_path)
+        assert two.status == 0, two.err
+        told = two.out
+    else:
+        ranks = [each.result() for each in started_by_torchrun("evaluate", [*common, *options], tmp_path)]
+        told = "".join(each.told for each in ranks)
+        assert [each.status for each in ranks] == [0, 0], told
     first, second = (read_results(tmp_path / name) for name in ("one", "two"))
     assert timeless(second["images"]) == timeless(first["images"])
     assert second["averages"] == first["averages"]
@@ -307,7 +315,7 @@ def test_two_processes_give_the_result_of_one(
     assert [len(share) for share in shares] == [6, 4]  # of five pictures and two entries
     scored = Counter((json.loads(line)["entry"], json.loads(line)["image"]) for share in shares for line in share)
     assert set(scored.values()) == {1}
-    assert two.out.count("Everything is in") == 1
+    assert told.count("Everything is in") == 1
 
 
 # -- predictions made elsewhere ---------------------------------------------------------------------------------------

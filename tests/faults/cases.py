@@ -23,7 +23,7 @@ from reflectzoo.weights.read import resumable
 from tests.conftest import TINY, TINY_GAN
 from tests.faults.children import Child, Ended
 
-_COMMON = (*TINY, "test=false", "logger=csv", "callbacks.panels=null", "data.num_workers=0")
+_COMMON = (*TINY, "data.samples_per_epoch=8", "test=false", "logger=csv", "callbacks.panels=null", "data.num_workers=0")
 TRAININGS: dict[str, tuple[str, ...]] = {
     "averaged": ("model=ytmt_pcs", "loss=pixel", *_COMMON, "callbacks=ema"),
     "two phases": (

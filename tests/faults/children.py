@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import runpy
 import signal
+import socket
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,7 +44,7 @@ class Child:
     """One command.
 
     Args:
-        command: ``train``, or a command of ``reflectzoo``.
+        command: ``train``, a command of ``reflectzoo``, or a script in the folder, ``NAME.py``.
         words: its arguments.
         folder: where it runs.
         prepare: called in it before it begins: limits, traps.
@@ -105,6 +108,25 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)  # its group: data workers of a process that was killed
 
 
+def started_by_torchrun(command: str, words: list[str], folder: Path, count: int = 2) -> list[Child]:
+    """The processes of one command, as torchrun starts them."""
+    from pytorch_lightning.utilities import rank_zero_only
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+    return [
+        Child(
+            *(command, words, folder),
+            prepare=partial(setattr, rank_zero_only, "rank", rank),  # which Lightning learns when it is imported
+            environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]
+
+
 def _become(
     command: str, words: list[str], folder: Path, log: Path, prepare: Callable[[], None] | None,
     environment: Mapping[str, str],
@@ -117,14 +139,17 @@ def _become(
             os.dup2(handle, stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(folder)
-        os.environ.update(environment, HYDRA_FULL_ERROR="0", REFLECTZOO_DEBUG="0")
+        os.environ.update({"HYDRA_FULL_ERROR": "0", "REFLECTZOO_DEBUG": "0"} | dict(environment))
         tempfile.tempdir = None
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.argv = [f"reflectzoo.{command}", *words]
         if prepare is not None:
             prepare()
-        if command == "train":
+        if command.endswith(".py"):
+            runpy.run_path(command, run_name="__main__")
+            code = 0
+        elif command == "train":
             from reflectzoo.train import main
 
             main()

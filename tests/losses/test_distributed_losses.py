@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from tests.conftest import in_two_processes
 from torch import Tensor, nn
-from torch.multiprocessing import spawn
 
 from reflectzoo.losses import AdversarialLoss, ExclusionLoss, PixelLoss
 from reflectzoo.ops.distributed import masked_batch_mean, masked_mean
@@ -90,7 +90,7 @@ def _process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
     folder = tmp_path_factory.mktemp("gloo")
-    spawn(_process, args=(str(folder),), nprocs=2)
+    in_two_processes(_process, str(folder))
     return torch.load(Path(folder) / "averaged.pt", weights_only=True)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from tests.conftest import in_two_processes
 from torch import Tensor
-from torch.multiprocessing import spawn
 
 from reflectzoo.errors import UserError
 from reflectzoo.methods.corrn.statistic import BANDWIDTHS, StatisticLoss, mmd, pixel_mmd, statistic_loss
@@ -210,7 +210,7 @@ def _process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    spawn(_process, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(_process, str(tmp_path))
     averaged = torch.load(tmp_path / "averaged.pt", weights_only=True)
     for form, found in averaged.items():
         for ours, theirs in zip(found, _gradient(form, slice(0, 4)), strict=True):

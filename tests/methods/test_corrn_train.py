@@ -126,7 +126,7 @@ def test_a_run(train: Train) -> None:
     run = train(*SMALL)
     assert run.status == 0, run.err
     for term in ("total", *TERMS):
-        assert len(column(run.folder, f"train/{term}")) == 8, term
+        assert len(column(run.folder, f"train/{term}")) == 4, term
     assert sum(weight * column(run.folder, f"train/{term}")[0] for term, weight in TERMS.items()) == pytest.approx(
         column(run.folder, "train/total")[0], rel=1e-4
     )
@@ -165,7 +165,7 @@ def test_resuming_gives_the_uninterrupted_run(train: Train) -> None:
     assert whole.status == half.status == rest.status == 0, rest.err
     expected, found = state(whole), state(rest)
     # Running statistics and their counters, too.
-    assert int(expected["net.deconv0R.0.bn.num_batches_tracked"]) == 3 * 8
+    assert int(expected["net.deconv0R.0.bn.num_batches_tracked"]) == 3 * 4
     for key, value in expected.items():
         assert torch.equal(value, found[key]), key
 
@@ -206,6 +206,7 @@ def test_two_processes(tmp_path: Path) -> None:
         "reflectzoo.train",
         *SMALL,
         *("trainer=ddp", "trainer.accelerator=cpu", "test=false", "hydra.run.dir=run", "trainer.max_epochs=1"),
+        "data.samples_per_epoch=8",
         cwd=tmp_path,
     )
     assert run.status == 0, run.err

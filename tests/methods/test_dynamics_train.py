@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import signal
 import sys
 from collections.abc import Callable
@@ -151,8 +152,10 @@ def test_wrong_number_of_frames(train: Train) -> None:
 # -- the student alone -----------------------------------------------------------------------------------------------
 
 
-def test_a_student_s_run(train: Train, teacher: Path) -> None:
-    run = train("model=dynamics_student", *SMALL, f"model.teacher_ckpt={teacher}")
+def test_a_student_s_run(train: Train, teacher: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "teacher.ckpt"
+    copy.write_bytes(teacher.read_bytes())
+    run = train("model=dynamics_student", *SMALL, f"model.teacher_ckpt={copy}")
     assert run.status == 0, run.err
     parts = {
         term: column(run.folder, f"train/{term}")[0]
@@ -166,13 +169,7 @@ def test_a_student_s_run(train: Train, teacher: Path) -> None:
     assert not [name for name in names if "encoder" in name and "net.encoder" not in name], "no teacher in it"
     own = {name for name, _ in reflectzoo.create_model("dynamics_student", "model.net.width=8").named_parameters()}
     assert set(names) == own
-
-
-def test_a_student_s_checkpoint_needs_no_teacher(train: Train, teacher: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "teacher.ckpt"
-    copy.write_bytes(teacher.read_bytes())
-    run = train("model=dynamics_student", *SMALL, f"model.teacher_ckpt={copy}")
-    copy.unlink()
+    copy.unlink()  # the checkpoint needs no teacher
     model = reflectzoo.load_model(run.folder / "checkpoints/last.ckpt")
     with torch.no_grad():
         assert model(torch.rand(1, 3, 21, 34))["transmission"].shape == (1, 3, 21, 34)
@@ -368,6 +365,7 @@ ABLATIONS = {
 }
 
 
+@functools.cache
 def signature(overrides: tuple[str, ...]) -> tuple[Any, ...]:
     """What a configuration builds: terms, and all weights by name and shape."""
     model = build(compose_config([*overrides, "model.net.width=8"]).model)

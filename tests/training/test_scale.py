@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +16,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.utilities import rank_zero_only
-from tests.conftest import TINY, TINY_GAN, Run, command
-from tests.faults.children import Child, preload
+from tests.conftest import TINY, TINY_GAN, Run, command, in_two_processes
+from tests.faults.children import Child, preload, started_by_torchrun
 from tests.test_ddp import curves
 from torch import nn
-from torch.multiprocessing import start_processes
 
 from reflectzoo.config import build, compose_config
 from reflectzoo.core import registry
@@ -64,7 +60,7 @@ def _half(rank: int, folder: str) -> None:
 
 
 def test_batch_normalisation_sees_the_batch_of_all_processes(tmp_path: Path) -> None:
-    start_processes(_half, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    in_two_processes(_half, str(tmp_path))
     one = _normalised(slice(0, 4))
     two = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     torch.testing.assert_close(torch.cat([each[0] for each in two]), one[0], rtol=1e-5, atol=1e-5)
@@ -113,24 +109,25 @@ def _trained(tmp_path: Path, *overrides: str, plugins: list[Any]) -> dict[str, t
     return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("growth", [1000, 1], ids=["steady", "the scale grows in every step"])
-def test_loss_scaling_changes_nothing_for_either_optimiser(tmp_path: Path, growth: int) -> None:
+def test_loss_scaling_changes_nothing_for_either_optimiser(tmp_path: Path) -> None:
     """With clipping and accumulation; a scale that grows between two batches must not weigh one of them more."""
     asked = (
         "model.accumulate=2",
         "model.clip_grad_norm=0.01",
         "data.batch_size=1",
+        "data.samples_per_epoch=8",
         "optimizer._target_=torch.optim.SGD",
     )
     asked = (*asked, "~optimizer.betas", "optimizer.lr=1.0")
     plain = _trained(tmp_path, *asked, plugins=[])
-    scaled = _trained(tmp_path, *asked, plugins=[Scaled(growth)])
     start = _trained(tmp_path, *asked, "optimizer.lr=0.0", plugins=[])
     moved = [key for key in plain if plain[key].is_floating_point() and not torch.equal(plain[key], start[key])]
     assert any("discriminator" in key for key in moved)
     assert any(key.startswith("net.") for key in moved)
-    for key in moved:
-        torch.testing.assert_close(scaled[key], plain[key], rtol=1e-4, atol=1e-6, msg=key)
+    for growth in (1000, 1):  # steady, and a scale that grows in every step
+        scaled = _trained(tmp_path, *asked, plugins=[Scaled(growth)])
+        for key in moved:
+            torch.testing.assert_close(scaled[key], plain[key], rtol=1e-4, atol=1e-6, msg=f"{growth} {key}")
 
 
 # -- one way to ask ---------------------------------------------------------------------------------------------------
@@ -170,7 +167,7 @@ def test_fsdp_is_refused_where_it_does_not_serve(train: Train) -> None:
 @pytest.mark.slow
 def test_compiled_networks_leave_no_prefix_in_any_file(train: Train) -> None:
     common = ("model=ytmt_uat", "model.net.hypercolumn=false", "model.stage1_epochs=1", "loss=pixel", *TINY)
-    common = (*common, "callbacks=ema", "++trainer.limit_train_batches=1", "test=false")
+    common = (*common, "data.samples_per_epoch=8", "callbacks=ema", "++trainer.limit_train_batches=1", "test=false")
     plain = train(*common, folder="plain")
     compiled = train(*common, "compile=aot_eager", folder="compiled")
     assert plain.status == compiled.status == 0, compiled.err
@@ -229,7 +226,7 @@ def test_alone_everyone_chooses_anew(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torchrun_gives_one_folder_and_the_curve_of_one_process(tmp_path: Path) -> None:
-    common = ("model=ytmt_pcs", "loss=pixel", *TINY, "test=false")
+    common = ("model=ytmt_pcs", "loss=pixel", *TINY, "data.samples_per_epoch=8", "test=false")
     one = command("reflectzoo.train", *common, "data.batch_size=4", "hydra.run.dir=one", cwd=tmp_path)
     two = command(
         *("torch.distributed.run", "--nproc-per-node=2", "--master-port=29613", "-m", "reflectzoo.train"),
@@ -264,13 +261,6 @@ FREE = {"bdn": (".bias", ".running_mean")}
 """What nothing depends on: the gradient of a bias before a normalisation is rounding, of which Adam makes steps."""
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # as tests/faults
 @pytest.mark.parametrize("averaged", ["default", "ema"])
@@ -284,22 +274,13 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, model: str, average
     preload()
     words = [f"model={model}", *TINY, *registry.method_of(model).tiny_of(model), *METHODS[model], "test=false"]
     words += [f"callbacks={averaged}", "callbacks.panels=null", "trainer.precision=64-true", "data.num_workers=0"]
+    words += ["data.samples_per_epoch=8"]
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     alone = [*ALONE.get(model, ()), "data.batch_size=4", "hydra.run.dir=one"]
     one = Child("train", [*words, *alone], folder).result(900)
     assert one.status == 0, one.told
-    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
-    ranks = [
-        Child(
-            *("train", [*words, "data.batch_size=2", "trainer=ddp", "hydra.run.dir=two"], folder),
-            prepare=partial(setattr, rank_zero_only, "rank", rank),  # which Lightning learns when it is imported
-            environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    for rank in ranks:
+    for rank in started_by_torchrun("train", [*words, "data.batch_size=2", "trainer=ddp", "hydra.run.dir=two"], folder):
         ended = rank.result(900)
         assert ended.status == 0, ended.told
     single, double = curves(folder / "one"), curves(folder / "two")
