@@ -80,15 +80,21 @@ def choices(group: str) -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def compose_config(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """The configuration that these command-line overrides give, for use outside the command line."""
+def compose_config(overrides: Sequence[str], config_name: str = "train", with_hydra: bool = False) -> DictConfig:
+    """The configuration that these command-line overrides give, for use outside the command line.
+
+    Args:
+        overrides: as on the command line.
+        config_name: a file of ``conf/``.
+        with_hydra: keep Hydra's own part, ``hydra``.
+    """
     register_resolvers()
     previous = GlobalHydra.instance()
     saved = previous.hydra
     previous.clear()
     try:
         with initialize_config_dir(config_dir(), version_base="1.3"):
-            return compose(config_name, overrides=list(overrides))
+            return compose(config_name, overrides=list(overrides), return_hydra_config=with_hydra)
     finally:
         previous.hydra = saved
 

@@ -26,21 +26,6 @@ class UserError(Exception):
     """
 
 
-def check_whole_number(name: str, value: object, least: int = 1) -> None:
-    """Raise unless a setting is a whole number.
-
-    Args:
-        name: of the setting, for the message.
-        value: what was given.
-        least: the smallest that will do.
-
-    Raises:
-        UserError: naming the setting and what was given.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be a whole number from {least} on, got {value!r}.")
-
-
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise unless a configured word is one of those that mean something.
 

@@ -31,7 +31,7 @@ def main() -> None:
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words) and not any(word.startswith("benchmark=") for word in words):
         sys.argv.append("benchmark=sample")  # Hydra's help shows a whole configuration
-    run(_main)
+    run(_main, "evaluate")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def test_shares_say_how_often() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"sharp": 1.5}, "synthesis.sharp must lie in"), ({"alpha": (0.9, 0.1)}, "synthesis.alpha"),
+    [({"sharp": 1.5}, "synthesis.sharp must be a number from 0 to 1"), ({"alpha": (0.9, 0.1)}, "synthesis.alpha"),
      ({"strength": (0, 1)}, "synthesis.strength")],
 )  # fmt: skip
 def test_wrong_settings_are_named(settings: dict[str, object], words: str) -> None:

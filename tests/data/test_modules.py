@@ -204,14 +204,14 @@ def test_double_precision_reaches_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"batch_size": 0}, "data.batch_size must be at least 1"),
-        ({"eval_batch_size": -1}, "data.eval_batch_size must be at least 1"),
+        ({"batch_size": 0}, "data.batch_size must be a whole number from 1 on, got 0"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size must be a whole number from 1 on"),
         ({"num_workers": -1}, "data.num_workers must be"),
         ({"num_workers": "many"}, "data.num_workers must be"),
         ({"augment": "harder"}, "data.augment must be paper or hard, got 'harder'"),
         ({"on_error": "ignore"}, "data.on_error must be skip or raise, got 'ignore'"),
-        ({"crop": 0}, "data.crop must be a number of pixels, got 0"),
-        ({"eval_crop": "big"}, "data.eval_crop must be a number of pixels"),
+        ({"crop": 0}, "data.crop must be a whole number from 1 to 16384, got 0"),
+        ({"eval_crop": "big"}, "data.eval_crop must be a whole number"),
     ],
 )
 def test_wrong_settings(wrong: dict, sentence: str) -> None:

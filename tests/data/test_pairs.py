@@ -386,7 +386,7 @@ def test_roles_in_names(stem: str, role: str | None) -> None:
 def test_sir2_is_not_trained_on(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="for evaluation only"):
         SIR2(layouts.sir2(tmp_path)).setup("fit")
-    with pytest.raises(UserError, match=r"data.subsets must be some of"):
+    with pytest.raises(UserError, match=r"data.subsets must be a list with entries, each one of postcard, objects"):
         SIR2(tmp_path, subsets=["street"])
 
 
@@ -559,11 +559,11 @@ def test_a_wrong_root_is_told_in_one_sentence(tmp_path: Path, module: type[RealP
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"val_share": 1.0}, r"data.val_share must be at least 0 and less than 1"),
-        ({"rotate": 2}, r"data.rotate must be a probability"),
-        ({"augment": "soft"}, r"data.augment must be paper or hard or square"),
+        ({"val_share": 1.0}, r"data.val_share must be a number from 0 on and below 1"),
+        ({"rotate": 2}, r"data.rotate must be a number from 0 to 1"),
+        ({"augment": "soft"}, r"data.augment must be one of paper, hard, square"),
         ({"train": "there"}, r"data.train=there is no folder below"),
-        ({"test_share": 0}, r"data.test_share must be more than 0"),
+        ({"test_share": 0}, r"data.test_share must be a number above 0 and up to 1"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, wrong: dict[str, Any], sentence: str) -> None:

@@ -169,7 +169,7 @@ def test_a_bad_photograph_does_not_stop_sequences(folder: Callable[..., Path]) -
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"frames": 4}, "data.frames must be an odd number"),
+        ({"frames": 4}, "data.frames must be an odd number from 1 on, got 4"),
         ({"transmission_step": [2, 1]}, "data.transmission_step must be a range of whole pixels"),
         ({"reflection_step": [0.5, 1]}, "data.reflection_step must be"),
         ({"val_share": 0.6, "test_share": 0.6}, "must leave something"),

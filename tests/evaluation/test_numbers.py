@@ -312,13 +312,13 @@ def test_a_size_of_its_own_for_a_data_set() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ({"psnr": "mean"}, "protocol.psnr must be one of per_channel, pooled"),
+        ({"psnr": "mean"}, "protocol.psnr must be per_channel or pooled"),
         ({"ssim": "uniform"}, "protocol.ssim"),
         ({"metrics": ["psnr", "psmr"]}, "protocol.metrics"),
-        ({"metrics": "psnr"}, "a list of some of"),
+        ({"metrics": "psnr"}, "protocol.metrics must be a list with entries, each a word"),
         ({"crop_border": -1}, "protocol.crop_border"),
         ({"layers": []}, "protocol.layers"),
-        ({"overall": {"real20": -1}}, "protocol.overall.real20"),
+        ({"overall": {"real20": -1}}, "protocol.overall must be"),
         ({"overall": {"real20": 0}}, "weight 0"),
         ({"overall": "both"}, "protocol.overall"),
         ({"clamp": "yes"}, "protocol.clamp"),

@@ -119,7 +119,7 @@ def test_what_is_no_file(desk: Desk, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan"), float("inf"), True, None, "abc", "", [1], [[0.5]], {}])
 def test_strengths_that_are_none(desk: Desk, tmp_path: Path, strength: Any) -> None:
-    with pytest.raises(UserError, match="strength must lie between 0 and 1"):
+    with pytest.raises(UserError, match="strength must be a number from 0 to 1"):
         desk.run(str(_photo(tmp_path / "a.png")), "small", strength)
 
 

@@ -224,8 +224,8 @@ def test_copy_starts_as_the_input(vgg: VGG19, hypercolumn: bool) -> None:
     [
         ({"width": 0}, "width must be a whole number from 1"),
         ({"encoder": [1], "decoder": [1, 1]}, "as many as each other"),
-        ({"residue": [1]}, "residue takes two"),
-        ({"encoder": [1, 0]}, "every number of model.net.encoder"),
+        ({"residue": [1]}, "residue must be a list of 2, each a whole number"),
+        ({"encoder": [1, 0]}, "model.net.encoder must be a list with entries, each a whole number from 1 on"),
     ],
 )
 def test_mistakes(arguments: dict[str, Any], sentence: str) -> None:

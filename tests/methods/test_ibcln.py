@@ -203,9 +203,9 @@ def test_dropout_is_for_training() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"width": 1}, r"model\.net\.width must be at least 2"),
-        ({"iterations": 0}, r"model\.net\.iterations must be at least 1"),
-        ({"dropout": 1.0}, r"model\.net\.dropout must be in \[0, 1\)"),
+        ({"width": 1}, r"model\.net\.width must be a whole number from 2 on"),
+        ({"iterations": 0}, r"model\.net\.iterations must be a whole number from 1 on"),
+        ({"dropout": 1.0}, r"model\.net\.dropout must be a number from 0 on and below 1"),
     ],
 )
 def test_mistakes(arguments: dict[str, float], sentence: str) -> None:

@@ -132,10 +132,13 @@ def test_a_shift_by_the_stride_moves_the_result(form: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"widths": (8, 8)}, "model.net.widths must be 4 whole numbers"),
-        ({"stream_blocks": (1, 0, 1)}, "model.net.stream_blocks must be a whole number from 1 on, got 0"),
+        ({"widths": (8, 8)}, "model.net.widths must be a list of 4, each a whole number from 1 on"),
+        (
+            {"stream_blocks": (1, 0, 1)},
+            "model.net.stream_blocks must be a list of 3, each a whole number from 1 on",
+        ),
         ({"width": 0}, "model.net.width must be a whole number"),
-        ({"blocks": (1, 1, 1.5, 1)}, "model.net.blocks must be a whole number"),
+        ({"blocks": (1, 1, 1.5, 1)}, "model.net.blocks must be a list of 4"),
     ],
 )
 def test_settings_that_make_no_network(settings: dict[str, object], words: str) -> None:
@@ -145,10 +148,10 @@ def test_settings_that_make_no_network(settings: dict[str, object], words: str) 
 
 def test_what_a_lite_cannot_be_made_of() -> None:
     for settings, words in (
-        ({"head": "scale"}, "model.net.head must be one of gain, residual, got 'scale'"),
-        ({"features": "vgg"}, "model.net.features must be one of efficientnet_lite0, none, got 'vgg'"),
-        ({"block": "conv"}, "model.net.block must be one of plain, naf"),
-        ({"widths": (8, 8)}, "model.net.widths must be 4 whole numbers"),
+        ({"head": "scale"}, "model.net.head must be gain or residual, got 'scale'"),
+        ({"features": "vgg"}, "model.net.features must be efficientnet_lite0 or none, got 'vgg'"),
+        ({"block": "conv"}, "model.net.block must be plain or naf"),
+        ({"widths": (8, 8)}, "model.net.widths must be a list of 4, each a whole number from 1 on"),
     ):
         with pytest.raises(UserError, match=words):
             LiteNet2(**settings)  # type: ignore[arg-type]

@@ -26,11 +26,15 @@ def debugging() -> bool:
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def run(command: Callable[[], Any]) -> NoReturn:
+def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
     """Run a Hydra command and exit: 0, 1 (it failed), 2 (a mistake in what was given) or 130 (Ctrl-C).
 
     A user's mistake is told in one sentence on stderr. Anything else is a bug and keeps its traceback; with
     ``REFLECTZOO_DEBUG=1`` everything does. After a multirun a table says what became of each job.
+
+    Args:
+        command: what to run.
+        config_name: the configuration that its overrides are for.
     """
     from reflectzoo.cli import jobs
 
@@ -42,7 +46,7 @@ def run(command: Callable[[], Any]) -> NoReturn:
     except BaseException as raised:
         error = raised.error if isinstance(raised, jobs.Carried) else raised
         jobs.tell()
-        told = sentence(error)
+        told = sentence(error, config_name=config_name)
         if verbose or told is None:
             raise error from error.__cause__
         text, status = told

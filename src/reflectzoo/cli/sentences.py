@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from reflectzoo.cli.overrides import unfitting, unreadable
+from reflectzoo.cli.spelling import did_you_mean, nearest
 from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserError
 
 
-def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[str, int] | None:
+def sentence(
+    error: BaseException, words: Sequence[str] | None = None, config_name: str = "train"
+) -> tuple[str, int] | None:
     """What to tell the user about an exception, and the exit status; None for a bug or a plain exit.
 
     Args:
         error: what was raised.
         words: the overrides that were given; the command line's when None.
+        config_name: the configuration that they are for.
     """
     words = sys.argv[1:] if words is None else words
     from hydra.errors import (
@@ -55,10 +58,10 @@ def sentence(error: BaseException, words: Sequence[str] | None = None) -> tuple[
             ), 1
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error), 2
-    if isinstance(error, ConfigCompositionException):
-        return _bad_composition(error, words), 2
     if isinstance(error, OverrideParseException):
-        return _unreadable_override(str(error.override), _first_line(error)), 2
+        return unreadable(str(error.override), _first_line(error)), 2
+    if isinstance(error, ConfigCompositionException) or (isinstance(error, ValueError) and _from_hydra(error)):
+        return unfitting(error, words, config_name) or _first_line(error), 2
     if isinstance(error, InstantiationException):
         return _bad_value(error), 2
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -82,30 +85,6 @@ def user_sentences(*overrides: str) -> Iterator[None]:
         raise UserError(told[0]) from error
 
 
-def _unreadable_override(word: str, reason: str) -> str:
-    """What to write instead, ready to be copied into a shell, if quoting is all that lacks."""
-    key, equals, value = word.partition("=")
-    if equals and value:
-        for quoted in (f"'{value}'", f'"{value}"', "'" + re.sub(r"(\\*)'", r"\1\1\'", value) + "'"):
-            if _reads_as(f"{key}={quoted}", value):
-                copied = shlex.quote(f"{key}={quoted}")
-                return f"The override '{word}' cannot be read; write key=value with quotes around its value: {copied}"
-    return (
-        f"The override '{word}' cannot be read ({reason}): write key=value, with quotes of its own around a value that "
-        "has blanks, commas or letters like ü in it: \"key='value'\"."
-    )
-
-
-def _reads_as(word: str, value: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        return bool(OverridesParser.create().parse_override(word).value() == value)
-    except HydraException:
-        return False
-
-
 def _chain(error: BaseException) -> Iterable[BaseException]:
     seen: set[int] = set()
     current: BaseException | None = error
@@ -120,6 +99,13 @@ def _made_folder(error: OSError) -> bool:
     return bool(frames) and frames[-1].name in ("mkdir", "makedirs")
 
 
+def _from_hydra(error: BaseException) -> bool:
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and str(last.tb_frame.f_globals.get("__name__", "")).startswith("hydra.")
+
+
 def _plain(text: str) -> str:
     """A worker process wraps what it raises in its own traceback; keep the sentence."""
     if text.startswith("Caught "):
@@ -130,20 +116,8 @@ def _plain(text: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    key = getattr(error, "full_key", None)  # of OmegaConf's errors
     return (lines[0] if lines else type(error).__name__) + (f" (at {key})" if key else "")
-
-
-def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known words most like a misspelt one."""
-    known = list(dict.fromkeys(known))
-    close = difflib.get_close_matches(word, known, n=limit, cutoff=0.6)
-    return close or [each for each in known if each.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:limit]
-
-
-def did_you_mean(close: list[str]) -> str:
-    """The end of a sentence about a misspelt word."""
-    return f"; did you mean {' or '.join(close)}?" if close else "."
 
 
 def _unknown_choice(error: Any) -> str:
@@ -158,64 +132,13 @@ def _unknown_choice(error: Any) -> str:
     return f"There is no {group}={choice}{did_you_mean(nearest(choice, options))}{offer}"
 
 
-def _bad_composition(error: BaseException, words: Sequence[str]) -> str:
-    text = " ".join(str(error).split())
-    if "must specify" in text:
-        found = re.search(r"must specify '([\w/]+)'", text)
-        group = found.group(1) if found else "model"
-        misspelt = [word.split("=")[0] for word in words if nearest(word.split("=")[0], [group])]
-        if misspelt and misspelt[0] != group:
-            return f"There is no setting '{misspelt[0]}'; did you mean {group}?"
-        from reflectzoo.config import choices
-
-        return f"Say which {group}: {group}=<name>, one of {', '.join(choices(group))}."
-    found = re.search(r"Could not (?:override|delete) '([^']+)'|Could not delete from config\.? ?'?([^' ]+)", text)
-    if found:
-        key = (found.group(1) or found.group(2)).split("@")[0]
-        sweep = any(word in ("-m", "--multirun") for word in words)
-        hint = " In a multirun, a setting that only some of the models have is written ++key=value." if sweep else ""
-        return f"There is no setting '{key}'{did_you_mean(nearest(key, _known_keys(words)))}{hint}"
-    return _first_line(error)
-
-
-def _known_keys(words: Sequence[str]) -> list[str]:
-    """Every dotted key of the configuration that the rest of this command line gives, and the groups."""
-    from pathlib import Path
-
-    from omegaconf import DictConfig
-
-    from reflectzoo.config import compose_config, config_dir
-
-    groups = [
-        folder.name for folder in Path(config_dir()).iterdir() if folder.is_dir() and folder.name != "__pycache__"
-    ]
-    chosen = [word for word in words if word.split("=")[0] in groups and "," not in word and "=" in word]
-    keys = list(groups)
-    try:
-        config = compose_config(chosen)
-    except Exception:  # a choice from the user's own --config-dir, perhaps; the suggestion is only a courtesy
-        return keys
-
-    def walk(node: DictConfig, prefix: str) -> None:
-        for name in node:
-            key = f"{prefix}{name!s}"
-            keys.append(key)
-            child = node._get_node(name)
-            if isinstance(child, DictConfig) and not (
-                child._is_interpolation() or child._is_none() or child._is_missing()
-            ):
-                walk(child, f"{key}.")
-
-    walk(config, "")
-    return keys
-
-
 def _bad_value(error: BaseException) -> str:
     """An object that could not be made: say which setting, and what its maker said."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    lines = str(error).splitlines()
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")), "")
+    # Hydra tells the path of the part in its text alone, on a line of its own.
+    lines = [line.strip().partition("full_key:") for line in str(error).splitlines()]
+    key = next((after.strip() for before, found, after in lines if found and not before), "")
     reason = _first_line(cause) if cause is not error else _first_line(error)
     return f"The setting '{key}' cannot be used: {reason}" if key else reason

@@ -20,7 +20,19 @@ import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -51,6 +63,10 @@ Side = Annotated[int, Ge(1), Le(2**14)]
 Positive = Annotated[float, Gt(0)]
 Weight = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+"""A share that leaves something."""
+Size = tuple[Count, Count]
+"""Height and width, in pixels."""
 EvenCount = Annotated[int, Rule("an even number from 2 on", lambda value: value >= 2 and value % 2 == 0)]
 OddCount = Annotated[int, Rule("an odd number from 1 on", lambda value: value >= 1 and value % 2 == 1)]
 
@@ -121,6 +137,23 @@ def checked(place: str = "") -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
         return hold
 
     return decorate
+
+
+class Checked:
+    """Holds the constructors of its subclasses to their annotations.
+
+    ``class Synthesis(Checked, nn.Module, place="synthesis")`` says where their settings stand in the configuration.
+    """
+
+    _place: ClassVar[str] = ""
+
+    def __init_subclass__(cls, place: str | None = None, **kwargs: Any) -> None:
+        """Check what the subclass is given, from now on."""
+        super().__init_subclass__(**kwargs)
+        if place is not None:
+            cls._place = place
+        if "__init__" in cls.__dict__:
+            setattr(cls, "__init__", checked(cls._place)(cls.__dict__["__init__"]))  # noqa: B010
 
 
 _ARGUMENTS, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -346,7 +379,8 @@ def annotation_in_words(annotation: Any) -> str:
         each = list(dict.fromkeys(annotation_in_words(part) for part in arguments))
         return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"names, each with {annotation_in_words(arguments[1])}"
+        key, each_value = map(annotation_in_words, arguments)
+        return f"names, each with {each_value}" if arguments[0] is str else f"a mapping from {key} to {each_value}"
     if isinstance(origin, type) and issubclass(origin, Collection):
         each_one = annotation_in_words(arguments[0])
         return f"a list of lists{each_one[6:]}" if each_one.startswith("a list") else f"a list, each {each_one}"

@@ -33,7 +33,7 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line; exits with 0, 1 (a file cannot be written) or 2 (a mistake in what was given)."""
-    run(_main)
+    run(_main, "data_check")
 
 
 if __name__ == "__main__":

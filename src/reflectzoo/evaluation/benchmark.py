@@ -7,12 +7,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch.utils.data import SequentialSampler
 
 from reflectzoo.core.batch import Batch
+from reflectzoo.core.settings import Count, NotNegative, checked
 from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.datasets.pairs import PairFiles, PairImages
 from reflectzoo.data.datasets.photos import FixedPair
@@ -166,11 +167,10 @@ class Benchmark:
         UserError: for a limit below 1.
     """
 
+    @checked()
     def __init__(
-        self, name: str, parts: Mapping[str, ReflectionDataModule], limit: int | None = None, blind: bool = False
+        self, name: str, parts: Mapping[str, ReflectionDataModule], limit: Count | None = None, blind: bool = False
     ) -> None:
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-            raise UserError(f"limit must be a number of pictures from 1 on, or null, got {limit!r}.")
         self.name = name
         self.parts = parts
         self.limit = limit
@@ -268,12 +268,14 @@ class BenchmarkData(pl.LightningDataModule):
 
     allow_zero_length_dataloader_with_multiple_devices = True
 
+    @checked("data")
     def __init__(
-        self, sets: Sequence[EvaluationSet], remaining: Sequence[Sequence[int]], num_workers: int | str = "auto"
+        self,
+        sets: Sequence[EvaluationSet],
+        remaining: Sequence[Sequence[int]],
+        num_workers: NotNegative | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
-        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
-            raise UserError(f"data.num_workers must be 'auto' or a number from 0 on, got {num_workers!r}.")
         self.sets = sets
         self.remaining = remaining
         self.num_workers = num_workers

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
 from reflectzoo.core.batch import Batch
+from reflectzoo.core.settings import NotNegative, Weight, check_value
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.errors import UserError
 from reflectzoo.metrics.images import ImageMetric, RegionMetric
 from reflectzoo.metrics.known import metric_classes
 
-LAYERS = ("transmission", "reflection")
+Layer = Literal["transmission", "reflection"]
+LAYERS: tuple[Layer, ...] = get_args(Layer)
 FORMERLY: Mapping[str, Any] = {"crop_border": 0}
 """Attributes that the protocols of older results do not hold, and what they were."""
 
@@ -69,36 +72,17 @@ class Protocol:
     ssim: Literal["uniform7", "gaussian11"] = "uniform7"
     si: Literal["rgb", "grey"] = "rgb"
     average: Literal["images", "pixels"] = "images"
-    overall: Literal["images", "sets"] | Mapping[str, float] = "images"
+    overall: Literal["images", "sets"] | Mapping[str, Weight] = "images"
     reflection_truth: Literal["layer", "residual"] = "layer"
-    layers: Sequence[str] = LAYERS
-    metrics: Sequence[str] = ("psnr", "ssim", "lmse", "ncc", "si", "ssimr", "sir")
-    crop_border: int = 0
+    layers: Annotated[Sequence[Layer], MinLen(1)] = LAYERS
+    metrics: Annotated[Sequence[str], MinLen(1)] = ("psnr", "ssim", "lmse", "ncc", "si", "ssimr", "sir")
+    crop_border: NotNegative = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("psnr", ("per_channel", "pooled")),
-            ("ssim", ("uniform7", "gaussian11")),
-            ("si", ("rgb", "grey")),
-            ("average", ("images", "pixels")),
-            ("reflection_truth", ("layer", "residual")),
-        ):
-            _check(f"protocol.{name}", getattr(self, name), allowed)
-        for name in ("clamp", "round_8bit"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"protocol.{name} must be true or false, got {getattr(self, name)!r}.")
-        if isinstance(self.overall, Mapping):
-            for each, weight in self.overall.items():
-                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-                    raise UserError(f"protocol.overall.{each} must be a weight from 0 on, got {weight!r}.")
-            if not any(self.overall.values()):
-                raise UserError("protocol.overall gives every data set the weight 0.")
-        else:
-            _check("protocol.overall", self.overall, ("images", "sets"))
-        _check_some("protocol.layers", self.layers, LAYERS)
-        if isinstance(self.crop_border, bool) or not isinstance(self.crop_border, int) or self.crop_border < 0:
-            raise UserError(f"protocol.crop_border must be a number of pixels from 0 on, got {self.crop_border!r}.")
-        _check_list("protocol.metrics", self.metrics, "known scores")
+        for name, annotation in get_type_hints(type(self), include_extras=True).items():
+            check_value(f"protocol.{name}", getattr(self, name), annotation)
+        if isinstance(self.overall, Mapping) and not any(self.overall.values()):
+            raise UserError("protocol.overall gives every data set the weight 0.")
         for name in self.metrics:
             metric_classes(name)
         # Read now, so that a mistake is told before anything is scored.
@@ -220,19 +204,3 @@ def score_image(
         else:
             value = score.per_image(prediction, truth)
     return None if bool(value.isnan()) else float(value)
-
-
-def _check_list(key: str, values: Sequence[str], of: str) -> None:
-    if isinstance(values, str) or not values:
-        raise UserError(f"{key} must be a list of some of {of}, got {values!r}.")
-
-
-def _check_some(key: str, values: Sequence[str], allowed: Sequence[str]) -> None:
-    _check_list(key, values, ", ".join(allowed))
-    for value in values:
-        _check(key, value, allowed)
-
-
-def _check(key: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise UserError(f"{key} must be one of {', '.join(allowed)}, got {value!r}.")

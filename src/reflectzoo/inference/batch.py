@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from reflectzoo.core.settings import Share, check_value
 from reflectzoo.data.images import find_images
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.separator import Separator, side_by_side
@@ -100,8 +101,7 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
         UserError: if a word means nothing, nothing is found, two results would have one name, or the strength is
             outside [0, 1].
     """
-    if not 0 <= wanted.strength <= 1:
-        raise UserError(f"--strength must lie between 0 and 1, got {wanted.strength}.")
+    check_value("--strength", wanted.strength, Share)
     found: dict[Path, Path] = {}  # file -> its path within a result folder
     for word in inputs:
         for file, place in _meant(word, recursive):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.core.method import Size, Tiling
+from reflectzoo.core.settings import Share, check_value
 from reflectzoo.errors import UserError
 from reflectzoo.inference.ensemble import Ensemble
 from reflectzoo.inference.load import LoadedModel
@@ -338,8 +338,7 @@ class Separator:
 
 def check_strength(strength: float) -> None:
     """Raise a UserError unless a strength lies in [0, 1]."""
-    if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength <= 1:
-        raise UserError(f"The strength must lie between 0 and 1, got {strength!r}.")
+    check_value("The strength", strength, Share)
 
 
 def blend(image: Tensor, layers: Layers, strength: float) -> Layers:

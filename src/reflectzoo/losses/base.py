@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.settings import Rule, checked
+from reflectzoo.core.settings import Checked, Rule
 
 _PER_PHASE = Rule("a number, or a list with a number for each training phase", lambda value: value not in ([], ()))
 
 
-class LossTerm(nn.Module):
+class LossTerm(Checked, nn.Module):
     """One named part of a loss: ``term(outputs, batch) -> scalar``, unweighted.
 
     A term is zero (not NaN) when no sample of the batch has the truth that it needs. Its weight is applied by
@@ -28,13 +28,6 @@ class LossTerm(nn.Module):
         UserError: if either is not made of numbers.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Hold the settings of every term to their annotations."""
-        super().__init_subclass__(**kwargs)
-        if "__init__" in cls.__dict__:
-            setattr(cls, "__init__", checked()(cls.__dict__["__init__"]))  # noqa: B010
-
-    @checked()
     def __init__(
         self,
         weight: Annotated[float | Sequence[float], _PER_PHASE] = 1.0,

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from reflectzoo.errors import UserError
+from reflectzoo.core.settings import EvenCount, checked
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -34,10 +34,9 @@ class DiscriminatorVGG(nn.Module):
         UserError: if ``width`` is odd or below 2.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64) -> None:
+    @checked()
+    def __init__(self, in_channels: int = 3, width: EvenCount = 64) -> None:
         super().__init__()
-        if width < 2 or width % 2:
-            raise UserError(f"DiscriminatorVGG: width must be even and at least 2, got {width}.")
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         before = width
         for factor, stride in ((1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2), (8, 1), (8, 2)):

@@ -23,14 +23,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from reflectzoo.errors import check_choice
+from reflectzoo.core.settings import checked
 from reflectzoo.nets import efficientnet
 from reflectzoo.nets.plain import is_plain
 from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
@@ -101,9 +101,9 @@ class Hypercolumn(UsesVGG):
         UserError: for other features.
     """
 
+    @checked("model.net")
     def __init__(self, features: FeatureNet = "vgg19") -> None:
         super().__init__()
-        check_choice("model.net.features", features, get_args(FeatureNet))
         self.features = features
 
     def forward(self, image: Tensor) -> HyperFeatures:

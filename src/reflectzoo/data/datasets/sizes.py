@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 from PIL import Image
 
+from reflectzoo.core.settings import Count, Size, check_value
 from reflectzoo.data.images import Photo
 from reflectzoo.errors import UserError
 
-_FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
+Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class EvalSize:
         ('224x288, portrait turned', (288, 224))
     """
 
-    shorter: int | None = None
-    longer: int | None = None
-    size: tuple[int, int] | None = None
-    multiple: int = 1
-    filter: str = "bicubic"
+    shorter: Count | None = None
+    longer: Count | None = None
+    size: Size | None = None
+    multiple: Count = 1
+    filter: Filter = "bicubic"
 
     @classmethod
     def read(cls, value: EvalSize | Mapping[str, Any] | None, key: str = "data.eval_size") -> EvalSize:
@@ -57,26 +58,16 @@ class EvalSize:
         if isinstance(value, EvalSize):
             return value
         given = {str(name): each for name, each in (value or {}).items() if each is not None}
-        known = ("shorter", "longer", "size", "multiple", "filter")
-        wrong = [name for name in given if name not in known]
-        if wrong:
-            raise UserError(f"{key} has no '{wrong[0]}'; choose from: {', '.join(known)}.")
-        kind = given.pop("filter", "bicubic")
-        if kind not in _FILTERS:
-            raise UserError(f"{key}.filter must be one of {', '.join(_FILTERS)}, got {kind!r}.")
-        size = given.pop("size", None)
-        if size is not None:
-            if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
-                raise UserError(f"{key}.size must be [height, width], got {size!r}.")
-            numbers = {"height": size[0], "width": size[1], **given}
-        else:
-            numbers = given
-        for name, number in numbers.items():
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise UserError(f"{key}.{name} must be a number of pixels, got {number!r}.")
-        if (size is not None) + ("shorter" in given) + ("longer" in given) > 1:
+        known = get_type_hints(cls, include_extras=True)
+        for name, each in given.items():
+            if name not in known:
+                raise UserError(f"{key} has no '{name}'; choose from: {', '.join(known)}.")
+            check_value(f"{key}.{name}", each, known[name])
+        if len({"shorter", "longer", "size"} & set(given)) > 1:
             raise UserError(f"{key} takes one of shorter, longer and size, not several of them.")
-        return cls(size=(size[0], size[1]) if size is not None else None, filter=kind, **given)
+        if "size" in given:
+            given["size"] = tuple(given["size"])
+        return cls(**given)
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width at which a picture of this size is scored, at least one ``multiple`` each."""
@@ -93,7 +84,7 @@ class EvalSize:
         height, width = self.of(*photo.shape[:2])
         if (height, width) == photo.shape[:2]:
             return photo
-        return np.array(Image.fromarray(photo).resize((width, height), _FILTERS[self.filter]))
+        return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling[self.filter.upper()]))
 
     def __str__(self) -> str:
         """The protocol in words, as results record it."""

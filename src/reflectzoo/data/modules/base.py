@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import pytorch_lightning as pl
 
 from reflectzoo.core.batch import Batch
-from reflectzoo.core.settings import Count, NotNegative, Seed
+from reflectzoo.core.settings import Checked, Count, NotNegative, Seed
 from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
 from reflectzoo.data.sampler import EpochSampler, EvaluationSampler, RepeatedSampler
@@ -32,7 +32,7 @@ _IN_ALL = {
 }
 
 
-class ReflectionDataModule(pl.LightningDataModule):
+class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
     """Reads data sets and completes what they yield to a :class:`~reflectzoo.core.batch.Batch`.
 
     A subclass says which data sets there are: :meth:`train_set`, :meth:`eval_sets` and :meth:`test_sets`, each of
@@ -64,11 +64,6 @@ class ReflectionDataModule(pl.LightningDataModule):
         cache_mb: NotNegative = 64,
     ) -> None:
         super().__init__()
-        for name, value, least in (("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1)):
-            if value < least:
-                raise UserError(f"data.{name} must be at least {least}, got {value}.")
-        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
-            raise UserError(f"data.num_workers must be 'auto' or a number from 0 on, got {num_workers!r}.")
         self.synthesis = synthesis
         self.eval_synthesis = eval_synthesis
         self.seed = seed
@@ -296,22 +291,6 @@ class ReflectionDataModule(pl.LightningDataModule):
             num_workers=min(self._workers(), len(data)),
             pin_memory=self._on_cuda(),
         )
-
-
-def check_choices(
-    crop: int, eval_crop: int, augment: str, on_error: str, kinds: tuple[str, ...] = ("paper", "hard")
-) -> None:
-    """Check what several data modules let the user choose.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    for name, size in (("crop", crop), ("eval_crop", eval_crop)):
-        if not isinstance(size, int) or size < 1:
-            raise UserError(f"data.{name} must be a number of pixels, got {size!r}.")
-    for name, value, allowed in (("augment", augment, kinds), ("on_error", on_error, ("skip", "raise"))):
-        if value not in allowed:
-            raise UserError(f"data.{name} must be {' or '.join(allowed)}, got {value!r}.")
 
 
 def _of_one(raw: RawBatch) -> Sample:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from reflectzoo.core.settings import Share
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.pairs import PairFiles, hold_out
 from reflectzoo.data.datasets.published_data import PublishedData
@@ -37,10 +38,8 @@ class CEILNetPairs(RealPairs):
         "https://github.com/fqnchina/CEILNet",
     )
 
-    def __init__(self, root: str | os.PathLike[str] | None = None, test_share: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, root: str | os.PathLike[str] | None = None, test_share: Share = 1.0, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        if not 0 <= test_share <= 1:
-            raise UserError(f"data.test_share must be a share from 0 to 1, got {test_share}.")
         self.test_share = test_share
 
     def find(self) -> FoundPairs:

@@ -6,10 +6,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from reflectzoo.core.settings import Count, Side
-from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
+from annotated_types import Gt, Le
+
+from reflectzoo.core.settings import Count, Fraction, Share, Side
+from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.pairs import (
     LayerFolders,
     PairCrops,
@@ -22,7 +24,7 @@ from reflectzoo.data.datasets.pairs import (
 from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder, names_of
 from reflectzoo.data.datasets.sizes import EvalSize
-from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.samples import Notice
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
@@ -73,20 +75,15 @@ class RealPairs(ReflectionDataModule):
         root: str | os.PathLike[str] | None = None,
         crop: Side = 224,
         augment: Kind = "paper",
-        rotate: float = 0.0,
+        rotate: Share = 0.0,
         samples_per_epoch: Count | None = None,
-        val_share: float = 0.1,
+        val_share: Fraction = 0.1,
         eval_size: EvalSize | Mapping[str, Any] | None = None,
         on_error: OnError = "skip",
         synthesis: Synthesis | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, **kwargs)
-        check_choices(crop=crop, eval_crop=1, augment=augment, on_error=on_error, kinds=KINDS)
-        if not 0 <= val_share < 1:
-            raise UserError(f"data.val_share must be at least 0 and less than 1, got {val_share}.")
-        if not 0 <= rotate <= 1:
-            raise UserError(f"data.rotate must be a probability, got {rotate}.")
         self.root = root
         self.crop = crop
         self.augment = augment
@@ -293,10 +290,13 @@ class PlainPairs(SplitPairs):
     )
     test_name = "pairs"
 
-    def __init__(self, root: str | os.PathLike[str] | None = None, test_share: float = 0.1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        test_share: Annotated[float, Gt(0), Le(1)] = 0.1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(root, **kwargs)
-        if not 0 < test_share <= 1:
-            raise UserError(f"data.test_share must be more than 0 and at most 1, got {test_share}.")
         self.test_share = test_share
 
     def find(self) -> FoundPairs:

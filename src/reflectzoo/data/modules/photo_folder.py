@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.core.settings import Count
+from reflectzoo.core.settings import Count, Fraction
 from reflectzoo.data.datasets.photos import FixedPair, OnError, fixed_pairs, readable
 from reflectzoo.data.images import SUFFIXES, find_images
 from reflectzoo.data.modules.base import ReflectionDataModule
@@ -48,9 +48,9 @@ class PhotoFolder(ReflectionDataModule):
         list: str | os.PathLike[str] | None = None,
         val_root: str | os.PathLike[str] | None = None,
         samples_per_epoch: Count | None = None,
-        val_share: float = 0.02,
-        test_share: float = 0.02,
-        max_eval_pairs: int = 50,
+        val_share: Fraction = 0.02,
+        test_share: Fraction = 0.02,
+        max_eval_pairs: Count = 50,
         on_error: OnError = "skip",
         **kwargs: Any,
     ) -> None:
@@ -98,9 +98,9 @@ def check_shares(val_share: float, test_share: float) -> tuple[float, float]:
     """Both shares, if they leave something to train on.
 
     Raises:
-        UserError: if they do not, or one is negative.
+        UserError: if they do not.
     """
-    if min(val_share, test_share) < 0 or val_share + test_share >= 1:
+    if val_share + test_share >= 1:
         raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
     return val_share, test_share
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from reflectzoo.core.settings import NotNegative
 from reflectzoo.data.datasets.pairs import PairFiles
 from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.modules.pairs import SplitPairs
-from reflectzoo.errors import UserError
 
 REAL20 = frozenset({3, 4, 9, 12, 15, 22, 23, 25, 29, 39, 46, 47, 58, 86, 87, 89, 93, 103, 107, 110})
 """Numbers of the 20 test pictures among the 110, from the page of the authors' program."""
@@ -81,8 +81,6 @@ class Unaligned(SplitPairs):
     test_name = "unaligned"
     aligned = False
 
-    def __init__(self, *args: Any, shift: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, shift: NotNegative = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(shift, int) or shift < 0:
-            raise UserError(f"data.shift must be a number of pixels from 0 on, got {shift!r}.")
         self.shift = shift

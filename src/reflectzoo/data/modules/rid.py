@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from reflectzoo.core.settings import Count
+from annotated_types import MinLen
+
+from reflectzoo.core.settings import Count, Fraction, Share, Size
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.photos import OnError, readable
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder
 from reflectzoo.data.datasets.resized_pairs import FixedResizedPairs, ResizedPairs
-from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.photo_folder import check_shares, jpeg_images
 from reflectzoo.data.samples import Notice
 from reflectzoo.data.seeding import name_seed
@@ -63,24 +65,23 @@ class RIDBlending(ReflectionDataModule):
         root: str | os.PathLike[str] | None = None,
         reflections: str | os.PathLike[str] | None = None,
         backgrounds: str | os.PathLike[str] | None = None,
-        sizes: Sequence[Sequence[int]] = ((96, 160), (224, 288)),
-        eval_size: Sequence[int] = (224, 288),
+        sizes: Annotated[Sequence[Size], MinLen(1)] = ((96, 160), (224, 288)),
+        eval_size: Size = (224, 288),
         samples_per_epoch: Count | None = None,
         rotations: bool = True,
-        horizontal_flip: float = 0.5,
-        vertical_flip: float = 0.0,
-        val_share: float = 0.02,
-        test_share: float = 0.02,
-        max_eval_pairs: int = 50,
+        horizontal_flip: Share = 0.5,
+        vertical_flip: Share = 0.0,
+        val_share: Fraction = 0.02,
+        test_share: Fraction = 0.02,
+        max_eval_pairs: Count = 50,
         on_error: OnError = "skip",
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, **kwargs)
-        check_choices(crop=1, eval_crop=1, augment="paper", on_error=on_error)
         self.folders = {"reflections": reflections, "backgrounds": backgrounds}
         self.root = root
-        self.sizes = [_size("sizes", size) for size in sizes]
-        self.eval_size = _size("eval_size", eval_size)
+        self.sizes = [(height, width) for height, width in sizes]
+        self.eval_size = (eval_size[0], eval_size[1])
         self.turning: dict[str, Any] = {
             "rotations": rotations,
             "horizontal_flip": horizontal_flip,
@@ -163,9 +164,3 @@ class RIDBlending(ReflectionDataModule):
         # Few reflections meet many backgrounds.
         pairs = [(path, reflections[i % len(reflections)]) for i, path in enumerate(backgrounds)]
         return FixedResizedPairs(pairs, self.eval_size, self.published.choice)
-
-
-def _size(name: str, value: Sequence[int]) -> tuple[int, int]:
-    if isinstance(value, str) or len(value) != 2 or not all(isinstance(side, int) and side > 0 for side in value):
-        raise UserError(f"data.{name} must be made of [height, width] in pixels, got {value!r}.")
-    return value[0], value[1]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reflectzoo.core.settings import Count, NotNegative, Side
-from reflectzoo.data.augment import Kind, PhotoAugment
+from reflectzoo.data.augment import PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPair, FixedPairs, OnError, PhotoPairs, Region
-from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 
@@ -56,14 +56,13 @@ class SamplePhotos(ReflectionDataModule):
         synthesis: Synthesis,
         crop: Side = 224,
         eval_crop: Side = 224,
-        augment: Kind = "hard",
+        augment: Literal["paper", "hard"] = "hard",
         samples_per_epoch: Count = 200,
         patches: NotNegative = 0,
         on_error: OnError = "raise",
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, **kwargs)
-        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=on_error)
         self.crop = crop
         self.eval_crop = eval_crop
         self.augment = augment

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from reflectzoo.core.settings import Count, Side
-from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
+from annotated_types import Gt, Lt
+
+from reflectzoo.core.settings import Count, NotNegative, OddCount, Rule, Side
+from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.path_patterns import PathPattern, sort_sequences
 from reflectzoo.data.datasets.photos import OnError, views_of
@@ -17,7 +19,7 @@ from reflectzoo.data.datasets.sequences import SequenceCrops, SequenceFiles, Seq
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.datasets.windows import FixedWindows, Motion, SlidingWindows
 from reflectzoo.data.modules import sample
-from reflectzoo.data.modules.base import ReflectionDataModule, check_choices
+from reflectzoo.data.modules.base import ReflectionDataModule
 from reflectzoo.data.modules.photo_folder import PhotoFolder
 from reflectzoo.data.samples import Notice
 from reflectzoo.data.seeding import name_seed
@@ -25,6 +27,11 @@ from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 
 SEQ1K_TRAIN, SEQ1K_ALL = 715, 1015
+
+_Steps = Annotated[
+    tuple[NotNegative, NotNegative],
+    Rule("a range of whole pixels, [least, most]", lambda value: value[0] <= value[1]),
+]
 
 
 class SyntheticSequences(PhotoFolder):
@@ -48,17 +55,16 @@ class SyntheticSequences(PhotoFolder):
         self,
         synthesis: Synthesis,
         root: str | os.PathLike[str] | None = None,
-        frames: int = 3,
+        frames: OddCount = 3,
         crop: Side = 224,
         eval_crop: Side = 224,
-        transmission_step: Sequence[int] = (0, 2),
-        reflection_step: Sequence[int] = (10, 20),
+        transmission_step: _Steps = (0, 2),
+        reflection_step: _Steps = (10, 20),
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, root, **kwargs)
-        check_choices(crop=crop, eval_crop=eval_crop, augment="paper", on_error=self.on_error)
-        steps = (_step("transmission_step", transmission_step), _step("reflection_step", reflection_step))
-        self.motion = Motion(_frames(frames), crop, *steps)
+        steps = ((transmission_step[0], transmission_step[1]), (reflection_step[0], reflection_step[1]))
+        self.motion = Motion(frames, crop, *steps)
         self.eval_motion = Motion(frames, eval_crop, *steps)
 
     def train_set(self) -> SlidingWindows:
@@ -115,7 +121,7 @@ class Seq1K(ReflectionDataModule):
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
-        frames: int = 3,
+        frames: OddCount = 3,
         frame_pattern: str = "{sequence}/{frame}",
         truth_pattern: str | Sequence[str] = ("{sequence}/T", "{sequence}/gt", "{sequence}/transmission*"),
         train_list: str | os.PathLike[str] | None = None,
@@ -123,17 +129,14 @@ class Seq1K(ReflectionDataModule):
         augment: Kind = "paper",
         eval_size: EvalSize | Mapping[str, Any] | None = None,
         samples_per_epoch: Count | None = None,
-        val_share: float = 0.05,
+        val_share: Annotated[float, Gt(0), Lt(1)] = 0.05,
         on_error: OnError = "skip",
         synthesis: Synthesis | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, **kwargs)
-        check_choices(crop=crop, eval_crop=1, augment=augment, on_error=on_error, kinds=KINDS)
-        if not 0 < val_share < 1:
-            raise UserError(f"data.val_share must be more than 0 and less than 1, got {val_share}.")
         self.root = root
-        self.frames = _frames(frames)
+        self.frames = frames
         self.patterns = (PathPattern(frame_pattern), [PathPattern(each) for each in names_of(truth_pattern)])
         self.train_list = train_list
         self.crop = crop
@@ -237,16 +240,3 @@ class Seq1K(ReflectionDataModule):
 def _hashed(sequences: Sequence[SequenceFiles], purpose: str) -> list[SequenceFiles]:
     """In an order that only the names decide, another for each purpose."""
     return sorted(sequences, key=lambda each: (name_seed(f"{purpose}/{each.name}"), each.name))
-
-
-def _frames(value: int) -> int:
-    if not isinstance(value, int) or value < 1 or value % 2 == 0:
-        raise UserError(f"data.frames must be an odd number, so that there is a centre frame, got {value!r}.")
-    return value
-
-
-def _step(name: str, value: Sequence[int]) -> tuple[int, int]:
-    whole = len(value) == 2 and all(isinstance(each, int) for each in value) if not isinstance(value, str) else False
-    if not whole or not 0 <= value[0] <= value[1]:
-        raise UserError(f"data.{name} must be a range of whole pixels, [least, most], got {value!r}.")
-    return value[0], value[1]

@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import MinLen
 
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.pairs import LayerFolders, PairCrops, PairFiles, pair_folders
@@ -17,7 +19,8 @@ from reflectzoo.data.modules.pairs import FoundPairs, RealPairs
 from reflectzoo.data.samples import Notice
 from reflectzoo.errors import UserError
 
-SUBSETS = ("postcard", "objects", "wild")
+Subset = Literal["postcard", "objects", "wild"]
+SUBSETS: tuple[Subset, ...] = get_args(Subset)
 
 # How copies name the folder of each subset; authors' names first.
 _WORDS = {"postcard": ("postcard",), "objects": ("solidobject", "solid_object", "object"), "wild": ("wild",)}
@@ -64,15 +67,12 @@ class SIR2(RealPairs):
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
-        subsets: Sequence[str] = SUBSETS,
+        subsets: Annotated[Sequence[Subset], MinLen(1)] = SUBSETS,
         aperture: Sequence[int | str] | None = None,
         glass: Sequence[int | str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        wrong = [name for name in subsets if name not in SUBSETS]
-        if wrong or not subsets:
-            raise UserError(f"data.subsets must be some of {', '.join(SUBSETS)}, got {list(subsets)}.")
         self.subsets = tuple(subsets)
         self.settings = {
             kind: {_number(str(value)) for value in values}
@@ -94,7 +94,7 @@ class SIR2(RealPairs):
         """The triplets of each subset."""
         top = self.published.folder(self.root)
         notices: list[Notice] = []
-        test = {}
+        test: dict[str, list[PairFiles]] = {}
         for name in self.subsets:
             folder = _subset_folder(top, name)
             if folder is None:

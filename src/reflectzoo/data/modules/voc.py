@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from reflectzoo.core.settings import Side
-from reflectzoo.data.augment import KINDS, Kind, PhotoAugment
+from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPairs, PhotoPairs, views_of
-from reflectzoo.data.modules.base import check_choices
 from reflectzoo.data.modules.photo_folder import PhotoFolder
 from reflectzoo.data.synthesis.base import Synthesis
 
@@ -45,7 +44,6 @@ class VOCBlending(PhotoFolder):
         **kwargs: Any,
     ) -> None:
         super().__init__(synthesis, root, **kwargs)
-        check_choices(crop=crop, eval_crop=eval_crop, augment=augment, on_error=self.on_error, kinds=KINDS)
         self.crop = crop
         self.eval_crop = eval_crop
         self.augment = augment

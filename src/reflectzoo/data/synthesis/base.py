@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.settings import Checked
 from reflectzoo.data.seeding import SYNTHESIS, generator
 from reflectzoo.errors import UserError
 
@@ -35,7 +36,7 @@ class Blend(NamedTuple):
     draws: dict[str, Tensor]
 
 
-class Synthesis(nn.Module):
+class Synthesis(Checked, nn.Module, place="synthesis"):
     """Blends a photograph seen through the glass with one reflected by it.
 
     A subclass says what it draws for one sample (:meth:`sample_params`) and how a batch is blended once

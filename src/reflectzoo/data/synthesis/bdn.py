@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
+from reflectzoo.core.settings import OddCount
 from reflectzoo.data.synthesis.base import Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur
-from reflectzoo.errors import UserError
 
 _SHARPEST = 1e-2  # a width of 0 would divide by it; below this the kernel is a single tap all the same
 
@@ -40,16 +41,12 @@ class BDNSynthesis(Synthesis):
         self,
         beta: Sequence[float] = (0.2, 0.4),
         sigma: Sequence[float] = (0.0, 2.0),
-        sides: Sequence[int] = (3, 5, 7),
+        sides: Annotated[Sequence[OddCount], MinLen(1)] = (3, 5, 7),
         targets: Literal["plain", "mixed"] = "plain",
     ) -> None:
         super().__init__()
         self.beta = pair_of("beta", beta, low=0, high=1)
         self.sigma = pair_of("sigma", sigma, low=0)
-        if not sides or any(side < 1 or side % 2 == 0 for side in sides):
-            raise UserError(f"synthesis.sides must list odd numbers, got {list(sides)}.")
-        if targets not in ("plain", "mixed"):
-            raise UserError(f"synthesis.targets must be plain or mixed, got {targets!r}.")
         self.sides = [int(side) for side in sides]
         self.targets = targets
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reflectzoo.core.settings import OddCount
 from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import Border, gaussian_taps, most_taps, separable_blur, side_of
 from reflectzoo.data.synthesis.optics import mean_overflow
-from reflectzoo.errors import UserError
 
 
 class CEILNetSynthesis(Synthesis):
@@ -40,16 +39,12 @@ class CEILNetSynthesis(Synthesis):
         self,
         sigma: Sequence[float] = (2.0, 5.0),
         gamma: Sequence[float] = (1.3, 1.3),
-        taps: int | None = 11,
+        taps: OddCount | None = 11,
         border: Border = "zero",
     ) -> None:
         super().__init__()
         self.sigma = pair_of("sigma", sigma, low=1e-3)
         self.gamma = pair_of("gamma", gamma, low=0)
-        if taps is not None and (taps < 1 or taps % 2 == 0):
-            raise UserError(f"synthesis.taps must be an odd number, or null to follow sigma, got {taps}.")
-        if border not in get_args(Border):
-            raise UserError(f"synthesis.border must be one of {', '.join(get_args(Border))}, got {border!r}.")
         self.taps = taps
         self.border: Border = border
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
+from reflectzoo.core.settings import Share, Weight
 from reflectzoo.data.synthesis.base import Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur, side_of
-from reflectzoo.errors import UserError
 
 PROGRAM_PAIRS = ((0.8, 0.7), (0.9, 0.8), (0.7, 0.9))
 """The weights of background and reflection in the released MATLAB script."""
@@ -43,19 +45,13 @@ class CoRRNSynthesis(Synthesis):
         self,
         alpha: Sequence[float] = (0.8, 1.0),
         beta: Sequence[float] = (0.1, 0.5),
-        pairs: Sequence[Sequence[float]] | None = None,
-        sigma: float = 0.0,
+        pairs: Annotated[Sequence[tuple[Share, Share]], MinLen(1)] | None = None,
+        sigma: Weight = 0.0,
         weighted_transmission: bool = True,
     ) -> None:
         super().__init__()
         self.alpha = pair_of("alpha", alpha, low=0, high=1)
         self.beta = pair_of("beta", beta, low=0, high=1)
-        if pairs is not None and (
-            not pairs or any(len(pair) != 2 or not all(0 <= weight <= 1 for weight in pair) for pair in pairs)
-        ):
-            raise UserError(f"synthesis.pairs must list pairs of weights within [0, 1], got {pairs}.")
-        if sigma < 0:
-            raise UserError(f"synthesis.sigma must be 0 (no blur) or more, got {sigma}.")
         self.pairs = None if pairs is None else [(float(first), float(second)) for first, second in pairs]
         self.sigma = float(sigma)
         self.weighted_transmission = weighted_transmission

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
+from reflectzoo.core.settings import OddCount, Share, Weight
 from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur
 from reflectzoo.data.synthesis.optics import mean_overflow
@@ -45,9 +47,9 @@ class DSRNetSynthesis(Synthesis):
         sigma: Sequence[float] = (2.0, 5.0),
         alpha: Sequence[float] = (0.8, 1.0),
         beta: Sequence[float] = (0.4, 1.0),
-        screen: float = 0.7,
-        sides: Sequence[int] = (5, 7, 9, 11),
-        side_weights: Sequence[float] = (0.1, 0.2, 0.3, 0.4),
+        screen: Share = 0.7,
+        sides: Annotated[Sequence[OddCount], MinLen(1)] = (5, 7, 9, 11),
+        side_weights: Sequence[Weight] = (0.1, 0.2, 0.3, 0.4),
         gamma: float = 1.3,
         targets: Literal["plain", "mixed"] = "plain",
     ) -> None:
@@ -55,16 +57,10 @@ class DSRNetSynthesis(Synthesis):
         self.sigma = pair_of("sigma", sigma, low=1e-3)
         self.alpha = pair_of("alpha", alpha, low=0, high=1)
         self.beta = pair_of("beta", beta, low=0, high=1)
-        if not 0 <= screen <= 1:
-            raise UserError(f"synthesis.screen is a probability within [0, 1], got {screen}.")
-        if not sides or any(side < 1 or side % 2 == 0 for side in sides):
-            raise UserError(f"synthesis.sides must list odd numbers, got {list(sides)}.")
-        if len(side_weights) != len(sides) or min(side_weights) < 0 or sum(side_weights) <= 0:
+        if len(side_weights) != len(sides) or sum(side_weights) <= 0:
             raise UserError(
                 f"synthesis.side_weights must give a frequency for each of {list(sides)}, got {list(side_weights)}."
             )
-        if targets not in ("plain", "mixed"):
-            raise UserError(f"synthesis.targets must be plain or mixed, got {targets!r}.")
         self.screen = float(screen)
         self.sides = [int(side) for side in sides]
         self.frequencies = [float(weight) / sum(side_weights) for weight in side_weights]

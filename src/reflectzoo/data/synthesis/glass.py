@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reflectzoo.core.settings import Share
 from reflectzoo.data.synthesis.base import Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, most_taps, separable_blur, side_of
-from reflectzoo.errors import UserError
 
 _FIELD = 4
 """The light outside is uneven on a grid of this side, drawn smoothly in between."""
@@ -54,17 +54,17 @@ class GlassSynthesis(Synthesis):
     def __init__(
         self,
         strength: Sequence[float] = (0.12, 1.1),
-        sharp: float = 0.35,
+        sharp: Share = 0.35,
         sharp_sigma: Sequence[float] = (0.3, 1.2),
         sigma: Sequence[float] = (1.2, 6.0),
-        halo: float = 0.2,
+        halo: Share = 0.2,
         halo_sigma: Sequence[float] = (4.0, 9.0),
-        ghost: float = 0.35,
+        ghost: Share = 0.35,
         ghost_shift: Sequence[float] = (1.0, 9.0),
-        partial: float = 0.3,
-        uneven: float = 0.6,
+        partial: Share = 0.3,
+        uneven: Share = 0.6,
         alpha: Sequence[float] = (0.72, 1.0),
-        tint: float = 0.04,
+        tint: Share = 0.04,
         curve: Sequence[float] = (1.9, 2.5),
     ) -> None:
         super().__init__()
@@ -75,11 +75,6 @@ class GlassSynthesis(Synthesis):
         self.ghost_shift = pair_of("ghost_shift", ghost_shift, low=0)
         self.alpha = pair_of("alpha", alpha, low=0, high=1)
         self.curve = pair_of("curve", curve, low=1)
-        for name, share in (
-            ("sharp", sharp), ("halo", halo), ("ghost", ghost), ("partial", partial), ("uneven", uneven), ("tint", tint)
-        ):  # fmt: skip
-            if not 0 <= share <= 1:
-                raise UserError(f"synthesis.{name} must lie in [0, 1], got {share}.")
         self.sharp, self.halo, self.ghost = sharp, halo, ghost
         self.partial, self.uneven, self.tint = partial, uneven, tint
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.settings import Weight
 from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis
 from reflectzoo.errors import UserError
 
@@ -29,7 +30,7 @@ class MixedSynthesis(Synthesis):
         UserError: if there is no model, a weight is missing, unknown or negative, or all are 0.
     """
 
-    def __init__(self, models: Mapping[str, Synthesis], weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, models: Mapping[str, Synthesis], weights: Mapping[str, Weight] | None = None) -> None:
         super().__init__()
         if not models:
             raise UserError("synthesis.models must name at least one synthesis model.")
@@ -38,8 +39,8 @@ class MixedSynthesis(Synthesis):
             raise UserError(
                 f"synthesis.weights must give one weight for each of {', '.join(models)}, got {', '.join(weights)}."
             )
-        if min(weights.values()) < 0 or sum(weights.values()) <= 0:
-            raise UserError(f"synthesis.weights must not be negative nor all 0, got {dict(weights)}.")
+        if sum(weights.values()) <= 0:
+            raise UserError(f"synthesis.weights must not be all 0, got {dict(weights)}.")
         self.names = list(models)
         self.models = nn.ModuleList(models.values())
         self._edges = np.cumsum([float(weights[name]) / sum(weights.values()) for name in models])

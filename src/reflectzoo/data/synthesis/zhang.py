@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reflectzoo.core.settings import Count
 from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, most_taps, separable_blur, side_of
 from reflectzoo.data.synthesis.optics import mean_overflow, to_linear, to_stored, vignette
-from reflectzoo.errors import UserError
 
 
 class ZhangSynthesis(Synthesis):
@@ -38,7 +38,7 @@ class ZhangSynthesis(Synthesis):
     def __init__(
         self,
         sigma: Sequence[float] | None = (1.0, 5.0),
-        sigma_steps: int | None = 80,
+        sigma_steps: Count | None = 80,
         attenuation: Sequence[float] | None = (1.08, 1.18),
         alpha: Sequence[float] = (0.8, 1.0),
         vignette: bool = True,
@@ -47,8 +47,6 @@ class ZhangSynthesis(Synthesis):
         self.sigma = None if sigma is None else pair_of("sigma", sigma, low=1e-3)
         self.attenuation = None if attenuation is None else pair_of("attenuation", attenuation, low=0)
         self.alpha = pair_of("alpha", alpha, low=0, high=1)
-        if sigma_steps is not None and sigma_steps < 1:
-            raise UserError(f"synthesis.sigma_steps must be at least 1, or null for any width, got {sigma_steps}.")
         self.sigma_steps = sigma_steps
         self.vignette = vignette
 

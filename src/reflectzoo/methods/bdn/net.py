@@ -13,15 +13,15 @@ switches both off, which the tests compare with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from typing import Annotated, cast
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.core.settings import Count, checked
 from reflectzoo.nets.plain import untouched
 from reflectzoo.nets.sizes import prepared
 
@@ -115,6 +115,9 @@ class UNet(nn.Module):
         return cast(Tensor, self.model(x))
 
 
+_Depth = Annotated[int, Ge(2)]
+
+
 class BDNNet(nn.Module):
     """Three U-Nets: transmission, reflection, transmission; ``Generator_cascade`` of the program.
 
@@ -128,12 +131,9 @@ class BDNNet(nn.Module):
         UserError: for a width below 1, or levels that are not three numbers of at least 2.
     """
 
-    def __init__(self, width: int = 64, levels: Sequence[int] = (7, 5, 5)) -> None:
+    @checked("model.net")
+    def __init__(self, width: Count = 64, levels: tuple[_Depth, _Depth, _Depth] = (7, 5, 5)) -> None:
         super().__init__()
-        if width < 1:
-            raise UserError(f"BDN: model.net.width must be at least 1, got {width}.")
-        if len(levels) != 3 or min(levels) < 2:
-            raise UserError(f"BDN: model.net.levels must be three numbers of at least 2, got {list(levels)}.")
         self.width = width
         self.levels = tuple(levels)
         self.model1, self.model2, self.model3 = (

@@ -27,7 +27,8 @@ class _Network:
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
         made = fixture.constructor
-        net = BDNNet(int(made.get("ngf", 64)), [int(each) for each in made.get("ns", (7, 5, 5))]).eval()
+        first, second, third = made.get("ns", (7, 5, 5))
+        net = BDNNet(int(made.get("ngf", 64)), (int(first), int(second), int(third))).eval()
         load_recorded_weights(net, fixture)
         check_parameter_count(net, fixture)
 

@@ -17,13 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import cast
+from typing import Annotated, cast
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
+from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.corrn.encoder import STAGES, stage
 from reflectzoo.nets.sizes import continued
@@ -203,10 +205,11 @@ class CoRRNNet(nn.Module):
         UserError: if ``width`` is below 4.
     """
 
-    def __init__(self, width: int = 64, gradient_decoder: bool = True, brightness: float = 1.0) -> None:
+    @checked("model.net")
+    def __init__(
+        self, width: Annotated[int, Ge(4)] = 64, gradient_decoder: bool = True, brightness: float = 1.0
+    ) -> None:
         super().__init__()
-        if width < 4:
-            raise UserError(f"CoRRN: model.net.width must be at least 4 (64 as published), got {width}.")
         self.width = width
         self.gradient_decoder = gradient_decoder
         self.brightness = brightness

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Annotated, cast
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import UserError, check_whole_number
+from reflectzoo.core.settings import Count, checked
+from reflectzoo.errors import UserError
 from reflectzoo.methods.dsrnet.blocks import MutualBlock, Shared, SingleBlock, separately
 from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, Hypercolumn
 from reflectzoo.nets.plain import is_plain, untouched
@@ -148,26 +150,22 @@ class DSRNet(nn.Module):
         UserError: for numbers that make no network.
     """
 
+    @checked("model.net")
     def __init__(
         self,
-        width: int = 64,
-        encoder: Sequence[int] = (2, 2, 4, 8),
-        middle: int = 12,
-        decoder: Sequence[int] = (2, 2, 2, 2),
-        residue: Sequence[int] = (2, 4),
+        width: Count = 64,
+        encoder: Annotated[Sequence[Count], MinLen(1)] = (2, 2, 4, 8),
+        middle: Count = 12,
+        decoder: Annotated[Sequence[Count], MinLen(1)] = (2, 2, 2, 2),
+        residue: tuple[Count, Count] = (2, 4),
         shared_b: bool = True,
         hypercolumn: bool = True,
     ) -> None:
         super().__init__()
-        check_whole_number("model.net.width", width)
-        check_whole_number("model.net.middle", middle)
-        for name, numbers in (("encoder", encoder), ("decoder", decoder), ("residue", residue)):
-            for number in numbers:
-                check_whole_number(f"every number of model.net.{name}", number)
-        if len(encoder) != len(decoder) or not encoder or len(residue) != 2:
+        if len(encoder) != len(decoder):
             raise UserError(
                 "model.net.encoder and model.net.decoder take one number of blocks for each level, as many as each "
-                f"other, and model.net.residue takes two; got {list(encoder)}, {list(decoder)} and {list(residue)}."
+                f"other; got {list(encoder)} and {list(decoder)}."
             )
         self.stride = max(_VGG_STRIDE if hypercolumn else 1, 2 ** len(encoder))
         self.hypercolumn = Hypercolumn() if hypercolumn else None

@@ -47,7 +47,7 @@ def build_network(fixture: Fixture) -> DSRNet:
         encoder=list(arguments.pop("enc_blk_nums", [])),
         middle=int(arguments.pop("middle_blk_num", 1)),
         decoder=list(arguments.pop("dec_blk_nums", [])),
-        residue=list(arguments.pop("lrm_blk_nums", [])),
+        residue=cast(tuple[int, int], tuple(arguments.pop("lrm_blk_nums", ()))),
         shared_b=bool(arguments.pop("shared_b", False)),
     )
     if arguments:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import UserError, check_whole_number
+from reflectzoo.core.settings import Count, Positive, checked
+from reflectzoo.errors import UserError
 from reflectzoo.nets import hypercolumn as hyper
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures
 from reflectzoo.nets.plain import is_plain, untouched
@@ -155,21 +156,18 @@ class ERRNet(nn.Module):
         UserError: for numbers that make no network.
     """
 
+    @checked("model.net")
     def __init__(
         self,
         hypercolumn: bool = True,
-        width: int = 256,
-        blocks: int = 13,
+        width: Count = 256,
+        blocks: Count = 13,
         attention: bool = True,
         pyramid: bool = True,
-        residual_scale: float = 0.1,
+        residual_scale: Positive = 0.1,
         features: FeatureNet = "vgg19",
     ) -> None:
         super().__init__()
-        check_whole_number("model.net.width", width)
-        check_whole_number("model.net.blocks", blocks)
-        if not residual_scale > 0:
-            raise UserError(f"model.net.residual_scale must be a number above 0, got {residual_scale!r}.")
         self.hypercolumn = Hypercolumn(features) if hypercolumn else None
         channels = hyper.channels_over(features) if hypercolumn else 3
         self.conv1 = _Entrance(HypercolumnConv2d(channels, width, kernel_size=1))

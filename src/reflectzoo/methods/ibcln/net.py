@@ -16,14 +16,15 @@ tests compare with.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import UserError
+from reflectzoo.core.settings import Count, Fraction, checked
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
 from reflectzoo.nets.recurrent import ConvLSTM, State
 from reflectzoo.nets.sizes import prepared
@@ -125,13 +126,9 @@ class IBCLNNet(nn.Module):
         UserError: for a width below 2, no iterations, or a dropout outside [0, 1).
     """
 
-    def __init__(self, width: int = 64, iterations: int = 3, dropout: float = 0.3) -> None:
+    @checked("model.net")
+    def __init__(self, width: Annotated[int, Ge(2)] = 64, iterations: Count = 3, dropout: Fraction = 0.3) -> None:
         super().__init__()
-        for name, number, least in (("width", width, 2), ("iterations", iterations, 1)):
-            if number < least:
-                raise UserError(f"IBCLN: model.net.{name} must be at least {least}, got {number}.")
-        if not 0 <= dropout < 1:
-            raise UserError(f"IBCLN: model.net.dropout must be in [0, 1), got {dropout!r}.")
         self.width = width
         self.iterations = iterations
         self.G_T = Generator(width, dropout)

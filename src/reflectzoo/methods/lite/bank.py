@@ -130,7 +130,8 @@ class Draws:
     def pair(self, side: int) -> tuple[Tensor, Tensor]:
         """A crop of a real pair, (3, S, S) each: mixture and transmission."""
         pair = self._any_pair()
-        return self._crop(pair.mixture, pair.transmission, side=side)
+        mixture, transmission = self._crop(pair.mixture, pair.transmission, side=side)
+        return mixture, transmission
 
     def move(self, side: int) -> tuple[Tensor, Tensor]:
         """The reflection of a real pair over another scene or photograph: mixture and transmission, (3, S, S) each.

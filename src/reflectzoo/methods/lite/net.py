@@ -7,7 +7,6 @@ normalisation and no pooling over the whole picture, so tiles of a large photogr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import UserError, check_whole_number
+from reflectzoo.core.settings import Count, checked
 from reflectzoo.nets.exchange import ConcatenationHead, Streams
 from reflectzoo.nets.sizes import continued
 
@@ -23,6 +22,10 @@ FOLD = 4
 """The photograph enters folded: squares of this side become channels."""
 STRIDE = 32
 """What height and width must be multiples of: the fold, then three times a half."""
+
+
+Three = tuple[Count, Count, Count]
+Four = tuple[Count, Count, Count, Count]
 
 
 class Residual(nn.Module):
@@ -89,25 +92,19 @@ class LiteNet(nn.Module):
         UserError: for lists of another length, or numbers that are not whole and positive.
     """
 
+    @checked("model.net")
     def __init__(
         self,
-        widths: Sequence[int] = (48, 96, 160, 224),
-        blocks: Sequence[int] = (2, 2, 4, 4),
-        stream_widths: Sequence[int] = (40, 64, 80),
-        stream_blocks: Sequence[int] = (2, 2, 2),
+        widths: Four = (48, 96, 160, 224),
+        blocks: Four = (2, 2, 4, 4),
+        stream_widths: Three = (40, 64, 80),
+        stream_blocks: Three = (2, 2, 2),
         negative: bool = True,
-        width: int | None = None,
+        width: Count | None = None,
     ) -> None:
         super().__init__()
-        check_lengths(
-            widths=(widths, 4), blocks=(blocks, 4), stream_widths=(stream_widths, 3), stream_blocks=(stream_blocks, 3)
-        )
         if width is not None:
-            check_whole_number("model.net.width", width)
-            factor = width / widths[0]
-            widths, stream_widths = (
-                [max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths)
-            )
+            widths, stream_widths = scaled(width, widths, stream_widths)
         self.stem = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             nn.Sequential(*(Residual(width) for _ in range(count))) for width, count in zip(widths, blocks, strict=True)
@@ -159,14 +156,8 @@ def silent(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def check_lengths(**lists: tuple[Sequence[int], int]) -> None:
-    """Each setting by name, and how many whole numbers it must hold.
-
-    Raises:
-        UserError: for another number of them, or one that is not whole and positive.
-    """
-    for name, (values, length) in lists.items():
-        if len(values) != length:
-            raise UserError(f"model.net.{name} must be {length} whole numbers, got {list(values)}.")
-        for value in values:
-            check_whole_number(f"model.net.{name}", value)
+def scaled(width: int, widths: Four, stream_widths: Three) -> tuple[Four, Three]:
+    """All widths in proportion, so that the first becomes ``width``; each at least 1."""
+    factor = width / widths[0]
+    wide, streams = ([max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths))
+    return (wide[0], wide[1], wide[2], wide[3]), (streams[0], streams[1], streams[2])

@@ -8,17 +8,16 @@ the picture, so tiles of a large photograph agree with the whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.errors import UserError, check_whole_number
-from reflectzoo.methods.lite.net import FOLD, STRIDE, Residual, Up, check_lengths, silent
+from reflectzoo.core.settings import Count, checked
+from reflectzoo.methods.lite.net import FOLD, STRIDE, Four, Residual, Three, Up, scaled, silent
 from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, efficientnet_lite0
 from reflectzoo.nets.sizes import continued
 
@@ -98,30 +97,22 @@ class LiteNet2(nn.Module):
         UserError: for lists of another length, numbers that are not whole and positive, or an unknown choice.
     """
 
+    @checked("model.net")
     def __init__(
         self,
-        widths: Sequence[int] = (48, 96, 160, 224),
-        blocks: Sequence[int] = (2, 2, 4, 4),
-        stream_widths: Sequence[int] = (40, 64, 80),
-        stream_blocks: Sequence[int] = (2, 2, 2),
+        widths: Four = (48, 96, 160, 224),
+        blocks: Four = (2, 2, 4, 4),
+        stream_widths: Three = (40, 64, 80),
+        stream_blocks: Three = (2, 2, 2),
         features: Features = "efficientnet_lite0",
         head: Head = "gain",
         block: Block = "plain",
         negative: bool = True,
-        width: int | None = None,
+        width: Count | None = None,
     ) -> None:
         super().__init__()
-        check_lengths(widths=(widths, 4), blocks=(blocks, 4), stream_widths=(stream_widths, 3),
-                      stream_blocks=(stream_blocks, 3))  # fmt: skip
-        for name, value, choices in (("features", features, Features), ("head", head, Head), ("block", block, Block)):
-            if value not in get_args(choices):
-                raise UserError(f"model.net.{name} must be one of {', '.join(get_args(choices))}, got {value!r}.")
         if width is not None:
-            check_whole_number("model.net.width", width)
-            factor = width / widths[0]
-            widths, stream_widths = (
-                [max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths)
-            )
+            widths, stream_widths = scaled(width, widths, stream_widths)
         self.head = head
         kind = Residual if block == "plain" else GatedBlock
         self.stem = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from reflectzoo.errors import UserError
+from reflectzoo.core.settings import Fraction, checked
 
 
 class ExponentialAverage(WeightAveraging):
@@ -26,9 +26,8 @@ class ExponentialAverage(WeightAveraging):
         UserError: for another ``decay``.
     """
 
-    def __init__(self, decay: float = 0.99) -> None:
-        if not isinstance(decay, int | float) or not 0 <= decay < 1:
-            raise UserError(f"callbacks.ema.decay must be a number from 0 on and below 1, got {decay!r}.")
+    @checked("callbacks.ema")
+    def __init__(self, decay: Fraction = 0.99) -> None:
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
         self._swapped = False
 
