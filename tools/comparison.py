@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from reflectzoo.cli.tables import Cell, Column, Place, TextTable
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.compare import judge, match_pictures
 from reflectzoo.evaluation.results import read_results
@@ -46,11 +47,12 @@ def main() -> None:
             found.setdefault(row["set"], {})[row["entry"]] = row
     tables = [sorted(each.values(), key=lambda row: -float(row["psnr"])) for each in found.values()]
     titles = [f"{table[0]['set']}, {table[0]['pictures']}" for table in tables]
-    lines = [f"| method | {' | '.join(titles)} |", "| --- |" + " --- |" * len(tables)]
+    lines: list[list[Place]] = []
     for entry in (row["entry"] for row in tables[0]):
         rows = [next((row for row in table if row["entry"] == entry), None) for table in tables]
-        lines.append(f"| {entry} | {' | '.join('' if row is None else _cell(row) for row in rows)} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+        lines.append([Cell(entry, written=entry), *("" if row is None else _cell(row) for row in rows)])
+    page = TextTable([Column(head) for head in ("method", *titles)], lines)
+    sys.stdout.write("\n".join(page.markdown()) + "\n")
     if arguments.csv is not None:
         with arguments.csv.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -59,11 +61,12 @@ def main() -> None:
                 writer.writerows({key: _short(value) for key, value in row.items()} for row in table)
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _cell(row: dict[str, Any]) -> Cell:
     scores = f"{row['psnr']:.2f} / {row['ssim']:.3f}"
     if row["entry"] == INPUT:
-        return scores
-    return f"{scores}<br>{row['gain']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+        return Cell(scores)
+    gain = f"{row['gain']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+    return Cell(f"{scores}, {gain}", written=f"{scores}<br>{gain}")
 
 
 def _short(value: object) -> object:

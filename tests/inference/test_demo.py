@@ -65,7 +65,7 @@ def test_strength_zero_is_the_photograph(desk: Desk, tmp_path: Path) -> None:
 def test_mistakes(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _photo(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"nothing")
-    monkeypatch.setattr(demo, "MAX_PIXELS", 5000)
+    monkeypatch.setattr(demo, "MAX_UPLOAD_PIXELS", 5000)
     for photo, method, told in (
         (None, "small", "Choose a photograph"),
         (str(path), "other", "no method 'other'"),

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.ensemble import TURNS, Ensemble, turned, turned_back
+from reflectzoo.inference.ensemble import VIEWS, Ensemble, turned, turned_back
 from reflectzoo.inference.separator import Separator
 
 
-@pytest.mark.parametrize(("quarters", "mirrored"), TURNS)
+@pytest.mark.parametrize(("quarters", "mirrored"), VIEWS)
 def test_each_view_turns_back(quarters: int, mirrored: bool) -> None:
     image = torch.rand(1, 3, 4, 7)
     view = turned(image, quarters, mirrored)
@@ -23,7 +23,7 @@ def test_each_view_turns_back(quarters: int, mirrored: bool) -> None:
 
 def test_the_eight_views_differ() -> None:
     image = torch.rand(1, 3, 5, 5)
-    views = [turned(image, *each) for each in TURNS]
+    views = [turned(image, *each) for each in VIEWS]
     assert sum(torch.equal(a, b) for a in views for b in views) == 8
 
 

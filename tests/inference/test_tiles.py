@@ -16,19 +16,19 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference import tiles
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.separator import Separator, difference, parse_bytes
-from reflectzoo.inference.tiles import STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, tile_share
+from reflectzoo.inference.tiles import TILE_STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, tile_share
 from reflectzoo.inference.whole_view import Where, WholeView
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 4))
 def test_shares_sum_to_one_and_tiles_fit(length: int, size: int, halo: int) -> None:
-    length, size, halo = length * STRIDE, size * STRIDE, halo * STRIDE
+    length, size, halo = length * TILE_STRIDE, size * TILE_STRIDE, halo * TILE_STRIDE
     cut = spans(length, size, halo)
     total = torch.zeros(length)
     for span in cut:
-        assert span.start % STRIDE == 0
-        assert span.stop - span.start <= max(size, 3 * halo, 2 * halo + STRIDE)
+        assert span.start % TILE_STRIDE == 0
+        assert span.stop - span.start <= max(size, 3 * halo, 2 * halo + TILE_STRIDE)
         total[span.start : span.stop] += tile_share(span, halo)
     assert torch.allclose(total, torch.ones(length), atol=1e-6)
     assert cut[0].start == 0
@@ -91,7 +91,7 @@ NETWORKS = {
 def test_tiles_are_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides, halo, bound = NETWORKS[name]
     # Means over all pixels are exact here, so that what remains is the tiles' own doing.
-    monkeypatch.setattr(tiles.reduced, "__defaults__", (10**9, STRIDE))
+    monkeypatch.setattr(tiles.reduced, "__defaults__", (10**9, TILE_STRIDE))
     model = vivid(name, *overrides)
     mixture = photograph(128, 3 * halo + 192)
     separator = Separator(model, "cpu", halo=halo)
@@ -117,7 +117,7 @@ def test_without_the_whole_view_tiles_would_differ(monkeypatch: pytest.MonkeyPat
 
 
 def test_statistics_of_a_reduced_picture_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles.reduced, "__defaults__", (192 * 192, STRIDE))
+    monkeypatch.setattr(tiles.reduced, "__defaults__", (192 * 192, TILE_STRIDE))
     model = vivid("ytmt_ucs", "model.net.width=8", "model.net.hypercolumn=false")
     mixture = photograph(384, 448)
     assert reduced(mixture).shape == (1, 3, 192, 192)

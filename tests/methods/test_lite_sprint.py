@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.errors import UserError
 from reflectzoo.methods.lite import sprint
-from reflectzoo.methods.lite.bank import Bank, Crops, Draws, Pair, load_bank, passed
+from reflectzoo.methods.lite.bank import Bank, BankPair, Crops, Draws, load_bank, passed
 from reflectzoo.methods.lite.net import LiteNet
 from reflectzoo.methods.lite.net_2 import LiteNet2
 
@@ -115,7 +115,7 @@ def test_a_moved_reflection_is_what_the_glass_added() -> None:
     pictures = [(each * 255).round().to(torch.uint8) for each in (mixture, scene)]
     share = passed(*pictures)
     torch.testing.assert_close(share, torch.full((3, 1, 1), 0.8), atol=0.02, rtol=0)
-    known = Bank([(other * 255).round().to(torch.uint8)], [[Pair(*pictures, share)]])
+    known = Bank([(other * 255).round().to(torch.uint8)], [[BankPair(*pictures, share)]])
     draws = Draws(known, CEILNetSynthesis(), 1.0, 1.0, np.random.default_rng(1))
     for _ in range(6):
         made, truth = draws.move(96)

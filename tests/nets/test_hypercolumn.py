@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from reflectzoo.errors import UserError
 from reflectzoo.nets import hypercolumn
 from reflectzoo.nets.hypercolumn import (
-    CHANNELS,
-    LAYERS,
+    HYPERCOLUMN_CHANNELS,
     LEVEL_CHANNELS,
+    VGG_LAYERS,
     Hypercolumn,
     HypercolumnConv2d,
     HyperFeatures,
@@ -79,7 +79,7 @@ def test_equals_plain_form(size: tuple[int, int], side: int) -> None:
 def test_full_width_equals_plain_form(outputs: int) -> None:
     features = made_up((50, 71), channels=LEVEL_CHANNELS)
     weight, bias = weights(features, outputs)
-    assert weight.shape[1] == CHANNELS
+    assert weight.shape[1] == HYPERCOLUMN_CHANNELS
     assert (hypercolumn_conv2d(features, weight, bias) - plain(features, weight, bias)).abs().max() <= 1e-4
 
 
@@ -120,7 +120,7 @@ def test_gradients_equal_those_of_the_plain_form(packed: bool, side: int) -> Non
     upstream = torch.randn(2, 6, 37, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     fast = torch.autograd.grad(hypercolumn_conv2d(features, weight, bias), leaves, upstream)
     slow = torch.autograd.grad(plain(features, weight, bias), leaves, upstream)
-    for name, a, b in zip(["weight", "bias", "image", *LAYERS], fast, slow, strict=True):
+    for name, a, b in zip(["weight", "bias", "image", *VGG_LAYERS], fast, slow, strict=True):
         assert a.shape == b.shape
         assert (a - b).abs().max() <= 1e-10 * max(1.0, float(b.abs().max())), name
 
@@ -257,8 +257,8 @@ def test_features_of_an_image(vgg: VGG19, size: tuple[int, int]) -> None:
     for level, count, halvings in zip(features.levels, LEVEL_CHANNELS, range(5), strict=True):
         assert level.shape == (2, count, size[0] >> halvings, size[1] >> halvings)
         assert not level.requires_grad
-    assert dense(features).shape == (2, CHANNELS, *size)
-    for level, wanted in zip(features.levels, vgg(image, LAYERS), strict=True):
+    assert dense(features).shape == (2, HYPERCOLUMN_CHANNELS, *size)
+    for level, wanted in zip(features.levels, vgg(image, VGG_LAYERS), strict=True):
         assert torch.allclose(level, wanted, atol=1e-5)
 
 
@@ -281,7 +281,7 @@ def test_tiny_images(vgg: VGG19, size: tuple[int, int]) -> None:
     grown = grown[..., [min(i, size[1] - 1) for i in range(max(16, size[1]))]]
     wanted = dense(module(grown))[..., : size[0], : size[1]]
     assert (dense(features) - wanted).abs().max() <= 1e-5
-    conv = HypercolumnConv2d(CHANNELS, 2)
+    conv = HypercolumnConv2d(HYPERCOLUMN_CHANNELS, 2)
     assert (conv(features) - conv(dense(features))).abs().max() <= 1e-4
 
 

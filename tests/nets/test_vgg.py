@@ -42,7 +42,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(vgg_module, "IMAGENET_URL", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
+    monkeypatch.setattr(vgg_module, "VGG19_URL", "http://127.0.0.1:9/vgg19-dcbb9e9d.pth")
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
@@ -391,7 +391,7 @@ def test_processes_at_once_download_once(server: tuple[str, Path], tmp_path: Pat
 
 
 def test_auto_without_network_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, black_hole: str) -> None:
-    monkeypatch.setattr(vgg_module, "IMAGENET_URL", black_hole)
+    monkeypatch.setattr(vgg_module, "VGG19_URL", black_hole)
     monkeypatch.setattr(weights_module.reachable, "__defaults__", (0.5,))
     monkeypatch.setattr(weights_module.fetch_state_dict, "__defaults__", (0.5, 0.5))
     start = time.monotonic()

@@ -250,8 +250,8 @@ def test_exif_is_changed_where_it_lies(order: str) -> None:
     assert len(after) == len(block)
     assert after.index(b"maker's note") == block.index(b"maker's note")
     found = ifd.Exif.parse(after)
-    assert ifd.orientation(block) == 6
-    assert ifd.orientation(after) == 1
+    assert ifd.exif_orientation(block) == 6
+    assert ifd.exif_orientation(after) == 1
     assert [ifd.integer(found.exif[tag], order) for tag in (0xA002, 0xA003)] == [480, 640]
     assert found.gps == ifd.Exif.parse(block).gps
     assert found.interop[1].raw == b"R98\0"
@@ -301,8 +301,8 @@ def test_jpeg_2000_with_exif_is_turned(tmp_path: Path, orientation: int) -> None
     block = ifd.Exif("<", {ifd.ORIENTATION: ifd.whole(ifd.ORIENTATION, orientation, "<")}).to_bytes()
     values = photo(40)
     plain = encode(Picture(np.ascontiguousarray(stored(values, orientation))), "JPEG2000")
-    boxes = jpeg2000.Contents(8, 3, False, exif=block)
-    (tmp_path / "a.jp2").write_bytes(jpeg2000.with_contents(plain, boxes))
+    boxes = jpeg2000.BoxContents(8, 3, False, exif=block)
+    (tmp_path / "a.jp2").write_bytes(jpeg2000.with_boxes(plain, boxes))
     np.testing.assert_array_equal(read_picture(tmp_path / "a.jp2").values, values)
     assert picture_size(tmp_path / "a.jp2") == (56, 40)
 

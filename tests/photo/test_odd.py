@@ -282,7 +282,7 @@ def test_netpbm_of_several_pictures_and_of_windows() -> None:
 def test_jpeg_2000_of_few_bits(tmp_path: Path, bits: int) -> None:
     """White is white; OpenJPEG's values are shifted by Pillow. Its header alone is changed: 8 bits become a few."""
     values = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH, 1)).astype(np.uint8)
-    found = jpeg2000.Contents(bits, 1, False)
+    found = jpeg2000.BoxContents(bits, 1, False)
     np.testing.assert_array_equal(jpeg2000.spread(values << (8 - bits), found), values * (255 // (2**bits - 1)))
     assert jpeg2000.spread(values, found._replace(alike=False)) is values
 

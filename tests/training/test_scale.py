@@ -27,7 +27,7 @@ from reflectzoo.core.ranks import agreed, started_outside
 from reflectzoo.errors import UserError
 from reflectzoo.nets.batchnorm import SharedBatchNorm2d, share_batch_norm
 from reflectzoo.training.devices import settle, start_compiling
-from reflectzoo.training.profiling import PARTS, PartsProfiler
+from reflectzoo.training.profiling import TIMED_PARTS, PartsProfiler
 
 Train = Callable[..., Run]
 
@@ -333,7 +333,7 @@ def test_every_second_is_counted_once() -> None:
     assert outside > 0
     assert sum(profiler.seconds.values()) == pytest.approx(whole, abs=0.005)
     assert profiler.steps == 1
-    assert set(profiler.seconds) == set(PARTS)
+    assert set(profiler.seconds) == set(TIMED_PARTS)
     for part, least in {"wait": 0.01, "blend": 0.01, "forward": 0.01, "backward": 0.03, "optimizer": 0.01}.items():
         assert profiler.seconds[part] >= least, part
     assert profiler.seconds["validation"] >= 0.04

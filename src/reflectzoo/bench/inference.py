@@ -27,7 +27,7 @@ from reflectzoo.core.settings import Count, check_value
 from reflectzoo.inference.load import load
 from reflectzoo.inference.separator import Separator, parse_bytes
 
-SIZES = {"400x540": (400, 540), "1024x768": (768, 1024), "4000x3000": (3000, 4000)}
+_SIZES = {"400x540": (400, 540), "1024x768": (768, 1024), "4000x3000": (3000, 4000)}
 _CHILD_SECONDS = 3600
 
 
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     mains = [method.main for method in methods().values()]
     parser.add_argument("model", nargs="*", default=mains, help="models (default: %(default)s)")
-    parser.add_argument("--size", action="append", choices=list(SIZES), help="only these sizes")
+    parser.add_argument("--size", action="append", choices=list(_SIZES), help="only these sizes")
     parser.add_argument(
         "--seconds", type=float, default=60, help="extrapolate cells that take longer (default %(default)s)"
     )
@@ -110,10 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_value("--threads", arguments.threads, Count | None)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    sizes = arguments.size or list(SIZES)
+    sizes = arguments.size or list(_SIZES)
     if arguments.child:
         memory = parse_bytes(arguments.memory) if arguments.memory else None
-        cell = measure_inference(arguments.model[0], *SIZES[sizes[0]], arguments.seconds, memory, arguments.override)
+        cell = measure_inference(arguments.model[0], *_SIZES[sizes[0]], arguments.seconds, memory, arguments.override)
         _say(json.dumps(cell))
         return 0
     here = machine()

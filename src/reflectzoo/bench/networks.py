@@ -12,7 +12,7 @@ from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.nets.plain import plain_form
 
 Make = Callable[[], nn.Module]
-Size = tuple[int, int]
+_Size = tuple[int, int]
 
 _ROWS = {
     # key: what is measured, with the place of the size
@@ -24,7 +24,7 @@ _ROWS = {
 
 
 def network_rows(
-    options: Options, make: Make, sizes: tuple[Size, Size, Size], goals: Mapping[str, float], least: int = 16
+    options: Options, make: Make, sizes: tuple[_Size, _Size, _Size], goals: Mapping[str, float], least: int = 16
 ) -> list[SpeedComparison]:
     """Inference and a training step of a network, within and without :func:`~reflectzoo.nets.plain.plain_form`.
 
@@ -43,7 +43,7 @@ def network_rows(
 
 
 def _row(
-    key: str, goal: float, options: Options, make: Make, inference: Size, large: Size, training: Size
+    key: str, goal: float, options: Options, make: Make, inference: _Size, large: _Size, training: _Size
 ) -> SpeedComparison:
     prepare = _training if key.startswith("training") else _inference
     size = {"training_fp32": training, "inference_memory": large}.get(key, inference)
@@ -64,11 +64,11 @@ def _network(make: Make, seed: int) -> nn.Module:
     return make()
 
 
-def _picture(size: Size, seed: int) -> Tensor:
+def _picture(size: _Size, seed: int) -> Tensor:
     return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-def _inference(make: Make, size: Size, seed: int, plain: bool, bf16: bool) -> Prepared:
+def _inference(make: Make, size: _Size, seed: int, plain: bool, bf16: bool) -> Prepared:
     net, picture = _network(make, seed).eval(), _picture(size, seed)
     if bf16:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,7 +84,7 @@ def _inference(make: Make, size: Size, seed: int, plain: bool, bf16: bool) -> Pr
     return run
 
 
-def _training(make: Make, size: Size, seed: int, plain: bool, bf16: bool) -> Prepared:
+def _training(make: Make, size: _Size, seed: int, plain: bool, bf16: bool) -> Prepared:
     net, picture = _network(make, seed).train(), _picture(size, seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
 

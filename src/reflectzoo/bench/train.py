@@ -26,13 +26,13 @@ from reflectzoo.config import compose_config
 from reflectzoo.core.registry import model_names
 from reflectzoo.errors import UserError
 from reflectzoo.training.devices import device_count
-from reflectzoo.training.profiling import PARTS, PartsProfiler
+from reflectzoo.training.profiling import TIMED_PARTS, PartsProfiler
 from reflectzoo.training.run import train
 
 GOAL = 0.05
 """Largest share of a step that may be spent waiting for photographs."""
 
-_SHOWN = tuple(part for part in PARTS if part != "validation")
+_SHOWN = tuple(part for part in TIMED_PARTS if part != "validation")
 
 EPILOG = """examples:
   reflectzoo bench train lite corrn --set model.net.width=16 --set data.crop=64

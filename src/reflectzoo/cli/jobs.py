@@ -18,6 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from reflectzoo.cli.tables import Column, TextTable
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import Interrupted
 
@@ -125,13 +126,12 @@ def read_jobs(folder: Path, planned: Sequence[Sequence[str]] = ()) -> list[Job]:
 def table(folder: Path, jobs: Sequence[Job]) -> str:
     """One line a job, and how to go on with those that are not done."""
     every = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs)) if len(jobs) > 1 else set()
-    lines = [("job", "result", "overrides")]
+    rows = []
     for job in jobs:
         own = " ".join(each for each in job.overrides if each not in every)
         # The whole sentence was said when it happened, and is in the job's record.
-        lines.append((job.name, job.state, f"{own}  {re.split(r'[:;] ', job.text)[0]}".strip()))
-    wide = [max(len(line[column]) for line in lines) for column in range(2)]
-    text = "\n".join(f"{name:<{wide[0]}}  {state:<{wide[1]}}  {rest}".rstrip() for name, state, rest in lines)
+        rows.append([job.name, job.state, f"{own}  {re.split(r'[:;] ', job.text)[0]}".strip()])
+    text = "\n".join(TextTable([Column("job"), Column("result"), Column("overrides")], rows).plain())
     done = sum(job.state == _DONE for job in jobs)
     more = ""
     if any(job.state in (_STOPPED, _RUNNING, _FAILED) for job in jobs):

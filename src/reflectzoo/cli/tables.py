@@ -26,10 +26,12 @@ class Column(NamedTuple):
     Attributes:
         heading: its head.
         right: whether its cells stand at the right, as numbers do.
+        whole: whether a terminal must not break its cells.
     """
 
     heading: str = ""
     right: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ class TextTable:
         table.pad_edge = boxed
         for column in self.columns:
             justify: Literal["right", "left"] = "right" if column.right else "left"
-            table.add_column(Text(column.heading), justify=justify, overflow="ellipsis" if boxed else "fold")
+            table.add_column(
+                Text(column.heading), justify=justify, overflow="ellipsis" if boxed else "fold", no_wrap=column.whole
+            )
         for row in self.rows:
             table.add_row(*map(_styled, row))
         if self.below:

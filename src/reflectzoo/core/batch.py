@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
+
+Layer = Literal["transmission", "reflection"]
 
 
 class _BatchRequired(TypedDict):

@@ -65,7 +65,7 @@ Weight = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 """A share that leaves something."""
-Size = tuple[Count, Count]
+HeightWidth = tuple[Count, Count]
 """Height and width, in pixels."""
 EvenCount = Annotated[int, Rule("an even number from 2 on", lambda value: value >= 2 and value % 2 == 0)]
 OddCount = Annotated[int, Rule("an odd number from 1 on", lambda value: value >= 1 and value % 2 == 1)]

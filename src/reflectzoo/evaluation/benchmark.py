@@ -236,7 +236,7 @@ class Remaining(KeyedDataset):
         return self.whole.data.sample(SampleKey(0, place, place))
 
 
-class Share(SequentialSampler):
+class ProcessShare(SequentialSampler):
     """Every N-th place: each process's own, none twice, however the number divides.
 
     Args:
@@ -286,7 +286,7 @@ class BenchmarkData(pl.LightningDataModule):
         loaders = []
         for each, places in zip(self.sets, self.remaining, strict=True):
             data = Remaining(each, places)
-            share = Share(len(data), rank, world_size)
+            share = ProcessShare(len(data), rank, world_size)
             loaders.append(ReflectionLoader(data, share, num_workers=min(self._workers(), len(share))))
         return loaders
 

@@ -11,14 +11,13 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
-from reflectzoo.core.batch import Batch
+from reflectzoo.core.batch import Batch, Layer
 from reflectzoo.core.settings import NotNegative, Weight, check_value
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.errors import UserError
 from reflectzoo.metrics.images import ImageMetric, RegionMetric
 from reflectzoo.metrics.known import metric_classes
 
-Layer = Literal["transmission", "reflection"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 FORMERLY: Mapping[str, Any] = {"crop_border": 0}
 """Attributes that the protocols of older results do not hold, and what they were."""

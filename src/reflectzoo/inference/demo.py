@@ -26,7 +26,7 @@ from reflectzoo.weights.stored import shortened
 
 #: What an upload may weigh, and how many pixels it may have.
 MAX_FILE = 64 * 2**20
-MAX_PIXELS = 24_000_000
+MAX_UPLOAD_PIXELS = 24_000_000
 #: What all uploads together may weigh, and all results.
 MAX_UPLOADS = 2 * 2**30
 MAX_RESULTS = 2 * 2**30
@@ -152,10 +152,10 @@ class Desk:
 
 def _read(path: Path) -> Picture:
     width, height = picture_size(path)
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_UPLOAD_PIXELS:
         raise UserError(
             f"This photograph has {width * height / 1e6:.0f} million pixels, more than the page's limit of "
-            f"{MAX_PIXELS / 1e6:.0f} million: use `reflectzoo remove` instead."
+            f"{MAX_UPLOAD_PIXELS / 1e6:.0f} million: use `reflectzoo remove` instead."
         )
     return read_picture(path)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TURNS = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
+VIEWS = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
 """The eight views of a picture: quarter turns, each also mirrored."""
 
 
@@ -24,7 +24,7 @@ def turned_back(image: Tensor, quarters: int, mirrored: bool) -> Tensor:
 
 
 class Ensemble(nn.Module):
-    """The mean of a network over the eight views of :data:`TURNS`.
+    """The mean of a network over the eight views of :data:`VIEWS`.
 
     A network that saw its training pictures from the side of the sky only may lose by the quarter turns: measure.
 
@@ -39,10 +39,10 @@ class Ensemble(nn.Module):
     def forward(self, mixture: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> the layers that the network gives, each (B, 3, H, W)."""
         total: dict[str, Tensor] = {}
-        for quarters, mirrored in TURNS:
+        for quarters, mirrored in VIEWS:
             outputs = self.network(turned(mixture, quarters, mirrored))
             for name in ("transmission", "reflection"):
                 if outputs.get(name) is not None:
-                    layer = turned_back(outputs[name], quarters, mirrored).float() / len(TURNS)
+                    layer = turned_back(outputs[name], quarters, mirrored).float() / len(VIEWS)
                     total[name] = layer if name not in total else total[name].add_(layer)
         return total

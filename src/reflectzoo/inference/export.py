@@ -32,8 +32,8 @@ from reflectzoo.photo.files import shown, write_atomically
 
 OPSET = 20
 #: (height, width) of the comparison: multiples of every stride, odd, and neither; no square.
-SIZES = ((64, 96), (67, 93), (90, 58))
-TOLERANCE = 1e-3
+CHECKED_SIZES = ((64, 96), (67, 93), (90, 58))
+ONNX_TOLERANCE = 1e-3
 #: Smaller pictures are continued to this before the exported network sees them.
 SMALLEST = 32
 _LARGEST = 2**16
@@ -69,8 +69,8 @@ def export(
     target: Path,
     *,
     opset: int = OPSET,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    tolerance: float = TOLERANCE,
+    sizes: Sequence[tuple[int, int]] = CHECKED_SIZES,
+    tolerance: float = ONNX_TOLERANCE,
     overwrite: bool = False,
 ) -> Exported:
     """Write a network as ONNX, if onnxruntime then says the same as PyTorch.

@@ -21,7 +21,7 @@ from reflectzoo.inference.ensemble import Ensemble
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.tiles import (
     HALO,
-    STRIDE,
+    TILE_STRIDE,
     FinishedRows,
     Layers,
     Rows,
@@ -37,7 +37,7 @@ from reflectzoo.photo.model import Picture, Values
 
 Precision = Literal["32", "16", "bf16"]
 Quality = Literal["normal", "best"]
-Progress = Callable[[int, int], None]
+ProgressFunction = Callable[[int, int], None]
 
 #: What a run may take of the machine's free memory when nothing is said, and never more than the second.
 _SHARE_OF_FREE = 0.7
@@ -120,7 +120,7 @@ class Separator:
         self.precision = precision
         self.memory = memory
         self.tile = tile
-        size, tiling = Size(multiple=STRIDE), Tiling(HALO)
+        size, tiling = Size(multiple=TILE_STRIDE), Tiling(HALO)
         if isinstance(network, LoadedModel):
             size, tiling = network.size, network.tiling
         self.halo = tiling.halo if halo is None else halo
@@ -137,7 +137,7 @@ class Separator:
 
     # -- one image -----------------------------------------------------------------------------------------------------
 
-    def layers(self, mixture: Tensor, progress: Progress | None = None) -> Layers:
+    def layers(self, mixture: Tensor, progress: ProgressFunction | None = None) -> Layers:
         """Separate (3, H, W) in [0, 1], float32; both layers likewise, clamped.
 
         A method without a reflection gives what the transmission lacks of the mixture.
@@ -171,7 +171,7 @@ class Separator:
         return {"transmission": transmission, "reflection": reflection}
 
     def picture(
-        self, picture: Picture, strength: float = 1.0, progress: Progress | None = None, reflection: bool = True
+        self, picture: Picture, strength: float = 1.0, progress: ProgressFunction | None = None, reflection: bool = True
     ) -> Separation:
         """Separate a picture; both layers are pictures of the same kind, size, depth, profile and metadata.
 
@@ -211,7 +211,7 @@ class Separator:
         self._separate(rows, size, plan, progress, take)
         return Separation(*(replace(picture, values=values[name]) if name in names else None for name in _LAYERS))
 
-    def blended(self, image: Tensor, strength: float = 1.0, progress: Progress | None = None) -> Layers:
+    def blended(self, image: Tensor, strength: float = 1.0, progress: ProgressFunction | None = None) -> Layers:
         """As :meth:`layers` for grey (1, H, W), too, with the transmission ``I + strength (T - I)``.
 
         Raises:
@@ -227,7 +227,7 @@ class Separator:
         rows: Rows,
         size: tuple[int, int],
         plan: TilePlan,
-        progress: Progress | None,
+        progress: ProgressFunction | None,
         take: Callable[[FinishedRows], None],
     ) -> None:
         """Hand all bands of a picture on, with smaller tiles from the start where a device has not enough memory."""
@@ -251,7 +251,7 @@ class Separator:
                     torch.cuda.empty_cache()
 
     def _bands(
-        self, rows: Rows, size: tuple[int, int], plan: TilePlan, progress: Progress | None
+        self, rows: Rows, size: tuple[int, int], plan: TilePlan, progress: ProgressFunction | None
     ) -> Iterator[FinishedRows]:
         if plan.count == 1:
             self.last = TileUse(1, size, 0)

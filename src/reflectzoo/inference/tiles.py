@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from reflectzoo.inference.whole_view import HeldBytes, Where, WholeView
 
 #: Where tiles may begin, of networks that do not say it: such as halve at most five times.
-STRIDE = 32
+TILE_STRIDE = 32
 #: Pixels by which neighbouring tiles reach into each other, each; likewise.
 HALO = 96
 #: Pixels of the reduced picture that global statistics are taken from.
@@ -76,7 +76,7 @@ class TilePlan:
         return max(row.stop - row.start for row in self.rows), max(each.stop - each.start for each in self.columns)
 
 
-def spans(length: int, size: int, halo: int, stride: int = STRIDE) -> tuple[Span, ...]:
+def spans(length: int, size: int, halo: int, stride: int = TILE_STRIDE) -> tuple[Span, ...]:
     """Cut one axis into as few and as equal tiles as fit.
 
     Args:
@@ -108,7 +108,7 @@ def _least(halo: int, stride: int) -> int:
 
 
 def plan_tiles(
-    height: int, width: int, pixels: int, halo: int = HALO, stride: int = STRIDE, side: int | None = None
+    height: int, width: int, pixels: int, halo: int = HALO, stride: int = TILE_STRIDE, side: int | None = None
 ) -> TilePlan:
     """Choose tiles of at most so many pixels.
 
@@ -252,7 +252,7 @@ def continued_to(image: Tensor, height: int, width: int) -> Tensor:
     return F.pad(image[None], (0, right, 0, down), mode=mode)[0]
 
 
-def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = STRIDE) -> Tensor:
+def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = TILE_STRIDE) -> Tensor:
     """The picture small enough to be seen at once, as (1, 3, h, w), sides multiples of the stride."""
     height, width = mixture.shape[-2:]
     factor = min(1.0, math.sqrt(pixels / (height * width)))
@@ -260,7 +260,7 @@ def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = STRIDE)
     return F.interpolate(mixture[None], size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
-def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24, stride: int = STRIDE) -> Tensor:
+def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24, stride: int = TILE_STRIDE) -> Tensor:
     """:func:`reduced` of a picture whose rows are given; one of more pixels than ``most`` never stands there whole."""
     if height * width <= most:
         return reduced(rows(0, height), stride=stride)
@@ -274,7 +274,7 @@ def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24, stride:
     return reduced(torch.cat(means, dim=1), stride=stride)
 
 
-def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * STRIDE) -> float:
+def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * TILE_STRIDE) -> float:
     """What a network holds at its peak for each pixel it looks at, found by looking at a small picture.
 
     Args:

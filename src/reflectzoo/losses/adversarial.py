@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, predicted
+from reflectzoo.losses.layers import predicted
 from reflectzoo.ops.checks import check_same_shape, full_precision
 from reflectzoo.ops.distributed import across_processes, masked_batch_mean, masked_mean
 

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.core.settings import Share
 from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, aux_output, predicted
+from reflectzoo.losses.layers import aux_output, predicted
 from reflectzoo.losses.pixel import mse_loss
 from reflectzoo.ops.checks import check_same_shape, full_precision
 from reflectzoo.ops.colour import luminance
 from reflectzoo.ops.distributed import masked_mean
 
-GAMMA = 2.2
+_GAMMA = 2.2
 """Exponent of the inverse gamma correction; the paper does not say which, its predecessors' programs have 2.2."""
 
 _DARKEST = 0.01  # what brightness is bounded by from below, in squared stored values: 0.1 of full white
@@ -31,7 +31,7 @@ _GREY = (0.299, 0.587, 0.114)
 
 def linear_light(image: Tensor) -> Tensor:
     """Inverse gamma correction; negative values count as 0."""
-    return full_precision(image).clamp(min=0) ** GAMMA
+    return full_precision(image).clamp(min=0) ** _GAMMA
 
 
 def confidence_loss(
@@ -136,11 +136,11 @@ def reflection_mask(mixture: Tensor, transmission: Tensor, threshold: float = 0.
     return (grey > (low + threshold * (high - low)).clamp(min=threshold)).to(grey.dtype)
 
 
-VISIBLE = 0.1
+CLEARLY_VISIBLE = 0.1
 """A difference of grey values, of full white, that anyone sees."""
 
 
-def difference_mask(mixture: Tensor, transmission: Tensor, threshold: float = VISIBLE) -> Tensor:
+def difference_mask(mixture: Tensor, transmission: Tensor, threshold: float = CLEARLY_VISIBLE) -> Tensor:
     """Where a true pair visibly differs: own truth for real pairs, whose reflections nobody knows.
 
     The signed difference is averaged over 9x9 pixels first, so that a pair shifted by less than a pixel differs hardly

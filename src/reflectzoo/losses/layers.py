@@ -7,10 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.errors import UserError
 
-Layer = Literal["transmission", "reflection"]
 UnknownReflection = Literal["residual", "skip"]
 
 

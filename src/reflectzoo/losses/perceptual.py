@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.errors import UserError, check_choice
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, layer_pair
+from reflectzoo.losses.layers import layer_pair
 from reflectzoo.losses.pixel import l1_loss
 from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 from reflectzoo.ops.checks import check_same_shape, full_precision

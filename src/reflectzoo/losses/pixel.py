@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, UnknownReflection, layer_pair
+from reflectzoo.losses.layers import UnknownReflection, layer_pair
 from reflectzoo.ops.checks import check_same_shape, full_precision
 from reflectzoo.ops.distributed import all_if_none, masked_mean
 from reflectzoo.ops.gradients import forward_differences

@@ -9,13 +9,13 @@ from reflectzoo.metrics.functional import as_double, nowhere
 from reflectzoo.metrics.images import BlindMetric
 from reflectzoo.ops.windows import windowed
 
-VISIBLE = 2 / 255
+CHANGE_THRESHOLD = 2 / 255
 """Difference of any channel from which a pixel counts as changed: one step is rounding."""
 _SMOOTH = 15
 
 
 def changed_share(preds: Tensor, mixture: Tensor) -> Tensor:
-    """Share of the pixels that differ from the input by :data:`VISIBLE` or more in some channel.
+    """Share of the pixels that differ from the input by :data:`CHANGE_THRESHOLD` or more in some channel.
 
     Args:
         preds: (B, 3, H, W) in [0, 1].
@@ -36,7 +36,7 @@ def changed_share(preds: Tensor, mixture: Tensor) -> Tensor:
     """
     p, m = as_double(preds, mixture)
     # Half a step of grace, since 2/255 is not a number of float32.
-    return ((p - m).abs().amax(dim=1) >= VISIBLE - 0.5 / 255).double().mean(dim=(1, 2))
+    return ((p - m).abs().amax(dim=1) >= CHANGE_THRESHOLD - 0.5 / 255).double().mean(dim=(1, 2))
 
 
 def smooth_share(preds: Tensor, mixture: Tensor) -> Tensor:

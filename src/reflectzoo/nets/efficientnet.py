@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from torch.nn import functional as F
 
 from reflectzoo.errors import UserError
 
+OptionalFeatures = Literal["efficientnet_lite0", "none"]
+"""What a network looks through, if at anything."""
 CHANNELS = (16, 24, 40, 112, 320)
 """Channels of the maps at strides 2, 4, 8, 16 and 32."""
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

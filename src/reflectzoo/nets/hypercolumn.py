@@ -35,9 +35,9 @@ from reflectzoo.nets import efficientnet
 from reflectzoo.nets.plain import is_plain
 from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 
-LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+VGG_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 LEVEL_CHANNELS = (64, 128, 256, 512, 512)
-CHANNELS = 3 + sum(LEVEL_CHANNELS)
+HYPERCOLUMN_CHANNELS = 3 + sum(LEVEL_CHANNELS)
 EFFICIENTNET_CHANNELS = 3 + sum(efficientnet.CHANNELS)
 """515, over the five maps of EfficientNet-Lite0, the finest at half the size."""
 
@@ -67,7 +67,7 @@ class HyperFeatures(NamedTuple):
 
     Attributes:
         image: (B, 3, H, W), RGB in [0, 1], as it came in, not normalised, not detached.
-        levels: maps at their own resolutions, (B, C, h, w), detached: VGG-19's ``LAYERS``, or EfficientNet-Lite0's.
+        levels: maps at their own resolutions, (B, C, h, w), detached: VGG-19's ``VGG_LAYERS``, or EfficientNet-Lite0's.
     """
 
     image: Tensor
@@ -76,7 +76,7 @@ class HyperFeatures(NamedTuple):
 
 def channels_over(features: FeatureNet) -> int:
     """How many channels the hypercolumn over these features has, the image's three included."""
-    return CHANNELS if features == "vgg19" else EFFICIENTNET_CHANNELS
+    return HYPERCOLUMN_CHANNELS if features == "vgg19" else EFFICIENTNET_CHANNELS
 
 
 def dense(features: HyperFeatures) -> Tensor:
@@ -126,7 +126,7 @@ class Hypercolumn(UsesVGG):
             seen = F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
             if image.device.type == "cpu":
                 seen = seen.contiguous(memory_format=torch.channels_last)
-            seen_maps = self.vgg(seen, LAYERS) if self.features == "vgg19" else self.efficientnet_maps(seen)
+            seen_maps = self.vgg(seen, VGG_LAYERS) if self.features == "vgg19" else self.efficientnet_maps(seen)
             levels = [level.detach() for level in seen_maps]
             if below or right:
                 size = seen.shape[-2:]

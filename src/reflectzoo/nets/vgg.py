@@ -18,7 +18,7 @@ from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_d
 from reflectzoo.weights.read import read_state_dict
 
 #: ImageNet weights as torchvision publishes them (BSD-3-Clause); the name carries the head of the file's sha256.
-IMAGENET_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 
 # Channels of the convolutions of each block (Simonyan and Zisserman, ICLR 2015, table 1, configuration E).
 _BLOCKS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
@@ -99,7 +99,7 @@ def load_vgg19(weights: str = "auto") -> VGG19:
     if weights == "random":
         return VGG19()
     if weights == "imagenet":
-        return VGG19(_pick_features(fetch_state_dict(IMAGENET_URL), str(cache_path(IMAGENET_URL))), "imagenet")
+        return VGG19(_pick_features(fetch_state_dict(VGG19_URL), str(cache_path(VGG19_URL))), "imagenet")
     if weights == "auto":
         try:
             return load_vgg19("imagenet")

@@ -15,7 +15,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.parity.fixture import Case, Fixture, ParityError, is_other_json, load_fixture
 from reflectzoo.parity.registry import CaseResult, Runner, find_runners
 
-Verdict = Literal["pass", "FAIL", "no such method yet"]
+CaseVerdict = Literal["pass", "FAIL", "no such method yet"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ParityLine:
     """
 
     name: str
-    verdict: Verdict
+    verdict: CaseVerdict
     difference: float | None = None
     tolerance: float | None = None
     remark: str = ""

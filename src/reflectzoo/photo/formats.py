@@ -69,7 +69,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
     whole = shorter is None  # training takes what it gets
     wrong = jpeg.complaint(data, layout) if whole else ""
     if end is None or jpeg.breaks_off(data, layout, wrong):
-        mended = jpeg.mended(data if end is None else data[: end - 2], layout)
+        mended = jpeg.repaired_jpeg(data if end is None else data[: end - 2], layout)
         if mended is None:
             raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
         data, lost = mended
@@ -78,7 +78,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
         notes.append(f"The last bytes of its file are missing{what}.")
     elif whole and (words := jpeg.doubt(layout, wrong)):
         notes.append(words)
-    found = jpeg.contents(layout)
+    found = jpeg.read_segments(layout)
     with jpeg.opened(data) as image:
         if shorter is not None:
             image.draft(None, (shorter, shorter))
@@ -104,7 +104,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
     return picture.noted(*said, *notes), orientation
 
 
-def _parts(found: jpeg.Contents, behind: bytes, xmp: bytes | None) -> list[str]:
+def _parts(found: jpeg.SegmentContents, behind: bytes, xmp: bytes | None) -> list[str]:
     """What a JPEG file holds besides its picture, in words."""
     behind = behind.strip(b"\0\r\n ")
     parts = []
@@ -135,7 +135,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     limit.check(width, height)
     notes: list[str] = []
     if found[-1].kind != b"IEND":
-        mended = png.mended(data)
+        mended = png.repaired_png(data)
         if mended is None:
             raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
         data, found = mended, png.chunks(mended)
@@ -222,7 +222,7 @@ def _inflated(body: bytes) -> bytes | None:
 def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     file = tiff.File.parse(data)
     page = file.main
-    sheet = tiff.sheet(file, page)
+    sheet = tiff.read_sheet(file, page)
     limit.check(sheet.width, sheet.height)
     tags = page.tags
     packet, iptc = tags.get(tiff.XMP), tags.get(tiff.IPTC)
@@ -259,7 +259,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     return picture.noted(*said, *notes), orientation
 
 
-def _from_inks(found: tiff_values.Layers, name: str, origin: Origin) -> Picture:
+def _from_inks(found: tiff_values.TiffLayers, name: str, origin: Origin) -> Picture:
     """CMYK, which becomes sRGB in 8 bits."""
     image = Image.frombytes("CMYK", found.values.shape[1::-1], as_depth(found.values, 8).tobytes())
     picture = from_pillow(image, name, origin)
@@ -305,7 +305,7 @@ def _netpbm(data: bytes, name: str, limit: Limit) -> Picture:
 
 
 def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
-    found = jpeg2000.contents(data)
+    found = jpeg2000.read_boxes(data)
     with unguarded_within(limit), Image.open(BytesIO(data), formats=("JPEG2000",)) as image:
         limit.check(*image.size)
         if found.halved and (image.width % 2 or image.height % 2):

@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0100, 0x0101, 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 
 #: Bytes of one value by TIFF's number of its type.
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _MOST_ENTRIES = 4096
 
 
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
     Attributes:
         tag: its number.
-        kind: TIFF's number of the type, a key of :data:`SIZES`.
+        kind: TIFF's number of the type, a key of :data:`TYPE_SIZES`.
         number: of values.
         raw: the values, in the byte order of their block.
     """
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     raw: bytes
 
 
-class Place(NamedTuple):
+class TagPlace(NamedTuple):
     """Where a tag stands in a block.
 
     Attributes:
@@ -68,7 +68,7 @@ def byte_order(block: bytes) -> str:
     return order
 
 
-def places(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dict[int, Place], int]:
+def places(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dict[int, TagPlace], int]:
     """The tags of a directory and where they stand, and the offset of the next directory (0: none).
 
     Tags whose values lie outside the data are left out: cameras and cut files have those.
@@ -90,16 +90,16 @@ def places(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dic
     start = offset + struct.calcsize(head)
     if number > _MOST_ENTRIES or start + number * size > len(data):
         raise ValueError("a directory is damaged")
-    found: dict[int, Place] = {}
+    found: dict[int, TagPlace] = {}
     for at in range(start, start + number * size, size):
         tag, kind, count = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, at)
-        length = SIZES.get(kind, 0) * count
+        length = TYPE_SIZES.get(kind, 0) * count
         value = at + size - inline
         if length > inline:
             (value,) = struct.unpack_from(order + ("Q" if big else "I"), data, value)
         if length == 0 or value + length > len(data):
             continue
-        found.setdefault(tag, Place(Entry(tag, kind, count, data[value : value + length]), at, value))
+        found.setdefault(tag, TagPlace(Entry(tag, kind, count, data[value : value + length]), at, value))
     end = start + number * size
     after = data[end : end + inline]
     return found, int.from_bytes(after, "little" if order == "<" else "big")
@@ -109,18 +109,18 @@ def integer(entry: Entry | None, order: str, default: int = 0) -> int:
     """The first value of a whole-number tag."""
     if entry is None or entry.kind not in (1, 3, 4, 13, 16, 18):
         return default
-    size = SIZES[entry.kind]
+    size = TYPE_SIZES[entry.kind]
     return int.from_bytes(entry.raw[:size], "little" if order == "<" else "big")
 
 
 def whole(tag: int, value: int, order: str, kind: int = 3) -> Entry:
     """A tag of one whole number; kind 3 has 16 bits, 4 has 32."""
-    return Entry(tag, kind, 1, value.to_bytes(SIZES[kind], "little" if order == "<" else "big"))
+    return Entry(tag, kind, 1, value.to_bytes(TYPE_SIZES[kind], "little" if order == "<" else "big"))
 
 
 def reordered(entry: Entry, before: str, after: str) -> Entry:
     """The same values in another byte order; what is said in bytes (texts, UNDEFINED) stays."""
-    width = {5: 4, 10: 4}.get(entry.kind, SIZES[entry.kind])
+    width = {5: 4, 10: 4}.get(entry.kind, TYPE_SIZES[entry.kind])
     if before == after or width == 1:
         return entry
     raw = b"".join(entry.raw[place : place + width][::-1] for place in range(0, len(entry.raw), width))
@@ -237,7 +237,7 @@ def _plain(data: bytes, offset: int, order: str, big: bool = False) -> Directory
 # -- an EXIF block where it lies ---------------------------------------------------------------------------------------
 
 
-def orientation(block: bytes) -> int | None:
+def exif_orientation(block: bytes) -> int | None:
     """The orientation that an EXIF block says, 1 to 8; None if it says none.
 
     Raises:
@@ -261,7 +261,7 @@ def upright(block: bytes) -> bytes:
     start = struct.unpack_from(order + "I", block, 4)[0]
     image, following = places(block, start, order)
     data = bytearray(block)
-    turned = (orientation(block) or 1) >= 5
+    turned = (exif_orientation(block) or 1) >= 5
     if ORIENTATION in image:
         place = image[ORIENTATION]
         one = whole(ORIENTATION, 1, order, place.entry.kind if place.entry.kind in (3, 4) else 3).raw
@@ -287,7 +287,7 @@ def upright(block: bytes) -> bytes:
     return bytes(data)
 
 
-def _or_nothing(block: bytes, offset: int, order: str) -> dict[int, Place]:
+def _or_nothing(block: bytes, offset: int, order: str) -> dict[int, TagPlace]:
     try:
         return places(block, offset, order)[0]
     except ValueError:

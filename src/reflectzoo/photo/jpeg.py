@@ -38,7 +38,7 @@ _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _MAY_LACK, _MAY_LACK_SHARE = 8, 0.1
 
 
-class Frame(NamedTuple):
+class FrameHeader(NamedTuple):
     """What a frame header says.
 
     Attributes:
@@ -69,7 +69,7 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class JpegParts:
     """The parts of a file.
 
     Attributes:
@@ -80,7 +80,7 @@ class Layout:
     """
 
     segments: tuple[tuple[int, bytes], ...]
-    frame: Frame | None
+    frame: FrameHeader | None
     scans: tuple[bytes, ...]
     end: int | None
 
@@ -91,7 +91,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Contents:
+class SegmentContents:
     """What segments say beside the picture.
 
     Attributes:
@@ -121,27 +121,27 @@ class Contents:
     rgb: bool = False
 
 
-def parse(data: bytes) -> Layout:
+def parse(data: bytes) -> JpegParts:
     """Find the parts of a file; what is damaged ends the list."""
     segments: list[tuple[int, bytes]] = []
     scans: list[bytes] = []
-    frame: Frame | None = None
+    frame: FrameHeader | None = None
     place = 2
     while True:
         while data[place : place + 2] == b"\xff\xff":
             place += 1
         if place + 4 > len(data) and data[place : place + 2] != EOI:
-            return Layout(tuple(segments), frame, tuple(scans), None)
+            return JpegParts(tuple(segments), frame, tuple(scans), None)
         if data[place] != 0xFF:
             # Rubbish between segments: decoders look for the next marker, too.
             found = _NEXT_MARKER.search(data, place)
             if found is None:
-                return Layout(tuple(segments), frame, tuple(scans), None)
+                return JpegParts(tuple(segments), frame, tuple(scans), None)
             place = found.start()
             continue
         marker = data[place + 1]
         if marker == EOI[1]:
-            return Layout(tuple(segments), frame, tuple(scans), place + 2)
+            return JpegParts(tuple(segments), frame, tuple(scans), place + 2)
         if marker in _BARE:
             place += 2
             continue
@@ -154,23 +154,23 @@ def parse(data: bytes) -> Layout:
             scans.append(body)
             found = _NEXT_MARKER.search(data, place)
             if found is None:
-                return Layout(tuple(segments), frame, tuple(scans), None)
+                return JpegParts(tuple(segments), frame, tuple(scans), None)
             place = found.start()
         elif not scans:
             segments.append((marker, body))
 
 
-def _frame(marker: int, body: bytes) -> Frame | None:
+def _frame(marker: int, body: bytes) -> FrameHeader | None:
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
         return None
     parts = [body[6 + 3 * each : 9 + 3 * each] for each in range(body[5])]
     components = tuple((part[0], part[1] >> 4, part[1] & 15) for part in parts)
     height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
     progressive, usual = marker in (0xC2, 0xC6, 0xCA, 0xCE), marker in (0xC0, 0xC1, 0xC2)
-    return Frame(body[0], height, width, components, progressive, usual, usual or marker in (0xC9, 0xCA))
+    return FrameHeader(body[0], height, width, components, progressive, usual, usual or marker in (0xC9, 0xCA))
 
 
-def contents(layout: Layout) -> Contents:
+def read_segments(layout: JpegParts) -> SegmentContents:
     """Read the segments."""
     exif = xmp = None
     profile: dict[int, bytes] = {}
@@ -206,7 +206,7 @@ def contents(layout: Layout) -> Contents:
             others.append(f"APP{marker - _APP0}" + (f" '{word[0].decode()}'" if word else ""))
     iptc, photoshop = split_resources(resources)
     identifiers = tuple(each[0] for each in layout.frame.components) if layout.frame else ()
-    return Contents(
+    return SegmentContents(
         exif=exif or None,
         xmp=xmp or None,
         icc=b"".join(profile[number] for number in sorted(profile)) or None,
@@ -264,7 +264,7 @@ def holds(exif: bytes | None = None, xmp: bytes | None = None) -> bool:
     return len(exif or b"") + len(_EXIF) <= _LARGEST and len(xmp or b"") + len(_XMP) <= _LARGEST
 
 
-def with_contents(data: bytes, found: Contents) -> bytes:
+def with_segments(data: bytes, found: SegmentContents) -> bytes:
     """The file with these segments put behind its first (JFIF), in place of none."""
     parts: list[bytes] = []
 
@@ -295,7 +295,7 @@ def with_contents(data: bytes, found: Contents) -> bytes:
 # -- a cut end ---------------------------------------------------------------------------------------------------------
 
 
-def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
+def repaired_jpeg(data: bytes, layout: JpegParts) -> tuple[bytes, int] | None:
     """A file whose last bytes are missing, completed, and how many of its pixels they held.
 
     Libraries fill what is missing with grey and say nothing, or refuse a picture that lacks two bytes. So it is decoded
@@ -312,7 +312,7 @@ def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
     if frame is None or not layout.scans or not _all_scans(layout):
         return None
     body = data[:-1] if data.endswith(b"\xff") else data
-    rgb = contents(layout).rgb
+    rgb = read_segments(layout).rgb
     seen = []
     for filler in (b"", *_FILLERS):
         with opened(body + filler + EOI) as image:
@@ -337,7 +337,7 @@ def mended(data: bytes, layout: Layout) -> tuple[bytes, int] | None:
     return body + EOI, min(lost * tall * wide, frame.height * frame.width)
 
 
-def breaks_off(data: bytes, layout: Layout, wrong: str | None) -> bool:
+def breaks_off(data: bytes, layout: JpegParts, wrong: str | None) -> bool:
     """Whether a picture needs more than stands before its end marker, which programs put behind cut files, too.
 
     Decoded at an eighth of its size, where that shows (not for progressive and arithmetic coding).
@@ -356,7 +356,7 @@ def breaks_off(data: bytes, layout: Layout, wrong: str | None) -> bool:
     return _eighth(body, _FILLERS[0]) != _eighth(body, _FILLERS[1])
 
 
-def complaint(data: bytes, layout: Layout) -> str | None:
+def complaint(data: bytes, layout: JpegParts) -> str | None:
     """What libjpeg finds wrong in the values of a file with an end marker, in its words.
 
     Most decoders (Pillow's too) go on in silence. A bit that is wrong nearly always breaks the sequence of codes, so
@@ -384,7 +384,7 @@ def complaint(data: bytes, layout: Layout) -> str | None:
     return "" if extra and int(extra[1]) <= padding else words
 
 
-def doubt(layout: Layout, wrong: str | None) -> str | None:
+def doubt(layout: JpegParts, wrong: str | None) -> str | None:
     """A sentence on what a file with an end marker seems to lack, if it does.
 
     Args:
@@ -409,7 +409,7 @@ def _eighth(body: bytes, filler: bytes) -> bytes:
         return image.tobytes()
 
 
-def _all_scans(layout: Layout) -> bool:
+def _all_scans(layout: JpegParts) -> bool:
     """Whether the scans that have begun hold all there is of each component, down to its last bit."""
     assert layout.frame is not None
     left = {each[0]: dict.fromkeys(range(64), 14) for each in layout.frame.components}

@@ -43,7 +43,7 @@ class Box(NamedTuple):
         return struct.pack(">I", 8 + len(self.body)) + self.kind + self.body
 
 
-class Contents(NamedTuple):
+class BoxContents(NamedTuple):
     """What boxes say beside the picture.
 
     Attributes:
@@ -88,7 +88,7 @@ def boxes(data: bytes) -> Iterator[Box]:
         place += length
 
 
-def contents(data: bytes) -> Contents:
+def read_boxes(data: bytes) -> BoxContents:
     """Read the boxes.
 
     Raises:
@@ -124,17 +124,17 @@ def contents(data: bytes) -> Contents:
     alike = len(set(depths)) == 1 and b"pclr" not in data[:stream]
     signed = any(each & 128 for each in depths)
     halved = len({said[place + 1 : place + 3] for place in range(0, len(said), 3)}) > 1
-    return Contents(bits, components, signed, others=tuple(others), alike=alike, halved=halved, coded=coded, **found)
+    return BoxContents(bits, components, signed, others=tuple(others), alike=alike, halved=halved, coded=coded, **found)
 
 
-def spread(values: Values, found: Contents) -> Values:
+def spread(values: Values, found: BoxContents) -> Values:
     """Values of less than 8 bits, which Pillow shifts, so that white is not white any more, from 0 to 255."""
     if found.bits >= 8 or found.signed or not found.alike:
         return values
     return scaled(values >> (8 - found.bits), 2**found.bits - 1)
 
 
-def read_deep(data: bytes, found: Contents) -> tuple[Values, Values | None] | None:
+def read_deep(data: bytes, found: BoxContents) -> tuple[Values, Values | None] | None:
     """Values and alpha of a picture of more than 8 bits, scaled by its own depth; None if nobody here can."""
     if found.bits > 16 or found.signed or found.halved or found.coded or not found.alike or found.components > 4:
         return None
@@ -198,7 +198,7 @@ def write_deep(values: Values, alpha: Values | None) -> bytes:
     return bytes(data)
 
 
-def with_contents(data: bytes, found: Contents) -> bytes:
+def with_boxes(data: bytes, found: BoxContents) -> bytes:
     """The file with these boxes before its picture; a profile takes the place of the named colour space."""
     out: list[bytes] = []
     for box in boxes(data):

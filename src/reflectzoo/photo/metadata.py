@@ -56,7 +56,7 @@ def orientation(exif: bytes | None, xmp: bytes | None) -> int:
     """The orientation, 1 to 8, by EXIF, else by XMP; 1 if nothing readable is said."""
     if exif:
         try:
-            found = ifd.orientation(exif)
+            found = ifd.exif_orientation(exif)
         except ValueError:
             found = None
         if found is not None:

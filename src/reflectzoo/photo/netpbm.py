@@ -137,7 +137,7 @@ def scaled(numbers: Values, top: int) -> Values:
     return ((np.asarray(numbers, np.uint64) * most + top // 2) // top).astype(kind)
 
 
-def write(values: Values, alpha: Values | None) -> bytes:
+def encode_netpbm(values: Values, alpha: Values | None) -> bytes:
     """As PGM or PPM; PAM with transparency, PFM of floating point (which has none)."""
     height, width, channels = values.shape
     if values.dtype == np.float32:

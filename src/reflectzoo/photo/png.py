@@ -196,7 +196,7 @@ def _filtered(rows: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8], step: 
     return out.tobytes()
 
 
-def mended(data: bytes) -> bytes | None:
+def repaired_png(data: bytes) -> bytes | None:
     """A file that is cut behind the last value of its picture, completed; None if pixels are missing."""
     found = chunks(data)
     if not found or found[0].kind != b"IHDR" or len(found[0].body) != 13:

@@ -164,7 +164,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
                 # Not the PNG reader's own method, which decodes the whole picture in case EXIF data stands behind it.
                 turned = Image.Image.getexif(image).get(ifd.ORIENTATION, 1) in (5, 6, 7, 8)
                 if image.format == "JPEG2000":  # whose boxes Pillow does not read
-                    boxes = jpeg2000.contents(read_bytes(Path(path)))
+                    boxes = jpeg2000.read_boxes(read_bytes(Path(path)))
                     turned = metadata.orientation(boxes.exif, boxes.xmp) >= 5
                 return (image.height, image.width) if turned else (image.width, image.height)
     except UserError:
@@ -186,7 +186,7 @@ def _tiff_size(data: bytes, name: str) -> tuple[int, int]:
             return raw.size(data[:])
         raise UnreadableImage(f"{name} is a camera's raw file: {raw.INSTALL} reads it.")
     file = tiff.File.parse(data)
-    sheet = tiff.sheet(file, file.main)
+    sheet = tiff.read_sheet(file, file.main)
     turned = file.value(file.main, ifd.ORIENTATION, 1) in (5, 6, 7, 8)
     return (sheet.height, sheet.width) if turned else (sheet.width, sheet.height)
 

@@ -183,7 +183,7 @@ def numbers(entry: Entry | None, order: str) -> list[int]:
     return [int(each) for each in np.frombuffer(entry.raw, order + kinds[entry.kind])]
 
 
-def sheet(file: File, page: Page) -> Sheet:
+def read_sheet(file: File, page: Page) -> Sheet:
     """Read what the tags say.
 
     Raises:

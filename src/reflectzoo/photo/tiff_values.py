@@ -33,7 +33,7 @@ _AT_ONCE = 2**22
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-class Layers(NamedTuple):
+class TiffLayers(NamedTuple):
     """Decoded values.
 
     Attributes:
@@ -125,7 +125,7 @@ def _packed(data: bytearray, found: Sheet, tags: dict[int, Entry]) -> dict[int, 
     return {entry.tag: entry for entry in new}
 
 
-def layers(file: File, page: Page, found: Sheet) -> Layers:
+def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
     """Decode a page whose compression packs bytes alone.
 
     Raises:
@@ -180,7 +180,7 @@ def layers(file: File, page: Page, found: Sheet) -> Layers:
         values, beyond = divided(values, alpha)
         if beyond:
             notes += ("Colours that were brighter than its premultiplied alpha allows were cut off.",)
-    return Layers(values, alpha, extra, premultiplied, notes)
+    return TiffLayers(values, alpha, extra, premultiplied, notes)
 
 
 def divided(values: Values, alpha: Values) -> tuple[Values, bool]:

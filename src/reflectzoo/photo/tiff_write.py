@@ -39,7 +39,7 @@ class Beside:
     tags: tuple[Entry, ...] = ()
 
 
-def write(
+def encode_tiff(
     values: Values, alpha: Values | None, extra: Values | None, premultiplied: bool, half: bool, beside: Beside
 ) -> bytes:
     """A file of one picture, Deflate-compressed.

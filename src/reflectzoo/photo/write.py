@@ -201,7 +201,7 @@ def encode(picture: Picture, kind: str) -> bytes:
             case "TIFF":
                 return _tiff(picture)
             case "PPM" | "PAM" | "PFM":
-                return netpbm.write(picture.values, picture.alpha)
+                return netpbm.encode_netpbm(picture.values, picture.alpha)
             case "JPEG":
                 return _jpeg(picture)
             case "JPEG2000":
@@ -230,9 +230,9 @@ def _jpeg(picture: Picture) -> bytes:
                 raise
             continue
         break
-    return jpeg.with_contents(
+    return jpeg.with_segments(
         buffer.getvalue(),
-        jpeg.Contents(
+        jpeg.SegmentContents(
             exif=origin.exif,
             xmp=origin.xmp,
             icc=origin.icc,
@@ -273,7 +273,7 @@ def _png(picture: Picture) -> bytes:
 
 def _tiff(picture: Picture) -> bytes:
     origin = picture.origin
-    return tiff_write.write(
+    return tiff_write.encode_tiff(
         picture.values,
         picture.alpha,
         picture.extra,
@@ -293,8 +293,8 @@ def _jpeg2000(picture: Picture) -> bytes:
         buffer = BytesIO()
         picture.to_pil().save(buffer, "JPEG2000")
         data = buffer.getvalue()
-    beside = jpeg2000.Contents(8, 0, False, origin.icc, origin.exif, origin.xmp, origin.iptc, origin.boxes)
-    return jpeg2000.with_contents(data, beside)
+    beside = jpeg2000.BoxContents(8, 0, False, origin.icc, origin.exif, origin.xmp, origin.iptc, origin.boxes)
+    return jpeg2000.with_boxes(data, beside)
 
 
 def _pillow(picture: Picture, kind: str) -> bytes:

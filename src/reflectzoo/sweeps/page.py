@@ -21,7 +21,7 @@ text-align:left;white-space:nowrap}code,pre{background:#f4f4f4;padding:.1rem .3r
 .plot .title{font-weight:600}.plot .grid{stroke:#e4e4e4}.plot .tick{fill:#666}"""
 
 
-def sheet(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> TextTable:
+def text_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> TextTable:
     """A table of texts.
 
     Args:
@@ -51,7 +51,7 @@ class SweepSummary:
     command: str = ""
 
 
-def write(summary: SweepSummary, folder: Path, name: str) -> list[Path]:
+def write_pages(summary: SweepSummary, folder: Path, name: str) -> list[Path]:
     """Write ``<name>.csv``, ``<name>.md`` and ``<name>.html``, replacing earlier ones whole.
 
     Returns:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reflectzoo.cli.tables import TextTable
 from reflectzoo.errors import UserError
-from reflectzoo.sweeps.page import SweepSummary, print_summary, sheet, write
+from reflectzoo.sweeps.page import SweepSummary, print_summary, text_table, write_pages
 from reflectzoo.sweeps.plots import curves
 from reflectzoo.sweeps.runs import TrainingRun, differing, find_runs
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     runs = find_runs(arguments.folder)
     summary = summarize(runs, arguments.metric, not arguments.minimize)
-    files = write(summary, arguments.output or arguments.folder[0], "summary")
+    files = write_pages(summary, arguments.output or arguments.folder[0], "summary")
     print_summary(summary)
     from reflectzoo.sweeps.tune import say
 
@@ -77,7 +77,7 @@ def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximi
         state = "finished" if each.finished else f"stopped after {each.epochs} of {each.planned or '?'} epochs"
         numbers = [_number(values[id(each)]), *(_number(each.scores.get(key)) for key in tests)]
         rows.append([each.name, state, str(each.epochs), *numbers, *(each.settings.get(key, "") for key in keys)])
-    sheets = [sheet(f"{len(runs)} trainings", ["run", "state", "epochs", f"best {metric}", *tests, *keys], rows)]
+    sheets = [text_table(f"{len(runs)} trainings", ["run", "state", "epochs", f"best {metric}", *tests, *keys], rows)]
     if "seed" in keys:
         others = [key for key in keys if key != "seed"]
         sheets.append(_over_seeds(ordered, others, {metric: values} | {key: _scores(runs, key) for key in tests}))
@@ -119,4 +119,4 @@ def _over_seeds(
             spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
             row.append(f"{statistics.fmean(known):.4f}{spread}" if known else "")
         rows.append(row)
-    return sheet("Over seeds: mean ± standard deviation", [*keys, "seeds", *values], rows)
+    return text_table("Over seeds: mean ± standard deviation", [*keys, "seeds", *values], rows)

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         import optuna  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError("reflectzoo tune needs Optuna: pip install 'reflectzoo[tune]'.") from error
-    from reflectzoo.sweeps.page import print_summary, write
+    from reflectzoo.sweeps.page import print_summary, write_pages
     from reflectzoo.sweeps.space import find_space, read_space, within
     from reflectzoo.sweeps.study import Search, StudyPlan, described
     from reflectzoo.training.run import train
@@ -106,13 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
         reached = "failed" if value is None else f"{value:.4g}"
         why = trial.user_attrs.get("why")
         say(f"trial {trial.user_attrs['folder']}: {trial.state.name.lower()}, {reached}{f' ({why})' if why else ''}")
-        write(summary_of(search, arguments.override), folder, "study")
+        write_pages(summary_of(search, arguments.override), folder, "study")
 
     seconds = None if arguments.minutes is None else 60 * arguments.minutes
     with user_sentences(*arguments.override):
         search.run(arguments.trials, seconds, lambda drawn, reports: train(drawn, callbacks=reports), told)
     summary = summary_of(search, arguments.override)
-    files = write(summary, folder, "study")
+    files = write_pages(summary, folder, "study")
     print_summary(summary)
     say(f"Tables and plots: {files[-1]}")
     return 0 if any(trial.state.name == "COMPLETE" for trial in search.ended()) else 1
@@ -151,7 +151,7 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    from reflectzoo.sweeps.page import SweepSummary, sheet
+    from reflectzoo.sweeps.page import SweepSummary, text_table
     from reflectzoo.sweeps.plots import cloud, curves
     from reflectzoo.sweeps.space import as_overrides
     from reflectzoo.sweeps.study import values_in_words
@@ -173,7 +173,7 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
         if value is not None:
             reached.append((trial.number, value, trial.params))
     title = f"{len(trials)} trials, {plan.metric}"
-    sheets = [sheet(title, ["trial", "state", plan.metric, "epochs", "seconds", *keys], rows)]
+    sheets = [text_table(title, ["trial", "state", plan.metric, "epochs", "seconds", *keys], rows)]
     plots = []
     if reached:
         plots.append(curves(_progress(reached, plan.maximize), f"{plan.metric}, trial by trial", "trial"))
@@ -205,7 +205,7 @@ def _progress(reached: Sequence[tuple[int, float, Mapping[str, Any]]], maximize:
 
 
 def _by_choice(key: str, reached: Sequence[tuple[int, float, Mapping[str, Any]]], metric: str) -> Any:
-    from reflectzoo.sweeps.page import sheet
+    from reflectzoo.sweeps.page import text_table
 
     groups: dict[str, list[float]] = {}
     for _, value, params in reached:
@@ -214,4 +214,4 @@ def _by_choice(key: str, reached: Sequence[tuple[int, float, Mapping[str, Any]]]
         [name, str(len(each)), f"{sum(each) / len(each):.4f}", f"{min(each):.4f}", f"{max(each):.4f}"]
         for name, each in sorted(groups.items())
     ]
-    return sheet(key, [key, "trials", f"mean {metric}", "least", "most"], rows)
+    return text_table(key, [key, "trials", f"mean {metric}", "least", "most"], rows)

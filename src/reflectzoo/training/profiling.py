@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from reflectzoo.errors import UserError
 
-PARTS = ("wait", "blend", "forward", "backward", "optimizer", "logging", "validation")
+TIMED_PARTS = ("wait", "blend", "forward", "backward", "optimizer", "logging", "validation")
 """``wait``: for photographs; ``blend``: moving a batch to the device and making its mixtures; ``forward``: network and
 loss; ``logging``: curves, callbacks, checkpoints and Lightning's own."""
 
@@ -20,7 +20,7 @@ PROFILERS = ("parts", "simple", "advanced", "pytorch")
 
 
 class PartsProfiler(Profiler):
-    """Divides the seconds of the training loop among :data:`PARTS`, each counted once.
+    """Divides the seconds of the training loop among :data:`TIMED_PARTS`, each counted once.
 
     On a GPU every change of part waits for the device, so that its time goes to who caused it; a training is a little
     slower for it.
@@ -33,7 +33,7 @@ class PartsProfiler(Profiler):
 
     def __init__(self, dirpath: str | Path | None = None, filename: str | None = None, warmup: int = 2) -> None:
         super().__init__(dirpath=dirpath, filename=filename)
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds = dict.fromkeys(TIMED_PARTS, 0.0)
         self.steps = 0
         self._warmup = warmup
         self._stack: list[str] = []
@@ -70,7 +70,7 @@ class PartsProfiler(Profiler):
             self.steps += 1
             if self.steps == self._warmup:
                 self.steps, self._warmup = 0, 0
-                self.seconds = dict.fromkeys(PARTS, 0.0)
+                self.seconds = dict.fromkeys(TIMED_PARTS, 0.0)
 
     def _part(self, action: str) -> str:
         hook = action.rsplit(".", 1)[-1]

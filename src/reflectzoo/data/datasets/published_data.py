@@ -63,10 +63,10 @@ class PublishedData:
 
     def not_found(self, folder: Path, key: str = "data.root") -> UserError:
         """The sentence that says what is in a folder instead of what was expected."""
-        return UserError(f"{key}: '{folder}' holds {contents(folder)}: {self.expected}.")
+        return UserError(f"{key}: '{folder}' holds {folder_in_words(folder)}: {self.expected}.")
 
 
-def contents(folder: Path, most: int = 4) -> str:
+def folder_in_words(folder: Path, most: int = 4) -> str:
     """In words, what a folder holds."""
     names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
     if not names:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 import numpy as np
 from PIL import Image
 
-from reflectzoo.core.settings import Count, Size, check_value
+from reflectzoo.core.settings import Count, HeightWidth, check_value
 from reflectzoo.data.images import Photo
 from reflectzoo.errors import UserError
 
@@ -40,7 +40,7 @@ class EvalSize:
 
     shorter: Count | None = None
     longer: Count | None = None
-    size: Size | None = None
+    size: HeightWidth | None = None
     multiple: Count = 1
     filter: Filter = "bicubic"
 

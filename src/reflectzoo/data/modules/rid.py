@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from reflectzoo.core.settings import Count, Fraction, Share, Size
+from reflectzoo.core.settings import Count, Fraction, HeightWidth, Share
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.photos import OnError, readable
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder
@@ -65,8 +65,8 @@ class RIDBlending(ReflectionDataModule):
         root: str | os.PathLike[str] | None = None,
         reflections: str | os.PathLike[str] | None = None,
         backgrounds: str | os.PathLike[str] | None = None,
-        sizes: Annotated[Sequence[Size], MinLen(1)] = ((96, 160), (224, 288)),
-        eval_size: Size = (224, 288),
+        sizes: Annotated[Sequence[HeightWidth], MinLen(1)] = ((96, 160), (224, 288)),
+        eval_size: HeightWidth = (224, 288),
         samples_per_epoch: Count | None = None,
         rotations: bool = True,
         horizontal_flip: Share = 0.5,

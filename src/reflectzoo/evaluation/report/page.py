@@ -16,14 +16,15 @@ from reflectzoo.drawing.error_map import ERROR_SCALE
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import measures_of
 from reflectzoo.evaluation.protocol import LAYERS
-from reflectzoo.evaluation.report.pictures import Case, deciding_measure, every_case
+from reflectzoo.evaluation.report.pictures import ReportPicture, deciding_measure, every_case
 from reflectzoo.evaluation.report.plots import Point, distribution, scatter
 from reflectzoo.evaluation.report.tables import Tables
 from reflectzoo.evaluation.report.text import made_worse, warnings_of
+from reflectzoo.evaluation.results import Key
 from reflectzoo.evaluation.table import main_measures
 
 
-def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case], remark: str = "") -> str:
+def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPicture], remark: str = "") -> str:
     """The page.
 
     Args:
@@ -79,9 +80,9 @@ def _template() -> Template:
     )
 
 
-def _groups(cases: Sequence[Case], titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def _groups(cases: Sequence[ReportPicture], titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Cases of one entry, set and side together."""
-    groups: dict[tuple[str, str, str], list[Case]] = {}
+    groups: dict[tuple[str, str, str], list[ReportPicture]] = {}
     for case in cases:
         groups.setdefault((case.row["entry"], case.row["set"], case.side), []).append(case)
     return [
@@ -103,9 +104,6 @@ def _plots(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             if any(values.values()):
                 plots.append({"set": dataset["title"], "svg": Markup(distribution(values, measure.heading))})
     return plots
-
-
-Key = tuple[str, str, str]
 
 
 def _gain_of(results: Mapping[str, Any]) -> dict[Key, float]:
@@ -137,12 +135,12 @@ def _least_gained_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(results["images"], key=order)
 
 
-def _label(what: str, case: Case) -> str:
+def _label(what: str, case: ReportPicture) -> str:
     """What a picture of a case is called on the page: an entry's result by the entry's name."""
     return {"ours": str(case.row["entry"]), "true reflection": "truth of R", "reflection": "R"}.get(what, what)
 
 
-def _anchors(cases: Sequence[Case]) -> dict[Key, str]:
+def _anchors(cases: Sequence[ReportPicture]) -> dict[Key, str]:
     """Places on the page of the pictures shown, by entry, set and image."""
     keys = [(case.row["entry"], case.row["set"], case.row["image"]) for case in cases]
     return {key: f"case-{place}" for place, key in enumerate(keys, start=1)}

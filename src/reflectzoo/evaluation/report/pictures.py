@@ -31,7 +31,7 @@ _LADDER = ((448, 78), (384, 74), (320, 70), (256, 66), (192, 62))
 
 
 @dataclass(frozen=True)
-class Case:
+class ReportPicture:
     """One picture of one entry that the report shows.
 
     Attributes:
@@ -73,7 +73,7 @@ def deciding_measure(results: Mapping[str, Any]) -> Measure | None:
     return next((each for each in measures_of(results) if each.higher_is_better is not None), None)
 
 
-def every_case(results: Mapping[str, Any]) -> list[Case]:
+def every_case(results: Mapping[str, Any]) -> list[ReportPicture]:
     """Every scored picture of every entry (but the input, if there is another), those that gained least first.
 
     Returns:
@@ -89,13 +89,13 @@ def every_case(results: Mapping[str, Any]) -> list[Case]:
         for row in results["images"]
         if row["entry"] == INPUT
     }
-    found: dict[tuple[str, str], list[Case]] = {}
+    found: dict[tuple[str, str], list[ReportPicture]] = {}
     for row in results["images"]:
         if (row["transmission"] or {}).get(measure.key) is not None:
-            case = Case(row, 0, "", measure, before.get((row["set"], row["image"])), {})
+            case = ReportPicture(row, 0, "", measure, before.get((row["set"], row["image"])), {})
             found.setdefault((row["entry"], row["set"]), []).append(case)
 
-    def order(case: Case) -> float:
+    def order(case: ReportPicture) -> float:
         # The input itself gains nothing anywhere; then its score decides.
         if case.gain is None or case.row["entry"] == INPUT:
             return measure.gain(case.value, 0.0)
@@ -109,7 +109,7 @@ def every_case(results: Mapping[str, Any]) -> list[Case]:
     ]
 
 
-def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
+def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[ReportPicture]:
     """The pictures of every entry on every set that gained least and most over the untouched input, without pictures.
 
     Args:
@@ -119,7 +119,7 @@ def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
     Returns:
         In the order of entries, sets, worst first, then best first.
     """
-    groups: dict[tuple[str, str], list[Case]] = {}
+    groups: dict[tuple[str, str], list[ReportPicture]] = {}
     for case in every_case(results):
         groups.setdefault((case.row["entry"], case.row["set"]), []).append(case)
     cases = []
@@ -131,7 +131,7 @@ def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[Case]:
     return cases
 
 
-def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -> tuple[list[Case], str]:
+def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -> tuple[list[ReportPicture], str]:
     """Choose pictures and embed them.
 
     Args:
@@ -169,7 +169,7 @@ def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -
 def case_pictures(
     row: Mapping[str, Any], stored: Mapping[str, Mapping[str, str]], folder: Path
 ) -> dict[str, NDArray[np.uint8]]:
-    """What there is to see of one picture of one entry, in the order of :attr:`Case.uris`.
+    """What there is to see of one picture of one entry, in the order of :attr:`ReportPicture.uris`.
 
     Args:
         row: of the results.
@@ -203,13 +203,13 @@ def case_pictures(
 
 
 def _draw(
-    cases: Sequence[Case],
+    cases: Sequence[ReportPicture],
     stored: Mapping[tuple[str, str], Mapping[str, Mapping[str, str]]],
     folder: Path,
     side: int,
     quality: int,
     budget: int,
-) -> list[Case] | None:
+) -> list[ReportPicture] | None:
     """All cases with pictures of one size; None as soon as they take too much."""
     drawn, used = [], 0
     for case in cases:

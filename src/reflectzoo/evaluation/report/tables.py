@@ -16,7 +16,7 @@ NOTHING = "·"
 
 
 @dataclass
-class Cell:
+class ScoreCell:
     """One value, or what several sources that disagree say.
 
     Attributes:
@@ -56,7 +56,7 @@ class Line:
 
     name: str
     kind: str
-    cells: list[Cell]
+    cells: list[ScoreCell]
     images: int | None = None
     missing: int = 0
     sources: list[int] = field(default_factory=list)
@@ -151,7 +151,7 @@ def _measured(results: Mapping[str, Any], layer: str, dataset: str, columns: Seq
             continue
         values = [mean[layer].get(column.key) for column in columns]
         cells = [
-            Cell() if value is None else Cell(value, value, column.text(value))
+            ScoreCell() if value is None else ScoreCell(value, value, column.text(value))
             for column, value in zip(columns, values, strict=True)
         ]
         told = rule(results, dataset, mean)
@@ -172,10 +172,10 @@ def _published(facts: Sequence[Published], columns: Sequence[Measure], sources: 
         for column in columns:
             said = sorted((fact for fact in found if fact.metric == column.title), key=lambda fact: fact.value)
             if not said:
-                cells.append(Cell())
+                cells.append(ScoreCell())
                 continue
             texts = dict.fromkeys((column.text(said[0].value), column.text(said[-1].value)))
-            cell = Cell(said[0].value, said[-1].value, "–".join(texts))
+            cell = ScoreCell(said[0].value, said[-1].value, "–".join(texts))
             for fact in said:
                 cell.said.append((fact.value, sources.setdefault(fact.source, len(sources)), fact.note))
             cells.append(cell)
@@ -199,7 +199,7 @@ def _rank(lines: Sequence[Line], columns: Sequence[Measure]) -> None:
             cell.rank = place_of if place_of == 1 or (place_of == 2 and len(cells) > 2) else 0
 
 
-def _middle(cell: Cell, column: Measure) -> float:
+def _middle(cell: ScoreCell, column: Measure) -> float:
     assert cell.low is not None
     assert cell.high is not None
     return float(column.text((cell.low + cell.high) / 2))

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reflectzoo.cli.tables import Cell as TextCell
-from reflectzoo.cli.tables import Column, Place, TextTable, escape
+from reflectzoo.cli.tables import Cell, Column, Place, TextTable, escape
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure
-from reflectzoo.evaluation.report.pictures import Case, every_case
-from reflectzoo.evaluation.report.tables import Cell, Line, Table, Tables
+from reflectzoo.evaluation.report.pictures import ReportPicture, every_case
+from reflectzoo.evaluation.report.tables import Line, ScoreCell, Table, Tables
 from reflectzoo.evaluation.table import left_out
 
 FORMAT = "reflectzoo-report/1"
@@ -60,7 +59,7 @@ class MadeWorse:
 
     entry: str
     dataset: str
-    cases: Sequence[Case]
+    cases: Sequence[ReportPicture]
     total: int
     measure: Measure
 
@@ -79,7 +78,7 @@ class MadeWorse:
 def made_worse(results: Mapping[str, Any]) -> list[MadeWorse]:
     """Every entry but the input on every set, with the pictures that were better before."""
     titles = {each["name"]: each["title"] for each in results["sets"]}
-    groups: dict[tuple[str, str], list[Case]] = {}
+    groups: dict[tuple[str, str], list[ReportPicture]] = {}
     for case in every_case(results):
         if case.row["entry"] != INPUT and case.gain is not None:
             groups.setdefault((case.row["entry"], case.row["set"]), []).append(case)
@@ -89,7 +88,7 @@ def made_worse(results: Mapping[str, Any]) -> list[MadeWorse]:
     ]
 
 
-def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case]) -> str:
+def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPicture]) -> str:
     """The report for a README or a pull request, without pictures."""
     lines = [
         f"# {escape(results['benchmark']['name'])}",
@@ -155,16 +154,16 @@ def describe_entry(entry: Mapping[str, Any]) -> str:
     return ": ".join([words[0], ", ".join(words[1:])])
 
 
-def _name(line: Line) -> TextCell:
+def _name(line: Line) -> Cell:
     if line.missing:
         rest = f" ({line.images} of {(line.images or 0) + line.missing})"
     else:
         rest = "".join([" †" if line.unconfirmed else "", *(f" [{source + 1}]" for source in line.sources)])
-    return TextCell(line.name + rest, written=escape(line.name) + rest)
+    return Cell(line.name + rest, written=escape(line.name) + rest)
 
 
-def _marked(cell: Cell) -> TextCell:
-    return TextCell(cell.text, "best" if cell.rank == 1 else "second" if cell.rank == 2 else "")
+def _marked(cell: ScoreCell) -> Cell:
+    return Cell(cell.text, "best" if cell.rank == 1 else "second" if cell.rank == 2 else "")
 
 
 def to_csv(tables: Tables) -> str:
@@ -191,7 +190,7 @@ def to_csv(tables: Tables) -> str:
     return file.getvalue()
 
 
-def to_json(results: Mapping[str, Any], tables: Tables, cases: Sequence[Case]) -> str:
+def to_json(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPicture]) -> str:
     """Tables, chosen pictures and everything about the run but the scores of single images (``results.json``)."""
     kept = ("created", "version", "command", "environment", "fingerprint", "benchmark", "sets", "protocol", "entries")
     content = {

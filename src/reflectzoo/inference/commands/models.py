@@ -7,8 +7,8 @@ import json
 import sys
 
 from rich.console import Console
-from rich.table import Table
 
+from reflectzoo.cli.tables import Column, TextTable
 from reflectzoo.errors import UserError
 from reflectzoo.inference.describe import describe
 
@@ -38,20 +38,25 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps([entry.as_dict() for entry in entries], indent=1) + "\n")
         return 0
-    table = Table("model", "parameters", "GFLOP/MP", "weights", "licence", box=None, pad_edge=False)
-    for number, column in enumerate(table.columns):
-        column.no_wrap = number != 4
-        column.justify = "right" if number in (1, 2) else "left"
+    columns = [
+        Column("model", whole=True),
+        Column("parameters", right=True, whole=True),
+        Column("GFLOP/MP", right=True, whole=True),
+        Column("weights", whole=True),
+        Column("licence"),
+    ]
+    rows: list[list[str]] = []
     for entry in entries:
-        table.add_row(
+        about = [
             entry.name,
             "" if entry.parameters is None else f"{entry.parameters / 1e6:.1f} M",
             "" if entry.gflop_per_megapixel is None else f"{entry.gflop_per_megapixel:,.0f}",
-            "\n".join(f"{each.name}{' (default)' if each.default else ''}" for each in entry.weights) or "none yet",
-            "\n".join(each.licence for each in entry.weights),
-        )
+        ]
+        weights = [(f"{each.name}{' (default)' if each.default else ''}", each.licence) for each in entry.weights]
+        for place, each in enumerate(weights or [("none yet", "")]):
+            rows.append([*(about if place == 0 else [""] * len(about)), *each])
     console = Console()
-    console.print(table)
+    console.print(TextTable(columns, rows).rich(boxed=False))
     for record in [each for entry in entries for each in entry.weights]:
         where = f", from {record.source}" if record.source else ""
         console.print(

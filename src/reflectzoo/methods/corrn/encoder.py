@@ -13,7 +13,7 @@ from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_d
 from reflectzoo.weights.read import read_state_dict
 
 #: ImageNet weights as torchvision publishes them (BSD-3-Clause); the name carries the head of the file's sha256.
-IMAGENET_URL = "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth"
+VGG16_BN_URL = "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth"
 
 # Channels of the convolutions of each block (Simonyan and Zisserman, ICLR 2015, table 1, configuration D).
 _BLOCKS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
@@ -75,7 +75,7 @@ def fill_encoder(net: nn.Module, weights: str) -> str:
             )
             return "random"
     if weights == "imagenet":
-        state = _pick(fetch_state_dict(IMAGENET_URL), str(cache_path(IMAGENET_URL)))
+        state = _pick(fetch_state_dict(VGG16_BN_URL), str(cache_path(VGG16_BN_URL)))
     else:
         state = _pick(read_state_dict(weights), weights)
     own = net.state_dict()

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 from torch.utils.checkpoint import checkpoint
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, UnknownReflection, layer_pair
+from reflectzoo.losses.layers import UnknownReflection, layer_pair
 from reflectzoo.ops.checks import check_same_shape, full_precision
 from reflectzoo.ops.colour import luminance
 from reflectzoo.ops.distributed import masked_mean, processes

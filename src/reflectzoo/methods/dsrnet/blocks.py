@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from reflectzoo.nets.plain import is_plain, untouched
 
-Streams = Literal[1, 2]
+StreamCount = Literal[1, 2]
 
 _EPSILON = 1e-6  # beside the variance
 # Numbers of the widest features in a band: what stays in a processor's second and third cache; elsewhere few, large
@@ -103,7 +103,7 @@ class _Gated(nn.Module):
     ``y + b * reduce2(gate(expand2(norm2(y))))``.
     """
 
-    streams: Streams
+    streams: StreamCount
 
     def _layers(self) -> tuple[nn.Module, ...]:
         """norm, expand, spatial, factors, reduce, norm2, expand2, reduce2."""

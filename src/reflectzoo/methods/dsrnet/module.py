@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 from reflectzoo.methods.dsrnet.net import DSRNet, start_as_copy
 from reflectzoo.training.module import ReflectionModule
 
-Start = Literal["default", "copy"]
+_Start = Literal["default", "copy"]
 """What a new network starts from."""
 
 
@@ -24,7 +24,7 @@ class DSRNetModule(ReflectionModule):
         UserError: for an unknown ``init``.
     """
 
-    def __init__(self, *args: Any, init: Start = "default", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, init: _Start = "default", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init")
         if init == "copy":

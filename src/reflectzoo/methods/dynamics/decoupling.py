@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.layers import Layer, aux_output
+from reflectzoo.losses.layers import aux_output
 from reflectzoo.losses.pixel import gradient_loss, l1_loss
 from reflectzoo.ops.checks import full_precision
 

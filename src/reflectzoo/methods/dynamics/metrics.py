@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.losses.layers import Layer
+from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.methods.dynamics.decoupling import averaged_down, frame_truth
 from reflectzoo.nets.warp import inside
 from reflectzoo.ops.distributed import across_any

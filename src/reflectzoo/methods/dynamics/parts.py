@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 WIDTH = 256
 Scale = Literal[4, 2]
-POOLS = (4, 8, 16, 32)
+PYRAMID_POOLS = (4, 8, 16, 32)
 STRIDES = {4: (1, 2, 1, 2), 2: (1, 2, 1, 1)}
 
 
@@ -46,7 +46,7 @@ class PyramidPooling(nn.Module):
         (B, C, H, W) -> the same. Squares that stick out of the picture are means of what lies inside.
     """
 
-    def __init__(self, channels: int, sizes: Sequence[int] = POOLS) -> None:
+    def __init__(self, channels: int, sizes: Sequence[int] = PYRAMID_POOLS) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
         level = max(channels // 4, 1)

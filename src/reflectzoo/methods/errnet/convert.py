@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.nets.hypercolumn import CHANNELS
+from reflectzoo.nets.hypercolumn import HYPERCOLUMN_CHANNELS
 from reflectzoo.weights.read import find_weights, misfits
 
 _FIRST = "conv1.conv2d.weight"
@@ -95,7 +95,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
 def _settings(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
     width, channels = state[_FIRST].shape[:2]
     return {
-        "hypercolumn": channels == CHANNELS,
+        "hypercolumn": channels == HYPERCOLUMN_CHANNELS,
         "width": int(width),
         "blocks": len({key.split(".")[1] for key in state if key.startswith("res_module.")}),
         "attention": any(".se_layer." in key for key in state),

@@ -10,7 +10,7 @@ from reflectzoo.methods.errnet.net import ERRNet, start_as_copy
 from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.weights.layouts import start_from
 
-Start = Literal["default", "copy"]
+_Start = Literal["default", "copy"]
 """What a new network starts from."""
 
 
@@ -31,7 +31,7 @@ class ERRNetModule(AdversarialModule):
         UserError: for an unknown ``init``, or a ``stage1_ckpt`` that does not fit.
     """
 
-    def __init__(self, *args: Any, init: Start = "default", stage1_ckpt: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, init: _Start = "default", stage1_ckpt: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init")
         if stage1_ckpt is not None:

@@ -32,7 +32,7 @@ from reflectzoo.nets.shared_vgg import FeatureNet
 from reflectzoo.nets.start import start_he
 from reflectzoo.nets.winograd import convolve
 
-POOLS = (4, 8, 16, 32)
+_POOLS = (4, 8, 16, 32)
 """Sides in pixels of the squares that the pyramid takes means of."""
 
 _REDUCTION = 8  # how many times narrower the squeeze-and-excitation's hidden layer is
@@ -114,9 +114,9 @@ class _Pyramid(nn.Module):
         level = max(channels // 4, 1)
         self.stages = nn.ModuleList(
             nn.Sequential(nn.AvgPool2d(side), nn.Conv2d(channels, level, 1, bias=False), nn.LeakyReLU(_SLOPE))
-            for side in POOLS
+            for side in _POOLS
         )
-        self.bottleneck = nn.Conv2d(len(POOLS) * level + channels, channels, 1)
+        self.bottleneck = nn.Conv2d(len(_POOLS) * level + channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), both sides 32 or more, -> the same shape."""
@@ -208,7 +208,7 @@ class ERRNet(nn.Module):
 
 def _grow(image: Tensor) -> Tensor:
     """Repeat the last row and column up to the smallest size with a whole square of 32 after doubling."""
-    least = POOLS[-1] - 1
+    least = _POOLS[-1] - 1
     missing = [max(least - side, 0) for side in image.shape[-2:]]
     return F.pad(image, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else image
 

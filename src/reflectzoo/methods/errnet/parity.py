@@ -15,7 +15,7 @@ from reflectzoo.losses.contextual import contextual_loss
 from reflectzoo.losses.perceptual import imagenet_normalised
 from reflectzoo.losses.unaligned import UnalignedLoss
 from reflectzoo.methods.errnet.net import ERRNet
-from reflectzoo.nets.hypercolumn import CHANNELS
+from reflectzoo.nets.hypercolumn import HYPERCOLUMN_CHANNELS
 from reflectzoo.nets.shared_vgg import attach_vgg
 from reflectzoo.nets.vgg import VGG19
 from reflectzoo.parity import (
@@ -44,11 +44,11 @@ def build_network(fixture: Fixture) -> ERRNet:
     """
     arguments = dict(fixture.constructor)
     channels = int(arguments.pop("in_channels", 3))
-    if channels not in (3, CHANNELS):
-        raise ParityError(f"DRNet has 3 or {CHANNELS} input channels here, not {channels}")
+    if channels not in (3, HYPERCOLUMN_CHANNELS):
+        raise ParityError(f"DRNet has 3 or {HYPERCOLUMN_CHANNELS} input channels here, not {channels}")
     reduction = arguments.pop("se_reduction", None)
     net = ERRNet(
-        hypercolumn=channels == CHANNELS,
+        hypercolumn=channels == HYPERCOLUMN_CHANNELS,
         width=int(arguments.pop("n_feats", 256)),
         blocks=int(arguments.pop("n_resblocks", 13)),
         attention=reduction is not None,

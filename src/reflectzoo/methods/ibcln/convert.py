@@ -17,7 +17,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.nets.recurrent import join_gates
 from reflectzoo.weights.read import find_weights, misfits, read_checkpoint
 
-PARTS = ("G_T", "G_R")
+GENERATORS = ("G_T", "G_R")
 _FIRST = "G_T.conv1.0.weight"
 
 
@@ -44,10 +44,10 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         >>> list(remap({"G_T": one, "G_R": one}))
         ['G_T.conv1.0.weight', 'G_R.conv1.0.weight']
     """
-    if all(isinstance(checkpoint.get(part), Mapping) for part in PARTS):
+    if all(isinstance(checkpoint.get(part), Mapping) for part in GENERATORS):
         checkpoint = {
             f"{part}.{str(key).removeprefix('module.')}": value
-            for part in PARTS
+            for part in GENERATORS
             for key, value in checkpoint[part].items()
         }
     give = "the authors' net_G_T.pth with net_G_R.pth beside it, or a checkpoint of model=ibcln"
@@ -69,13 +69,13 @@ def gather(path: Path, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if not _is_generator(checkpoint):
         return checkpoint
-    here = next((part for part in PARTS if part in path.name), None)
+    here = next((part for part in GENERATORS if part in path.name), None)
     if here is None:
         raise UserError(
             f"{path.name} holds one of IBCLN's two networks, but its name does not say which: call the files "
             "net_G_T.pth and net_G_R.pth."
         )
-    other = next(part for part in PARTS if part != here)
+    other = next(part for part in GENERATORS if part != here)
     beside = path.with_name(path.name.replace(here, other))
     if not beside.is_file():
         raise UserError(f"{path.name} holds one of IBCLN's two networks: put the other one, {beside.name}, beside it.")

@@ -10,7 +10,7 @@ from reflectzoo.methods.ibcln.net import IBCLNNet
 from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
 from reflectzoo.training.adversarial import AdversarialModule
 
-Start = Literal["normal", "copy"]
+_Start = Literal["normal", "copy"]
 """What a new network starts from."""
 
 
@@ -28,7 +28,7 @@ class IBCLN(AdversarialModule):
         UserError: for an unknown ``init``.
     """
 
-    def __init__(self, *args: Any, init: Start = "normal", init_std: float = 0.02, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, init: _Start = "normal", init_std: float = 0.02, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.save_hyperparameters("init", "init_std")
         if init == "normal":

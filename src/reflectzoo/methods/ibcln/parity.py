@@ -16,7 +16,7 @@ from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.multiscale import MultiScalePerceptualLoss
 from reflectzoo.losses.perceptual import perceptual_loss
-from reflectzoo.methods.ibcln.convert import PARTS, check_layout, remap
+from reflectzoo.methods.ibcln.convert import GENERATORS, check_layout, remap
 from reflectzoo.methods.ibcln.net import IBCLNNet, Turn
 from reflectzoo.nets.recurrent import State
 from reflectzoo.nets.shared_vgg import attach_vgg
@@ -51,12 +51,13 @@ class _Cascade:
         # The recorded state dicts have the authors' layout, so this also shows that their files load.
         hashes = fixture.data.get("weights") or {}
         recorded = {
-            part: build_state_dict(fixture.data[f"state_dict_{part}"], hashes.get(f"{part}_sha256")) for part in PARTS
+            part: build_state_dict(fixture.data[f"state_dict_{part}"], hashes.get(f"{part}_sha256"))
+            for part in GENERATORS
         }
         state = remap(recorded)
         check_layout(state, net, fixture.name)
         net.load_state_dict(state)
-        for part in PARTS:
+        for part in GENERATORS:
             check_parameter_count(net.get_submodule(part), fixture, part)
 
         @torch.no_grad()
@@ -99,7 +100,7 @@ def _cascade(net: IBCLNNet, image: Tensor) -> dict[str, Tensor]:
     t, r = image, torch.full_like(image, 0.1)
     turns: list[Turn | None] = [None, None]
     for number in range(1, net.iterations + 1):
-        for index, (part, name) in enumerate(zip(PARTS, "tr", strict=True)):
+        for index, (part, name) in enumerate(zip(GENERATORS, "tr", strict=True)):
             before = turns[index]
             turn: Turn = net.get_submodule(part)(torch.cat((image, t, r), 1), None if before is None else before.state)
             turns[index] = turn

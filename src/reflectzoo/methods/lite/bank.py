@@ -25,7 +25,7 @@ _SHRUNK = 0.4
 """Share of the crops that are taken larger and made smaller."""
 
 
-class Pair(NamedTuple):
+class BankPair(NamedTuple):
     """A photograph through glass and the scene without it, (3, H, W) bytes each; ``passed`` as :func:`passed` says."""
 
     mixture: Tensor
@@ -37,7 +37,7 @@ class Bank(NamedTuple):
     """Photographs, (3, H, W) bytes each, and the pairs of each scene."""
 
     photos: list[Tensor]
-    scenes: list[list[Pair]]
+    scenes: list[list[BankPair]]
 
 
 class Crops(NamedTuple):
@@ -56,7 +56,7 @@ def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.devic
         UserError: if a folder is not there or holds no picture, or a truth is missing or of another size.
     """
     found = [path for folder in photos for path in _pictures(folder)]
-    scenes: dict[tuple[Path, str], list[Pair]] = {}
+    scenes: dict[tuple[Path, str], list[BankPair]] = {}
     for folder in pairs:
         for path in _pictures(folder / "blended"):
             truth = folder / "transmission_layer" / path.name
@@ -67,7 +67,7 @@ def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.devic
                 sizes = " and ".join("x".join(map(str, each.shape[:0:-1])) for each in (mixture, transmission))
                 raise UserError(f"{path} and its truth {truth} differ in size: {sizes} pixels.")
             # SCENE-N: several mixtures of one scene, which is no likelier for having more of them.
-            pair = Pair(mixture, transmission, passed(mixture, transmission))
+            pair = BankPair(mixture, transmission, passed(mixture, transmission))
             scenes.setdefault((folder, path.stem.rpartition("-")[0] or path.stem), []).append(pair)
     return Bank([_bytes(path).to(device) for path in found], list(scenes.values()))
 
@@ -153,7 +153,7 @@ class Draws:
         by = torch.as_tensor(gain ** (1 / 2.2), dtype=mixture.dtype, device=mixture.device)
         return (mixture * by).clamp_max(1), (transmission * by).clamp_max(1)
 
-    def _any_pair(self) -> Pair:
+    def _any_pair(self) -> BankPair:
         scene = self.bank.scenes[self.rng.integers(len(self.bank.scenes))]
         return scene[self.rng.integers(len(scene))]
 

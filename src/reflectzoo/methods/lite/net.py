@@ -104,7 +104,7 @@ class LiteNet(nn.Module):
     ) -> None:
         super().__init__()
         if width is not None:
-            widths, stream_widths = scaled(width, widths, stream_widths)
+            widths, stream_widths = scaled_widths(width, widths, stream_widths)
         self.stem = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             nn.Sequential(*(Residual(width) for _ in range(count))) for width, count in zip(widths, blocks, strict=True)
@@ -156,7 +156,7 @@ def silent(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def scaled(width: int, widths: Four, stream_widths: Three) -> tuple[Four, Three]:
+def scaled_widths(width: int, widths: Four, stream_widths: Three) -> tuple[Four, Three]:
     """All widths in proportion, so that the first becomes ``width``; each at least 1."""
     factor = width / widths[0]
     wide, streams = ([max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths))

@@ -17,13 +17,12 @@ from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import Count, checked
-from reflectzoo.methods.lite.net import FOLD, STRIDE, Four, Residual, Three, Up, scaled, silent
-from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, efficientnet_lite0
+from reflectzoo.methods.lite.net import FOLD, STRIDE, Four, Residual, Three, Up, scaled_widths, silent
+from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, OptionalFeatures, efficientnet_lite0
 from reflectzoo.nets.sizes import continued
 
 Head = Literal["gain", "residual"]
-Block = Literal["plain", "naf"]
-Features = Literal["efficientnet_lite0", "none"]
+BlockKind = Literal["plain", "naf"]
 _LEVELS = 5
 """Maps of the features: strides 2 (not used), 4, 8, 16, 32."""
 
@@ -104,15 +103,15 @@ class LiteNet2(nn.Module):
         blocks: Four = (2, 2, 4, 4),
         stream_widths: Three = (40, 64, 80),
         stream_blocks: Three = (2, 2, 2),
-        features: Features = "efficientnet_lite0",
+        features: OptionalFeatures = "efficientnet_lite0",
         head: Head = "gain",
-        block: Block = "plain",
+        block: BlockKind = "plain",
         negative: bool = True,
         width: Count | None = None,
     ) -> None:
         super().__init__()
         if width is not None:
-            widths, stream_widths = scaled(width, widths, stream_widths)
+            widths, stream_widths = scaled_widths(width, widths, stream_widths)
         self.head = head
         kind = Residual if block == "plain" else GatedBlock
         self.stem = nn.Conv2d(3 * FOLD**2, widths[0], 3, padding=1)

@@ -32,7 +32,7 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import Count, checked
 from reflectzoo.errors import UserError
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
-from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, efficientnet_lite0
+from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, OptionalFeatures, efficientnet_lite0
 from reflectzoo.nets.plain import is_plain, untouched
 from reflectzoo.nets.recurrent import ConvLSTM, State
 from reflectzoo.nets.sizes import prepared
@@ -44,7 +44,6 @@ _SCALES = (8, 4, 2, 1)
 
 Detection = Literal["laplacian", "image", "none"]
 Kernel = Literal["laplacian", "random", "edge"]
-Features = Literal["none", "efficientnet_lite0"]
 
 
 class Step(NamedTuple):
@@ -252,7 +251,7 @@ class LocationAwareNet(nn.Module):
         scales: Literal[1, 4] = 4,
         kernel: Kernel = "laplacian",
         train_kernel: bool = True,
-        features: Features = "none",
+        features: OptionalFeatures = "none",
     ) -> None:
         super().__init__()
         _check(detection, suppression, features)

@@ -18,7 +18,7 @@ from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFea
 from reflectzoo.nets.shared_vgg import FeatureNet
 
 Pattern = Literal["C", "A", "P", "none"]
-Features: TypeAlias = Tensor | HyperFeatures
+ImageOrFeatures: TypeAlias = Tensor | HyperFeatures
 # Four 2x2 poolings: nothing smaller passes through the U-shaped networks.
 _MIN_SIZE = 16
 
@@ -58,7 +58,7 @@ class _Bare(nn.Module):
         super().__init__()
         self.model = nn.Sequential(conv)
 
-    def forward(self, x: Features) -> Tensor:
+    def forward(self, x: ImageOrFeatures) -> Tensor:
         return cast(Tensor, self.model(x))
 
 
@@ -84,7 +84,7 @@ class Entrance(nn.Module):
         self.conv_l, self.conv_r = (_Bare(conv) for conv in convs)
         self.ytmt_head = _head(pattern, convs[0].out_channels)
 
-    def forward(self, l: Features, r: Features) -> Streams:  # noqa: E741
+    def forward(self, l: ImageOrFeatures, r: ImageOrFeatures) -> Streams:  # noqa: E741
         """(B, C, H, W) of both streams -> both streams after the exchange."""
         first = first_responses(l, r, self.conv_l.model[0], self.conv_r.model[0])
         return cast(Streams, self.ytmt_head(*first))
@@ -140,7 +140,7 @@ def join(skip: Tensor, coarse: Tensor) -> Tensor:
     return torch.cat((skip, fine), 1)
 
 
-def first_responses(l: Features, r: Features, conv_l: nn.Module, conv_r: nn.Module) -> list[Tensor]:  # noqa: E741
+def first_responses(l: ImageOrFeatures, r: ImageOrFeatures, conv_l: nn.Module, conv_r: nn.Module) -> list[Tensor]:  # noqa: E741
     """The first convolutions of both streams, sharing the work where both see one hypercolumn."""
     if l is r and not isinstance(l, Tensor):
         convs = [cast(HypercolumnConv2d, conv_l), cast(HypercolumnConv2d, conv_r)]
@@ -181,12 +181,12 @@ class Augmented(nn.Module):
             return HypercolumnConv2d(self.in_channels, width)
         return nn.Conv2d(self.in_channels, width, 3, padding=1)
 
-    def _augment(self, x: Tensor) -> Features:
+    def _augment(self, x: Tensor) -> ImageOrFeatures:
         if self.hypercolumn is None or x.shape[1] == self.in_channels:
             return x
         return cast(HyperFeatures, self.hypercolumn(x))
 
-    def _separate(self, l: Features, r: Features) -> Streams:  # noqa: E741
+    def _separate(self, l: ImageOrFeatures, r: ImageOrFeatures) -> Streams:  # noqa: E741
         raise NotImplementedError
 
     def forward(self, mixture: Tensor, other: Tensor | None = None) -> Outputs:

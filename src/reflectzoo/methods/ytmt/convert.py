@@ -15,15 +15,15 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.nets.hypercolumn import CHANNELS
+from reflectzoo.nets.hypercolumn import HYPERCOLUMN_CHANNELS
 
-State: TypeAlias = dict[str, Tensor]
+StateDict: TypeAlias = dict[str, Tensor]
 Family: TypeAlias = Literal["unet", "plain", "released"]
 
 _STAGES = ("icnn", "icnn2")
 
 
-def remap(checkpoint: Mapping[str, Any], stages: int | None = None) -> State:
+def remap(checkpoint: Mapping[str, Any], stages: int | None = None) -> StateDict:
     """Find the network in a checkpoint and name its weights as this zoo does.
 
     Takes the authors' dictionaries, a bare state dict, one of ours (returned unchanged), and the checkpoints that
@@ -66,7 +66,7 @@ def remap(checkpoint: Mapping[str, Any], stages: int | None = None) -> State:
     }
 
 
-def fit_stages(state: Mapping[str, Any], phases: int) -> tuple[State, int]:
+def fit_stages(state: Mapping[str, Any], phases: int) -> tuple[StateDict, int]:
     """The weights for a network of one or two stages, and the training phase that they are of.
 
     A file of one stage fills both, as the authors' program does; what was trained then is the first.
@@ -78,7 +78,7 @@ def fit_stages(state: Mapping[str, Any], phases: int) -> tuple[State, int]:
     return remap(state, stages=phases), min(len(_find_stages(state)), phases) - 1
 
 
-def _find_stages(checkpoint: Mapping[str, Any]) -> list[State]:
+def _find_stages(checkpoint: Mapping[str, Any]) -> list[StateDict]:
     """One state dict per stage, without any prefix."""
     if isinstance(checkpoint.get("icnn"), Mapping):
         return [_tensors(checkpoint[name]) for name in _STAGES if isinstance(checkpoint.get(name), Mapping)]
@@ -90,11 +90,11 @@ def _find_stages(checkpoint: Mapping[str, Any]) -> list[State]:
     return [part for name in _STAGES if (part := _under(state, f"{name}."))] or [state]
 
 
-def _tensors(entries: Mapping[str, Any]) -> State:
+def _tensors(entries: Mapping[str, Any]) -> StateDict:
     return {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
 
 
-def _under(entries: Mapping[str, Any], prefix: str) -> State:
+def _under(entries: Mapping[str, Any], prefix: str) -> StateDict:
     return {key.removeprefix(prefix): value for key, value in _tensors(entries).items() if key.startswith(prefix)}
 
 
@@ -124,7 +124,7 @@ class YTMTShape:
     @property
     def hypercolumn(self) -> bool:
         """Whether the input is augmented by VGG features."""
-        return self.in_channels == CHANNELS
+        return self.in_channels == HYPERCOLUMN_CHANNELS
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import Count, checked
-from reflectzoo.methods.ytmt.blocks import Augmented, Block, Down, Entrance, Exit, Features, Pattern, Up
+from reflectzoo.methods.ytmt.blocks import Augmented, Block, Down, Entrance, Exit, ImageOrFeatures, Pattern, Up
 from reflectzoo.nets.exchange import Streams
 from reflectzoo.nets.shared_vgg import FeatureNet
 
@@ -65,7 +65,7 @@ class YTMTUNet(Augmented):
         self.up4 = Up(2 * width, width, pattern)
         self.outc = Exit(width, out_channels, sigmoid=True, bias=True)
 
-    def _separate(self, l: Features, r: Features) -> Streams:  # noqa: E741
+    def _separate(self, l: ImageOrFeatures, r: ImageOrFeatures) -> Streams:  # noqa: E741
         streams: Streams = self.inc(l, r)
         skips = [streams]
         for down in (self.down1, self.down2, self.down3, self.down4):

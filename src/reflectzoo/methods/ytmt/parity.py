@@ -13,7 +13,7 @@ from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
 from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
 from reflectzoo.methods.ytmt.two_stage import TwoStage
 from reflectzoo.nets.discriminators import DiscriminatorVGG, PatchDiscriminator
-from reflectzoo.nets.hypercolumn import CHANNELS, LAYERS, Hypercolumn, dense
+from reflectzoo.nets.hypercolumn import HYPERCOLUMN_CHANNELS, VGG_LAYERS, Hypercolumn, dense
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
 from reflectzoo.parity import (
@@ -72,7 +72,7 @@ def build_network(fixture: Fixture) -> nn.Module:
             raise ParityError(f"{class_name} without a final sigmoid (act) does not exist here")
         channels = int(arguments.pop("n_channels", 3))
         # 1475 channels are a hypercolumn, which the network makes itself from the image.
-        sizes: dict[str, Any] = {"in_channels": channels, "hypercolumn": channels == CHANNELS}
+        sizes: dict[str, Any] = {"in_channels": channels, "hypercolumn": channels == HYPERCOLUMN_CHANNELS}
         sizes["out_channels"] = int(arguments.pop("n_classes", 3))
         net = YTMTUNet(cast(Pattern, pattern), **sizes) if class_name == "YTMT_US" else YTMTReleasedUNet(**sizes)
     else:
@@ -187,7 +187,7 @@ class _Hypercolumns:
                 mean, deviation = column.mean(dim=(2, 3)), column.std(dim=(2, 3), correction=0)
                 for name, found in zip(spec["npz"], (mean, deviation), strict=True):
                     comparisons.append(compare_tensor(name, found, fixture.tensor(name), tolerance))
-            return CaseResult(comparisons + _compare_features(case, vgg(image, LAYERS), tolerance))
+            return CaseResult(comparisons + _compare_features(case, vgg(image, VGG_LAYERS), tolerance))
 
         return run
 
@@ -196,7 +196,7 @@ def _compare_features(case: Case, features: list[Tensor], tolerance: float) -> l
     shapes = [list(feature.shape) for feature in features]
     if case.get("feature_shapes", shapes) != shapes:
         raise ParityError(f"the VGG features are {shapes}, but {case['feature_shapes']} are recorded")
-    recorded = zip(LAYERS, features, case.get("feature_stats") or [], strict=False)
+    recorded = zip(VGG_LAYERS, features, case.get("feature_stats") or [], strict=False)
     return [one for name, feature, stats in recorded for one in compare_stats(name, feature, stats, tolerance)]
 
 

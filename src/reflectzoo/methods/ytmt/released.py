@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.settings import Count, checked
-from reflectzoo.methods.ytmt.blocks import Augmented, Features, first_responses, join
+from reflectzoo.methods.ytmt.blocks import Augmented, ImageOrFeatures, first_responses, join
 from reflectzoo.nets.attention import ChannelAttention, PixelAttention
 from reflectzoo.nets.exchange import Streams, negative_part
 
@@ -116,7 +116,7 @@ class YTMTReleasedUNet(Augmented):
         self.up4_1, self.up4_2 = (_ReleasedUp(2 * width, width) for _ in range(2))
         self.outc_1, self.outc_2 = (_ReleasedExit(2 * width, out_channels) for _ in range(2))
 
-    def _separate(self, l: Features, r: Features) -> Streams:  # noqa: E741
+    def _separate(self, l: ImageOrFeatures, r: ImageOrFeatures) -> Streams:  # noqa: E741
         first = first_responses(l, r, self.inc_1.model[0], self.inc_2.model[0])
         # Each entry holds (own positive, received negative) of the l stream, then of the r stream.
         levels = [_exchange(self.inc_1(first[0]), self.inc_2(first[1]))]
