@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -45,7 +45,7 @@ def run_benchmark(
     *,
     masks: str | Path | None = None,
     save_pictures: bool = False,
-    num_workers: int | str = "auto",
+    num_workers: int | Literal["auto"] = "auto",
     configuration: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
     say: Callable[[str], None] = lambda _line: None,

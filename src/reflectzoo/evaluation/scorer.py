@@ -127,7 +127,7 @@ class Scorer(pl.LightningModule):
                 "protocol.resize."
             )
         mask = self.masks.read(dataset, image, batch["mixture"]) if self.masks is not None else None
-        truths = {layer: self.protocol.truth(layer, batch) for layer in self.protocol.layers}
+        truths: dict[str, Tensor | None] = {layer: self.protocol.truth(layer, batch) for layer in self.protocol.layers}
         for entry in self.entries:
             if (entry.name, dataset, image) in self.done or not entry.has(dataset, image):
                 continue
@@ -187,7 +187,7 @@ class Scorer(pl.LightningModule):
             found, truth = outputs.get(layer), truths.get(layer)
             if found is None or (truth is None and not self._blind(layer)):
                 continue
-            prepared = self.protocol.prepare(cast(Tensor, found))
+            prepared = self.protocol.prepare(found)
             wanted = batch["mixture"].shape if truth is None else truth.shape
             if prepared.shape != wanted:
                 raise UserError(
@@ -241,11 +241,7 @@ class Scorer(pl.LightningModule):
                 if truth is not None:
                     layers[f"truth_{layer}"] = ("truth", layer, truth)
         else:
-            layers = {
-                layer: (entry.name, layer, cast(Tensor, outputs[layer]))  # type: ignore[literal-required]
-                for layer in LAYERS
-                if layer in outputs
-            }
+            layers = {layer: (entry.name, layer, outputs[layer]) for layer in LAYERS if layer in outputs}
         saved = {}
         for what, (owner, layer, tensor) in layers.items():
             relative = f"pictures/{owner}/{dataset}/{image}_{layer}.png"
