@@ -137,7 +137,7 @@ def test_a_shift_by_the_stride_moves_the_result(form: str) -> None:
             {"stream_blocks": (1, 0, 1)},
             "model.net.stream_blocks must be a list of 3, each a whole number from 1 on",
         ),
-        ({"width": 0}, "model.net.width must be a whole number"),
+        ({"width": 0}, "model.net.width must be null or a whole number"),
         ({"blocks": (1, 1, 1.5, 1)}, "model.net.blocks must be a list of 4"),
     ],
 )
