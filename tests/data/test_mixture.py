@@ -240,7 +240,7 @@ def test_whole_pictures_of_different_sizes_are_told(tmp_path: Path) -> None:
         ({"ratios": {"voc": 0}}, "at least one ratio must be more than 0"),
         (
             {"later": {"x": {"voc": 1}}},
-            r"data.later must be null or a mapping from a whole number from 1 on to names a number",
+            r"data.later must be null or a mapping from a whole number from 1 on to names",
         ),
         ({"later": {3: {"vco": 1}}}, r"data.later.3 names 'vco'"),
         ({"samples_per_epoch": 0}, r"data.samples_per_epoch must be"),
