@@ -8,7 +8,7 @@ import re
 DISK_REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would grow beyond the allowed size",
+    errno.EFBIG: "the file would exceed the allowed size",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",
@@ -53,7 +53,7 @@ class Interrupted(Exception):
 
 
 WORKER_DIED = (
-    "A process that reads photographs was killed, most often because the memory ran out: take fewer of them with "
+    "A process that reads photographs was killed, most likely because memory ran out: use fewer of them with "
     "data.num_workers=1, or none with 0."
 )
 _PEER = re.compile(
@@ -71,5 +71,5 @@ def who_died(text: str, processes: int) -> str | None:
     if "DataLoader worker" in text:
         return WORKER_DIED
     if processes > 1 and _PEER.search(text):
-        return f"One of the {processes} processes died, most often because the memory ran out."
+        return f"One of the {processes} processes died, most likely because memory ran out."
     return None

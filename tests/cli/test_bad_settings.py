@@ -99,14 +99,14 @@ def test_of_a_removal(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
 def test_of_an_amount_of_memory(memory: str) -> None:
     from reflectzoo.inference.separator import parse_bytes
 
-    with pytest.raises(UserError, match="no amount of memory"):
+    with pytest.raises(UserError, match="not an amount of memory"):
         parse_bytes(memory)
 
 
 def test_of_an_override_and_an_opset() -> None:
     from reflectzoo.inference.load import load
 
-    with pytest.raises(UserError, match="'nope' is no setting of a model: write KEY=VALUE"):
+    with pytest.raises(UserError, match="'nope' is not a setting of a model: write KEY=VALUE"):
         load("lite", None, ("nope",))
     pytest.importorskip("onnx")
     from reflectzoo.inference.export import export
@@ -127,4 +127,4 @@ def test_of_a_port_and_threads() -> None:
 def test_of_a_name_that_no_file_can_have(tmp_path: Any) -> None:
     with pytest.raises(OSError, match="too long") as error:
         (tmp_path / ("x" * 300)).write_text("")
-    assert sentence(error.value, []) == (f"The name '{'x' * 40}…' of 300 letters is too long: give a shorter one.", 2)
+    assert sentence(error.value, []) == (f"The name '{'x' * 40}…' of 300 characters is too long: use a shorter one.", 2)

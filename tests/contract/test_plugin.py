@@ -107,4 +107,4 @@ def test_its_authors_files_are_recognised(run: Path, tmp_path: Path) -> None:
 def test_without_its_package_a_sentence_says_so(run: Path, folder: Path) -> None:
     done = command("reflectzoo", "remove", "photo.png", "--weights", str(run), cwd=folder)
     assert done.status == 2
-    assert "it holds model='veil', which no installed method brings: install the package it is of" in done.sentence
+    assert "it holds model='veil', which no installed method provides: install its package" in done.sentence

@@ -82,9 +82,9 @@ def test_a_broken_plugin_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPa
         EntryPoint("twice", "reflectzoo.methods.lite:METHOD", registry.GROUP),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    with pytest.warns(UserWarning, match="is left out") as told:
+    with pytest.warns(UserWarning, match="is skipped") as told:
         found = registry.methods.__wrapped__()
     assert list(found) == sorted(found)
     assert [str(each.message).split(":")[0] for each in told] == [
-        f"The plugin {name} is left out" for name in ("gone", "other", "twice")
+        f"The plugin {name} is skipped" for name in ("gone", "other", "twice")
     ]

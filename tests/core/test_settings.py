@@ -33,18 +33,18 @@ from reflectzoo.errors import UserError
 @pytest.mark.parametrize(
     ("annotation", "right", "wrong", "words"),
     [
-        (Count, [1, 7], [0, -1, 2.5, 2.0, "3", True, None, [1]], "a whole number from 1 on"),
+        (Count, [1, 7], [0, -1, 2.5, 2.0, "3", True, None, [1]], "a whole number of at least 1"),
         (int | None, [None, 3], ["abc", 1.0, False], "null or a whole number"),
         (float, [1, 0.5, -2e3], ["1e-4", True, float("nan"), float("inf"), None], "a number"),
         (Positive, [1e-9, 3], [0, -1.0], "a number above 0"),
         (Share, [0, 1, 0.5], [1.01, -0.1], "a number from 0 to 1"),
-        (Annotated[float, Ge(0), Lt(1)], [0, 0.9], [1], "a number from 0 on and below 1"),
+        (Annotated[float, Ge(0), Lt(1)], [0, 0.9], [1], "a number of at least 0 and below 1"),
         (Annotated[float, Gt(0), Le(1)], [1], [0], "a number above 0 and up to 1"),
         (Seed, [0, 2**32 - 1], [2**32, -1], "a whole number from 0 to 4294967295"),
         (bool, [True], ["no", "yes", 1, 0], "true or false"),
         (Literal["skip", "raise"], ["skip"], ["Skip", None], "skip or raise"),
         (int | Literal["auto"], ["auto", 4], ["4"], "a whole number or auto"),
-        (EvenCount, [2, 4], [3, 0, "4"], "an even number from 2 on"),
+        (EvenCount, [2, 4], [3, 0, "4"], "an even number of at least 2"),
         (tuple[float, float], [(1, 2), [1.0, 2]], [[1], [1, "2"], "12"], "a list of 2, each a number"),
         (Sequence[str], [["a"], ("b",), []], ["abc", [1]], "a list, each a word"),
         (Mapping[str, float], [{}, {"a": 1}], [{"a": "x"}, []], "names, each with a number"),
@@ -72,7 +72,7 @@ def test_numbers_and_lists_of_other_libraries() -> None:
     numpy = pytest.importorskip("numpy")
     check_value("a", numpy.int64(3), Count)
     check_value("a", OmegaConf.create([1, 2]), tuple[int, int])
-    with pytest.raises(SettingError, match="from 1 on, got 0"):
+    with pytest.raises(SettingError, match="of at least 1, got 0"):
         check_value("a", numpy.int64(0), Count)
 
 
@@ -112,7 +112,7 @@ def sized(width: Count, closed: Closed | None = None) -> int:
 
 def test_calls_are_held_to_the_annotations() -> None:
     assert Derived(net=3, epochs=2).epochs == 2
-    with pytest.raises(SettingError, match=r"^model\.epochs must be a whole number from 1 on, got 0\.$"):
+    with pytest.raises(SettingError, match=r"^model\.epochs must be a whole number of at least 1, got 0\.$"):
         Derived(net=3, epochs=0)
     with pytest.raises(SettingError, match=r"^model\.gain must be null or a number above 0, got 'x'\.$"):
         Derived("x")
@@ -149,10 +149,10 @@ def test_a_configuration_is_checked_as_a_whole_and_built() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model__epochs": "abc"}, "model.epochs must be a whole number from 1 on, got 'abc'."),
-        ({"epochs": 2.5}, "model.epochs must be a whole number from 1 on, got 2.5."),
-        ({"model__net__width": 0}, "model.net.width must be a whole number from 1 on, got 0."),
-        ({"part__width": 3}, "part.width must be an even number from 2 on, got 3."),
+        ({"model__epochs": "abc"}, "model.epochs must be a whole number of at least 1, got 'abc'."),
+        ({"epochs": 2.5}, "model.epochs must be a whole number of at least 1, got 2.5."),
+        ({"model__net__width": 0}, "model.net.width must be a whole number of at least 1, got 0."),
+        ({"part__width": 3}, "part.width must be an even number of at least 2, got 3."),
         ({"model__names": "ab"}, "model.names must be a list, each a word, got 'ab'."),
         ({"model__still": "jump"}, "model.still must be skip or repeat, got 'jump'."),
         ({"model__net__widht": 3}, "There is no setting 'model.net.widht'; did you mean model.net.width?"),
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_named_by_its_path(changes: dict[str, Any], sentence: s
 
 def test_what_is_needed_and_not_there() -> None:
     lonely = OmegaConf.create({"x": {"_target_": f"{HERE}.Closed"}})
-    with pytest.raises(UserError, match=r"The setting 'x\.width' is not given"):
+    with pytest.raises(UserError, match=r"The setting 'x\.width' is missing"):
         check_tree(lonely.x)
     check_tree(lonely.x, given=("width",))
     lonely.x["_partial_"] = True
@@ -181,10 +181,10 @@ def test_what_is_needed_and_not_there() -> None:
         ("optimizer.lr=", "optimizer.lr must be"),
         ("optimizer.lr=-1", "optimizer.lr must be a number from 0 to 1000, got -1."),
         ("optimizer.lr=abc", "optimizer.lr must be a number from 0 to 1000, got 'abc'."),
-        ("optimizer.betas=[2,3]", "optimizer.betas must be a list of 2, each a number from 0 on and below 1"),
-        ("trainer.max_epochs=2.5", "trainer.max_epochs must be null or a whole number from -1 on, got 2.5."),
+        ("optimizer.betas=[2,3]", "optimizer.betas must be a list of 2, each a number of at least 0 and below 1"),
+        ("trainer.max_epochs=2.5", "trainer.max_epochs must be null or a whole number of at least -1, got 2.5."),
         ("trainer.devices=abc", "trainer.devices must be a number of devices, a list of their numbers, or auto"),
-        ("trainer.check_val_every_n_epoch=0", "must be null or a whole number from 1 on, got 0."),
+        ("trainer.check_val_every_n_epoch=0", "must be null or a whole number of at least 1, got 0."),
         ("+trainer.limit_val_batches=1.5", "a share from 0.0 to 1.0, got 1.5."),
     ],
 )

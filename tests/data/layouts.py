@@ -104,11 +104,11 @@ def other_size(path: Path) -> None:
 
 SPOILERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (empty, "is empty (0 bytes)"),
-    "cut_short": (cut_short, "is damaged or cut short"),
+    "cut_short": (cut_short, "is damaged or truncated"),
     "text": (a_text, "is not a picture that can be read"),
     "dangling": (dangling, "is a link to"),
     "missing": (Path.unlink, "of the same name in"),
-    "other_size": (other_size, "the layers of a pair must be of one size"),
+    "other_size": (other_size, "the layers of a pair must have the same size"),
 }
 """Ways to spoil a transmission, and what is then said."""
 

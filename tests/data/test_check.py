@@ -112,7 +112,7 @@ def test_the_command_says_what_is_there(data_check: Callable[..., Run], tmp_path
     assert [line.split()[0] for line in lines[:3]] == ["train", "val", "test"]
     assert "48x40" in lines[0]
     assert "2 files or pairs cannot be used:" in run.out
-    assert "3.png' is damaged or cut short" in run.out
+    assert "3.png' is damaged or truncated" in run.out
     assert "5.png' has no transmission" in run.out
     assert [path.name for path in run.folder.iterdir()] == ["contact_sheet.png"], "nothing else is left behind"
     with Image.open(run.folder / "contact_sheet.png") as sheet:

@@ -184,8 +184,8 @@ def made(path: Path, content: bytes) -> Path:
     [
         (lambda folder: made(folder / "zero.jpg", b""), "is empty (0 bytes)"),
         (lambda folder: made(folder / "text.png", b"not a picture\n"), "is not a picture that can be read"),
-        (lambda folder: truncated(folder / "cut.jpg"), "is damaged or cut short"),
-        (lambda folder: truncated(folder / "cut.png"), "is damaged or cut short"),
+        (lambda folder: truncated(folder / "cut.jpg"), "is damaged or truncated"),
+        (lambda folder: truncated(folder / "cut.png"), "is damaged or truncated"),
         (lambda folder: dangling(folder / "link.jpg"), "is a link to"),
         (lambda folder: folder / "missing.jpg", "does not exist"),
         (lambda folder: folder, "is a folder, not a picture"),
@@ -284,9 +284,9 @@ def test_what_is_no_regular_file_is_said_at_once(read: Callable[[Path], object],
         (tmp_path / "zero.png").symlink_to("/dev/zero")
         (tmp_path / "folder.png").mkdir()
         for name, words in (
-            ("pipe", "is no regular file"),
+            ("pipe", "is not a regular file"),
             ("socket", "socket.png"),
-            ("zero", "is no regular file"),
+            ("zero", "is not a regular file"),
             ("folder", "is a folder, not a picture"),
         ):
             with pytest.raises(UnreadableImage, match=words):

@@ -235,12 +235,12 @@ def test_whole_pictures_of_different_sizes_are_told(tmp_path: Path) -> None:
     ("wrong", "sentence"),
     [
         ({"ratios": {"vco": 1}}, r"data.ratios names 'vco', but the parts are voc, pairs"),
-        ({"ratios": {"voc": -1}}, r"data.ratios must be names, each with a number from 0 on, got \{'voc': -1\}"),
+        ({"ratios": {"voc": -1}}, r"data.ratios must be names, each with a number of at least 0, got \{'voc': -1\}"),
         ({"ratios": {"voc": float("nan")}}, r"data.ratios must be"),
         ({"ratios": {"voc": 0}}, "at least one ratio must be more than 0"),
         (
             {"later": {"x": {"voc": 1}}},
-            r"data.later must be null or a mapping from a whole number from 1 on to names",
+            r"data.later must be null or a mapping from a whole number of at least 1 to names",
         ),
         ({"later": {3: {"vco": 1}}}, r"data.later.3 names 'vco'"),
         ({"samples_per_epoch": 0}, r"data.samples_per_epoch must be"),

@@ -204,8 +204,8 @@ def test_double_precision_reaches_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"batch_size": 0}, "data.batch_size must be a whole number from 1 on, got 0"),
-        ({"eval_batch_size": -1}, "data.eval_batch_size must be a whole number from 1 on"),
+        ({"batch_size": 0}, "data.batch_size must be a whole number of at least 1, got 0"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size must be a whole number of at least 1"),
         ({"num_workers": -1}, "data.num_workers must be"),
         ({"num_workers": "many"}, "data.num_workers must be"),
         ({"augment": "harder"}, "data.augment must be paper or hard, got 'harder'"),
@@ -458,7 +458,7 @@ def test_bad_photographs_in_the_held_out_part(folder: Callable[..., Path], caplo
 
 
 def test_shares_must_leave_something() -> None:
-    with pytest.raises(UserError, match="must leave something"):
+    with pytest.raises(UserError, match="must leave photographs for training"):
         voc("x", val_share=0.6, test_share=0.5)
 
 

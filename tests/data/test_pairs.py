@@ -80,11 +80,11 @@ def test_the_protocols_of_the_papers() -> None:
     ("wrong", "sentence"),
     [
         ({"shortest": 3}, "no 'shortest'; choose from: shorter"),
-        ({"shorter": 0}, "eval_size.shorter must be null or a whole number from 1 on"),
+        ({"shorter": 0}, "eval_size.shorter must be null or a whole number of at least 1"),
         ({"multiple": 1.5}, "eval_size.multiple must be"),
         ({"size": 224}, "eval_size.size must be null or a list of 2"),
         ({"size": [224, 0]}, "eval_size.size must be"),
-        ({"size": [2, 3], "shorter": 4}, "one of shorter, longer and size"),
+        ({"size": [2, 3], "shorter": 4}, "only one of shorter, longer and size"),
     ],
 )
 def test_wrong_sizes(wrong: dict[str, Any], sentence: str) -> None:
@@ -205,7 +205,7 @@ def test_without_validation_pairs_the_test_is_seen_and_this_is_said(
     module = ZhangReal(layouts.zhang(tmp_path, 12), crop=16, val_share=0)
     with caplog.at_level(logging.WARNING):
         assert list(module.eval_sets()) == ["real20"]
-    assert "checkpoints are chosen on the test" in caplog.text
+    assert "checkpoints are selected on the test pairs" in caplog.text
 
 
 # -- crops --
@@ -403,7 +403,7 @@ def test_triplets_and_photographs_without_truth(tmp_path: Path) -> None:
     assert batches[0]["has_reflection"].all()
     assert not batches[1]["has_transmission"].any()
     assert not batches[1]["transmission"].any()
-    with pytest.raises(UserError, match="no pair to train on"):
+    with pytest.raises(UserError, match="no pairs for training"):
         module.train_set()
     found = files(CEILNetPairs(tmp_path, test_share=0.5, val_share=0.3, crop=16))
     assert {split: len(paths) for split, paths in found.items()} == {"train": 6, "val": 3, "test": 9 + 2}
@@ -499,11 +499,11 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monk
     module.listener = lambda notice: heard.append(notice.sentence)
     assert len(module.pairs_found.train) == 4 - len(module.pairs_found.test["pairs"])
     assert len(heard) == 1
-    assert "locked' cannot be opened (Permission denied) and is left out." in heard[0]
+    assert "locked' cannot be opened (Permission denied) and is skipped." in heard[0]
     with pytest.raises(UserError, match="cannot be opened"):
         PlainPairs(tmp_path, crop=16, on_error="raise").setup("fit")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UserError, match=r"may not be read \(permission denied\): expected"):
+    with pytest.raises(UserError, match=r"cannot be read \(permission denied\): expected"):
         PlainPairs(tmp_path, crop=16).setup("fit")
 
 
@@ -559,10 +559,10 @@ def test_a_wrong_root_is_told_in_one_sentence(tmp_path: Path, module: type[RealP
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"val_share": 1.0}, r"data.val_share must be a number from 0 on and below 1"),
+        ({"val_share": 1.0}, r"data.val_share must be a number of at least 0 and below 1"),
         ({"rotate": 2}, r"data.rotate must be a number from 0 to 1"),
         ({"augment": "soft"}, r"data.augment must be one of paper, hard, square"),
-        ({"train": "there"}, r"data.train=there is no folder below"),
+        ({"train": "there"}, r"data.train=there is not a folder below"),
         ({"test_share": 0}, r"data.test_share must be a number above 0 and up to 1"),
     ],
 )

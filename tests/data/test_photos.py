@@ -221,7 +221,7 @@ def test_notices_are_logged_once_then_counted(
         assert sum("is empty (0 bytes)" in line for line in lines) == 2
         small = [line for line in lines if "is 60x48, smaller than the crop of 100" in line]
         assert len(small) == 3
-        assert small[-1].endswith("(Further ones are counted, not named.)")
+        assert small[-1].endswith("(Further ones are only counted.)")
         module.teardown("fit")
     assert f"In all, {len(module.splits['train']) - 2} photographs are smaller" in caplog.text
     assert "could not be read" not in caplog.text

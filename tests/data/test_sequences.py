@@ -169,10 +169,10 @@ def test_a_bad_photograph_does_not_stop_sequences(folder: Callable[..., Path]) -
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"frames": 4}, "data.frames must be an odd number from 1 on, got 4"),
+        ({"frames": 4}, "data.frames must be an odd number of at least 1, got 4"),
         ({"transmission_step": [2, 1]}, "data.transmission_step must be a range of whole pixels"),
         ({"reflection_step": [0.5, 1]}, "data.reflection_step must be"),
-        ({"val_share": 0.6, "test_share": 0.6}, "must leave something"),
+        ({"val_share": 0.6, "test_share": 0.6}, "must leave photographs for training"),
     ],
 )
 def test_wrong_settings(wrong: dict, sentence: str) -> None:
@@ -273,7 +273,7 @@ def test_more_frames_than_needed_leave_those_around_the_centre(tmp_path: Path) -
 
 @pytest.mark.parametrize("pattern", ["{frame}", "{sequence}/{sequence}", "{sequence}/{number}", ""])
 def test_wrong_patterns(pattern: str) -> None:
-    with pytest.raises(UserError, match=r"must hold \{sequence\} once"):
+    with pytest.raises(UserError, match=r"must contain \{sequence\} once"):
         PathPattern(pattern)
 
 

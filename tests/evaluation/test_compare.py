@@ -76,10 +76,10 @@ def verdict(low: float, high: float, p: float = 0.001, more_b: bool = True, imag
         (verdict(0.02, 0.22), True, "Wild: new is better than old by 0.12 dB (95 % interval +0.02 to +0.22)."),
         (verdict(-0.22, -0.02, more_b=False), True, "new is worse than old by 0.12 dB"),
         (verdict(-0.22, -0.02, more_b=False), False, "new is better than old by 0.12 dB"),
-        (verdict(-0.1, 0.2, p=0.5), True, "the difference of 0.05 dB cannot be told from noise"),
-        (verdict(-0.1, 0.2), True, "Yet new is the better one on clearly more pictures"),
-        (verdict(-0.1, 0.2), False, "Yet old is the better one on clearly more pictures"),
-        (verdict(0.1, 0.2, p=0.4), True, "the sign test sees no winner (p = 0.4)"),
+        (verdict(-0.1, 0.2, p=0.5), True, "the difference of 0.05 dB cannot be distinguished from noise"),
+        (verdict(-0.1, 0.2), True, "But new is better on clearly more pictures"),
+        (verdict(-0.1, 0.2), False, "But old is better on clearly more pictures"),
+        (verdict(0.1, 0.2, p=0.4), True, "the sign test shows no winner (p = 0.4)"),
         (verdict(0.1, 0.2, images=3), True, "3 pictures are too few"),
     ],
 )
@@ -108,7 +108,7 @@ def test_one_run_compares_its_entries(runs: tuple[Path, Path], capsys: pytest.Ca
     assert main([str(a), str(a), "--entry-a", "ours", "--entry-b", "ours"]) == 0
     said = capsys.readouterr().out
     assert "Both are the same evaluation" in said
-    assert "cannot be told from noise" in said
+    assert "cannot be distinguished from noise" in said
 
 
 def test_pictures_of_one_alone_are_named(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +116,7 @@ def test_pictures_of_one_alone_are_named(runs: tuple[Path, Path], capsys: pytest
     change(b, lambda r: r.update(images=[row for row in r["images"] if row["image"] != "7"]))
     assert main([str(a), str(b), "--entry-a", "ours", "--entry-b", "ours"]) == 0
     said = capsys.readouterr().out
-    assert "In A alone, left out: real20/7" in said
+    assert "Only in A, ignored: real20/7" in said
     assert "In B alone" not in said
     change(b, lambda r: r.update(images=[row for row in r["images"] if row["image"] == "none"]))
     assert main([str(a), str(b), "--entry-a", "ours", "--entry-b", "ours"]) == 2

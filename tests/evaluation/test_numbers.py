@@ -249,11 +249,11 @@ def test_averages_that_are_said_to_count_each_picture_follow_from_their_columns(
         if len(columns) == len(sizes):
             found = sum(sizes[name] * value for name, value in columns.items()) / sum(sizes.values())
             assert found == pytest.approx(average.value, abs=0.03), average
-            assert average.rule == f"{average.split_size} pictures, each counts alike"
+            assert average.rule == f"{average.split_size} pictures, weighted equally"
             checked += 1
     assert checked >= 10
     assert {fact.rule for fact in published_for(["SIR2"])} >= {
-        "454 pictures, each counts alike",
+        "454 pictures, weighted equally",
         "500 pictures, average not stated",
     }
 

@@ -29,10 +29,10 @@ def test_truths_that_do_not_fit_are_named_and_counted(evaluate: Evaluate, tmp_pa
     assert list(run.scores("input")) == ["pairs/good", "pairs/opaque"]
     said = " ".join((run.out + run.err).split())
     assert "2 of 6 pictures were scored, 4 left out." in said
-    assert "if 'suffix_gt.png' is meant, call it 'suffix.png'" in said
+    assert "if 'suffix_gt.png' is its partner, rename that to 'suffix.png'" in said
     assert "is 48x41, but its mixture" in said
     assert "crop or resize one of them" in said
-    assert "alpha.png' is transparent in places" in said
+    assert "alpha.png' is partly transparent" in said
     report = json.loads((run.folder / "report.json").read_text())
     assert report["warnings"][0] == "2 of 6 pictures were scored, 4 left out."
     assert run.results["benchmark"]["left_out_pictures"] == 4

@@ -166,7 +166,7 @@ def test_a_benchmark_of_several_data_sets_with_published_numbers(evaluate: Evalu
     text = " ".join(run.out.split())
     for words in ("Real20 (20)", "SIR² Wild (3)", "average", "YTMT (UCT)", "23.09–23.26 / 0.802–0.806", "NeurIPS 2021"):
         assert words in text, words
-    assert "SIR² Wild has 3 pictures here, published numbers are of 55" in text
+    assert "SIR² Wild has 3 pictures here, published numbers use 55" in text
     quiet = evaluate("benchmark=wild", "data.root=all", "published=false", folder="quiet")
     assert "NeurIPS" not in quiet.out
 
@@ -254,7 +254,7 @@ def test_after_a_crash_nothing_is_scored_twice(
                 evaluate(*common)
         else:
             run = evaluate(*common)
-            refused(run, "Interrupted; 5 scores", "/run goes on from there", status=130)
+            refused(run, "Interrupted; 5 scores", "/run continues from there", status=130)
     folder = Path.cwd() / "run"
     assert not (folder / "results.json").exists()
     (log,) = folder.glob("images.rank*.jsonl")
@@ -283,11 +283,11 @@ def test_resuming_is_refused_when_something_differs(
     common = ("benchmark=folder", f"data.root={pairs}")
     assert evaluate(*common, f"ckpt={checkpoint}").status == 0
     other = write_checkpoint(tmp_path / "other.ckpt", seed=1)
-    refused(evaluate(*common, f"ckpt={other}", "resume=run", folder=None), "other entries (ytmt_ucs)", "run")
+    refused(evaluate(*common, f"ckpt={other}", "resume=run", folder=None), "different entries (ytmt_ucs)", "run")
     refused(evaluate(*common, f"ckpt={checkpoint}", "protocol=ytmt", "resume=run", folder=None), "protocol (name, ")
     save(pairs / "transmission_layer/a.png", noise(37, 52, 77))
-    refused(evaluate(*common, f"ckpt={checkpoint}", "resume=run", folder=None), "other pictures (pairs)")
-    refused(evaluate(*common, "resume=nowhere", folder=None), "resume=nowhere holds no evaluation")
+    refused(evaluate(*common, f"ckpt={checkpoint}", "resume=run", folder=None), "different pictures (pairs)")
+    refused(evaluate(*common, "resume=nowhere", folder=None), "resume=nowhere contains no evaluation")
 
 
 @pytest.mark.parametrize("starter", ["torchrun", pytest.param("Lightning", marks=pytest.mark.slow)])
@@ -401,7 +401,7 @@ def test_one_picture_for_two_data_sets_is_refused(evaluate: Evaluate, tmp_path: 
         shutil.copytree(tmp_path / "sir2/WildSceneDataset/withgt" / scene, folder)
         save(tmp_path / "mine" / f"withgt/{scene}.png", noise(28, 36, 1))
     run = evaluate("benchmark=sir2", "data.root=sir2", "predictions=mine")
-    refused(run, "of objects", "of wild", "a folder of its own")
+    refused(run, "of objects", "of wild", "a separate folder")
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -448,7 +448,7 @@ def test_one_picture_for_two_data_sets_is_refused(evaluate: Evaluate, tmp_path: 
         (["benchmark=folder", "data.root=pairs", "predictions={input: pairs}"], ["called 'input'"]),
         (["benchmark=folder", "data.root=pairs", "ckpt=[net.ckpt,net.ckpt]"], ["are the same"]),
         (["benchmark=folder", "data.root=pairs", "ckpt=[]"], ["ckpt must be a path"]),
-        (["benchmark=folder", "data.root=pairs", "masks=/no/such"], ["masks=/no/such is no folder"]),
+        (["benchmark=folder", "data.root=pairs", "masks=/no/such"], ["masks=/no/such is not a folder"]),
         (["benchmark=folder", "data.root=pairs", "masks=strangers"], ["masks=strangers has no picture"]),
         (["benchmark=folder", "data.root=pairs", "limit=0"], ["limit must be"]),
         (["benchmark=folder", "data.root=pairs", "protocol.psnr=best"], ["must be per_channel or pooled"]),
@@ -476,7 +476,7 @@ def test_a_result_that_is_none_is_refused(pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no result"):
         read_results(pairs)
     (tmp_path / "results.json").write_text('{"format": "other/2"}')
-    with pytest.raises(UserError, match="no result in the format reflectzoo-results/1"):
+    with pytest.raises(UserError, match="not a result in the format reflectzoo-results/1"):
         read_results(tmp_path)
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
@@ -490,7 +490,7 @@ def test_broken_weights_do_not_become_numbers(evaluate: Evaluate, checkpoint: Pa
         value.fill_(float("nan"))
     torch.save(content, tmp_path / "nan.ckpt")
     run = evaluate("benchmark=folder", "data.root=pairs", "ckpt=nan.ckpt")
-    refused(run, "numbers that are not finite for 'a' of pairs", status=1)
+    refused(run, "non-finite values for 'a' of pairs", status=1)
 
 
 def test_converted_and_packaged_weights(checkpoint: Path, pairs: Path, evaluate: Evaluate) -> None:

@@ -330,7 +330,7 @@ def damaged_checkpoint(place: Place) -> None:
     ended = place.end(place.start(), 0 if had_two or whole else 2)
     if ended.status == 2:
         return
-    if not whole and "Going on from the one before it" not in ended.told:
+    if not whole and "Resuming from the previous one" not in ended.told:
         raise Wrong(f"a checkpoint with a fault ({how}) was passed over in silence")
     place.check_result()
 

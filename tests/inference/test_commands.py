@@ -121,13 +121,13 @@ def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     [
         (["none.jpg", *TINY], "does not exist"),
         (["."], "no photographs"),
-        (["a.png", "--model", "ytmt_pcs"], "not learnt anything"),
+        (["a.png", "--model", "ytmt_pcs"], "not trained"),
         (["a.png", "--model", "ytmt"], "no model 'ytmt'"),
         (["a.png", "--untrained"], "--model NAME"),
         (["a.png", *TINY, "--strength", "2"], "--strength"),
         (["a.png", *TINY, "--memory", "much"], "amount of memory"),
         (["a.png", *TINY, "--device", "tpu"], "no device"),
-        (["a.png", *TINY, "-o", "b.xyz"], "no format"),
+        (["a.png", *TINY, "-o", "b.xyz"], "not a supported format"),
         (["a.png", "--weights", "none.pth"], "no weights file"),
         (["a.png", "b.png", *TINY, "-o", "a.png"], "need a folder"),
     ],
@@ -225,7 +225,7 @@ def test_a_file_in_the_way_of_results_is_called_what_it_is(tmp_path: Path) -> No
     (tmp_path / "taken").write_text("")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("")
-    with pytest.raises(UserError, match="is a file, and no picture by its name"):
+    with pytest.raises(UserError, match="is a file that is not named like a picture"):
         find_tasks([str(tmp_path / "a.png")], tmp_path / "taken", False, Wanted())
     with pytest.raises(UserError, match="several photographs need a folder"):
         find_tasks([str(tmp_path / "a.png"), str(tmp_path / "b.png")], tmp_path / "taken", False, Wanted())

@@ -150,7 +150,7 @@ def test_samples_show_a_reflection(tmp_path: Path) -> None:
 def test_without_weights(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gradio", reason="the extra demo is not installed")
     assert main(["demo", "--model", "corrn", "--no-browser"]) == 2
-    assert "has not learnt anything" in capfd.readouterr().err
+    assert "is not trained" in capfd.readouterr().err
 
 
 def test_gradio_missing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

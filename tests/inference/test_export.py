@@ -134,10 +134,10 @@ def test_mistakes(small: tuple[LoadedModel, Path], tmp_path: Path, capfd: pytest
     tiny = ["--model", "ytmt_pcs", "--untrained", "--override", "model.net.width=4"]
     remove = ["remove", str(photo), "--backend", "onnx"]
     for words, told in (
-        (["export", "--model", "corrn", str(tmp_path / "b.onnx")], "has not learnt anything"),
+        (["export", "--model", "corrn", str(tmp_path / "b.onnx")], "is not trained"),
         (["export", "--untrained", str(tmp_path / "b.onnx")], "--model NAME"),
         (["export", *tiny, str(tmp_path / "b.pt")], "must end in .onnx"),
-        (["export", *tiny, str(tmp_path / "there.onnx")], "exists already"),
+        (["export", *tiny, str(tmp_path / "there.onnx")], "already exists"),
         (remove, "needs a file"),
         ([*remove, "--weights", str(tmp_path / "none.onnx")], "no ONNX file"),
         ([*remove, "--weights", str(tmp_path / "broken.onnx")], "damaged"),

@@ -47,7 +47,7 @@ def test_what_is_there_already_counts_as_done(folder: Path, capsys: pytest.Captu
     assert separated(folder, skip_existing=True) == 0
     assert (folder / "a.transmission.jpg").read_bytes() == b"mine"
     assert (folder / "b.transmission.png").is_file()
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert separated(folder, skip_existing=True) == 0
     assert separated(folder) == 1, "without it they are named as failures"
 
@@ -76,7 +76,7 @@ def test_words_that_are_no_format_or_quality(folder: Path, capsys: pytest.Captur
     assert main(["remove", "-", str(folder)]) == 2
     assert "standard input" in capsys.readouterr().err
     assert main(["remove", str(folder / "a.jpg"), "--watch"]) == 2
-    assert "--watch looks into folders" in capsys.readouterr().err
+    assert "--watch needs folders" in capsys.readouterr().err
 
 
 def test_through_a_pipe(folder: Path) -> None:

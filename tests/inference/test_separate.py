@@ -116,13 +116,13 @@ def test_what_is_no_image(model: LoadedModel, image: Any, sentence: str) -> None
 
 
 def test_an_untrained_model_says_so() -> None:
-    with pytest.raises(UserError, match="not learnt anything"):
+    with pytest.raises(UserError, match="not trained"):
         reflectzoo.separate(np.zeros((4, 4, 3), np.uint8), "ytmt_pcs")
 
 
 def test_without_packaged_weights_nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_module, "records", list)
-    with pytest.raises(UserError, match="No weights come"):
+    with pytest.raises(UserError, match="no packaged weights"):
         reflectzoo.separate(np.zeros((4, 4, 3), np.uint8))
 
 

@@ -114,7 +114,7 @@ def test_two_workers_one_of_them_killed(tmp_path: Path) -> None:
     assert work.returncode == 1, err
     assert "39 of 41 done, 2 failed" in err
     assert "broken.png" in err
-    assert "7.transmission.png' exists already" in err
+    assert "7.transmission.png' already exists" in err
     assert (tmp_path / "out/7.transmission.png").read_bytes() == b"somebody's"
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == sorted(names)
     # What one process makes of the first.

@@ -99,7 +99,7 @@ def test_an_interrupted_run_goes_on(clip: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return halved(mixture)
 
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="the same command resumes"):
         run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), Wanted())
     assert not (tmp_path / "clean.mp4").exists()
     run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), Wanted())
@@ -148,14 +148,14 @@ def test_mistakes(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     separator = Separator(halved)
     (tmp_path / "text.mp4").write_text("no video at all")
     for source, target, words in (
-        (str(tmp_path / "text.mp4"), tmp_path / "x.mp4", "is no video, but a text"),
+        (str(tmp_path / "text.mp4"), tmp_path / "x.mp4", "is not a video, but a text"),
         (str(tmp_path / "nowhere.mp4"), None, "does not exist"),
         (str(tmp_path / "nothing_%03d.png"), None, "There is no picture"),
         (str(clip), tmp_path / "x.jpg", "cannot be written as a video"),
     ):
         with pytest.raises(UserError, match=words):
             run_video(source, target, separator, Wanted())
-    with pytest.raises(UserError, match="the transmission alone"):
+    with pytest.raises(UserError, match="only the transmission"):
         run_video(str(clip), None, separator, Wanted(reflection=True))
     assert main(["remove", str(clip), "--steady", "2", "--model", "ytmt_pcs", "--untrained"]) == 2
     assert "--steady must lie in [0, 1), got 2" in capsys.readouterr().err
@@ -199,8 +199,8 @@ def test_what_a_video_cannot_be_is_said_before_any_work(tmp_path: Path, capsys: 
         assert not (tmp_path / target).exists()
 
     (tmp_path / "page.mp4").write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
-    fails("is no video, but a web page", tmp_path / "page.mp4", "a.mp4")
-    fails(r"sound \(flac\) has no place", encoded(tmp_path / "a.mkv", "mpeg4", sound="flac"), "b.mov")
+    fails("is not a video, but a web page", tmp_path / "page.mp4", "a.mp4")
+    fails(r"sound \(flac\) cannot be stored", encoded(tmp_path / "a.mkv", "mpeg4", sound="flac"), "b.mov")
     assert run_video(str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(halved), Wanted()) == 0
     whole = encoded(tmp_path / "c.mkv", "mjpeg", frames=30, pix_fmt="yuvj420p").read_bytes()
     (tmp_path / "d.mkv").write_bytes(whole[: len(whole) // 2])

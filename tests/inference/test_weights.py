@@ -144,10 +144,10 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     convert(source, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="holds model=location_aware"):
         reflectzoo.load_model("corrn", tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         convert(source, tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:1000])
-    with pytest.raises(UserError, match="get it again"):
+    with pytest.raises(UserError, match="download it again"):
         reflectzoo.load_model(tmp_path / "b.safetensors")
     with pytest.raises(UserError, match="no weights file"):
         reflectzoo.load_model("corrn", tmp_path / "none.pth")
@@ -208,19 +208,19 @@ GOOD = {"name": "a", "model": "corrn", "trained_by": "us", "trained_on": "noise"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "is no weight record: Expecting value"),
-        ("{", "is no weight record: "),
+        ("", "is not a weight record: Expecting value"),
+        ("{", "is not a weight record: "),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "one JSON object"),
         ("null", "one JSON object"),
         ('"a"', "one JSON object"),
         (json.dumps({"name": "a", "model": "corrn"}), "it lacks trained_by, trained_on, licence"),
-        (json.dumps(GOOD | {"modle": "x"}), "has no place for 'modle'"),
-        (json.dumps(GOOD | {"folder": "/"}), "has no place for 'folder'"),
+        (json.dumps(GOOD | {"modle": "x"}), "cannot contain 'modle'"),
+        (json.dumps(GOOD | {"folder": "/"}), "cannot contain 'folder'"),
         (json.dumps(GOOD | {"name": ""}), "name must be a word"),
         (json.dumps(GOOD | {"model": None}), "model must be a word, got None"),
         (json.dumps(GOOD | {"model": ["corrn"]}), "model must be a word, got "),
-        (json.dumps(GOOD | {"size": -1}), "size must be a whole number from 0 on"),
+        (json.dumps(GOOD | {"size": -1}), "size must be a whole number of at least 0"),
         (json.dumps(GOOD | {"size": 1.5}), "size must be a whole number"),
         (json.dumps(GOOD | {"default": "yes"}), "default must be true or false"),
         (json.dumps(GOOD | {"overrides": "model.net.width=8"}), "overrides must be a list, each a word"),
@@ -245,7 +245,7 @@ def test_a_malformed_record_is_one_sentence(registry: Path, text: str, told: str
 
 def test_a_record_that_is_no_text(registry: Path) -> None:
     (registry / "a.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(UserError, match="is no weight record"):
+    with pytest.raises(UserError, match="is not a weight record"):
         records()
 
 

@@ -102,7 +102,7 @@ def test_gradient_term(layers, batch_of) -> None:
     outputs = {"transmission": truth, "aux": {"gradient": gradient_truth(truth, 0.25)}}
     assert StructureLoss(scale=0.25)(outputs, batch_of(truth, truth)).item() == pytest.approx(0, abs=1e-5)
     assert StructureLoss(scale=1.0)(outputs, batch_of(truth, truth)).item() > 0.1
-    with pytest.raises(UserError, match=r"does not predict one: take that term out"):
+    with pytest.raises(UserError, match=r"does not predict one: remove that term"):
         StructureLoss()({"transmission": truth}, batch_of(truth, truth))
 
 

@@ -104,9 +104,9 @@ def test_every_parameter_learns() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"width": 0}, r"model\.net\.width must be a whole number from 1 on"),
-        ({"levels": (7, 5)}, r"model\.net\.levels must be a list of 3, each a whole number from 2 on"),
-        ({"levels": (7, 5, 1)}, r"model\.net\.levels must be a list of 3, each a whole number from 2 on"),
+        ({"width": 0}, r"model\.net\.width must be a whole number of at least 1"),
+        ({"levels": (7, 5)}, r"model\.net\.levels must be a list of 3, each a whole number of at least 2"),
+        ({"levels": (7, 5, 1)}, r"model\.net\.levels must be a list of 3, each a whole number of at least 2"),
     ],
 )
 def test_mistakes(arguments: dict[str, object], sentence: str) -> None:

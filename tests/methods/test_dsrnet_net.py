@@ -223,9 +223,9 @@ def test_copy_starts_as_the_input(vgg: VGG19, hypercolumn: bool) -> None:
     ("arguments", "sentence"),
     [
         ({"width": 0}, "width must be a whole number from 1"),
-        ({"encoder": [1], "decoder": [1, 1]}, "as many as each other"),
+        ({"encoder": [1], "decoder": [1, 1]}, "the same number of levels"),
         ({"residue": [1]}, "residue must be a list of 2, each a whole number"),
-        ({"encoder": [1, 0]}, "model.net.encoder must be a list with entries, each a whole number from 1 on"),
+        ({"encoder": [1, 0]}, "model.net.encoder must be a list with entries, each a whole number of at least 1"),
     ],
 )
 def test_mistakes(arguments: dict[str, Any], sentence: str) -> None:
@@ -296,7 +296,7 @@ def test_other_files_are_told(net: DSRNet) -> None:
         remap(state)
     with torch.device("meta"):
         other = DSRNet(**{**TINY, "residue": [1, 2], "shared_b": False})
-    with pytest.raises(UserError, match=r"a\.pt is another DSRNet .*set 'model\.net\.residue=\[1,1\]' 'model"):
+    with pytest.raises(UserError, match=r"a\.pt is a different DSRNet .*set 'model\.net\.residue=\[1,1\]' 'model"):
         check_layout(net.state_dict(), other, "a.pt")
     less = dict(net.state_dict())
     del less["ending.seq.0.bias"]

@@ -246,10 +246,10 @@ def test_student_follows_the_teacher() -> None:
     [
         (lambda: DynamicsTeacher(width=7), "even number"),
         (lambda: DynamicsTeacher(8, frames=4), "odd number"),
-        (lambda: DynamicsTeacher(8, frames=1), "from 3 on"),
+        (lambda: DynamicsTeacher(8, frames=1), "of at least 3"),
         (lambda: DynamicsTeacher(8, motion=3), "model.net.motion must be 1 or 2"),
         (lambda: DynamicsTeacher(8, scale=8), "model.net.scale must be 4 or 2"),
-        (lambda: DynamicsStudent(8, hallucination=False, encoder=False), "sees nothing"),
+        (lambda: DynamicsStudent(8, hallucination=False, encoder=False), "has no input"),
         (lambda: TeacherAndStudent(DynamicsTeacher(8), DynamicsStudent(16)), "4 channels at 1/4 .* 8 at 1/4"),
     ],
 )
@@ -361,5 +361,5 @@ def test_matching_feeds_the_flow_net() -> None:
 
 def test_matching_is_off_as_published() -> None:
     assert set(DynamicsTeacher(8).state_dict()) == set(DynamicsTeacher(8, rigid=True).state_dict())
-    with pytest.raises(UserError, match=r"model\.net\.matching must be null or a whole number from 1 on"):
+    with pytest.raises(UserError, match=r"model\.net\.matching must be null or a whole number of at least 1"):
         DynamicsTeacher(8, matching=0)

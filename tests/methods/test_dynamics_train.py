@@ -146,7 +146,7 @@ def test_teacher_of_still_photographs(train: Train) -> None:
 def test_wrong_number_of_frames(train: Train) -> None:
     run = train("model=dynamics_teacher", *SMALL, "data.frames=5")
     assert run.status == 2
-    assert "watches 3 frames (model.net.frames), but these are 5 frames: set data.frames" in run.sentence
+    assert "takes 3 frames (model.net.frames), but got 5 frames: set data.frames" in run.sentence
 
 
 # -- the student alone -----------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_both_with_a_finished_teacher(train: Train, teacher: Path) -> None:
         assert torch.equal(value, now[name.replace("net.", "net.teacher.", 1)]), name
     run = train(*BOTH, f"model.teacher_ckpt={teacher}", "model.net.width=16")
     assert run.status == 2
-    assert "is another teacher" in run.sentence or "representation has" in run.sentence
+    assert "is a different teacher" in run.sentence or "representation has" in run.sentence
 
 
 def test_the_student_alone_from_a_training_of_both(
@@ -343,13 +343,13 @@ def test_the_student_alone_from_a_training_of_both(
     with torch.no_grad():
         assert torch.equal(student(mixture)["transmission"], both(mixture)["transmission"])
     assert take_out(file, tmp_path / "x") == 2
-    assert "no checkpoint of model=dynamics" in capfd.readouterr().err
+    assert "not a checkpoint of model=dynamics" in capfd.readouterr().err
 
 
 def test_settings_that_do_not_go_together(train: Train) -> None:
     run = train("model=dynamics_student", *SMALL, "model.accumulate=2")
     assert run.status == 2
-    assert "set one of them only" in run.sentence
+    assert "set only one of them" in run.sentence
 
 
 # -- ablations of table 2 --------------------------------------------------------------------------------------------

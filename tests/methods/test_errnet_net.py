@@ -199,7 +199,7 @@ def test_copy_starts_as_the_input(variant: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"width": 0}, "width must be a whole number from 1"),
+        ({"width": 0}, "width must be a whole number of at least 1"),
         ({"blocks": 2.5}, "blocks must be a whole number"),
         ({"residual_scale": 0.0}, "residual_scale must be a number above 0"),
     ],
@@ -257,7 +257,7 @@ def test_other_files_are_told() -> None:
         remap({"weights": nn.Linear(1, 1).state_dict()})
     state = small(pyramid=False, blocks=3).state_dict()
     with pytest.raises(
-        UserError, match=r"a\.pt is another ERRNet .*set model\.net\.blocks=3 model\.net\.pyramid=false"
+        UserError, match=r"a\.pt is a different ERRNet .*set model\.net\.blocks=3 model\.net\.pyramid=false"
     ):
         check_layout(state, small(), "a.pt")
     state = small().state_dict()

@@ -203,9 +203,9 @@ def test_dropout_is_for_training() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"width": 1}, r"model\.net\.width must be a whole number from 2 on"),
-        ({"iterations": 0}, r"model\.net\.iterations must be a whole number from 1 on"),
-        ({"dropout": 1.0}, r"model\.net\.dropout must be a number from 0 on and below 1"),
+        ({"width": 1}, r"model\.net\.width must be a whole number of at least 2"),
+        ({"iterations": 0}, r"model\.net\.iterations must be a whole number of at least 1"),
+        ({"dropout": 1.0}, r"model\.net\.dropout must be a number of at least 0 and below 1"),
     ],
 )
 def test_mistakes(arguments: dict[str, float], sentence: str) -> None:
@@ -251,7 +251,7 @@ def test_one_of_the_two_files_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="its name does not say which"):
         gather(tmp_path / "transmission.pth", state)
     torch.save({"epoch": 1}, tmp_path / "net_G_R.pth")
-    with pytest.raises(UserError, match=r"net_G_R\.pth does not hold IBCLN's G_R"):
+    with pytest.raises(UserError, match=r"net_G_R\.pth does not contain IBCLN's G_R"):
         gather(tmp_path / "net_G_T.pth", state)
 
 

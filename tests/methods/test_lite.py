@@ -132,10 +132,10 @@ def test_a_shift_by_the_stride_moves_the_result(form: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"widths": (8, 8)}, "model.net.widths must be a list of 4, each a whole number from 1 on"),
+        ({"widths": (8, 8)}, "model.net.widths must be a list of 4, each a whole number of at least 1"),
         (
             {"stream_blocks": (1, 0, 1)},
-            "model.net.stream_blocks must be a list of 3, each a whole number from 1 on",
+            "model.net.stream_blocks must be a list of 3, each a whole number of at least 1",
         ),
         ({"width": 0}, "model.net.width must be null or a whole number"),
         ({"blocks": (1, 1, 1.5, 1)}, "model.net.blocks must be a list of 4"),
@@ -151,7 +151,7 @@ def test_what_a_lite_cannot_be_made_of() -> None:
         ({"head": "scale"}, "model.net.head must be gain or residual, got 'scale'"),
         ({"features": "vgg"}, "model.net.features must be efficientnet_lite0 or none, got 'vgg'"),
         ({"block": "conv"}, "model.net.block must be plain or naf"),
-        ({"widths": (8, 8)}, "model.net.widths must be a list of 4, each a whole number from 1 on"),
+        ({"widths": (8, 8)}, "model.net.widths must be a list of 4, each a whole number of at least 1"),
     ):
         with pytest.raises(UserError, match=words):
             LiteNet2(**settings)  # type: ignore[arg-type]

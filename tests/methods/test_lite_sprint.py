@@ -175,7 +175,7 @@ def test_mistakes_in_one_sentence(
     elif fault == "no truth":
         (tmp_path / "lone" / "blended").mkdir(parents=True)
         Image.new("RGB", (64, 64)).save(tmp_path / "lone" / "blended" / "1.png")
-        more, words = ["--pairs", str(tmp_path / "lone")], "has no truth"
+        more, words = ["--pairs", str(tmp_path / "lone")], "has no ground truth"
     elif fault == "another size":
         for name, size in (("blended", (64, 64)), ("transmission_layer", (64, 65))):
             (tmp_path / "odd" / name).mkdir(parents=True)

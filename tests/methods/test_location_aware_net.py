@@ -353,8 +353,8 @@ def test_laplacian_of_four_scales() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"width": 1}, r"model\.net\.width must be a whole number from 2 on"),
-        ({"iterations": 0}, r"model\.net\.iterations must be a whole number from 1 on"),
+        ({"width": 1}, r"model\.net\.width must be a whole number of at least 2"),
+        ({"iterations": 0}, r"model\.net\.iterations must be a whole number of at least 1"),
         ({"detection": "edges"}, r"model\.net\.detection must be one of laplacian, image, none"),
         ({"scales": 2}, r"model\.net\.scales must be 1 or 4"),
         ({"kernel": "sobel"}, r"model\.net\.kernel"),

@@ -316,9 +316,9 @@ def test_detection_first_then_everything(train: Train) -> None:
     ("overrides", "sentence"),
     [
         (["model.net.detection=none", "model.net.suppression=false", "~loss.terms.confidence"], "detection=none"),
-        (["~loss.terms.confidence"], "no term of the loss looks at it"),
-        (["model.detection_epochs=-1"], "must be a whole number from 0 on"),
-        (["model.detection_epochs=many"], "must be a whole number from 0 on"),
+        (["~loss.terms.confidence"], "no loss term uses it"),
+        (["model.detection_epochs=-1"], "must be a whole number of at least 0"),
+        (["model.detection_epochs=many"], "must be a whole number of at least 0"),
     ],
 )
 def test_detection_first_needs_something_to_learn(train: Train, overrides: list[str], sentence: str) -> None:

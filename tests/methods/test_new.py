@@ -85,7 +85,7 @@ def test_a_folder_of_the_zoo(tmp_path: Path) -> None:
     assert "model=ghost" in done.out
 
 
-@pytest.mark.parametrize(("name", "words"), [("Ghost", "lower-case"), ("class", "cannot be"), ("lite", "already")])
+@pytest.mark.parametrize(("name", "words"), [("Ghost", "lower-case"), ("class", "not a valid"), ("lite", "already")])
 def test_names_that_will_not_do(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         new_method(name, tmp_path)
@@ -94,5 +94,5 @@ def test_names_that_will_not_do(tmp_path: Path, name: str, words: str) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     new_method("ghost", tmp_path)
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         new_method("ghost", tmp_path)

@@ -440,7 +440,7 @@ def test_two_stages_under_ddp(tmp_path: Path) -> None:
     [
         (lambda: YTMTUNet("B"), "pattern must be one of C, A, P, none, got 'B'"),  # type: ignore[arg-type]
         (lambda: YTMTUNet("C", in_channels=1), "in_channels must be left out, 3 or 1475, got 1"),
-        (lambda: YTMTPlain("C", layers=1), "layers must be a whole number from 2 on, got 1"),
+        (lambda: YTMTPlain("C", layers=1), "layers must be a whole number of at least 2, got 1"),
     ],
     ids=["pattern", "in_channels", "layers"],
 )

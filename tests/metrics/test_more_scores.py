@@ -299,7 +299,7 @@ def test_the_packages_model_is_made_by_its_command(tmp_path: Path, capsys: pytes
     own = json.loads((Path(naturalness.__file__).with_name("naturalness.json")).read_text())
     assert own.keys() == content.keys()
     assert naturalness.main([str(tmp_path / "none"), "-o", str(tmp_path / "x")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="too few for a model"):
         naturalness.fit([np.zeros((96, 96))])
 
@@ -361,7 +361,7 @@ def test_every_known_score_says_all_about_itself() -> None:
     for name, words in (
         ("psmr", "some of"),
         ("no.such.Score", "cannot be imported"),
-        ("torch.nn.Module", "no ImageMetric"),
+        ("torch.nn.Module", "not an ImageMetric"),
     ):
         with pytest.raises(UserError, match=words):
             metric_classes(name)

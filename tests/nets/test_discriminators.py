@@ -55,7 +55,7 @@ def test_patch_cannot_judge_a_single_pixel() -> None:
 
 @pytest.mark.parametrize("width", [0, 3, -2])
 def test_odd_width_is_refused(width: int) -> None:
-    with pytest.raises(UserError, match=f"width must be an even number from 2 on, got {width}"):
+    with pytest.raises(UserError, match=f"width must be an even number of at least 2, got {width}"):
         DiscriminatorVGG(width=width)
 
 

@@ -38,7 +38,7 @@ def test_one_table_with_the_best_first_and_seeds_together(tmp_path: Path, capsys
     assert (rows[1]["model"], rows[1]["seed"]) == ("a", "2")
     out = capsys.readouterr().out
     assert "21.0000 ± 1.4142" in out
-    assert "1 of 3 did not come to their end: 2." in out
+    assert "1 of 3 did not finish: 2." in out
     page = (tmp_path / "summary.html").read_text()
     assert page.count("<polyline") == 3
 

@@ -51,7 +51,7 @@ def test_no_entry_of_a_packaged_space_is_forgotten(name: str) -> None:
     ("text", "said"),
     [
         ("", "is empty"),
-        ("a: [1", "no YAML"),
+        ("a: [1", "not YAML"),
         ("a: 3", "must be {low"),
         ("a: {low: 1}", "needs low and high"),
         ("a: {low: 2, high: 1}", "low < high"),
@@ -100,7 +100,7 @@ def test_a_study_trains_prunes_resumes_and_leaves_a_table(
     assert len(list((folder / "trials").iterdir())) == 2
     capsys.readouterr()
     assert main([*words[:-2], "trainer.max_epochs=3", "--trials", "3", "--space", "space.yaml"]) == 2
-    assert "begun with other overrides" in capsys.readouterr().err
+    assert "differs in overrides" in capsys.readouterr().err
 
 
 def test_a_bad_trial_is_stopped_early(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=120)
     assert first.returncode == 130, err
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert again.returncode == 0, again.stderr
     rows = list(csv.DictReader((tmp_path / "outputs/tune/ytmt_pcs/study.csv").open()))

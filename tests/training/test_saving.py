@@ -164,7 +164,7 @@ def test_of_many_that_want_a_folder_each_gets_its_own(tmp_path: Path) -> None:
 
 def test_a_folder_is_held_until_its_process_is_gone(tmp_path: Path) -> None:
     with hold(tmp_path, "training"):
-        with pytest.raises(UserError, match="Another training is writing into"), hold(tmp_path, "training"):
+        with pytest.raises(UserError, match="Another training is writing to"), hold(tmp_path, "training"):
             pass
         with hold(tmp_path, "evaluation"):
             pass

@@ -141,7 +141,7 @@ def test_accumulation_and_clipping_reach_methods_with_several_optimisers() -> No
     config = compose_config(["model=corrn", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5"])
     settle(config)
     assert (config.trainer.accumulate_grad_batches, config.trainer.gradient_clip_val) == (3, 0.5)
-    with pytest.raises(UserError, match="say different things"):
+    with pytest.raises(UserError, match="contradict each other"):
         settle(compose_config(["model=ytmt_pcs", "trainer.accumulate_grad_batches=3", "model.accumulate=2"]))
 
 

@@ -36,8 +36,12 @@ def test_fine_tuning_begins_with_what_is_packaged() -> None:
 @pytest.mark.parametrize(
     ("overrides", "weights", "words"),
     [
-        (("model=lite", "model.net.width=8"), "packaged", "are of another network than model=lite is configured to"),
-        (("model=ytmt_pcs", "model.net.width=4"), "packaged", "model=ytmt_pcs has no packaged weights to begin with"),
+        (
+            ("model=lite", "model.net.width=8"),
+            "packaged",
+            "belong to a different network from the configured model=lite",
+        ),
+        (("model=ytmt_pcs", "model.net.width=4"), "packaged", "model=ytmt_pcs has no packaged weights to start from"),
         (("model=ytmt_pcs", "model.net.width=4"), "lite", "are of another network"),
         (("model=lite",), "nowhere.ckpt", "There is no weights file"),
     ],

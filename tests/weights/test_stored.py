@@ -138,7 +138,7 @@ def test_nothing_in_a_file_has_any_effect(number: int, tmp_path: Path, monkeypat
             reflectzoo.load_model(file)
         text = str(told.value)
         assert text.count("\n") == 0
-        assert text.startswith(f"'{file}' is not opened: ") or "may be damaged: get it again" in text
+        assert text.startswith(f"'{file}' is not opened: ") or "may be damaged: download it again" in text
         assert len(text) < 400
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.ckpt", "a.safetensors"]
     assert before == [{key: each for key, each in vars(m).items() if key != "folder"} for m in methods().values()]
@@ -160,7 +160,7 @@ def test_nothing_in_a_file_has_any_effect(number: int, tmp_path: Path, monkeypat
 )
 def test_a_record_that_is_none(tmp_path: Path, text: str) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"format": "reflectzoo", "record": text})
-    with pytest.raises(UserError, match="does not say which model it holds, it may be damaged: get it again"):
+    with pytest.raises(UserError, match="does not say which model it holds and may be damaged: download it again"):
         reflectzoo.load_model(tmp_path / "a.safetensors")
 
 

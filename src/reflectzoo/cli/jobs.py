@@ -135,7 +135,7 @@ def table(folder: Path, jobs: Sequence[Job]) -> str:
     done = sum(job.state == _DONE for job in jobs)
     more = ""
     if any(job.state in (_STOPPED, _RUNNING, _FAILED) for job in jobs):
-        more = f"; a job goes on with its overrides, hydra.run.dir={folder}/JOB and ckpt_path=last"
+        more = f"; to resume a job, use its overrides, hydra.run.dir={folder}/JOB and ckpt_path=last"
     return f"{text}\n{done} of {len(jobs)} jobs are done, in {folder}{more}\n"
 
 

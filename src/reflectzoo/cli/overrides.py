@@ -30,8 +30,8 @@ def unreadable(word: str, reason: str) -> str:
                 copied = shlex.quote(f"{key}={quoted}")
                 return f"The override '{word}' cannot be read; write key=value with quotes around its value: {copied}"
     return (
-        f"The override '{word}' cannot be read ({reason}): write key=value, with quotes of its own around a value that "
-        "has blanks, commas or letters like ü in it: \"key='value'\"."
+        f"The override '{word}' cannot be read ({reason}): write key=value, and put quotes around a value that "
+        "contains spaces, commas or letters like ü: \"key='value'\"."
     )
 
 
@@ -178,7 +178,7 @@ def _is_group(name: str) -> bool:
 def _no_such(name: str, config: DictConfig, many: bool) -> str:
     known = [*config.hydra.runtime.choices, *_keys(config)]
     close = nearest(name, [each for each in map(str, known) if each != name and not each.startswith("hydra")])
-    hint = " In a multirun, a setting that only some of the models have is written ++key=value." if many else ""
+    hint = " In a multirun, write ++key=value for a setting that only some models have." if many else ""
     return f"There is no setting '{name}'{did_you_mean(close)}{hint}"
 
 

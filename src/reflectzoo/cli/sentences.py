@@ -48,13 +48,13 @@ def sentence(
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
             name = os.path.basename(str(cause.filename or ""))
-            return f"The name '{name[:40]}…' of {len(name)} letters is too long: give a shorter one.", 2
+            return f"The name '{name[:40]}…' of {len(name)} characters is too long: use a shorter one.", 2
         if isinstance(cause, OSError) and (cause.errno in DISK_REASONS or _made_folder(cause)):
-            reason = DISK_REASONS.get(cause.errno or 0, "the folder cannot be made there")
+            reason = DISK_REASONS.get(cause.errno or 0, "the folder cannot be created there")
             where = f" {cause.filename}" if cause.filename else ""
             return (
-                f"Cannot write{where}: {reason}; what was already saved is untouched, choose another place "
-                "with paths.output_dir=FOLDER."
+                f"Cannot write{where}: {reason}; files already saved are intact, so choose another place with "
+                "paths.output_dir=FOLDER."
             ), 1
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error), 2

@@ -50,7 +50,7 @@ def what_it_is(data: bytes) -> str | None:
     if data[4:8] == b"ftyp" and data[8:11] in (b"mp4", b"iso", b"qt ", b"M4V", b"avc", b"3gp"):
         return "a video"
     if data and not data[:4096].strip(b"\0"):
-        return f"nothing but zeros, as a download that broke off leaves them: {_AGAIN}"
+        return f"nothing but zeros, probably from an interrupted download: {_AGAIN}"
     if lead and all(byte >= 32 or byte in b"\t\r\n\f" for byte in lead) and _is_utf8(lead):
         return f"a text: {_AGAIN}"
     return None

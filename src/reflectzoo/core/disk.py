@@ -120,8 +120,8 @@ def hold(folder: Path, what: str) -> Iterator[None]:
     with (folder / f".{what}.lock").open("a") as file:
         if not _locked(file):
             raise UserError(
-                f"Another {what} is writing into {folder} right now: wait for it, or choose another folder "
-                "(leave hydra.run.dir out and each gets its own)."
+                f"Another {what} is writing to {folder}: wait for it, or choose another folder (without "
+                "hydra.run.dir, each run gets its own)."
             )
         yield
 

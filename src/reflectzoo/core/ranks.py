@@ -81,7 +81,7 @@ def _by_store(choose: Callable[[], str], rank: int, number: int) -> str:
         return str(store.get(key).decode())
     except (DistError, KeyError, ValueError, TimeoutError) as error:
         raise UserError(
-            "The processes of this torchrun cannot agree on a folder for the run: give one, hydra.run.dir=FOLDER."
+            "The processes of this torchrun cannot agree on a folder for the run: set one with hydra.run.dir=FOLDER."
         ) from error
 
 
@@ -97,6 +97,6 @@ def _by_file(choose: Callable[[], str], rank: int, file: Path) -> str:
         except OSError:
             time.sleep(0.1)
     raise UserError(
-        f"The first process of this job has not said in {file} where the run goes: does every node see that folder? "
-        "Else give hydra.run.dir=FOLDER."
+        f"The first process of this job has not written the run's folder to {file}: make sure that every node sees "
+        "that file, or set hydra.run.dir=FOLDER."
     )

@@ -50,10 +50,10 @@ def methods() -> dict[str, Method]:
         try:
             method = _load(point)
         except Exception as error:  # whatever the import of somebody else's package raises
-            warnings.warn(f"The plugin {_who(point)} is left out: {error}", stacklevel=2)
+            warnings.warn(f"The plugin {_who(point)} is skipped: {error}", stacklevel=2)
             continue
         if (clash := _clash(method, found)) is not None:
-            warnings.warn(f"The plugin {_who(point)} is left out: {clash}", stacklevel=2)
+            warnings.warn(f"The plugin {_who(point)} is skipped: {clash}", stacklevel=2)
             continue
         found[method.name] = method
     return found
@@ -113,11 +113,11 @@ def _load(point: EntryPoint) -> Method:
 
 def _clash(method: Method, others: dict[str, Method]) -> str | None:
     if method.name in others:
-        return f"there is a method '{method.name}' already, of {others[method.name].package}"
+        return f"the method '{method.name}' already exists in {others[method.name].package}"
     for other in others.values():
         for model in method.models:
             if model in other.models:
-                return f"there is a model '{model}' already, of {other.package}"
+                return f"the model '{model}' already exists in {other.package}"
     return None
 
 

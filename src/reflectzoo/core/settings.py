@@ -67,8 +67,8 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 """A share that leaves something."""
 HeightWidth = tuple[Count, Count]
 """Height and width, in pixels."""
-EvenCount = Annotated[int, Rule("an even number from 2 on", lambda value: value >= 2 and value % 2 == 0)]
-OddCount = Annotated[int, Rule("an odd number from 1 on", lambda value: value >= 1 and value % 2 == 1)]
+EvenCount = Annotated[int, Rule("an even number of at least 2", lambda value: value >= 2 and value % 2 == 0)]
+OddCount = Annotated[int, Rule("an odd number of at least 1", lambda value: value >= 1 and value % 2 == 1)]
 
 
 class SettingError(UserError):
@@ -227,13 +227,15 @@ def _check_node(path: str, node: Any, given: Collection[str]) -> None:
         if not _holds_target(plain):
             annotation = parameters[key].annotation
             if plain is not None and not isinstance(plain, Mapping) and _is_made(annotation):
-                raise SettingError(f"{prefix}{key}", f"a part with a _target_, or a reference as ${{{key}}}", plain)
+                raise SettingError(
+                    f"{prefix}{key}", f"a section with a _target_, or a reference such as ${{{key}}}", plain
+                )
             check_value(f"{prefix}{key}", plain, annotation)
     if node.get("_partial_") or node.get("_args_"):
         return
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in node and key not in given:
-            raise UserError(f"The setting '{prefix}{key}' is not given: add {prefix}{key}=… to the configuration.")
+            raise UserError(f"The setting '{prefix}{key}' is missing: add {prefix}{key}=… to the configuration.")
 
 
 def _targets(node: Any, path: str | None = None) -> Iterator[tuple[str, Any]]:
@@ -316,7 +318,10 @@ def _is_devices(value: int | str | Sequence[int]) -> bool:
     return value == -1 or value >= 1 if isinstance(value, int) else len(value) > 0 and min(value) >= 0
 
 
-_Limit = Annotated[int | float, Rule("a whole number from 0 on, or a share from 0.0 to 1.0", lambda value: value >= 0 and (isinstance(value, int) or value <= 1))]  # fmt: skip  # noqa: E501
+_Limit = Annotated[int | float, Rule(
+    "a whole number of at least 0, or a share from 0.0 to 1.0",
+    lambda value: value >= 0 and (isinstance(value, int) or value <= 1),
+)]  # fmt: skip
 
 #: What arguments of classes that are not ours must be, where their annotations allow more than they take.
 NARROWED: Mapping[str, Mapping[str, Any]] = {
@@ -355,7 +360,7 @@ def annotation_in_words(annotation: Any) -> str:
 
     Example:
         >>> annotation_in_words(Count)
-        'a whole number from 1 on'
+        'a whole number of at least 1'
         >>> annotation_in_words(tuple[Positive, Positive] | None)
         'null or a list of 2, each a number above 0'
         >>> annotation_in_words(Literal["skip", "raise"])
@@ -404,7 +409,7 @@ def _range(meta: Sequence[Any]) -> str:
     above, least, below, most = bound(Gt, "gt"), bound(Ge, "ge"), bound(Lt, "lt"), bound(Le, "le")
     if least is not None and most is not None:
         return f" from {least} to {most}"
-    low = f" above {above}" if above is not None else f" from {least} on" if least is not None else ""
+    low = f" above {above}" if above is not None else f" of at least {least}" if least is not None else ""
     high = f" below {below}" if below is not None else f" up to {most}" if most is not None else ""
     return low + (" and" if low and high else "") + high
 

@@ -131,7 +131,7 @@ def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, Keye
     files = {split: [data.pictures() for data in sets.values()] for split, sets in found.items()}
     if "val" in files and files["val"] == files.get("test"):
         del found["val"]
-        summary.without["val"] = "nothing is held out, so validation would see the test pictures."
+        summary.without["val"] = "nothing is held out, so validation would use the test pictures."
     return found, summary
 
 
@@ -190,7 +190,7 @@ def contact_sheet(
                 title = " ".join(part for part in (split, name) if part)
                 drawn.append(_row(batch, title))
     if not drawn:
-        raise UserError("Not one sample can be made from these pictures.")
+        raise UserError("No sample can be made from these pictures.")
     return draw_separations(drawn)
 
 

@@ -90,7 +90,7 @@ def find_images(
         sentence = f"The folder '{error.filename}' cannot be opened ({error.strerror})"
         if unopened is None or Path(error.filename) == Path(folder):
             raise UserError(sentence + ".")
-        unopened(str(error.filename), sentence + " and is left out.")
+        unopened(str(error.filename), sentence + " and is skipped.")
 
     for place, subfolders, files in os.walk(folder, onerror=refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".")) if recursive else []

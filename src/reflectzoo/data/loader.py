@@ -96,7 +96,7 @@ class ReflectionLoader(DataLoader[Sample | Failed]):
         if changed and state.get("batches_done", 0) > 0:
             _log.warning(
                 "The data changed since the checkpoint was written in the middle of an epoch (%s): in the rest of "
-                "this epoch some photographs may be missed or seen twice.",
+                "this epoch, some photographs may be missed or used twice.",
                 ", ".join(changed),
             )
 

@@ -194,18 +194,18 @@ class Benchmark:
             for name, data in _test_sets(module).items():
                 truth_less = isinstance(data, PairImages) and not any(pair.transmission for pair in data.pairs)
                 if truth_less and not self.blind:
-                    _log.info("The %d pictures of '%s' have no truth and are left out.", len(data), name)
+                    _log.info("The %d pictures of '%s' have no ground truth and are skipped.", len(data), name)
                     continue
                 if isinstance(data, PairImages | SequenceImages):
                     data.size = protocol.size_for(name)
                 opened.append(EvaluationSet(name, data, module, self.limit))
         if not opened:
-            raise UserError(f"benchmark={self.name} has no picture with a truth to be scored.")
+            raise UserError(f"benchmark={self.name} has no picture with ground truth to score.")
         names = [each.name for each in opened]
         for name in dict.fromkeys([*protocol.resize_for, *_weights(protocol)]):
             if name not in names and name not in KNOWN:
                 raise UserError(
-                    f"protocol={protocol.name} speaks of a data set '{name}', but benchmark={self.name} has "
+                    f"protocol={protocol.name} names a data set '{name}', but benchmark={self.name} has "
                     f"{', '.join(names)}."
                 )
         return opened

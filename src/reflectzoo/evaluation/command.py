@@ -63,7 +63,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
 
 def _evaluate(config: DictConfig) -> dict[str, Any]:
     if config.resume is not None and not (Path(config.resume) / PLAN).is_file():
-        raise UserError(f"resume={config.resume} holds no evaluation: give the folder of one that was interrupted.")
+        raise UserError(f"resume={config.resume} contains no evaluation: give the folder of an interrupted one.")
     protocol: Protocol = build(config.protocol)
     # Before anything is loaded: what is missing on disk is told at once.
     parts = {str(name): build(part) for name, part in config.benchmark.parts.items()}
@@ -127,12 +127,12 @@ def _entries(config: DictConfig) -> list[Candidate | CandidateFactory]:
         entries.append(from_checkpoint(path, model.name if model is not None else None, name))
     weights = _named(config.weights, "weights")
     if weights and model is None:
-        raise UserError("weights=FILE needs model=<name>, which says what network they are of.")
+        raise UserError("weights=FILE needs model=<name>, the network that they belong to.")
     if model is not None and not weights and config.ckpt is None:
         packaged = find_source(model.name, None)
         if packaged is None:
             raise UserError(
-                f"model={model.name} alone has not learnt anything: give weights=FILE, or ckpt=FILE of a training run."
+                f"model={model.name} alone is not trained: give weights=FILE, or ckpt=FILE from a training run."
             )
         weights = [(None, str(packaged.path))]
     for name, path in weights:

@@ -150,8 +150,8 @@ def check_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     if differing:
         told = ", ".join(f"{key} {_short(first.get(key))} and {_short(second.get(key))}" for key in differing)
         raise UserError(
-            f"These results are by different protocols ({first['name']} and {second['name']}: {told}), so their scores "
-            "cannot be compared: evaluate one of them again with the other's protocol=<name>."
+            f"These results are from different protocols ({first['name']} and {second['name']}: {told}), so their "
+            "scores cannot be compared: evaluate one of them again with the other's protocol=<name>."
         )
 
 
@@ -233,14 +233,14 @@ def verdict_in_words(verdict: Verdict, name_a: str, name_b: str, measure: Measur
     interval = f"95 % interval {measure.signed(verdict.low)} to {measure.signed(verdict.high)}"
     where = f"{verdict.title}: "
     if verdict.images < 6:
-        return f"{where}{verdict.images} pictures are too few to tell anything from noise; mean difference {size}."
+        return f"{where}{verdict.images} pictures are too few to draw a conclusion; mean difference {size}."
     told = verdict.low > 0 or verdict.high < 0
     if not told:
-        words = f"{where}the difference of {size} cannot be told from noise ({interval})."
+        words = f"{where}the difference of {size} cannot be distinguished from noise ({interval})."
         if verdict.p < 0.05:
             more = name_b if measure.gain(verdict.b_higher, verdict.a_higher) > 0 else name_a
-            is_better = "has more" if measure.higher_is_better is None else "is the better one"
-            words += f" Yet {more} {is_better} on clearly more pictures (sign test, p = {verdict.p:.2g})."
+            is_better = "has more" if measure.higher_is_better is None else "is better"
+            words += f" But {more} {is_better} on clearly more pictures (sign test, p = {verdict.p:.2g})."
         return words
     if measure.higher_is_better is None:
         relation = f"has {'more' if verdict.difference > 0 else 'less'} than"
@@ -248,7 +248,7 @@ def verdict_in_words(verdict: Verdict, name_a: str, name_b: str, measure: Measur
         relation = f"is {'better' if measure.gain(verdict.difference, 0) > 0 else 'worse'} than"
     words = f"{where}{name_b} {relation} {name_a} by {size} ({interval})."
     if verdict.p >= 0.05:
-        words += f" It owes that to a part of the pictures: the sign test sees no winner (p = {verdict.p:.2g})."
+        words += f" This comes from only some of the pictures: the sign test shows no winner (p = {verdict.p:.2g})."
     return words
 
 
@@ -318,7 +318,7 @@ def run(arguments: argparse.Namespace) -> int:
         *_unmatched(only_b, "B"),
     ]
     if a["protocol"]["average"] == "pixels":
-        lines.append("The tables of these results average over pixels; here every picture counts alike.")
+        lines.append("The tables of these results average over pixels; here, every picture has the same weight.")
     if a["fingerprint"] == b["fingerprint"] and entry_a == entry_b:
         lines.append("Both are the same evaluation.")
     for verdict in verdicts:
@@ -427,7 +427,7 @@ def _unmatched(names: Sequence[str], which: str) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"In {which} alone, left out: {', '.join(names[:_NAMED])}{more}", ""]
+    return [f"Only in {which}, ignored: {', '.join(names[:_NAMED])}{more}", ""]
 
 
 def _write_csv(path: Path, pairs: Sequence[Pair]) -> None:

@@ -161,7 +161,7 @@ class PredictionsEntry(Candidate):
             if len(claims) > 1:
                 fits = " and ".join(f"'{image}' of {dataset}" for dataset, image in claims)
                 raise UserError(
-                    f"'{path}' fits {fits}: put the predictions for each set into a folder of its own, "
+                    f"'{path}' fits {fits}: put the predictions for each set into a separate folder, "
                     f"{self.folder}/{claims[0][0]}/ and so on."
                 )
 
@@ -214,7 +214,7 @@ class PredictionsEntry(Candidate):
         self.missing.append({"set": dataset, "image": image, "reason": reason})
 
     def _why(self) -> str:
-        return self.missing[0]["reason"] if self.missing else "no picture of such a name"
+        return self.missing[0]["reason"] if self.missing else "no picture with such a name"
 
 
 class _WrongSizeError(Exception):

@@ -69,7 +69,7 @@ class Published:
         if not self.is_average:
             return pictures
         alike = (self.dataset, self.split_size) in _BY_PICTURE
-        return f"{pictures}, {'each counts alike' if alike else 'average not stated'}"
+        return f"{pictures}, {'weighted equally' if alike else 'average not stated'}"
 
     @property
     def is_ablation(self) -> bool:

@@ -182,7 +182,7 @@ def check_same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
         earlier = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(
-            f"'{path}' cannot be read ({error}), so this evaluation cannot be gone on with: start a new one."
+            f"'{path}' cannot be read ({error}), so this evaluation cannot be resumed: start a new one."
         ) from error
     now = json.loads(json.dumps(plan))
     differing = [str(part) for part in dict.fromkeys([*now, *earlier]) if now.get(part) != earlier.get(part)]
@@ -197,8 +197,8 @@ def check_same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
         else:
             details.append(part)
     raise UserError(
-        f"'{folder}' holds an evaluation with other {' and '.join(details)}: give the same command as then, or start a "
-        "new evaluation without resume."
+        f"'{folder}' contains an evaluation with different {' and '.join(details)}: repeat the original command, or "
+        "start a new evaluation without resume."
     )
 
 
@@ -349,7 +349,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
-        hint = f"; its evaluation is not finished, go on with resume={path}" if (path / PLAN).is_file() else ""
+        hint = f"; its evaluation is not finished, so resume it with resume={path}" if (path / PLAN).is_file() else ""
         raise UserError(f"There is no result {file}: give the folder of a finished reflectzoo.evaluate{hint}.")
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
@@ -357,7 +357,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
         raise UserError(f"The result {file} cannot be read ({error}).") from error
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         found = results.get("format") if isinstance(results, dict) else None
-        raise UserError(f"{file} is no result in the format {FORMAT} (it says {found!r}).")
+        raise UserError(f"{file} is not a result in the format {FORMAT} (it says {found!r}).")
     return results
 
 

@@ -88,7 +88,10 @@ def run_benchmark(
     say(f"Protocol {protocol}")
     scored = sum(len(each.pictures) for each in sets)
     if benchmark.left_out:
-        say(f"{scored} of {scored + benchmark.left_out} pictures can be scored; why not the others is said above")
+        say(
+            f"{scored} of {scored + benchmark.left_out} pictures can be scored; the reasons for the others are given "
+            "above"
+        )
     for sentence in _remarks(sets, made):
         say(sentence)
 
@@ -118,7 +121,7 @@ def run_benchmark(
     ]
     if done:
         left = sum(map(len, remaining))
-        say(f"{len(done)} scores of pictures are in '{folder}' already, {left} pictures are left")
+        say(f"{len(done)} scores of pictures are already in '{folder}', {left} pictures are left")
     scorer = Scorer(made, sets, protocol, scores, done, folder, regions, save_pictures)
     progress.expect([each.pixels(places, protocol) for each, places in zip(sets, remaining, strict=True)])
     if any(remaining):
@@ -170,8 +173,8 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
     except (SystemExit, KeyboardInterrupt) as stop:  # how Lightning leaves after Ctrl-C
         scorer.close()
         raise Interrupted(
-            f"Interrupted; {len(read_rows(folder))} scores of pictures are kept in '{folder}', the same command with "
-            f"resume={folder} goes on from there."
+            f"Interrupted; {len(read_rows(folder))} scores of pictures are saved in '{folder}'; the same command with "
+            f"resume={folder} continues from there."
         ) from stop
     except (RuntimeError, LostProcess) as error:
         scorer.close()
@@ -179,8 +182,8 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
         if lost is None:
             raise
         raise LostProcess(
-            f"{lost} {len(read_rows(folder))} scores of pictures are kept in '{folder}', the same command with "
-            f"resume={folder} goes on from there."
+            f"{lost} {len(read_rows(folder))} scores of pictures are saved in '{folder}'; the same command with "
+            f"resume={folder} continues from there."
         ) from error
     except (UserError, TrainingError):
         scorer.close()
@@ -202,7 +205,7 @@ def _in_order(folder: Path, entries: Sequence[Candidate], sets: Sequence[Evaluat
     absent = [key for key in keys if key not in rows]
     if absent:
         raise TrainingError(
-            f"{len(absent)} scores are missing in '{folder}' although every picture was looked at (the first is "
+            f"{len(absent)} scores are missing in '{folder}' although every picture was processed (the first is "
             f"{absent[0]}): if processes write to different disks, give them a common one with paths.output_dir."
         )
     return [rows[key] for key in keys]
@@ -239,7 +242,7 @@ def _remarks(sets: Sequence[EvaluationSet], entries: Sequence[Candidate]) -> lis
             remarks.append(f"Only {record['images']} of the {record['images_found']} pictures of {each.title} are used")
         elif wanted is not None and wanted != record["images"]:
             remarks.append(
-                f"{each.title} has {record['images']} pictures here, published numbers are of {wanted}: they cannot be "
+                f"{each.title} has {record['images']} pictures here, published numbers use {wanted}: they cannot be "
                 "compared directly"
             )
     for entry in entries:
@@ -247,19 +250,19 @@ def _remarks(sets: Sequence[EvaluationSet], entries: Sequence[Candidate]) -> lis
             remarks += _some(
                 [
                     f"MISSING: {entry.name} has no usable prediction for '{miss['image']}' of {miss['set']} "
-                    f"({miss['reason']}); it is left out"
+                    f"({miss['reason']}); it is skipped"
                     for miss in entry.missing
                 ]
             )
             remarks += _some(
-                [f"EXTRA: {entry.name} has '{path}', which fits no picture; it is left out" for path in entry.extra]
+                [f"EXTRA: {entry.name} has '{path}', which matches no picture; it is ignored" for path in entry.extra]
             )
     return remarks
 
 
 def _some(sentences: Sequence[str]) -> list[str]:
     more = len(sentences) - _NAMED
-    return [*sentences[:_NAMED], *([f"... and {more} more, all named in results.json"] if more > 0 else [])]
+    return [*sentences[:_NAMED], *([f"... and {more} more, all listed in results.json"] if more > 0 else [])]
 
 
 def _device(runner: pl.Trainer) -> str:

@@ -40,7 +40,7 @@ class Masks:
     def __init__(self, folder: str | Path, sets: Sequence[EvaluationSet]) -> None:
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
-            raise UserError(f"masks={folder} is no folder: give one with a picture of marked pixels for each image.")
+            raise UserError(f"masks={folder} is not a folder: give one with a picture of marked pixels for each image.")
         named = {
             path.relative_to(self.folder).with_suffix("").as_posix(): path
             for path in find_images(self.folder, recursive=True)
@@ -53,7 +53,7 @@ class Masks:
                 if path is not None:
                     self.paths[each.name, picture.name] = path
         if not self.paths:
-            raise UserError(f"masks={folder} has no picture called like one of the benchmark: <set>/<image>.png.")
+            raise UserError(f"masks={folder} has no picture named like one of the benchmark: <set>/<image>.png.")
 
     def read(self, dataset: str, image: str, like: Tensor) -> Tensor | None:
         """The region of a picture, (1, H, W) bool, in the size of an image (1, 3, H, W); None if none is marked."""
@@ -149,7 +149,7 @@ class Scorer(pl.LightningModule):
         except torch.OutOfMemoryError as error:
             height, width = batch["mixture"].shape[-2:]
             raise TrainingError(
-                f"{entry.name} ran out of memory on '{batch['name'][0]}' of {dataset} ({width}x{height}): go on with "
+                f"{entry.name} ran out of memory on '{batch['name'][0]}' of {dataset} ({width}x{height}): resume with "
                 f"trainer.accelerator=cpu resume={self.folder}, or choose a protocol that scores smaller pictures."
             ) from error
         if batch["mixture"].is_cuda:
@@ -196,8 +196,8 @@ class Scorer(pl.LightningModule):
                 )
             if not bool(prepared.isfinite().all()):
                 raise TrainingError(
-                    f"{entry.name} returns numbers that are not finite for '{image}' of {dataset}: its weights are "
-                    "broken, or trainer.precision is too low."
+                    f"{entry.name} returns non-finite values for '{image}' of {dataset}: its weights are broken, or "
+                    "trainer.precision is too low."
                 )
             row[layer] = self._scored(layer, prepared, truth, batch["mixture"], mask)  # type: ignore[literal-required]
             if truth is not None:

@@ -49,16 +49,16 @@ def tables(results: Mapping[str, Any], published: bool = True) -> list[Renderabl
             found.append(_many_sets(results, layer, published))
             found.append(_other_scores(results, layer))
     if not found:
-        found.append(Text("Nothing was scored: the truth of no picture is known."))
+        found.append(Text("Nothing was scored: no picture has ground truth."))
     lines = [f"Protocol {results['protocol']['in_words']}"]
     for entry in results["entries"]:
         if entry.get("missing"):
             lines.append(
-                f"! {entry['name']}: {len(entry['missing'])} predictions are missing; its means are over other "
-                "pictures than those of the other rows"
+                f"! {entry['name']}: {len(entry['missing'])} predictions are missing; its means cover fewer pictures "
+                "than the other rows"
             )
         if entry.get("extra"):
-            lines.append(f"! {entry['name']}: {len(entry['extra'])} pictures fit nothing and were left out")
+            lines.append(f"! {entry['name']}: {len(entry['extra'])} pictures match nothing and were ignored")
     lines += [f"! {sentence}" for sentence in left_out(results)]
     if results["benchmark"]["limit"] is not None:
         lines.append(f"! Only the first {results['benchmark']['limit']} pictures of each set were scored")
@@ -83,7 +83,7 @@ def rule(results: Mapping[str, Any], dataset: str, mean: Mapping[str, Any]) -> s
     if dataset != AVERAGE:
         return pictures
     overall = results["protocol"]["overall"]
-    how = {"images": "each counts alike", "sets": "each set counts alike"}
+    how = {"images": "weighted equally", "sets": "all sets weighted equally"}
     return f"{pictures}, {how.get(overall, 'sets weighted') if isinstance(overall, str) else 'sets weighted'}"
 
 
@@ -184,10 +184,10 @@ def _with_published(
         below.append([Cell(word, "dim") for word in words])
     lines = [f"[{mark}] {source}" for source, mark in sources.items()]
     if not all(fact.confirmed for cells in rows.values() for found in cells.values() for fact in found):
-        lines.append("† known at second hand: not read in the source itself")
+        lines.append("† from a secondary source, not checked in the original")
     return Group(
         replace(table, below=below).rich(),
-        Text("As published, by the papers' own protocols:\n" + "\n".join(lines), style="dim"),
+        Text("As published, under the papers' own protocols:\n" + "\n".join(lines), style="dim"),
     )
 
 

@@ -178,7 +178,7 @@ def _tensor(separator: Separator, image: Tensor, strength: float) -> Separation:
 
 def _check_range(values: Tensor) -> None:
     if not bool(torch.isfinite(values).all()):
-        raise UserError("The image holds values that are no numbers (NaN or infinity): repair it first.")
+        raise UserError("The image contains non-finite values (NaN or infinity): repair it first.")
     low, high = (float(each) for each in torch.aminmax(values))
     if low < -1e-3 or high > 1 + 1e-3:
         raise UserError(f"A floating-point image must lie in [0, 1], this one in [{low:.4g}, {high:.4g}]: scale it.")

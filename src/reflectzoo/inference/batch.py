@@ -108,7 +108,7 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
             found.setdefault(file, place)
     if not found:
         words = ", ".join(shown(word) for word in inputs)
-        deeper = "" if recursive else "; -r looks into subfolders, too"
+        deeper = "" if recursive else "; -r includes subfolders"
         raise UserError(f"There are no photographs in {words}{deeper}.")
     exact = output is not None and not output.is_dir() and bool(output.suffix) and len(found) == 1
     if output is not None and exact:
@@ -117,7 +117,9 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
         return [Task(source, output.with_suffix(""), output)]
     if output is not None and output.exists() and not output.is_dir():
         if len(found) == 1:
-            raise UserError(f"-o {shown(output)} is a file, and no picture by its name: give a folder, or a name.png.")
+            raise UserError(
+                f"-o {shown(output)} is a file that is not named like a picture: give a folder, or a name.png."
+            )
         raise UserError(f"-o {shown(output)} is a file, but several photographs need a folder: give one.")
     tasks = []
     stems: dict[Path, Path] = {}
@@ -128,7 +130,7 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
             stem = stem.with_name(source.name)
         if stem in stems:
             raise UserError(
-                f"The results of {shown(stems[stem])} and {shown(source)} would have one name: use two folders."
+                f"The results of {shown(stems[stem])} and {shown(source)} would have the same name: use two folders."
             )
         stems[stem] = source
         tasks.append(Task(source, stem))
@@ -155,7 +157,7 @@ def _readable(files: Sequence[Path]) -> list[Path]:
     raws = [file for file in files if file.suffix.lower() in RAW_SUFFIXES]
     if not raws or can_develop():
         return files
-    _warn("", f"{len(raws)} camera raw files are left out, which {INSTALL} would develop.")
+    _warn("", f"{len(raws)} camera raw files are skipped: {INSTALL} reads them.")
     return [file for file in files if file not in raws]
 
 
@@ -261,7 +263,7 @@ def report(count: int, work: Callable[[Told], Iterator[Outcome]]) -> int:
                     console.print(f"[red]failed[/]: {escape(outcome.error)}", highlight=False)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"Interrupted: {done} of {count} photographs are done, no result is half written."
+                f"Interrupted: {done} of {count} photographs are done, no result is incomplete."
             ) from None
     if failed and count > 1:
         console.print(f"{done} of {count} done, {len(failed)} failed:", highlight=False)
@@ -278,13 +280,13 @@ def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list
     suffix = wanted.suffix or suffix_for(task.source, picture)
     targets = {kind: task.target(kind, suffix) for kind in wanted.kinds}
     if wanted.skip_existing and all(os.path.lexists(target) for target in targets.values()):
-        return [f"{shown(next(iter(targets.values())))} is there already"]
+        return [f"{shown(next(iter(targets.values())))} already exists"]
     for target in targets.values():
         # Asked before the work, and again when the file is written.
         if _same_file(target, task.source):
             raise UserError(f"{shown(target)} is the photograph itself and is never replaced: choose another name.")
         if not wanted.overwrite and os.path.lexists(target):
-            raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
+            raise UserError(f"{shown(target)} already exists: --overwrite replaces it.")
     both = wanted.reflection or wanted.side_by_side
     try:
         transmission, reflection = separator.picture(picture, wanted.strength, told, both)  # type: ignore[arg-type]

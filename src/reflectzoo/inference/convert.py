@@ -70,7 +70,7 @@ def convert(
     if not source.is_file():
         raise UserError(f"There is no weights file {shown(source)}: check the path.")
     if target.exists() and (not overwrite or target.samefile(source)):
-        raise UserError(f"{shown(target)} exists already and is left as it is: choose another name with -o.")
+        raise UserError(f"{shown(target)} already exists: choose another name with -o.")
     if model is not None:
         method_of(model)
     loaded = open_file(source, model, overrides)
@@ -118,5 +118,5 @@ def _halved(tensor: Tensor, key: str, source: str) -> Tensor:
         return tensor
     halved = tensor.half()
     if not bool(torch.isfinite(halved).all()):
-        raise UserError(f"{key} of {source} holds a number that 16 bits cannot: leave out --half.")
+        raise UserError(f"{key} of {source} contains a number that does not fit into 16 bits: leave out --half.")
     return halved

@@ -94,7 +94,7 @@ def export(
     if target.suffix != ".onnx":
         raise UserError(f"{shown(target)} must end in .onnx.")
     if target.exists() and not overwrite:
-        raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
+        raise UserError(f"{shown(target)} already exists: --overwrite replaces it.")
     for name in ("onnx", "onnxscript", "onnxruntime"):
         need(name)
     most = _newest_opset()
@@ -103,8 +103,8 @@ def export(
     total = sum(each.numel() * each.element_size() for each in module.state_dict().values())
     if not module.method.onnx:
         raise ExportError(
-            f"model={module.name} cannot be exported: what its network pads depends on the picture's size, which ONNX "
-            "cannot follow; use PyTorch for it."
+            f"model={module.name} cannot be exported: its padding depends on the picture's size in a way that ONNX "
+            "does not support; use PyTorch for it."
         )
     if total > _MOST_BYTES:
         raise ExportError(f"model={module.name} has {total / 2**30:.1f} GiB of weights; an ONNX file can hold 2 GiB.")
@@ -137,8 +137,8 @@ def export(
     if wrong:
         (height, width), worst = max(wrong.items(), key=lambda pair: pair[1])
         raise ExportError(
-            f"model={module.name} comes out of the export wrong: at {width}x{height} pixels onnxruntime differs from "
-            f"PyTorch by {worst:.2g}, allowed is {tolerance:g}; nothing was written, use PyTorch for this model."
+            f"The export of model={module.name} is wrong: at {width}x{height} pixels onnxruntime differs from PyTorch "
+            f"by {worst:.2g}, allowed is {tolerance:g}; nothing was written, use PyTorch for this model."
         )
     write_atomically(target, data, overwrite)
     return Exported(module.name, opset, layers, differences, len(data))
@@ -297,8 +297,8 @@ def _compare(module: nn.Module, data: bytes, sizes: Sequence[tuple[int, int]]) -
             found = session(image)
         except Exception as error:  # its exceptions have no common class of their own
             raise ExportError(
-                f"The network comes out of the export wrong: onnxruntime cannot run it at {width}x{height} pixels; "
-                "nothing was written, use PyTorch for this model."
+                f"The export of this network is wrong: onnxruntime cannot run it at {width}x{height} pixels; nothing "
+                "was written, use PyTorch for this model."
             ) from error
         differences[height, width] = max(
             float("inf") if found[name].shape != expected[name].shape else

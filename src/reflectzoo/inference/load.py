@@ -101,8 +101,8 @@ class LoadedModel(nn.Module):
         wanted = known.get("fingerprint")
         if wanted is not None and vgg.fingerprint != wanted:
             raise UserError(
-                f"The weights of model={self.name} were trained with VGG-19 weights '{source}', but those found under "
-                "that name are others: put the right file there."
+                f"The weights of model={self.name} were trained with VGG-19 weights '{source}', but the file found "
+                "under that name is different: put the right one there."
             )
         attach_vgg(self.net, vgg)
         self.vgg_used = {"source": vgg.source, "fingerprint": vgg.fingerprint}
@@ -134,8 +134,8 @@ def default_model() -> str:
         if record.default and record.available and method_of(record.model).built_in:
             return record.model
     raise UserError(
-        "No weights come with this version, so no model can be chosen for you: give weights=FILE (--weights FILE), "
-        "the authors' or from your own training."
+        "This version has no packaged weights, so there is no default model: give weights=FILE (--weights FILE), the "
+        "authors' or from your own training."
     )
 
 
@@ -191,15 +191,14 @@ def load(
         method_of(model)
     for each in overrides:
         if not re.match(r"[+~]{0,2}[\w@/]+([.\w@/]+)*=", each) and not each.startswith("~"):
-            raise UserError(f"'{each}' is no setting of a model: write KEY=VALUE, e.g. model.net.width=32.")
+            raise UserError(f"'{each}' is not a setting of a model: write KEY=VALUE, e.g. model.net.width=32.")
     source = None if untrained and weights is None else find_source(model, weights)
     if source is not None:
         return load_file(source.path, model, (*(source.record.overrides if source.record else ()), *overrides))
     if not untrained or model is None:
         raise UserError(
-            f"The model {model} has not learnt anything yet, its output would be noise: give --weights FILE (weights="
-            f"FILE), from the authors or from `reflectzoo train model={model}`; --untrained (untrained=True) tries it "
-            "all the same."
+            f"The model {model} is not trained, so its output would be noise: give --weights FILE (weights=FILE), "
+            f"from the authors or from `reflectzoo train model={model}`; --untrained (untrained=True) runs it anyway."
         )
     return untrained_model(model, overrides).attach_vgg()
 
@@ -239,7 +238,9 @@ def open_file(
         try:
             record = parse_metadata(metadata["record"])
         except (KeyError, ValueError) as error:
-            raise UserError(f"{name} does not say which model it holds, it may be damaged: get it again.") from error
+            raise UserError(
+                f"{name} does not say which model it holds and may be damaged: download it again."
+            ) from error
         return _ours(understood(record, name), state, model, name)
     content = read_checkpoint(path, "weights")
     record = content.get("reflectzoo")
@@ -259,13 +260,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         found = what_file_is(path)
-        told = f", it is {found}" if found else f" ({error}): get it again"
+        told = f", it is {found}" if found else f" ({error}): download it again"
         raise UserError(f"{shown(path)} cannot be read as a safetensors file{told}.") from error
 
 
 def _ours(stored: Stored, state: Mapping[str, Tensor], model: str | None, name: str) -> LoadedModel:
     if model is not None and stored.model != model:
-        raise UserError(f"{name} holds model={stored.model}, not model={model}: leave the model out, the file knows.")
+        raise UserError(f"{name} holds model={stored.model}, not model={model}: leave the model out.")
     net = build_stored(stored, name)
     fill(net, state, name, stored.model)
     # A record may be of the VGG that only the loss looked through.
@@ -290,8 +291,8 @@ def _foreign(
     if model is None:
         if not layouts:
             raise UserError(
-                f"{name} was not written by reflectzoo.train and is not recognised as any method's weights: name the "
-                "model that it is of, with model= (--model)."
+                f"{name} was not written by reflectzoo.train and is not recognised as any method's weights: specify "
+                "its model with model= (--model)."
             )
         model = layouts[0].model
     if configured is not None:

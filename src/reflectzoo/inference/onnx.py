@@ -72,7 +72,7 @@ class Session:
             given = str(source) if isinstance(source, Path) else source
             self._session = runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common class of their own
-            raise UserError(f"{name} cannot be opened by onnxruntime, it may be damaged: export it again.") from error
+            raise UserError(f"{name} cannot be opened by onnxruntime and may be damaged: export it again.") from error
         noted = self._session.get_modelmeta().custom_metadata_map
         if noted.get("format") != FORMAT:
             raise UserError(f"{name} was not written by `reflectzoo export`: export the model with it.")
@@ -91,7 +91,7 @@ def _facts(text: str, name: str) -> dict[str, Any]:
     except ValueError:
         facts = None
     if not isinstance(facts, dict) or not all(isinstance(facts.get(key), kind) for key, kind in FACTS.items()):
-        raise UserError(f"{name} does not say what `reflectzoo export` notes, it may be damaged: export it again.")
+        raise UserError(f"{name} lacks the metadata of `reflectzoo export` and may be damaged: export it again.")
     return facts
 
 
@@ -118,8 +118,8 @@ class OnnxSeparator(Separator):
         if plan.count > 1 and self.statistics:
             # In PyTorch tiles are told the means of the whole picture; nobody can tell a finished graph.
             raise UserError(
-                f"This picture of {width}x{height} pixels does not fit into memory at once, and tiles of an ONNX file "
-                "would not agree, since the network takes means over the whole picture: give more with --memory, or "
-                "use PyTorch, which needs less (leave out --backend onnx)."
+                f"This picture of {width}x{height} pixels does not fit into memory at once, and this ONNX file cannot "
+                "be tiled, because its network takes means over the whole picture: allow more with --memory, or use "
+                "PyTorch, which needs less (leave out --backend onnx)."
             )
         return plan

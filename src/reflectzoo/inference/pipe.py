@@ -31,7 +31,7 @@ def run_pipe(separator: Separator, wanted: Wanted, output: Path | None) -> int:
         UserError: if what comes is no photograph, or more than one result is wanted.
     """
     if wanted.reflection or wanted.side_by_side:
-        raise UserError("A pipe carries the transmission alone: leave --reflection and --side-by-side out.")
+        raise UserError("A pipe carries only the transmission: leave --reflection and --side-by-side out.")
     name = "The picture on standard input"
     picture = decode(sys.stdin.buffer.read(), name, wanted.max_pixels)
     transmission, _ = separator.picture(picture, wanted.strength, reflection=False)

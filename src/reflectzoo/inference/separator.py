@@ -116,7 +116,7 @@ class Separator:
         if precision not in ("32", "16", "bf16"):
             raise UserError(f"The precision must be 32, 16 or bf16, got {precision!r}.")
         if precision == "16" and self.device.type == "cpu":
-            raise UserError("The precision 16 needs a GPU: take 32, or bf16.")
+            raise UserError("The precision 16 needs a GPU: use 32 or bf16.")
         self.precision = precision
         self.memory = memory
         self.tile = tile
@@ -244,8 +244,8 @@ class Separator:
                     )
                     if smaller.tile[0] * smaller.tile[1] >= plan.tile[0] * plan.tile[1]:
                         raise UserError(
-                            f"The memory of {self.device} does not suffice for a tile of {plan.tile[1]}x"
-                            f"{plan.tile[0]} pixels: use --device cpu, or a smaller model."
+                            f"The memory of {self.device} is too small for a tile of {plan.tile[1]}x{plan.tile[0]} "
+                            "pixels: use --device cpu, or a smaller model."
                         ) from None
                     plan = smaller
                     torch.cuda.empty_cache()
@@ -281,7 +281,7 @@ class Separator:
             if not bool(torch.isfinite(torch.stack(torch.aminmax(layer))).all()):
                 reason = "its weights are damaged" if self.precision == "32" else "--precision 32 may help"
                 raise UserError(
-                    "The network's output holds values that are no numbers (NaN or infinity), so nothing is written: "
+                    "The network's output contains non-finite values (NaN or infinity), so nothing is written: "
                     f"{reason}, or its training diverged; try other weights."
                 )
 
@@ -394,7 +394,7 @@ def parse_bytes(text: str) -> int:
         number = float(word[:-1]) * factors[word[-1]] if word[-1:] in factors else float(word)
         if number > 0 and math.isfinite(number):
             return int(number)
-    raise UserError(f"'{text}' is no amount of memory: write 2G or 800M.")
+    raise UserError(f"'{text}' is not an amount of memory: write 2G or 800M.")
 
 
 def free_memory() -> int:

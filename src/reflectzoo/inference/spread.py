@@ -107,7 +107,7 @@ def _connect(arguments: argparse.Namespace) -> Any:
                 continue
             said = next(iter(str(error).splitlines()), "") or type(error).__name__
             where = f"at {address}" if address else "of this machine"
-            raise UserError(f"The Ray cluster {where} cannot be had: {said.rstrip('.')}.") from error
+            raise UserError(f"The Ray cluster {where} is not available: {said.rstrip('.')}.") from error
     return ray
 
 
@@ -151,8 +151,8 @@ def _first_workers(ray: Any, make: Any, count: int, arguments: argparse.Namespac
         answers = ray.get([worker.ready.remote() for worker in workers])
     except ray.exceptions.RayActorError as error:
         raise UserError(
-            "A process of the Ray cluster died while it read the network, most often because the memory ran out: take "
-            "fewer with --workers, or a smaller --memory."
+            "A process of the Ray cluster died while it read the network, most likely because memory ran out: use "
+            "fewer --workers, or a smaller --memory."
         ) from error
     for version, fault in answers:
         if fault is not None:
@@ -192,11 +192,14 @@ def _after_death(task: Task, wanted: Wanted, before: dict[Path, set[str]], attem
     if any(found) and not wanted.overwrite:
         there = ", ".join(str(shown(folder / names[0])) for names in found if names)
         return Outcome(
-            error=f"{shown(task.source)}: its process died when only {there} was written: --overwrite makes all anew."
+            error=(
+                f"{shown(task.source)}: its process died when only {there} was written: --overwrite writes all "
+                "results again."
+            )
         )
     if attempt >= TRIES:
         return Outcome(
-            error=f"{shown(task.source)}: {TRIES} processes died with it, most often because the memory ran out: try "
+            error=f"{shown(task.source)}: {TRIES} processes died with it, most likely because memory ran out: use "
             "fewer --workers, or a smaller --memory."
         )
     return None

@@ -69,7 +69,7 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
         Interrupted: after Ctrl-C; the parts that are done are kept.
     """
     if wanted.reflection or wanted.side_by_side:
-        raise UserError("Of a video the transmission alone is written: leave --reflection and --side-by-side out.")
+        raise UserError("For a video, only the transmission is written: leave --reflection and --side-by-side out.")
     if not 0 <= steady < 1:
         raise UserError(f"--steady must lie in [0, 1), got {steady}.")
     if _NUMBERED.search(Path(source).name):
@@ -87,7 +87,7 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
     if os.path.lexists(target) and not wanted.overwrite:
         if wanted.skip_existing:
             return 0
-        raise UserError(f"{shown(target)} exists already and is left as it is: --overwrite replaces it.")
+        raise UserError(f"{shown(target)} already exists: --overwrite replaces it.")
     _Video(path, target, separator, wanted.strength, steady).run()
     return 0
 
@@ -114,19 +114,19 @@ class _Video:
             with av.open(str(self.source)) as container:
                 stream = _pictures(container)
                 if stream is None:
-                    raise UserError(f"{shown(self.source)} holds no moving pictures: it is no video.")
+                    raise UserError(f"{shown(self.source)} contains no moving pictures: it is not a video.")
                 self._check_sound(container)
                 done = self._work(container, stream)
         except av.FFmpegError as error:
             other = what_file_is(self.source)
-            why = f"is no video, but {other}" if other else f"cannot be read as a video ({error.strerror})"
+            why = f"is not a video, but {other}" if other else f"cannot be read as a video ({error.strerror})"
             raise UserError(f"{shown(self.source)} {why}.") from error
         except KeyboardInterrupt:
             raise Interrupted(
-                f"Interrupted: the finished parts are kept in {shown(self.parts)}; the same command goes on with them."
+                f"Interrupted: the finished parts are kept in {shown(self.parts)}; the same command resumes from them."
             ) from None
         if not done:
-            raise UserError(f"{shown(self.source)} holds no frame that can be decoded.")
+            raise UserError(f"{shown(self.source)} contains no frame that can be decoded.")
         self._join()
         shutil.rmtree(self.parts, ignore_errors=True)
         sys.stderr.write(f"{shown(self.target)}: {done} frames\n")
@@ -146,7 +146,7 @@ class _Video:
         except (av.FFmpegError, ValueError):
             kinds = ", ".join(each.codec_context.name for each in container.streams.audio)
             raise UserError(
-                f"Its sound ({kinds}) has no place in {shown(self.target)}: choose a name that ends in .mkv."
+                f"Its sound ({kinds}) cannot be stored in {shown(self.target)}: choose a name that ends in .mkv."
             ) from None
 
     def _work(self, container: Any, stream: Any) -> int:
@@ -182,14 +182,14 @@ class _Video:
         """Say what is not as it seems: fields, and frames that are not there."""
         if first.interlaced_frame:
             sys.stderr.write(
-                f"{shown(self.source)} is interlaced: both fields were worked on as one picture, and are shown as one; "
-                "where things move, `ffmpeg -i IN -vf bwdif OUT` first gives a better result.\n"
+                f"{shown(self.source)} is interlaced: both fields were processed as one picture; where things move, "
+                "running `ffmpeg -i IN -vf bwdif OUT` first gives a better result.\n"
             )
         said, reached = _length(stream), float((last - (stream.start_time or 0)) * stream.time_base)
         if said is not None and reached < said - max(0.2, 3 / (stream.average_rate or 25)):
             sys.stderr.write(
-                f"{shown(self.source)} is said to last {said:.1f} s, but its pictures end at {reached:.1f} s: it may "
-                "be cut short.\n"
+                f"{shown(self.source)} should last {said:.1f} s, but its pictures end at {reached:.1f} s: it may be "
+                "cut short.\n"
             )
 
     def _one(self, frame: Any) -> Frame:
@@ -383,7 +383,7 @@ def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wa
     targets = {number: aim.with_name(_NUMBERED.sub(_filled(number), aim.name)) for number in found}
     taken = [each for each in targets.values() if os.path.lexists(each)]
     if taken and not (wanted.overwrite or wanted.skip_existing):
-        raise UserError(f"{shown(taken[0])} exists already and is left as it is: --overwrite replaces it.")
+        raise UserError(f"{shown(taken[0])} already exists: --overwrite replaces it.")
     for number, file in found.items():
         picture = read_picture(file, wanted.max_pixels)
         image = picture.tensor().expand(3, -1, -1)

@@ -50,7 +50,7 @@ def watch(
     """
     for folder in folders:
         if not Path(folder).expanduser().is_dir():
-            raise UserError(f"--watch looks into folders, and {shown(folder)} is none.")
+            raise UserError(f"--watch needs folders, and {shown(folder)} is not one.")
     seen: dict[Path, Look] = {}
     finished: dict[Path, Look] = {}
     sys.stderr.write(f"Watching {', '.join(shown(each) for each in folders)}; Ctrl-C to stop.\n")
@@ -72,9 +72,7 @@ def watch(
             elif rounds is None or rounds > 0:
                 time.sleep(pause)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"No longer watching: {done} photographs were looked at, no result is half written."
-        ) from None
+        raise Interrupted(f"Stopped watching: {done} photographs were processed, no result is incomplete.") from None
     return 0
 
 

@@ -273,8 +273,8 @@ class CompositionLoss(LossTerm):
                 alpha = torch.round(alpha, decimals=self.decimals)
         elif draws:
             raise UserError(
-                "The composition loss needs the weight of the transmission, alpha, which this synthesis does not draw: "
-                "use synthesis=location_aware, ibcln or zhang, or take the term out (~loss.terms.<name>)."
+                "The composition loss needs the weight of the transmission, alpha, which this synthesis does not "
+                "draw: use synthesis=location_aware, ibcln or zhang, or remove the term (~loss.terms.<name>)."
             )
         else:
             alpha = torch.full((len(batch["mixture"]),), float("nan"), device=device)

@@ -21,8 +21,8 @@ def predicted(outputs: Outputs, layer: Layer) -> Tensor:
     """
     if layer not in outputs:
         raise UserError(
-            f"The loss has a term on the {layer}, but this network returns only {', '.join(outputs)}: "
-            "take that term out (~loss.terms.<name>) or choose another loss=."
+            f"The loss has a term on the {layer}, but this network returns only {', '.join(outputs)}: remove that "
+            "term (~loss.terms.<name>) or choose another loss=."
         )
     return outputs[layer]
 
@@ -66,7 +66,7 @@ def aux_output(outputs: Outputs, key: str) -> Any:
     if key not in aux:
         made = ", ".join(aux) or "nothing besides layers"
         raise UserError(
-            f"The loss has a term on aux['{key}'], but this network makes {made}: take that term out "
+            f"The loss has a term on aux['{key}'], but this network makes {made}: remove that term "
             "(~loss.terms.<name>) or choose another loss=."
         )
     return aux[key]

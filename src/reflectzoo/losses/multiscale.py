@@ -95,8 +95,8 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
             height, width = prediction.shape[-2:]
             times = {"full": 1, "half": 2, "quarter": 4}[name]
             raise UserError(
-                f"The perceptual loss at {name} size sees {height}x{width} pixels, but VGG-19's block {deepest} needs "
-                f"{least} a side: set data.crop to {least * times} or more, or loss.terms.<name>.scales.{name}=0."
+                f"The perceptual loss at {name} size gets {height}x{width} pixels, but VGG-19's block {deepest} needs "
+                f"{least} per side: set data.crop to {least * times} or more, or loss.terms.<name>.scales.{name}=0."
             )
 
 

@@ -82,7 +82,7 @@ _YAML = """\
 # $title
 defaults:
   - _base
-  - override /loss@_global_.loss: pixel # any other of conf/loss, or one of your own
+  - override /loss@_global_.loss: pixel # any other loss in conf/loss, or your own
   - _self_
 name: $name
 net:
@@ -93,7 +93,7 @@ net:
 _PAGE = """\
 # $title
 
-What it does, in ten lines; the paper; where the authors' program is, and its licence.
+What the method does, in ten lines; the paper; the authors' program and its licence.
 
 ```
 reflectzoo train model=$name
@@ -161,15 +161,17 @@ def new_method(name: str, package_in: Path | None = None) -> list[Path]:
         UserError: if the name is no name or taken, the zoo is no checkout, or something stands there already.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"'{name}' cannot be a method's name: take lower-case letters, digits and _, a letter first.")
+        raise UserError(
+            f"'{name}' is not a valid method name: use lower-case letters, digits and _, starting with a letter."
+        )
     if name in model_names():
-        raise UserError(f"There is a model '{name}' already: choose another name.")
+        raise UserError(f"A model '{name}' already exists: choose another name.")
     texts = {"__init__.py": _INIT, "net.py": _NET, "README.md": _PAGE}
     if package_in is None:
         here, conf = Path(__file__).resolve().parent, Path(config_dir())
         if conf.parent in here.parents[:2]:
             raise UserError(
-                "This zoo was installed, not cloned, so its folder is not the place for a new method: add --package."
+                "This zoo was installed, not cloned, so a new method cannot go into its folder: add --package."
             )
         package, folder = f"reflectzoo.methods.{name}", here / name
         files = {conf / "model" / f"{name}.yaml": _YAML}
@@ -180,7 +182,7 @@ def new_method(name: str, package_in: Path | None = None) -> list[Path]:
     files |= {folder / file: text for file, text in texts.items()}
     there = next((file for file in files if file.exists()), None)
     if there is not None:
-        raise UserError(f"{there} exists already and is left as it is: choose another name.")
+        raise UserError(f"{there} already exists: choose another name.")
     words = name.split("_")
     facts = {
         "name": name, "package": package, "cls": "".join(word.capitalize() for word in words),

@@ -44,15 +44,14 @@ def metric_classes(name: str) -> tuple[type[ImageMetric], ...]:
     module, _, attribute = name.rpartition(".")
     if not module:
         raise UserError(
-            f"protocol.metrics must be a list of some of {', '.join(known)}, or of module.Class of your own, got "
-            f"'{name}'."
+            f"protocol.metrics must be a list of some of {', '.join(known)}, or your own module.Class, got '{name}'."
         )
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"protocol.metrics names '{name}', which cannot be imported: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, ImageMetric) and found.key):
-        raise UserError(f"protocol.metrics names '{name}', which is no ImageMetric with a key.")
+        raise UserError(f"protocol.metrics names '{name}', which is not an ImageMetric with a key.")
     return (found,)
 
 

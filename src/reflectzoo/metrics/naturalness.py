@@ -226,7 +226,7 @@ def _published() -> Naturalness:
             return Naturalness(content["mu_pris_param"].ravel(), content["cov_pris_param"])
     except DownloadError as error:
         raise UserError(
-            f"NIQE needs its authors' model ({error}) Leave niqe out of protocol.metrics, or take nsd, which needs no "
+            f"NIQE needs its authors' model ({error}) Leave niqe out of protocol.metrics, or use nsd, which needs no "
             "download."
         ) from error
 
@@ -302,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fit(arguments: argparse.Namespace) -> int:
     if not arguments.folder.is_dir():
-        raise UserError(f"{arguments.folder} is no folder: give one with photographs.")
+        raise UserError(f"{arguments.folder} is not a folder: give one with photographs.")
     paths = find_images(arguments.folder, recursive=True)
     model, blocks = fit(grey_of(read_rgb(path)) for path in paths)
     content = {

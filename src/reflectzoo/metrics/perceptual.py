@@ -107,7 +107,7 @@ def load_features(net: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
     wanted = {key: value.shape for key, value in net.state_dict().items()}
     found = {key: value for key, value in state.items() if key in wanted}
     if {key: value.shape for key, value in found.items()} != wanted:
-        raise UserError(f"{name} is not the network that is expected: delete it from torch.hub's cache and try again.")
+        raise UserError(f"{name} is not the expected network: delete it from torch.hub's cache and try again.")
     net.load_state_dict(found)
 
 
@@ -316,5 +316,5 @@ def _fetched(url: str, metric: ImageMetric) -> dict[str, Tensor]:
     except DownloadError as error:
         raise UserError(
             f"{metric.title} needs ImageNet weights: {error} Or leave {metric.key} out of protocol.metrics; efd and "
-            "efst are of its kind and need no download."
+            "efst are similar and need no download."
         ) from error

@@ -75,7 +75,7 @@ def read(data: bytes, head: Header) -> tuple[Values, Values | None]:
         raise ValueError("its masks are damaged")
     count = -(-head.width * head.bits // 32) * 32 // head.bits
     if len(data) - head.start < head.height * count * head.bits // 8:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     pixels: Values = np.frombuffer(data, f"<u{head.bits // 8}", head.height * count, head.start)
     pixels = pixels.reshape(head.height, count)[:: -1 if head.upwards else 1, : head.width]
     deep = max(tops) > 255

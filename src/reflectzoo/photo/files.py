@@ -48,7 +48,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        kind = "is a folder, not a picture" if stat.S_ISDIR(mode) else "is no regular file"
+        kind = "is a folder, not a picture" if stat.S_ISDIR(mode) else "is not a regular file"
         raise UnreadableImage(f"{shown(path)} {kind}.")
     return os.fdopen(handle, "rb")
 
@@ -62,7 +62,7 @@ def read_bytes(path: Path) -> bytes:
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
         if before.st_size > MAX_BYTES:
-            raise UnreadableImage(f"{shown(path)} has {before.st_size / 2**30:.1f} GiB, no photograph has.")
+            raise UnreadableImage(f"{shown(path)} has {before.st_size / 2**30:.1f} GiB, which no photograph has.")
         try:
             data = file.read(MAX_BYTES + 1)
         except OSError as error:
@@ -104,7 +104,7 @@ def write_atomically(path: Path, data: bytes, overwrite: bool = False) -> None:
             _move_to_free_name(spare, path)
     except OSError as error:
         raise UserError(
-            f"{shown(path)} cannot be written: {why(error)}; nothing was left behind, choose another place."
+            f"{shown(path)} cannot be written: {why(error)}; no file was left behind, so choose another place."
         ) from error
     finally:
         if spare is not None:
@@ -125,7 +125,7 @@ def _move_to_free_name(spare: Path, path: Path) -> None:
 
 
 def _exists(path: Path) -> str:
-    return f"{shown(path)} exists already and is left as it is: --overwrite (overwrite=True) replaces it."
+    return f"{shown(path)} already exists: --overwrite (overwrite=True) replaces it."
 
 
 def _why_not_opened(path: Path, error: OSError) -> str:

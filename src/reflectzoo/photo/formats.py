@@ -53,16 +53,16 @@ def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[
 def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Picture, int]:
     layout = jpeg.parse(data)
     if layout.near_lossless:
-        raise UnreadableImage(f"{name} is a JPEG-LS picture, which is not read here: {_SAVE}.")
+        raise UnreadableImage(f"{name} is a JPEG-LS picture, which is not supported: {_SAVE}.")
     if layout.frame is not None:
         if layout.frame.height == 0:
-            raise UnreadableImage(f"{name} is a JPEG whose header does not say its height (DNL): save it anew.")
+            raise UnreadableImage(f"{name} is a JPEG whose header does not say its height (DNL): save it again.")
         limit.check(layout.frame.width, layout.frame.height)
         if not layout.frame.known:
-            raise UnreadableImage(f"{name} is a lossless or hierarchical JPEG, which is not read here: {_SAVE}.")
+            raise UnreadableImage(f"{name} is a lossless or hierarchical JPEG, which is not supported: {_SAVE}.")
         if layout.frame.precision != 8:
             raise UnreadableImage(
-                f"{name} is a JPEG of {layout.frame.precision} bits, which is not read here: {_SAVE}."
+                f"{name} is a JPEG of {layout.frame.precision} bits, which is not supported: {_SAVE}."
             )
     notes: list[str] = []
     end = layout.end
@@ -71,10 +71,10 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
     if end is None or jpeg.breaks_off(data, layout, wrong):
         mended = jpeg.repaired_jpeg(data if end is None else data[: end - 2], layout)
         if mended is None:
-            raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
+            raise UnreadableImage(f"{name} is damaged or truncated (its end is missing): {_AGAIN}.")
         data, lost = mended
         end = len(data)
-        what = f"; at most {lost} pixels in its last corner are guessed" if lost else ", its picture is whole"
+        what = f"; at most {lost} pixels in its last corner are guessed" if lost else ", but the picture is complete"
         notes.append(f"The last bytes of its file are missing{what}.")
     elif whole and (words := jpeg.doubt(layout, wrong)):
         notes.append(words)
@@ -100,7 +100,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
         picture = from_pillow(image, name, origin)
     parts = _parts(found, data[end:], found.xmp)
     if parts:
-        notes.append(f"Left out, with what its metadata said of them: {', '.join(parts)}.")
+        notes.append(f"Dropped, together with the metadata about them: {', '.join(parts)}.")
     return picture.noted(*said, *notes), orientation
 
 
@@ -121,7 +121,7 @@ def _parts(found: jpeg.SegmentContents, behind: bytes, xmp: bytes | None) -> lis
         parts.append(f"{found.extended_xmp} bytes of extended XMP")
     parts.extend(found.others)
     if behind and not parts:
-        parts.append(f"{len(behind)} bytes behind the picture")
+        parts.append(f"{len(behind)} bytes after the picture")
     return parts
 
 
@@ -137,18 +137,18 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     if found[-1].kind != b"IEND":
         mended = png.repaired_png(data)
         if mended is None:
-            raise UnreadableImage(f"{name} is damaged or cut short (its end is missing): {_AGAIN}.")
+            raise UnreadableImage(f"{name} is damaged or truncated (its end is missing): {_AGAIN}.")
         data, found = mended, png.chunks(mended)
-        notes.append("The last bytes of its file are missing, its picture is whole.")
+        notes.append("The last bytes of its file are missing, but the picture is complete.")
     elif count := png.behind(data, found):
-        notes.append(f"Left out: {count} bytes behind the picture.")
+        notes.append(f"Dropped: {count} bytes after the picture.")
     chunks, lost = png.carried(found)
     if lost:
-        notes.append(f"Left out, since they belong to the picture as it was: {', '.join(lost)}.")
+        notes.append(f"Dropped, because they belong to the original picture: {', '.join(lost)}.")
     by_kind = {chunk.kind: chunk.body for chunk in reversed(found)}
     frames = int.from_bytes(by_kind.get(b"acTL", b"")[:4], "big")
     if frames > 1:
-        notes.append(f"Of the {frames} pages or frames only the first is worked on.")
+        notes.append(f"Of the {frames} pages or frames only the first is processed.")
     notes += _hdr(by_kind.get(b"cICP", b""))
     icc = _inflated(by_kind[b"iCCP"]) if b"iCCP" in by_kind else None
     exif, iptc, photoshop, xmp = by_kind.get(b"eXIf"), None, None, None
@@ -198,7 +198,7 @@ def _hdr(meant: bytes) -> list[str]:
     transfer = png.HDR_TRANSFERS.get(meant[1]) if len(meant) == 4 else None
     if transfer is None:
         return []
-    return [f"Its values are HDR ({transfer}), which no network here has learnt; they were worked on as they are."]
+    return [f"Its values are HDR ({transfer}), which no network here was trained on; they were processed unchanged."]
 
 
 def _unlike(values: Values, single: bytes, bits: int) -> Values:
@@ -239,7 +239,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     orientation = file.value(page, ifd.ORIENTATION, 1)
     notes = []
     if file.others > 0:
-        notes.append(f"Of the {file.others + 1} pages or frames only the first is worked on.")
+        notes.append(f"Of the {file.others + 1} pages or frames only the first is processed.")
     if tiff_values.by_library(sheet):
         with unguarded(), tiff_values.opened(file, page, sheet) as image:
             picture = from_pillow(image, name, origin)
@@ -266,7 +266,7 @@ def _from_inks(found: tiff_values.TiffLayers, name: str, origin: Origin) -> Pict
     alpha = None if found.alpha is None else as_depth(found.alpha, 8)
     picture = replace(picture, alpha=alpha)
     if found.values.itemsize > 1:
-        picture = picture.noted("Its values are kept with 8 bits, since CMYK is converted with no more.")
+        picture = picture.noted("Its values are reduced to 8 bits, because CMYK is only converted in 8 bits.")
     return picture
 
 
@@ -278,12 +278,12 @@ def _checked_floats(picture: Picture, name: str) -> Picture:
             continue
         least, most = float(layer.min()), float(layer.max())
         if not (np.isfinite(least) and np.isfinite(most)):
-            raise UnreadableImage(f"{name} holds values that are no numbers (NaN or infinity): repair it first.")
+            raise UnreadableImage(f"{name} contains non-finite values (NaN or infinity): repair it first.")
         low, high = min(low, least), max(high, most)
     if low < -_SLACK or high > 1 + _SLACK:
         raise UnreadableImage(
-            f"{name} holds floating-point values from {low:.4g} to {high:.4g}, a picture's lie between 0 and 1: scale "
-            "them, or save it with 16 bits."
+            f"{name} contains floating-point values from {low:.4g} to {high:.4g}, but a picture's must lie between 0 "
+            "and 1: scale them, or save it with 16 bits."
         )
 
     def single(layer: Values | None) -> Values | None:
@@ -300,7 +300,7 @@ def _netpbm(data: bytes, name: str, limit: Limit) -> Picture:
     kind = {"P7": "PAM", "PF": "PFM", "Pf": "PFM"}.get(head.kind, "PPM")
     picture = Picture(values, alpha, Origin(kind))
     if (count := netpbm.raster(head)) is not None and netpbm.MAGIC.match(data, head.start + count):
-        picture = picture.noted("Of its pictures only the first is worked on.")
+        picture = picture.noted("Of its pictures only the first is processed.")
     return _checked_floats(picture, name) if kind == "PFM" else picture
 
 
@@ -318,7 +318,7 @@ def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
             return Picture(*deep, origin).noted(*said), orientation
         picture = from_pillow(image, name, origin)
         if found.bits > 8 and picture.depth == 8:
-            picture = picture.noted(f"Its {found.bits}-bit values were read with 8 bits.")
+            picture = picture.noted(f"Its {found.bits}-bit values were reduced to 8 bits.")
         alpha = None if picture.alpha is None else jpeg2000.spread(picture.alpha, found)
         picture = replace(picture, values=jpeg2000.spread(picture.values, found), alpha=alpha)
     return picture.noted(*said), orientation
@@ -345,7 +345,7 @@ def _raw(data: bytes, name: str, limit: Limit) -> Picture:
         packet = file.pages[0].tags.get(tiff.XMP)
         xmp = packet.raw if packet else None
     else:
-        notes.append("EXIF data of this kind of raw file is not carried over.")
+        notes.append("The EXIF data of this kind of raw file is not copied.")
     origin, _, said = _told(Origin("RAW"), exif, xmp, None)
     return Picture(values, None, origin).noted(*notes, *said)
 
@@ -356,7 +356,7 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         kind = image.format or ""
         notes = []
         if (pages := int(getattr(image, "n_frames", 1))) > 1:
-            notes.append(f"Of the {pages} pages or frames only the first is worked on.")
+            notes.append(f"Of the {pages} pages or frames only the first is processed.")
         origin = Origin(kind, bmp.profile(data) if kind == "BMP" else image.info.get("icc_profile") or None)
         if kind == "WEBP":
             origin = replace(origin, lossless=b"VP8L" in data[:64])
@@ -373,11 +373,11 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         picture = from_pillow(image, name, origin)
         bits = image.info.get("bit_depth") or (8 * data[3] if kind == "SGI" else avif.bits(data))
         if bits > 8 and picture.depth == 8:
-            notes.append(f"Its {bits}-bit values were read with 8 bits.")
+            notes.append(f"Its {bits}-bit values were reduced to 8 bits.")
         extras = {"depth_images": "a depth map", "aux": "further pictures (gain map, mattes)"}
         parts = [words for key, words in extras.items() if image.info.get(key)]
         if parts:
-            notes.append(f"Left out: {', '.join(parts)}.")
+            notes.append(f"Dropped: {', '.join(parts)}.")
     return picture.noted(*said, *notes), orientation
 
 
@@ -393,7 +393,7 @@ def _told(origin: Origin, exif: bytes | None, xmp: bytes | None, dpi: Any) -> tu
         try:
             exif = ifd.upright(exif)
         except (ValueError, struct.error):
-            exif, notes = None, ("Its EXIF data is damaged and was left out.",)
+            exif, notes = None, ("Its EXIF data is damaged and was dropped.",)
     if xmp:
         xmp = metadata.without_parts(metadata.upright_xmp(xmp))
     density = (float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None
@@ -420,4 +420,4 @@ def refusal(name: str, error: BaseException) -> str:
     if words.startswith(("its ", "it holds ", "it stores ")):
         return f"{name} cannot be read: {words}."
     more = "" if words.startswith("it is ") else f" ({words})"
-    return f"{name} is damaged or cut short{more}."
+    return f"{name} is damaged or truncated{more}."

@@ -392,8 +392,8 @@ def doubt(layout: JpegParts, wrong: str | None) -> str | None:
         wrong: its :func:`complaint`.
     """
     if layout.frame is not None and layout.frame.progressive and not _all_scans(layout):
-        return "Not all of its scans are there, as in a file that was cut: fine detail may be missing."
-    return f"A part of it is damaged ({wrong}): look at it closely." if wrong else None
+        return "Some of its scans are missing, as in a truncated file: fine detail may be lost."
+    return f"A part of it is damaged ({wrong}): check it closely." if wrong else None
 
 
 def opened(data: bytes) -> JpegImagePlugin.JpegImageFile:

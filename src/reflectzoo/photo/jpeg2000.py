@@ -101,7 +101,7 @@ def read_boxes(data: bytes) -> BoxContents:
     said = data[stream + 42 : stream + 42 + 3 * components]
     depths = said[::3]
     if not depths:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     found: dict[str, bytes] = {}
     others: list[bytes] = []
     coded = False

@@ -44,7 +44,7 @@ def profile_fits(icc: bytes, channels: int, strictly: bool = False) -> bool:
 def profile_note(icc: bytes, channels: int) -> str:
     """Why a profile is left out."""
     model = SPACES.get(profile_space(icc), "another colour model")
-    return f"Its colour profile is for {model}, its values are {'grey' if channels == 1 else 'RGB'}: left out."
+    return f"Its colour profile is for {model}, but its values are {'grey' if channels == 1 else 'RGB'}: dropped."
 
 
 def bare_exif(block: bytes | None) -> bytes | None:

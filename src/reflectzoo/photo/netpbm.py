@@ -62,7 +62,7 @@ def header(data: bytes) -> Header:
         for _ in range(2 if kind in ("P1", "P4") else 3):
             match = _TOKEN.match(data, place)
             if match is None:
-                raise ValueError("the header is cut short")
+                raise ValueError("the header is truncated")
             words.append(match[1])
             place = match.end()
         top = _number(words[2], float) if len(words) == 3 else 1
@@ -76,9 +76,9 @@ def header(data: bytes) -> Header:
     if found.width < 1 or found.height < 1:
         raise ValueError(f"{found.width}x{found.height} pixels")
     if found.channels not in ((2, 4) if found.alpha else (1, 3)):
-        raise ValueError(f"its {found.channels} channels are of a kind that is not known here: save it as PNG or TIFF")
+        raise ValueError(f"its {found.channels} channels are of an unsupported kind: save it as PNG or TIFF")
     if (found.kind[1] not in "Ff" and found.top not in range(1, 65536)) or found.top == 0:
-        raise ValueError(f"a greatest value of {found.top:g}")
+        raise ValueError(f"a maximum value of {found.top:g}")
     return found
 
 
@@ -156,19 +156,19 @@ def encode_netpbm(values: Values, alpha: Values | None) -> bytes:
 
 def _taken(data: bytes, start: int, count: int, kind: np.dtype[np.generic]) -> Values:
     if len(data) - start < count * kind.itemsize:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     return np.frombuffer(data, kind, count, start)
 
 
 def _enough(numbers: Values, size: int) -> Values:
     if len(numbers) < size:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     return numbers[:size]
 
 
 def _enough_words(words: list[bytes], size: int) -> list[int]:
     if len(words) < size:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     return [int(_number(word)) for word in words[:size]]
 
 
@@ -176,9 +176,9 @@ def _number(word: bytes, kind: type[int] | type[float] = int) -> float:
     try:
         return kind(word)
     except ValueError:
-        raise ValueError(f"{word[:20].decode('latin-1')!r} stands where a number should") from None
+        raise ValueError(f"{word[:20].decode('latin-1')!r} found where a number is expected") from None
 
 
 def _within(numbers: Values, top: int) -> None:
     if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) <= top:
-        raise ValueError(f"values beyond the greatest one that it says, {top}")
+        raise ValueError(f"values above its maximum of {top}")

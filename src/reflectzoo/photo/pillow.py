@@ -45,8 +45,8 @@ class Limit:
         most = f" {-(-pixels // 10**6)}M" if pixels else ""
         bound = f"{self.pixels / 1e6:.4g} million pixels"
         return (
-            f"{self.name} is too large{counted}, more than {bound} may be a trap for the memory: shrink it, or if you "
-            f"trust it, `reflectzoo remove --max-pixels{most}` (max_pixels=) takes it."
+            f"{self.name} is too large{counted}, as more than {bound} could exhaust the memory: shrink it or, if you "
+            f"trust it, use `reflectzoo remove --max-pixels{most}` (max_pixels=)."
         )
 
 

@@ -112,7 +112,7 @@ def parse_pixels(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", text.strip().upper().removesuffix("P"))
     pixels = int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
     if pixels < 1:
-        raise UserError(f"'{text}' is no number of pixels: write 250M, or 250000000.")
+        raise UserError(f"'{text}' is not a number of pixels: write 250M, or 250000000.")
     return pixels
 
 
@@ -175,7 +175,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise UnreadableImage(Limit(name, None).sentence(None)) from None
     except OSError:
         read_bytes(Path(path))  # says it better
-        raise UnreadableImage(f"{name} is damaged or cut short.") from None
+        raise UnreadableImage(f"{name} is damaged or truncated.") from None
     except (struct.error, *_DAMAGE) as error:
         raise UnreadableImage(refusal(name, error)) from None
 
@@ -199,9 +199,9 @@ def _no_picture(data: bytes) -> str:
             if data[8:12] in brands:
                 name = f"is {'an' if kind == 'AVIF' else 'a'} {kind} picture"
                 known = {"HEIC": "HEIF"}.get(kind, kind) in others()
-                return f"{name} that is damaged or of a kind that is not known here" if known else f"{name}, {missing}"
+                return f"{name} that is damaged or of an unsupported kind" if known else f"{name}, {missing}"
     for begin, name in _NOT_READ:
         if begin.match(data):
-            return f"is {name}, which is not read here: save it as PNG or TIFF"
+            return f"is {name}, which is not supported: save it as PNG or TIFF"
     found = what_it_is(data)
     return "is not a picture that can be read" + (f", but {found}" if found else "")

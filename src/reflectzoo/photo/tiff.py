@@ -121,7 +121,7 @@ class File:
         try:
             (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
         except struct.error:
-            raise ValueError("it is cut short") from None
+            raise ValueError("it is truncated") from None
         pages: list[Page] = []
         inner: list[Page] = []
         seen: set[int] = set()

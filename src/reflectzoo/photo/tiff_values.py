@@ -61,10 +61,10 @@ def by_library(found: Sheet) -> bool:
         return False
     if found.compression not in _BYTES and found.compression not in _WHOLE:
         name = _NAMES.get(found.compression, f"number {found.compression}")
-        raise ValueError(f"its compression ({name}) is not known here: save it uncompressed, or with LZW or Deflate")
+        raise ValueError(f"its compression ({name}) is not supported: save it uncompressed, or with LZW or Deflate")
     if found.bits not in (1, 8) or found.number != "uint":
         kind = _WHOLE.get(found.compression, "YCbCr")
-        raise ValueError(f"its values ({kind} of {found.bits} bits) are not known here: {_OTHERWISE}")
+        raise ValueError(f"its values ({kind} of {found.bits} bits) are not supported: {_OTHERWISE}")
     return True
 
 
@@ -79,7 +79,7 @@ def opened(file: File, page: Page, found: Sheet) -> Image.Image:
         offset, length = found.pieces[0]
         frame = jpeg.parse(file.data[offset : offset + length]).frame
         if frame is not None and not frame.known:
-            raise ValueError(f"its values (lossless JPEG) are not known here: {_OTHERWISE}")
+            raise ValueError(f"its values (lossless JPEG) are not supported: {_OTHERWISE}")
     laid = tiff.STRUCTURE - {ifd.ORIENTATION, tiff.ICC, tiff.SUB_IFDS, ifd.EXIF_IFD, ifd.GPS_IFD, ifd.INTEROP_IFD}
     tags = {tag: _short(entry, order) for tag, entry in page.tags.items() if tag in laid}
     if found.compression == 1 and found.photometric == _YCBCR:
@@ -93,8 +93,8 @@ def opened(file: File, page: Page, found: Sheet) -> Image.Image:
     except SyntaxError:
         model = _MODELS.get(found.photometric, f"colour model {found.photometric}")
         raise ValueError(
-            f"its values ({found.samples} channels, {model}, {_WHOLE.get(found.compression, 'packed')}) are not known "
-            f"here: {_OTHERWISE}"
+            f"its values ({found.samples} channels, {model}, {_WHOLE.get(found.compression, 'packed')}) are not "
+            f"supported: {_OTHERWISE}"
         ) from None
 
 
@@ -132,13 +132,13 @@ def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
         ValueError: if it is damaged, cut short, or holds what is no picture; the sentence's end.
     """
     if found.number == "int":
-        raise ValueError(f"it holds whole numbers with a sign ({found.bits} bits), which no photograph has")
+        raise ValueError(f"it contains signed integers ({found.bits} bits), which no photograph has")
     if found.photometric not in (0, 1, 2, 3, 5, *_LAB):
-        raise ValueError(f"its colour model (number {found.photometric}) is not known here: save it as RGB")
+        raise ValueError(f"its colour model (number {found.photometric}) is not supported: save it as RGB")
     if found.photometric == 5 and file.value(page, tiff.INK, 1) != 1:
-        raise ValueError("its inks are others than CMYK: save it as RGB")
+        raise ValueError("its inks are not CMYK: save it as RGB")
     if found.photometric in _LAB and (found.bits not in (8, 16) or found.number != "uint"):
-        raise ValueError(f"its values (Lab of {found.bits} bits) are not known here: {_OTHERWISE}")
+        raise ValueError(f"its values (Lab of {found.bits} bits) are not supported: {_OTHERWISE}")
     stored = _stored(found, file.data)
     count = {2: 3, 5: 4, 8: 3, 9: 3}.get(found.photometric, 1)
     if stored.shape[2] < count:
@@ -148,7 +148,7 @@ def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
     if found.number == "float":
         if found.photometric in (3, 5):
             raise ValueError(
-                f"its values (floating-point {_MODELS[found.photometric]}) are not known here: {_OTHERWISE}"
+                f"its values (floating-point {_MODELS[found.photometric]}) are not supported: {_OTHERWISE}"
             )
         if found.bits == 64:
             notes = ("Its 64-bit values are kept as 32-bit ones.",)
@@ -179,7 +179,7 @@ def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
     if premultiplied and alpha is not None:
         values, beyond = divided(values, alpha)
         if beyond:
-            notes += ("Colours that were brighter than its premultiplied alpha allows were cut off.",)
+            notes += ("Colours brighter than its premultiplied alpha allows were clipped.",)
     return TiffLayers(values, alpha, extra, premultiplied, notes)
 
 
@@ -276,7 +276,7 @@ def _stored(found: Sheet, data: bytes) -> Values:
     per = 1 if found.planar else found.samples
     row = -(-wide * per * found.bits // 8)
     if len(found.pieces) < planes * down * across:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     out = np.empty((found.height, found.width, found.samples), kind)
     for plane in range(planes):
         target = out[..., plane : plane + 1] if found.planar else out
@@ -286,7 +286,7 @@ def _stored(found: Sheet, data: bytes) -> Values:
             offset, length = found.pieces[plane * down * across + place]
             raw = _unpacked(data[offset : offset + length], found, row, rows)
             if len(raw) < row * rows:
-                raise ValueError("it is cut short")
+                raise ValueError("it is truncated")
             block = _samples(raw, found, rows, row, wide, per)
             high, long = min(rows, found.height - top), min(wide, found.width - left)
             target[top : top + high, left : left + long] = block[:high, :long]
@@ -296,10 +296,10 @@ def _stored(found: Sheet, data: bytes) -> Values:
 def _type(found: Sheet) -> np.dtype[Any]:
     if found.number == "float":
         if found.bits not in (16, 32, 64):
-            raise ValueError(f"its floating-point values of {found.bits} bits are not known here")
+            raise ValueError(f"its floating-point values of {found.bits} bits are not supported")
         return np.dtype(f"f{found.bits // 8}")
     if found.bits > 16 and found.bits != 32:
-        raise ValueError(f"its values of {found.bits} bits are not known here: save it with 16 bits")
+        raise ValueError(f"its values of {found.bits} bits are not supported: save it with 16 bits")
     return np.dtype(np.uint8 if found.bits <= 8 else np.uint16 if found.bits <= 16 else np.uint32)
 
 
@@ -322,7 +322,7 @@ def _unpacked(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
             case _:
                 return _by_libtiff(raw, found, row, rows)
     except (zlib.error, lzma.LZMAError, OSError, SyntaxError):
-        raise ValueError("it is damaged or cut short") from None
+        raise ValueError("it is damaged or truncated") from None
 
 
 def _by_libtiff(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
@@ -352,7 +352,7 @@ def _samples(raw: bytes, found: Sheet, rows: int, row: int, wide: int, per: int)
         planes = data.reshape(rows, size, -1)  # of each value first all highest bytes
         return np.ascontiguousarray(planes.swapaxes(1, 2)).view(f">f{size}").reshape(rows, wide, per)
     if found.predictor not in (1, 2):
-        raise ValueError(f"its predictor (number {found.predictor}) is not known here")
+        raise ValueError(f"its predictor (number {found.predictor}) is not supported")
     if found.bits in (8, 16, 32, 64):
         form = "f" if found.number == "float" else "u"
         block = np.frombuffer(raw, f"{found.order}{form}{found.bits // 8}", rows * wide * per).reshape(rows, wide, per)
@@ -362,7 +362,7 @@ def _samples(raw: bytes, found: Sheet, rows: int, row: int, wide: int, per: int)
             return summed.view(f"f{found.bits // 8}") if form == "f" else summed
         return block
     if found.predictor == 2:
-        raise ValueError(f"it stores differences of {found.bits} bits, which nobody does")
+        raise ValueError(f"it stores differences of {found.bits} bits, which is not supported")
     return _bits(raw, rows, row, wide * per, found.bits).reshape(rows, wide, per)
 
 

@@ -51,7 +51,8 @@ def format_of(path: Path) -> str:
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(
-            f"{shown(path)} cannot be written, '{path.suffix}' is no format for it: use one of {', '.join(FORMATS)}."
+            f"{shown(path)} cannot be written, '{path.suffix}' is not a supported format: use one of "
+            f"{', '.join(FORMATS)}."
         )
     return kind
 
@@ -93,20 +94,20 @@ def fitted(picture: Picture, kind: str) -> Picture:
     told = kind == "AVIF" and any(chunk.kind == b"cICP" for chunk in picture.origin.chunks)
     if picture.origin.gamma is not None and kind != "PNG" and not told:
         picture = picture.standard()
-        notes.append(f"Its values follow the curve of sRGB now, since {name} cannot say another one (gAMA).")
+        notes.append(f"Its values now follow the sRGB curve, because {name} cannot record another one (gAMA).")
     depth = _depth(picture, kind)
     if depth < picture.depth:
         what = "floating-point" if picture.depth == 32 else "16-bit"
-        notes.append(f"Its {what} values are rounded to {depth} bits, since {name} holds no more.")
+        notes.append(f"Its {what} values are rounded to {depth} bits, because {name} holds no more.")
     if depth != picture.depth:
         layers = (None if each is None else as_depth(each, depth) for each in (picture.alpha, picture.extra))
         alpha, extra = layers
         picture = replace(picture, values=as_depth(picture.values, depth), alpha=alpha, extra=extra)
     if picture.alpha is not None and kind not in _WITH_ALPHA:
         picture = replace(picture, values=on_white(picture.values, picture.alpha), alpha=None)
-        notes.append(f"Its transparent parts are seen on white, since {name} has no transparency.")
+        notes.append(f"Its transparent parts are shown on white, because {name} has no transparency.")
     if picture.extra is not None and kind != "TIFF":
-        notes.append(f"{picture.extra.shape[2]} further channels are left out, since {name} has none.")
+        notes.append(f"{picture.extra.shape[2]} further channels are dropped, because {name} supports none.")
         picture = replace(picture, extra=None)
     icc, channels = picture.origin.icc, picture.values.shape[2]
     # Of these two, Pillow writes grey as three channels.
@@ -116,7 +117,7 @@ def fitted(picture: Picture, kind: str) -> Picture:
         notes.append(metadata.profile_note(icc, stored))
     origin, lost = _holdable(picture.origin, kind)
     if lost:
-        notes.append(f"Left out, since {name} has no place for it: {', '.join(lost)}.")
+        notes.append(f"Dropped, because {name} cannot store it: {', '.join(lost)}.")
     return replace(picture, origin=origin).noted(*notes)
 
 
@@ -210,7 +211,7 @@ def encode(picture: Picture, kind: str) -> bytes:
                 return _pillow(picture, kind)
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise UserError(
-            f"The picture cannot be written as {_NAMES.get(kind, kind)} ({error}): choose another suffix."
+            f"The picture cannot be written as {_NAMES.get(kind, kind)} ({error}): choose another extension."
         ) from error
 
 

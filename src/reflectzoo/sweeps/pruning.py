@@ -54,7 +54,7 @@ class TrialReport(pl.Callback):
         found = trainer.callback_metrics.get(self.monitor)
         if found is None:
             logged = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
-            raise UserError(f"The validation logs no {self.monitor} to choose by: --metric takes one of {logged}.")
+            raise UserError(f"The validation does not log {self.monitor}: --metric takes one of {logged}.")
         value = float(found)
         phase = int(getattr(pl_module, "phase", 0))
         if phase != self._phase:

@@ -64,7 +64,7 @@ def find_runs(folders: Sequence[Path]) -> list[TrainingRun]:
             if run is not None:
                 found.append(run)
     if not found:
-        raise UserError(f"There is no training in {', '.join(map(str, folders))}: no folder there has a config.yaml.")
+        raise UserError(f"There is no run in {', '.join(map(str, folders))}: no folder there has a config.yaml.")
     return found
 
 

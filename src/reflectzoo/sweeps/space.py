@@ -70,7 +70,7 @@ def read_space(path: Path) -> Space:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The search space {path} is no YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"The search space {path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(found, dict) or not found:
         raise UserError(f"The search space {path} is empty: give at least one 'key: {{low: ..., high: ...}}'.")
     return {str(key): _distribution(entry, f"{key} in {path}") for key, entry in found.items()}
@@ -88,7 +88,7 @@ def _distribution(entry: Any, where: str) -> BaseDistribution:
             raise UserError(f"{where} must list at least one number, word, true, false or null under choices.")
         return CategoricalDistribution(options)
     if not {"low", "high"} <= set(entry) <= _RANGE:
-        raise UserError(f"{where} needs low and high, perhaps log and step, got {', '.join(map(str, entry))}.")
+        raise UserError(f"{where} needs low and high, and optionally log and step, got {', '.join(map(str, entry))}.")
     low, high, step, log = entry["low"], entry["high"], entry.get("step"), entry.get("log", False)
     numbers = [each for each in (low, high, step) if each is not None]
     if not isinstance(log, bool) or any(

@@ -87,8 +87,8 @@ class Search:
         elif known != plan:
             differs = next(key for key in plan if known.get(key) != plan[key])
             raise UserError(
-                f"The study {storage} was begun with other {differs} ({known.get(differs)}, now {plan[differs]}): give "
-                "the same as then, or another --study."
+                f"The study {storage} differs in {differs} ({known.get(differs)}, now "
+                f"{plan[differs]}): use the same, or another --study."
             )
 
     # -- what is done -------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Search:
         except (Interrupted, KeyboardInterrupt) as error:
             self._leave(trial.number, trial.params, trial.user_attrs["folder"])
             raise Interrupted(
-                f"Interrupted; trial {folder.name} and the study are in {self.folder}, the same command goes on."
+                f"Interrupted; trial {folder.name} and the study are in {self.folder}; the same command resumes them."
             ) from error
         except UserError as error:
             trial.set_user_attr("why", str(error))
@@ -209,7 +209,7 @@ class Search:
             if report.pruned:
                 self.study.tell(trial, state=TrialState.PRUNED)
             elif report.best is None:
-                raise UserError(f"The training never validated, so there is no {self.plan.metric} to choose by.")
+                raise UserError(f"The run never validated, so it has no {self.plan.metric}.")
             else:
                 self.study.tell(trial, report.best)
 
@@ -279,4 +279,4 @@ def _range(each: BaseDistribution) -> str:
     if isinstance(each, optuna.distributions.CategoricalDistribution):
         return " or ".join(map(str, each.choices))
     assert isinstance(each, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
-    return f"{each.low:g} to {each.high:g}{' by magnitude' if each.log else ''}"
+    return f"{each.low:g} to {each.high:g}{' (log scale)' if each.log else ''}"

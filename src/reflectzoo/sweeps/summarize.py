@@ -93,7 +93,7 @@ def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximi
     notes = []
     if open_ends:
         some = ", ".join(open_ends[:8]) + (", …" if len(open_ends) > 8 else "")
-        notes.append(f"{len(open_ends)} of {len(runs)} did not come to their end: {some}.")
+        notes.append(f"{len(open_ends)} of {len(runs)} did not finish: {some}.")
     return SweepSummary("Trainings", sheets, plots, notes)
 
 

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.minutes is not None and not arguments.minutes > 0:
         raise UserError(f"--minutes must be more than 0, got {arguments.minutes:g}.")
     if arguments.minimize and not arguments.metric:
-        raise UserError("--minimize needs --metric, the name of what is to be small, e.g. val/mean/lmse.")
+        raise UserError("--minimize needs --metric, the score to minimise, e.g. val/mean/lmse.")
     # The test set stays out of the choice.
     overrides = (*arguments.override, "test=false")
     with user_sentences(*arguments.override):
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     file = find_space(arguments.space, model)
     space, absent = within(read_space(file), config)
     if absent and arguments.space is not None:
-        raise UserError(f"This configuration has no {absent[0]}, which {file} wants to draw: leave it out there.")
+        raise UserError(f"This configuration has no {absent[0]}, which {file} varies: remove it there.")
     if not space:
         raise UserError(f"This configuration has none of the settings of {file}: give --space FILE.")
     metric, maximize = _judged_by(config, arguments.metric, arguments.minimize)
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in described(space):
         say(f"  {line}")
     for key in absent:
-        say(f"  ({key} does not exist in this configuration and stays out)")
+        say(f"  ({key} does not exist in this configuration and is ignored)")
 
     def told(trial: Any) -> None:
         value = search.value(trial)

@@ -31,7 +31,7 @@ def device_count(trainer: DictConfig) -> int:
     try:
         return int(devices) if isinstance(devices, int | str) else len(devices)
     except (ValueError, TypeError):
-        raise UserError(f"trainer.devices={devices} is no number of devices: give one, a list, or auto.") from None
+        raise UserError(f"trainer.devices={devices} is not a number of devices: give one, a list, or auto.") from None
 
 
 def check_devices(config: DictConfig) -> None:
@@ -73,7 +73,9 @@ def settle(config: DictConfig) -> None:
         if asked is None or asked == off or ours not in model:
             continue
         if model[ours] not in (off, asked):
-            raise UserError(f"trainer.{theirs}={asked} and model.{ours}={model[ours]} say different things: give one.")
+            raise UserError(
+                f"trainer.{theirs}={asked} and model.{ours}={model[ours]} contradict each other: set only one."
+            )
         with open_dict(config):
             model[ours], trainer[theirs] = asked, off
     optimizer = config.get("optimizer")

@@ -166,7 +166,7 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
         interrupt = _callback(trainer, GracefulInterrupt)
         if interrupt is not None and interrupt.saved:
             raise Interrupted(
-                f"Interrupted; everything so far is in {interrupt.path}, ckpt_path=last goes on from there."
+                f"Interrupted; everything so far is in {interrupt.path}; ckpt_path=last resumes from there."
             ) from stop
         raise Interrupted(f"Interrupted at once. {_how_to_go_on(trainer)}.") from stop
     except LostProcess as error:
@@ -182,7 +182,7 @@ def _how_to_go_on(trainer: pl.Trainer) -> str:
     interrupt = _callback(trainer, GracefulInterrupt)
     if interrupt is None or not interrupt.path.is_file():
         return "Nothing had been saved yet: start again"
-    return f"What was saved is in {interrupt.path}: the same command with ckpt_path=last goes on from there"
+    return f"What was saved is in {interrupt.path}: the same command with ckpt_path=last resumes from there"
 
 
 def _without_key(trainer: pl.Trainer) -> str:
@@ -192,13 +192,13 @@ def _without_key(trainer: pl.Trainer) -> str:
     wrong = next((str(call.monitor) for call in monitored if call.monitor not in known), "")
     if wrong != "val/mean/psnr":
         return (
-            f"callbacks.best.monitor={wrong} is nothing that is measured"
-            f"{did_you_mean(nearest(wrong, known))} There are: {', '.join(known)}."
+            f"callbacks.best.monitor={wrong} is not a logged score{did_you_mean(nearest(wrong, known))} There are: "
+            f"{', '.join(known)}."
         )
     return (
-        "None of the validated pictures has a true transmission to compare with, so the best checkpoint cannot be "
-        "chosen: train on a mixture with aligned pairs as well (for unaligned ones data=mixture_errnet_unaligned), "
-        "or do without both with ~callbacks.best test=false."
+        "No validation picture has a ground-truth transmission, so the best checkpoint cannot be selected: also "
+        "train on a mixture with aligned pairs (for unaligned ones data=mixture_errnet_unaligned), or skip both with "
+        "~callbacks.best test=false."
     )
 
 
@@ -259,7 +259,7 @@ def _resume_path(config: DictConfig, run_dir: Path) -> Path | None:
     folder = run_dir / "checkpoints"
     path, damage = resumable(folder)
     if path is None and damage:
-        raise UserError(f"{folder / LAST} cannot be gone on from: {damage}{_others(folder)}.")
+        raise UserError(f"{folder / LAST} cannot be resumed: {damage}{_others(folder)}.")
     if path is None:
         raise UserError(
             f"ckpt_path=last finds no earlier run of this model with a checkpoint in {config.paths.output_dir}: "
@@ -267,11 +267,11 @@ def _resume_path(config: DictConfig, run_dir: Path) -> Path | None:
         )
     if damage:
         rank_zero_info(
-            f"{folder / LAST} cannot be gone on from: {damage}. Going on from the one before it, {PREVIOUS}; the "
-            f"damaged file is last.damaged.ckpt from now on{_others(folder)}."
+            f"{folder / LAST} cannot be resumed: {damage}. Resuming from the previous one, {PREVIOUS}; the damaged "
+            f"file is now last.damaged.ckpt{_others(folder)}."
         )
         path = _put_first(path)
-    rank_zero_info(f"Going on from {path}")
+    rank_zero_info(f"Resuming from {path}")
     return path
 
 
@@ -283,16 +283,16 @@ def _inside(path: Path) -> Path:
         found, damage = resumable(folder)
         if found is not None:
             if damage:
-                rank_zero_info(f"{folder / LAST} cannot be gone on from: {damage}. Going on from {found}.")
+                rank_zero_info(f"{folder / LAST} cannot be resumed: {damage}. Resuming from {found}.")
             return found
         if damage:
-            raise UserError(f"{folder / LAST} cannot be gone on from: {damage}{_others(folder)}.")
+            raise UserError(f"{folder / LAST} cannot be resumed: {damage}{_others(folder)}.")
     raise UserError(f"ckpt_path={path} is a folder without a {LAST}: give a run's folder, or a checkpoint.")
 
 
 def _others(folder: Path) -> str:
     best = folder / "best.ckpt"
-    return f"; {best} is whole, ckpt_path={best} goes on from it" if _whole(best) else ""
+    return f"; {best} is intact, ckpt_path={best} resumes from it" if _whole(best) else ""
 
 
 def _whole(path: Path) -> bool:
@@ -333,7 +333,8 @@ def _check_fits(model: ReflectionModule, path: Path, averaging: bool) -> None:
         )
     if "averaging_state" in checkpoint and not averaging:
         raise UserError(
-            f"ckpt_path={path} was written with averaged weights: add callbacks=ema, or another training would go on."
+            f"ckpt_path={path} was written with averaged weights: add callbacks=ema, or a different training would be "
+            "resumed."
         )
     if record.get("vgg"):
         model.expect_vgg(record["vgg"]["source"])

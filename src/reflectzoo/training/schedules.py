@@ -24,8 +24,8 @@ def stepwise(optimizer: Optimizer, milestones: Sequence[int], factors: Sequence[
     """
     if len(milestones) != len(factors) or list(milestones) != sorted(set(milestones)):
         raise UserError(
-            f"A stepwise schedule needs rising milestones and one factor for each, got milestones={list(milestones)} "
-            f"and factors={list(factors)}."
+            "A stepwise schedule needs increasing milestones and one factor for each, got "
+            f"milestones={list(milestones)} and factors={list(factors)}."
         )
     table = [1.0, *factors]
     return LambdaLR(optimizer, lambda epoch: table[bisect_right(milestones, epoch)])

@@ -33,8 +33,8 @@ def give_first_weights(model: ReflectionModule, weights: str | None) -> None:
     source = find_source(model.name, wanted)
     if source is None:
         raise UserError(
-            f"model={model.name} has no packaged weights to begin with: give weights=FILE, or leave it out to train "
-            "from the beginning."
+            f"model={model.name} has no packaged weights to start from: give weights=FILE, or leave it out to train "
+            "from scratch."
         )
     net = open_file(source.path).net
     have, want = net.state_dict(), model.net.state_dict()
@@ -42,7 +42,8 @@ def give_first_weights(model: ReflectionModule, weights: str | None) -> None:
         if name not in have or have[name].shape != value.shape:
             found = f"{tuple(have[name].shape)}" if name in have else "missing"
             raise UserError(
-                f"weights={weights} are of another network than model={model.name} is configured to: {name} is {found} "
-                f"there and {tuple(value.shape)} here; leave the settings of model.net as the weights have them."
+                f"weights={weights} belong to a different network from the configured model={model.name}: {name} is "
+                f"{found} there and {tuple(value.shape)} here; leave the settings of model.net as the weights have "
+                "them."
             )
     model.net.load_state_dict({name: have[name] for name in want})

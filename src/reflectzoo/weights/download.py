@@ -82,8 +82,8 @@ def fetch_state_dict(url: str, timeout: float = REACH_SECONDS, stall: float = ST
     if not path.is_file():
         if not reachable(url, timeout):
             raise DownloadError(
-                f"{path.name} is not cached in {path.parent} and {url} does not answer: "
-                "connect once, or bring the file there by hand."
+                f"{path.name} is not cached in {path.parent} and {url} does not answer: connect once, or put the file "
+                "there by hand."
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def fetch_state_dict(url: str, timeout: float = REACH_SECONDS, stall: float = ST
 def _download(url: str, path: Path, stall: float) -> None:
     digits = torch.hub.HASH_REGEX.search(path.name)
     if digits is None:
-        raise ValueError(f"{path.name} does not carry the digits of its hash")
+        raise ValueError(f"{path.name} does not contain the digits of its hash")
     inform(f"Downloading {url} to {path}")
     with _socket_timeout(stall):
         # Writes under another name and moves when complete and right.
@@ -166,7 +166,7 @@ def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) ->
             with urllib.request.urlopen(request, timeout=stall) as answer:
                 resumed = answer.status == 206 and _starts_at(answer.headers.get("Content-Range", ""), start)
                 if answer.status == 206 and not resumed:
-                    raise DownloadError(f"{url} sends another part of the file than was asked for: try again.")
+                    raise DownloadError(f"{url} sent a different part of the file than requested: try again.")
                 expected = int(answer.headers.get("Content-Length") or -1)
                 got = 0
                 with part.open("ab" if resumed else "wb") as file:
@@ -174,14 +174,17 @@ def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) ->
                         file.write(block)
                         got += len(block)
                 if 0 <= expected != got:
-                    raise DownloadError(f"{url} broke off after {start + got} bytes: try again, it goes on from there.")
+                    raise DownloadError(
+                        f"{url} broke off after {start + got} bytes: try again, and it resumes from there."
+                    )
         except urllib.error.HTTPError as error:
             # 416: nothing is left to send, so what is there is complete, or not a part of this file.
             if error.code != 416:
                 raise DownloadError(f"{url} answers {error.code} {error.reason}: check the address.") from error
         except (OSError, HTTPException, ValueError) as error:
             raise DownloadError(
-                f"{url} could not be downloaded ({error}): connect and try again, what has arrived is kept in {part}."
+                f"{url} could not be downloaded ({error}): check the connection and try again; what has arrived is "
+                f"kept in {part}."
             ) from error
         found = sha256_of(part)
         if found.startswith(sha256.lower()):
@@ -190,7 +193,7 @@ def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) ->
         part.unlink()
         # Half of an older version may have stood there: once more from the start.
         if again or not start:
-            raise DownloadError(f"{url} is not the file that is expected (sha256 {found[:12]}…, not {sha256[:12]}…).")
+            raise DownloadError(f"{url} is not the expected file (sha256 {found[:12]}…, not {sha256[:12]}…).")
 
 
 def _starts_at(content_range: str, start: int) -> bool:
@@ -208,4 +211,4 @@ def check_hash(path: Path, sha256: str, name: str) -> None:
         raise DownloadError(f"The weights '{name}' should be in {path}, but are not: install the package again.")
     found = sha256_of(path)
     if not found.startswith(sha256.lower()):
-        raise DownloadError(f"{path} is not the file that it should be (sha256 {found[:12]}…): delete it, try again.")
+        raise DownloadError(f"{path} is not the expected file (sha256 {found[:12]}…): delete it and try again.")

@@ -34,11 +34,11 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{key}={path} does not exist: give the path of a .ckpt file.")
     if not path.is_file():
-        kind = "a folder" if path.is_dir() else "no regular file"
+        kind = "a folder" if path.is_dir() else "not a regular file"
         raise UserError(f"{key}={path} is {kind}: give the path of a .ckpt file.")
     damage = what_is_wrong(path)
     if damage is not None:
-        again = "" if "download it again" in damage else "; get it again"
+        again = "" if "download it again" in damage else "; download it again"
         raise UserError(f"{key}={path} cannot be read as a checkpoint: {damage}{again}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -171,8 +171,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # What torch.load raises depends on where the damage sits: unpickling, zip, end of file, key and type errors.
     except Exception as error:
-        wrong = what_is_wrong(path) or "it is damaged, or no file of torch.save"
-        raise UserError(f"The weights file {path} cannot be read, {wrong}; delete it and get it again.") from error
+        wrong = what_is_wrong(path) or "it is damaged, or not a file of torch.save"
+        raise UserError(f"The weights file {path} cannot be read, {wrong}; delete it and download it again.") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"The weights file {path} holds no plain state dict (names and tensors): give one that does.")
     return state

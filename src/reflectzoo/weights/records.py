@@ -82,7 +82,7 @@ def records(folder: Path | None = None) -> list[WeightRecord]:
             if record.model not in method.models:
                 raise UserError(
                     f"The weight record {record.name} in {record.folder} is of model={record.model}, which "
-                    f"{method.package} does not bring."
+                    f"{method.package} does not provide."
                 )
         found += own
     return sorted(found, key=lambda record: (not record.default, record.name))
@@ -95,20 +95,20 @@ def _read(file: Path) -> WeightRecord:
     try:
         content = parse_metadata(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is no weight record: {error}.") from error
+        raise UserError(f"{file} is not a weight record: {error}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{file} is no weight record: it must hold one JSON object, {{...}}.")
+        raise UserError(f"{file} is not a weight record: it must hold one JSON object, {{...}}.")
     missing = [name for name, each in _FIELDS.items() if name not in content and _needed(each)]
     if missing:
-        raise UserError(f"{file} is no weight record: it lacks {', '.join(missing)}.")
+        raise UserError(f"{file} is not a weight record: it lacks {', '.join(missing)}.")
     if unknown := sorted(content.keys() - _FIELDS.keys()):
-        raise UserError(f"{file}: a weight record has no place for {shortened(unknown[0])}.")
+        raise UserError(f"{file}: a weight record cannot contain {shortened(unknown[0])}.")
     annotations = get_type_hints(WeightRecord, include_extras=True)
     for name, value in content.items():
         check_value(f"{file}: {name}", value, annotations[name])
     record = WeightRecord(**{**content, "overrides": tuple(content.get("overrides", ()))}, folder=file.parent)
     if record.available and not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
-        raise UserError(f"{file} is no weight record: it has a file, but no sha256 of it.")
+        raise UserError(f"{file} is not a weight record: it has a file, but no sha256 of it.")
     if record.file and (Path(record.file).name != record.file or record.file == ".." or "\0" in record.file):
         raise UserError(f"{file}: 'file' must be a plain name, got {shortened(record.file)}.")
     return record

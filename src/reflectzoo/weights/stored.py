@@ -110,7 +110,7 @@ def understood(record: Any, source: str) -> Stored:
         UserError: if it is damaged, asks for a network that no method registers, or for settings that are none of it.
     """
     if not isinstance(record, Mapping) or not isinstance(record.get("model"), str):
-        raise UserError(f"{source} does not say which model it holds, it may be damaged: get it again.")
+        raise UserError(f"{source} does not say which model it holds and may be damaged: download it again.")
     model = str(record["model"])
     try:
         method, network, settings = _version_1(record) if "config" in record else _version_2(record)
@@ -148,9 +148,7 @@ def _version_2(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any
     model = record["model"]
     method = method_called(model)
     if method is None:
-        raise Refused(
-            f"it holds model={shortened(model)}, which no installed method brings: install the package it is of"
-        )
+        raise Refused(f"it holds model={shortened(model)}, which no installed method provides: install its package")
     network = record.get("network")
     if network is None:
         raise Refused(f"it holds model={shortened(model)} with a network that was not declared in METHOD.networks")
@@ -165,7 +163,7 @@ def _version_1(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any
     target = net.get("_target_") if isinstance(net, Mapping) else None
     registered = network_called(MOVED.get(target, target)) if isinstance(target, str) else None
     if registered is None:
-        raise Refused(f"it asks for {shortened(target)}, which is no network of an installed method")
+        raise Refused(f"it asks for {shortened(target)}, which is not a network of an installed method")
     method, network = registered
     if record["model"] not in method.models:
         raise Refused(f"it calls itself model={shortened(record['model'])}, but holds a network of {method.name}")
@@ -175,7 +173,7 @@ def _version_1(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any
 
 def _settings(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise Refused("its settings are no dictionary")
+        raise Refused("its settings are not a dictionary")
     return value
 
 
@@ -229,13 +227,13 @@ def _check_plain(value: Any, depth: int = 0) -> None:
     if isinstance(value, Mapping):
         for key, each in value.items():
             if not isinstance(key, str):
-                raise Refused(f"a setting is called {shortened(key)}, which is no name")
+                raise Refused(f"a setting is called {shortened(key)}, which is not a name")
             _check_plain(each, depth + 1)
     elif isinstance(value, list | tuple):
         for each in value:
             _check_plain(each, depth + 1)
     elif value is not None and type(value) not in (bool, int, float, str):
-        raise Refused(f"a setting is a {type(value).__name__}, which is no plain value")
+        raise Refused(f"a setting is a {type(value).__name__}, which is not a plain value")
 
 
 def shortened(value: Any) -> str:

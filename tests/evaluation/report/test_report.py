@@ -114,7 +114,7 @@ def test_what_was_made_worse_is_told_everywhere(run: Path, report: dict[str, Pat
     assert sorted(case.row["image"] for case in worse.cases) == sorted(harmed)
     assert worse.total == 25
     assert [case.gain for case in worse.cases] == sorted(case.gain for case in worse.cases)
-    assert f"{len(harmed)} of 25 pictures of Real20 are worse than untouched, by PSNR" in worse.sentence
+    assert f"{len(harmed)} of 25 pictures of Real20 are worse than the untouched input, by PSNR" in worse.sentence
     page = report["html"].read_text(encoding="utf-8")
     assert f"ours on Real20: {len(harmed)} of 25 pictures" in page
     assert f"{len(harmed)} of 25 pictures of Real20 are worse" in report["md"].read_text(encoding="utf-8")
@@ -147,7 +147,7 @@ def test_every_format_says_the_same(report: dict[str, Path], run: Path) -> None:
     for sentence in (content["warnings"][0], "ab" * 32, results["fingerprint"]):
         assert sentence in report["html"].read_text(encoding="utf-8")
         assert sentence in report["md"].read_text(encoding="utf-8")
-    assert "25 pictures here, published numbers are of 20" in content["warnings"][0]
+    assert "25 pictures here, published numbers use 20" in content["warnings"][0]
 
 
 def test_names_are_harmless_and_nothing_is_fetched(report: dict[str, Path]) -> None:

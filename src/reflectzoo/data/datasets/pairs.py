@@ -84,7 +84,7 @@ class PairCrops(KeyedDataset):
         shift: int = 0,
     ) -> None:
         if not pairs:
-            raise UserError(f"data={dataset} has no pair to train on.")
+            raise UserError(f"data={dataset} has no pairs for training.")
         self.pairs = pairs
         self.augment = augment
         self.seed = seed
@@ -254,8 +254,8 @@ def usable(
                 for path in pair.files:
                     if translucent(path):
                         raise _TranslucentError(
-                            f"'{path}' is transparent in places, so that its colours depend on what is behind it: save "
-                            "it without transparency."
+                            f"'{path}' is partly transparent, so its colours depend on the background: save it "
+                            "without transparency."
                         )
         except (UnreadableImage, _MismatchError, _TranslucentError) as error:
             if on_error == "raise":
@@ -265,7 +265,7 @@ def usable(
             notices.append(Notice(kind, str(pair.mixture), str(error)))
             continue
         if decode and pair.transmission is not None and min(width, height) < SMALLEST_SCORED:
-            sentence = f"'{pair.mixture}' is {width}x{height}, too small to be scored, and is left out."
+            sentence = f"'{pair.mixture}' is {width}x{height}, too small to be scored, and is skipped."
             if on_error == "raise":
                 raise UserError(sentence)
             notices.append(Notice("tiny", str(pair.mixture), sentence))
@@ -321,8 +321,9 @@ def pair_folders(
     def leave_out(path: Path, stem: str, what: str, where: Path, others: Mapping[str, Path]) -> None:
         # A truth called 7_gt.png or 7-label.png is meant for 7, but a program that guesses scores wrong pairs some day.
         meant = [other.name for name, other in others.items() if re.match(rf"{re.escape(stem)}[^A-Za-z0-9].+$", name)]
-        hint = f"; if '{meant[0]}' is meant, call it '{path.stem}{Path(meant[0]).suffix}'" if len(meant) == 1 else ""
-        sentence = f"'{path}' has no {what} of the same name in '{where}' and is left out{hint}."
+        wanted = f"{path.stem}{Path(meant[0]).suffix}" if len(meant) == 1 else ""
+        hint = f"; if '{meant[0]}' is its partner, rename that to '{wanted}'" if wanted else ""
+        sentence = f"'{path}' has no {what} of the same name in '{where}' and is skipped{hint}."
         if on_error == "raise":
             raise UserError(sentence)
         notices.append(Notice("missing", str(path), sentence))
@@ -400,7 +401,7 @@ def _moved(photo: Photo, down: int, right: int) -> Photo:
 
 
 def _small(path: Path, width: int, height: int, crop: int) -> Notice:
-    sentence = f"'{path}' is {width}x{height}, smaller than the crop of {crop}, and is enlarged just enough."
+    sentence = f"'{path}' is {width}x{height}, smaller than the crop of {crop}, and is enlarged to fit."
     return Notice("small", str(path), sentence)
 
 
@@ -408,6 +409,6 @@ def _mismatch(
     path: Path | None, width: int, height: int, mixture: Path, mixture_width: int, mixture_height: int
 ) -> str:
     return (
-        f"'{path}' is {width}x{height}, but its mixture '{mixture}' is {mixture_width}x{mixture_height}: the layers of "
-        "a pair must be of one size; crop or resize one of them."
+        f"'{path}' is {width}x{height}, but its mixture '{mixture}' is {mixture_width}x{mixture_height}: the layers "
+        "of a pair must have the same size; crop or resize one of them."
     )

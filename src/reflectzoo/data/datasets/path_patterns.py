@@ -36,7 +36,7 @@ class PathPattern:
         wrong = next((part for part in parts[1::2] if part not in known), None)
         if wrong is not None or parts.count("{sequence}") != 1 or parts.count("{frame}") > 1:
             raise UserError(
-                f"The pattern '{pattern}' must hold {{sequence}} once and may hold {{frame}} once and *"
+                f"The pattern '{pattern}' must contain {{sequence}} once and may contain {{frame}} once and *"
                 + (f", but not {wrong}." if wrong else ".")
             )
         self._expression = re.compile("".join(known.get(part) or re.escape(part) for part in parts), re.IGNORECASE)
@@ -90,7 +90,7 @@ def sort_sequences(
             sequences.append(SequenceFiles(name, chosen, truths[name]))
             continue
         what = f"{len(files)} frames where {count} are needed" if name in truths else "no transmission of its centre"
-        sentence = f"The sequence '{name}' in '{top}' has {what} and is left out."
+        sentence = f"The sequence '{name}' in '{top}' has {what} and is skipped."
         if on_error == "raise":
             raise UserError(sentence)
         notices.append(Notice("missing", str(files[0][1]), sentence))

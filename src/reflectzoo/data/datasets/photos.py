@@ -58,8 +58,9 @@ class PhotoPairs(KeyedDataset):
     ) -> None:
         if len(scenes) < 2:
             raise UserError(
-                f"Training needs at least two different photographs, one to look at and one to reflect, but data="
-                f"{dataset} leaves {len(scenes)} for it: add photographs, or hold back fewer for validation and test."
+                "Training needs at least two different photographs, one behind the glass and one reflected in it, "
+                f"but data={dataset} leaves {len(scenes)}: add photographs, or hold out fewer for validation and "
+                "test."
             )
         self.scenes = scenes
         self.augment = augment
@@ -146,7 +147,7 @@ class PhotoPairs(KeyedDataset):
             crop = self.augment.crop
             if min(photo.shape[:2]) < crop:
                 size = f"{photo.shape[1]}x{photo.shape[0]}"
-                sentence = f"'{path}' is {size}, smaller than the crop of {crop}, and is enlarged just enough."
+                sentence = f"'{path}' is {size}, smaller than the crop of {crop}, and is enlarged to fit."
                 notices.append(Notice("small", str(path), sentence))
             return photo, path
         raise UserError(

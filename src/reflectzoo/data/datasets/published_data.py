@@ -45,7 +45,7 @@ class PublishedData:
             kind = "a dangling link" if folder.is_symlink() and not folder.exists() else "a file"
             raise UserError(f"{key}={path} is {kind}: {self.expected}.")
         if not os.access(folder, os.R_OK | os.X_OK):
-            raise UserError(f"{key}={path} may not be read (permission denied): {self.expected}.")
+            raise UserError(f"{key}={path} cannot be read (permission denied): {self.expected}.")
         return folder
 
     def photographs(

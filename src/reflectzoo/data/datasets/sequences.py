@@ -65,7 +65,7 @@ class SequenceCrops(KeyedDataset):
         dataset: str = "seq1k",
     ) -> None:
         if not sequences:
-            raise UserError(f"data={dataset} has no sequence to train on.")
+            raise UserError(f"data={dataset} has no sequences for training.")
         self.sequences = sequences
         self.augment = augment
         self.seed = seed
@@ -199,5 +199,5 @@ def readable_sequences(
 def _different(path: Path, size: Sequence[int], first: Path, first_size: Sequence[int]) -> str:
     return (
         f"'{path}' is {size[0]}x{size[1]}, but '{first}' of the same sequence is {first_size[0]}x{first_size[1]}: all "
-        "pictures of a sequence must be of one size."
+        "pictures of a sequence must have the same size."
     )

@@ -64,7 +64,7 @@ class EvalSize:
                 raise UserError(f"{key} has no '{name}'; choose from: {', '.join(known)}.")
             check_value(f"{key}.{name}", each, known[name])
         if len({"shorter", "longer", "size"} & set(given)) > 1:
-            raise UserError(f"{key} takes one of shorter, longer and size, not several of them.")
+            raise UserError(f"{key} takes only one of shorter, longer and size.")
         if "size" in given:
             given["size"] = tuple(given["size"])
         return cls(**given)

@@ -25,10 +25,10 @@ _NAMED_NOTICES = 3
 _IN_ALL = {
     "unreadable": "%d photographs could not be read.",
     "small": "%d photographs are smaller than the crop and were enlarged.",
-    "missing": "%d pictures have no partner and were left out.",
-    "mismatch": "%d pairs differ in size and were left out.",
+    "missing": "%d pictures have no partner and were skipped.",
+    "mismatch": "%d pairs differ in size and were skipped.",
     "folder": "%d folders could not be opened.",
-    "tiny": "%d pairs are too small to be scored and were left out.",
+    "tiny": "%d pairs are too small to be scored and were skipped.",
 }
 
 
@@ -152,9 +152,9 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         if sampler.batches == 0:
             together = self.batch_size * self._world_size()
             raise UserError(
-                f"One epoch has {len(self._train)} samples, but one step takes {together} (data.batch_size="
-                f"{self.batch_size} on each of {self._world_size()} devices): lower data.batch_size or set "
-                "data.samples_per_epoch higher."
+                f"One epoch has {len(self._train)} samples, but one step takes {together} "
+                f"(data.batch_size={self.batch_size} on each of {self._world_size()} devices): lower data.batch_size "
+                "or raise data.samples_per_epoch."
             )
         workers = self._workers()
         self._train.limit_cache(self.cache_mb * 2**20 // max(workers, 1))
@@ -226,7 +226,7 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
             self.listener(notice)
             return
         if len(heard) <= _NAMED_NOTICES:
-            more = " (Further ones are counted, not named.)" if len(heard) == _NAMED_NOTICES else ""
+            more = " (Further ones are only counted.)" if len(heard) == _NAMED_NOTICES else ""
             _log.warning("%s%s", notice.sentence, more)
 
     @property

@@ -63,7 +63,7 @@ class CEILNetPairs(RealPairs):
             else:
                 path = next(iter(files.values()))
                 missing = "-input" if "input" not in files else "-label1"
-                sentence = f"'{path}' has no '{Path(name).name}{missing}' beside it and is left out."
+                sentence = f"'{path}' has no '{Path(name).name}{missing}' beside it and is skipped."
                 if self.on_error == "raise":
                     raise UserError(sentence)
                 notices.append(Notice("missing", str(path), sentence))

@@ -192,7 +192,7 @@ class MixtureData(ReflectionDataModule):
             raise UserError(f"data.{key} names '{unknown[0]}', but the parts are {', '.join(self.parts)}.")
         positive = {name: float(ratio) for name, ratio in ratios.items() if ratio > 0}
         if not positive:
-            raise UserError(f"data.{key} gives no part anything: at least one ratio must be more than 0.")
+            raise UserError(f"data.{key} is 0 for every part: at least one ratio must be more than 0.")
         return positive
 
 

@@ -124,7 +124,7 @@ class RealPairs(ReflectionDataModule):
         pairs = self._usable(self._split()[0], decode=False)
         if not pairs:
             raise UserError(
-                f"data={self.published.choice} has no pair to train on in '{self.root}': {self.published.expected}."
+                f"data={self.published.choice} has no pairs for training in '{self.root}': {self.published.expected}."
             )
         return PairCrops(
             pairs,
@@ -142,7 +142,8 @@ class RealPairs(ReflectionDataModule):
         held_out = self._split()[1]
         if not held_out:
             _log.warning(
-                "data=%s holds no pair out for validation (data.val_share=%g): checkpoints are chosen on the test.",
+                "data=%s holds out no pairs for validation (data.val_share=%g): checkpoints are selected on the test "
+                "pairs.",
                 self.published.choice,
                 self.val_share,
             )
@@ -235,7 +236,7 @@ class SplitPairs(RealPairs):
             name = self.chosen[side]
             folder = first_folder(top, [name]) if name is not None else self._first_with_layers(top, usual)
             if name is not None and folder is None:
-                raise UserError(f"data.{side}={name} is no folder below '{top}': {self.published.expected}.")
+                raise UserError(f"data.{side}={name} is not a folder below '{top}': {self.published.expected}.")
             sides[side] = self._pairs(folder, notices) if folder is not None else None
         if sides["train"] is None and sides["test"] is None:
             if self._first_with_layers(top, ["."]) is None:
@@ -284,8 +285,8 @@ class PlainPairs(SplitPairs):
 
     published = PublishedData(
         "pairs",
-        "blended/ and transmission_layer/ (perhaps reflection_layer/) with pictures of the same names, in the folder "
-        "itself or in train/ and test/",
+        "blended/ and transmission_layer/ (optionally reflection_layer/) with pictures of the same names, in the "
+        "folder itself or in train/ and test/",
         "your own photographs; data.mixture, data.transmission and data.reflection rename the folders",
     )
     test_name = "pairs"

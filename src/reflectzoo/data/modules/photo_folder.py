@@ -101,7 +101,9 @@ def check_shares(val_share: float, test_share: float) -> tuple[float, float]:
         UserError: if they do not.
     """
     if val_share + test_share >= 1:
-        raise UserError(f"data.val_share and data.test_share must leave something, got {val_share}, {test_share}.")
+        raise UserError(
+            f"data.val_share and data.test_share must leave photographs for training, got {val_share}, {test_share}."
+        )
     return val_share, test_share
 
 
@@ -156,7 +158,7 @@ def find_splits(
     elif len(others) >= 4:
         val, test = others[0::2], others[1::2]
     else:
-        _log.warning("'%s' holds %d photographs, too few to keep some for a test of their own.", held_out, len(others))
+        _log.warning("'%s' holds %d photographs, too few for a separate test split.", held_out, len(others))
         val = test = others
     val, test = val[:most], test[:most]
     # A held-out folder may lie inside the training one, or be linked into it.
@@ -223,7 +225,7 @@ def _list_file(names: str | os.PathLike[str], root: Path) -> Path:
     for path in (Path(names).expanduser(), root.expanduser() / names):
         if path.is_file():
             return path
-    raise UserError(f"data.list={names} is not a file: expected a text file with the name of one photograph a line.")
+    raise UserError(f"data.list={names} is not a file: expected a text file with one photograph name per line.")
 
 
 def _named(photos: Sequence[Path], listing: Path, top: Path) -> list[Path]:
@@ -255,7 +257,7 @@ def _named(photos: Sequence[Path], listing: Path, top: Path) -> list[Path]:
         )
     if missing:
         _log.warning(
-            "%d of the %d names in %s have no photograph under '%s' (the first is '%s'); going on with the other %d.",
+            "%d of the %d names in %s have no photograph under '%s' (the first is '%s'); continuing with the other %d.",
             len(missing),
             len(wanted),
             listing,

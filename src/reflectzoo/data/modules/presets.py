@@ -71,7 +71,8 @@ class Preset(RealPairs):
                     Notice(
                         "count",
                         str(top),
-                        f"{self.published.choice} has {len(pairs)} pairs for {name} here, {published} are published.",
+                        f"{self.published.choice} has {len(pairs)} pairs for {name} here, but {published} are "
+                        "published.",
                     )
                 )
         test = {self.published.choice: found["test"]} if found.get("test") else {}
@@ -187,7 +188,7 @@ class NightIRS(Preset):
 
     published = PublishedData(
         "nightirs",
-        "blended/ and transmission_layer/ (perhaps reflection_layer/), in the folder itself or in train/ and test/",
+        "blended/ and transmission_layer/ (optionally reflection_layer/), in the folder itself or in train/ and test/",
         "DMDNet, AAAI 2026, number of pairs, licence and layout not stated, linked (Baidu) from "
         "https://github.com/fashyon/DMDNet",
     )
@@ -205,7 +206,7 @@ class GapFree(Preset):
 
     published = PublishedData(
         "gapfree",
-        "blended/ and transmission_layer/ (perhaps reflection_layer/), in the folder itself or in train/ and test/",
+        "blended/ and transmission_layer/ (optionally reflection_layer/), in the folder itself or in train/ and test/",
         "Chen et al., GFRRN, CVPR 2026, number of pairs, licence and layout not stated, at "
         "https://huggingface.co/datasets/tabe-i/Gap-Free",
     )
@@ -261,7 +262,9 @@ class CDR(Preset):
                 found[name].append(PairFiles(pair.name, pair.mixture, pair.transmission, pair.reflection, tags))
         total = sum(map(len, found.values()))
         if total and total != self.triplets:
-            notices.append(Notice("count", str(top), f"cdr has {total} triplets here, {self.triplets} are published."))
+            notices.append(
+                Notice("count", str(top), f"cdr has {total} triplets here, but {self.triplets} are published.")
+            )
         return found
 
     def _triplets(self, folder: Path, notices: list[Notice]) -> list[tuple[PairFiles, str]]:
@@ -286,7 +289,7 @@ class CDR(Preset):
                 continue
             path = next(iter(crop.layers.values()))
             missing = "mixture (M)" if "mixture" not in crop.layers else "transmission (T)"
-            sentence = f"'{path}' has no {missing} beside it and is left out."
+            sentence = f"'{path}' has no {missing} beside it and is skipped."
             if self.on_error == "raise":
                 raise UserError(sentence)
             notices.append(Notice("missing", str(path), sentence))
@@ -322,7 +325,7 @@ def _annotations(top: Path, nested: Path) -> dict[str, dict[str, str]]:
         with file.open(newline="", encoding="utf-8") as content:
             rows = list(csv.DictReader(content))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"'{os.fspath(file)}' cannot be read ({error}): get it again from the authors.") from error
+        raise UserError(f"'{os.fspath(file)}' cannot be read ({error}): download it again from the authors.") from error
     if rows and not {"name", "set"} <= set(rows[0]):
-        raise UserError(f"'{os.fspath(file)}' has no columns 'name' and 'set': get it again from the authors.")
+        raise UserError(f"'{os.fspath(file)}' has no columns 'name' and 'set': download it again from the authors.")
     return {row["name"]: {key: value for key, value in row.items() if value is not None} for row in rows}

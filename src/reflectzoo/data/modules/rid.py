@@ -53,8 +53,8 @@ class RIDBlending(ReflectionDataModule):
 
     published = PublishedData(
         "rid",
-        "a folder with reflections/ (photographs of reflections before black) and backgrounds/ (any photographs), or "
-        "data.reflections=FOLDER data.backgrounds=FOLDER",
+        "a folder with reflections/ (photographs of reflections against black) and backgrounds/ (any photographs), "
+        "or data.reflections=FOLDER data.backgrounds=FOLDER",
         "Wan et al., CoRRN, TPAMI 2019, 3250 photographs of reflections, linked from "
         "https://github.com/wanrenjie/CoRRN, no licence given",
     )

@@ -115,7 +115,7 @@ class Seq1K(ReflectionDataModule):
         "a folder for each sequence with its frames and the transmission of the centre one, or what data.frame_pattern "
         "and data.truth_pattern describe",
         'described in "Distilling Reflection Dynamics for Single-Image Reflection Removal", 1015 sequences of three '
-        "frames of 1760x1160, to be asked of its authors; no public page is known to us",
+        "frames of 1760x1160, available from its authors on request; we know of no public page",
     )
 
     def __init__(
@@ -219,15 +219,15 @@ class Seq1K(ReflectionDataModule):
             listing = Path(self.train_list).expanduser()
             if not listing.is_file():
                 raise UserError(
-                    f"data.train_list={self.train_list} is not a file: expected a text file with the name of one "
-                    "sequence a line."
+                    f"data.train_list={self.train_list} is not a file: expected a text file with one sequence name "
+                    "per line."
                 )
             lines = listing.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
             names = {line.strip() for line in lines if line.strip()}
             unknown = names - {each.name for each in sequences}
             if unknown:
                 raise UserError(
-                    f"{len(unknown)} of the {len(names)} names in data.train_list={listing} are no sequence in "
+                    f"{len(unknown)} of the {len(names)} names in data.train_list={listing} are not sequences in "
                     f"'{self.root}' (the first is '{min(unknown)}')."
                 )
             train = [each for each in sequences if each.name in names]

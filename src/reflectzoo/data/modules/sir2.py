@@ -61,7 +61,7 @@ class SIR2(RealPairs):
         "sir2",
         "the folders PostcardDataset, SolidObjectDataset and WildSceneDataset (or some of them), nested as the "
         "authors' or each with blended/ and transmission_layer/",
-        "Wan et al., ICCV 2017, about 500 triplets, given out on request at https://sir2data.github.io/",
+        "Wan et al., ICCV 2017, about 500 triplets, available on request at https://sir2data.github.io/",
     )
 
     def __init__(
@@ -153,7 +153,7 @@ class SIR2(RealPairs):
                 continue
             path = next(iter(layers.values()))
             missing = "mixture (m)" if "mixture" not in layers else "transmission (g)"
-            sentence = f"'{path}' has no {missing} beside it and is left out."
+            sentence = f"'{path}' has no {missing} beside it and is skipped."
             if self.on_error == "raise":
                 raise UserError(sentence)
             notices.append(Notice("missing", str(path), sentence))

@@ -241,7 +241,7 @@ def pair_of(
     if not first <= last:
         raise UserError(f"synthesis.{name} must be a range [low, high] with low <= high, got [{first:g}, {last:g}].")
     if (low is not None and first < low) or (high is not None and last > high):
-        bounds = f"from {low:g} on" if high is None else f"within [{low or 0:g}, {high:g}]"
+        bounds = f"at or above {low:g}" if high is None else f"within [{low or 0:g}, {high:g}]"
         raise UserError(f"synthesis.{name} must lie {bounds}, got [{first:g}, {last:g}].")
     return first, last
 

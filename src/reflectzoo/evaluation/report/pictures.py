@@ -150,7 +150,7 @@ def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -
     for row in results["images"]:
         stored.setdefault((row["set"], row["image"]), {})[row["entry"]] = row["pictures"]
     if not any(case.row["pictures"] for case in cases):
-        return cases, "This evaluation kept no pictures; with save_pictures=true the report shows them."
+        return cases, "This evaluation saved no pictures; with save_pictures=true, the report shows them."
     each = EACH
     while True:
         for side, quality in _LADDER:

@@ -30,17 +30,17 @@ def warnings_of(results: Mapping[str, Any]) -> list[str]:
             named = ", ".join(f"{miss['set']}/{miss['image']}" for miss in missing[:5])
             more = " ..." if len(missing) > 5 else ""
             found.append(
-                f"{entry['name']} lacks {len(missing)} predictions ({named}{more}): its means are over other pictures "
-                "than those of the other rows, and are not ranked."
+                f"{entry['name']} lacks {len(missing)} predictions ({named}{more}): its means cover fewer pictures "
+                "than the other rows and are not ranked."
             )
         if entry.get("extra"):
-            found.append(f"{len(entry['extra'])} pictures of {entry['name']} fit nothing and were left out.")
+            found.append(f"{len(entry['extra'])} pictures of {entry['name']} match nothing and were ignored.")
     for each in results["sets"]:
         wanted = each["published_images"]
         if wanted is not None and wanted != each["images"]:
             found.append(
-                f"{each['title']} has {each['images']} pictures here, published numbers are of {wanted}: they cannot "
-                "be compared directly."
+                f"{each['title']} has {each['images']} pictures here, published numbers use {wanted}: they cannot be "
+                "compared directly."
             )
     return found
 
@@ -67,7 +67,7 @@ class MadeWorse:
     def sentence(self) -> str:
         """In one line."""
         which = f"{len(self.cases)} of {self.total} pictures of {self.dataset}"
-        words = f"{self.entry}: {which} are worse than untouched, by {self.measure.title}"
+        words = f"{self.entry}: {which} are worse than the untouched input, by {self.measure.title}"
         if not self.cases:
             return words
         first = self.cases[0]
@@ -98,14 +98,14 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Repo
     ]
     for sentence in warnings_of(results):
         lines += [f"> {escape(sentence)}", ""]
-    lines += ["**Best** and *second best* of each group; published rows are by the papers' own protocols.", ""]
+    lines += ["**Best** and *second best* of each group; published rows are under the papers' own protocols.", ""]
     for table in tables.tables:
         lines += [f"## {escape(table.title)}, {table.layer}, {table.images} pictures", ""]
         columns = [Column(), *(Column(each.heading, right=True) for each in table.columns), Column("of")]
         rows: list[list[Place]] = [[_name(line), *map(_marked, line.cells), line.pictures] for line in table.lines]
         lines += [*TextTable(columns, rows).markdown(), ""]
         if any(line.unconfirmed for line in table.lines):
-            lines += ["† A number we know at second hand: it was not read in the source itself.", ""]
+            lines += ["† A number from a secondary source, not checked in the original.", ""]
         for sentence in table.conflicts:
             lines += [f"Sources disagree: {escape(sentence)}", ""]
     if tables.sources:
@@ -116,7 +116,7 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Repo
     if worse:
         lines += ["## Made worse", "", *(f"- {escape(each.sentence)}" for each in worse), ""]
     if cases:
-        lines += ["## Least and most gained over the untouched input", ""]
+        lines += ["## Smallest and largest gains over the untouched input", ""]
         words = [Column(), Column("set"), Column(), Column("picture")]
         numbers = [Column(each, right=True) for each in ("gain", cases[0].measure.title, "of the input")]
         found = []

@@ -129,7 +129,7 @@ def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separa
 
     if arguments.weights is None:
         raise UserError(
-            "--backend onnx needs a file: make one with `reflectzoo export`, give it with --weights FILE.onnx."
+            "--backend onnx needs a file: create one with `reflectzoo export` and pass it with --weights FILE.onnx."
         )
     if arguments.device not in ("auto", "cpu") or arguments.precision != "32" or arguments.override:
         raise UserError(

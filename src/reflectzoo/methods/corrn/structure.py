@@ -78,8 +78,8 @@ class StructureLoss(LossTerm):
             return structure_loss(*layer_pair(outputs, batch, self.of, self.unknown_reflection))
         if "gradient" not in outputs.get("aux", {}):
             raise UserError(
-                "The loss has a term on the transmission's gradient, but this network does not predict one: take that "
-                "term out (~loss.terms.<name>) or choose another loss=."
+                "The loss has a term on the transmission's gradient, but this network does not predict one: remove "
+                "that term (~loss.terms.<name>) or choose another loss=."
             )
         truth = gradient_truth(full_precision(batch["transmission"]), self.scale)
         return structure_loss(outputs["aux"]["gradient"], truth, batch["has_transmission"])

@@ -51,7 +51,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     give = "a file of the authors' program, or a checkpoint of model=dsrnet_*"
     state = find_weights(theirs or entries, _FIRST, "DSRNet", give)
     if _ENDING not in state:
-        raise UserError(f"This checkpoint is not a DSRNet (it ends nowhere): give {give}.")
+        raise UserError(f"This checkpoint is not a DSRNet (it has no output layer): give {give}.")
     return _one_of_two(state)
 
 
@@ -89,7 +89,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
     found, wanted = _settings(state), _settings(net.state_dict())
     other = [f"'model.net.{key}={_written(found[key])}'" for key in found if found[key] != wanted[key]]
     if other:
-        raise UserError(f"{source} is another DSRNet than the model: set {' '.join(other)}.")
+        raise UserError(f"{source} is a different DSRNet from the model: set {' '.join(other)}.")
     wrong = misfits(state, net)
     if wrong:
         raise UserError(

@@ -15,11 +15,11 @@ METHOD = Method(
     title="Distilling Reflection Dynamics for Single-Image Reflection Removal",
     models={
         "dynamics_student": Model(
-            "the student, who looks at one photograph",
+            "the student, which takes one photograph",
             tiny=("model.net.width=8", "~loss.terms.transfer", "~loss.terms.adversarial"),  # which take a teacher
             starts_from=_TEACHER,
         ),
-        "dynamics_teacher": Model("the teacher, who watches three frames"),
+        "dynamics_teacher": Model("the teacher, which takes three frames"),
         "dynamics": Model(
             "teacher, then student, in one run",
             tiny=("model.net.width=8", "model.teacher_epochs=1"),

@@ -59,10 +59,10 @@ def student_checkpoint(checkpoint: dict[str, Any], name: str = "The checkpoint")
     """
     record = checkpoint.get("reflectzoo")
     if not isinstance(record, dict) or record.get("model") != "dynamics" or "state_dict" not in checkpoint:
-        raise UserError(f"{name} is no checkpoint of model=dynamics.")
+        raise UserError(f"{name} is not a checkpoint of model=dynamics.")
     stored = understood(record, name)
     if stored.phase == 0:
-        raise UserError(f"{name} was written while the teacher trained, its student knows nothing yet.")
+        raise UserError(f"{name} was written while the teacher was training, so its student is untrained.")
     net = _net_of(checkpoint, name)
     assert isinstance(net, TeacherAndStudent)
     shared = {key: value for key, value in stored.settings.items() if key not in ("teacher", "student")}

@@ -68,7 +68,7 @@ class Dynamics(AdversarialModule):
         # Not a submodule: a student's checkpoint does not carry its teacher.
         self.__dict__["_teacher"] = None
         if student_batch is not None and self.accumulate > 1:
-            raise UserError("model.student_batch makes batches smaller, model.accumulate larger: set one of them only.")
+            raise UserError("model.student_batch makes batches smaller, model.accumulate larger: set only one of them.")
         self.save_hyperparameters("teacher_epochs", "teacher_ckpt", "student_batch", "still")
         self.teacher_epochs = teacher_epochs
         self.teacher_ckpt = teacher_ckpt
@@ -186,7 +186,7 @@ class Dynamics(AdversarialModule):
         from reflectzoo.methods.dynamics.convert import teacher_of
 
         if isinstance(self.net, DynamicsTeacher):
-            raise UserError(f"model.teacher_ckpt is for a student's training, model={self.name} is the teacher.")
+            raise UserError(f"model.teacher_ckpt is for a student's training, but model={self.name} is the teacher.")
         teacher = teacher_of(read_checkpoint(path, "model.teacher_ckpt"), f"model.teacher_ckpt={path}")
         student = self.student
         assert student is not None
@@ -200,7 +200,7 @@ class Dynamics(AdversarialModule):
             ]
             if wrong:
                 raise UserError(
-                    f"model.teacher_ckpt={path} is another teacher than that of model={self.name} as configured "
+                    f"model.teacher_ckpt={path} is a different teacher from the one configured for model={self.name} "
                     f"({len(wrong)} weights differ in name or shape, the first is '{wrong[0]}'): use the overrides of "
                     "the run that made it, or model=dynamics_student, which takes any."
                 )

@@ -76,7 +76,7 @@ class DynamicsStudent(nn.Module):
     ) -> None:
         super().__init__()
         if not hallucination and not encoder:
-            raise UserError("A student without hallucination and without encoder sees nothing: leave it one of them.")
+            raise UserError("A student with neither hallucination nor encoder has no input: keep one of them.")
         channels = width // 2 if representation is None else representation
         strides = STRIDES[scale]
         self.scale, self.residual, self.representation_channels = scale, residual, channels

@@ -61,7 +61,7 @@ class DynamicsTeacher(nn.Module):
     def __init__(
         self,
         width: EvenCount = WIDTH,
-        frames: Annotated[int, Rule("an odd number from 3 on", lambda count: count >= 3 and count % 2 == 1)] = 3,
+        frames: Annotated[int, Rule("an odd number of at least 3", lambda count: count >= 3 and count % 2 == 1)] = 3,
         mkl: bool = True,
         decouple: bool = True,
         flow: bool = True,
@@ -152,15 +152,15 @@ class DynamicsTeacher(nn.Module):
             sizes = [tuple(frame.shape) for frame in frames]
             if len(set(sizes)) > 1:
                 shown = ", ".join("x".join(map(str, each[-2:])) for each in sizes)
-                raise UserError(f"The frames of a sequence must be of one size, these are {shown}.")
+                raise UserError(f"The frames of a sequence must have the same size, but these are {shown}.")
             frames = torch.stack(list(frames), dim=1)
         if frames.ndim == 4:
             frames = frames[:, None].expand(-1, self.frames, -1, -1, -1)
         if frames.ndim != 5 or frames.shape[1] != self.frames:
             got = f"{frames.shape[1]} frames" if frames.ndim == 5 else f"a tensor of shape {tuple(frames.shape)}"
             raise UserError(
-                f"The teacher watches {self.frames} frames (model.net.frames), but these are {got}: "
-                "set data.frames to the same number."
+                f"The teacher takes {self.frames} frames (model.net.frames), but got {got}: set data.frames to the "
+                "same number."
             )
         return frames
 

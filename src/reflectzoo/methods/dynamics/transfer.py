@@ -69,8 +69,8 @@ class _NotMade(nn.Module):
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         raise UserError(
-            "The loss has a discriminator of a teacher's representations, but this network has none: take that term "
-            "out (~loss.terms.<name>) or choose another loss=."
+            "The loss has a discriminator of a teacher's representations, but this network has none: remove that "
+            "term (~loss.terms.<name>) or choose another loss=."
         )
 
 

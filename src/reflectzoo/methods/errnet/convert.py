@@ -83,7 +83,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
     found, wanted = _settings(state), _settings(net.state_dict())
     other = [f"model.net.{key}={str(found[key]).lower()}" for key in found if found[key] != wanted[key]]
     if other:
-        raise UserError(f"{source} is another ERRNet than the model: set {' '.join(other)}.")
+        raise UserError(f"{source} is a different ERRNet from the model: set {' '.join(other)}.")
     wrong = misfits(state, net)
     if wrong:
         raise UserError(

@@ -72,7 +72,7 @@ def gather(path: Path, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     here = next((part for part in GENERATORS if part in path.name), None)
     if here is None:
         raise UserError(
-            f"{path.name} holds one of IBCLN's two networks, but its name does not say which: call the files "
+            f"{path.name} holds one of IBCLN's two networks, but its name does not say which: name the files "
             "net_G_T.pth and net_G_R.pth."
         )
     other = next(part for part in GENERATORS if part != here)
@@ -81,7 +81,7 @@ def gather(path: Path, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         raise UserError(f"{path.name} holds one of IBCLN's two networks: put the other one, {beside.name}, beside it.")
     found = read_checkpoint(beside, "weights")
     if not _is_generator(found):
-        raise UserError(f"{beside.name} does not hold IBCLN's {other}: get it again.")
+        raise UserError(f"{beside.name} does not contain IBCLN's {other}: download it again.")
     return {here: checkpoint, other: found}
 
 

@@ -10,10 +10,10 @@ METHOD = Method(
     title="A small network that runs on a laptop",
     models={
         "lite": Model(
-            "the zoo's own small network with ImageNet features, whose weights ship",
+            "our own small network with ImageNet features and packaged weights",
             tiling=Tiling(halo=256),  # the features see far
         ),
-        "lite_1": Model("the first lite, without ImageNet features, whose weights shipped before"),
+        "lite_1": Model("the first version of lite, without ImageNet features"),
     },
     networks=(".net_2:LiteNet2", ".net:LiteNet"),
     begin=".net_2:begin",

@@ -61,11 +61,11 @@ def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.devic
         for path in _pictures(folder / "blended"):
             truth = folder / "transmission_layer" / path.name
             if not truth.is_file():
-                raise UserError(f"{path} has no truth: {truth} is not there.")
+                raise UserError(f"{path} has no ground truth: {truth} does not exist.")
             mixture, transmission = _bytes(path).to(device), _bytes(truth).to(device)
             if mixture.shape != transmission.shape:
                 sizes = " and ".join("x".join(map(str, each.shape[:0:-1])) for each in (mixture, transmission))
-                raise UserError(f"{path} and its truth {truth} differ in size: {sizes} pixels.")
+                raise UserError(f"{path} and its ground truth {truth} differ in size: {sizes} pixels.")
             # SCENE-N: several mixtures of one scene, which is no likelier for having more of them.
             pair = BankPair(mixture, transmission, passed(mixture, transmission))
             scenes.setdefault((folder, path.stem.rpartition("-")[0] or path.stem), []).append(pair)

@@ -99,7 +99,7 @@ class LocationAware(AdversarialModule):
         others = [cast(LossTerm, term) for term in self.loss.terms.values() if not _teaches_the_map(term)]
         if len(others) == len(self.loss.terms):
             raise UserError(
-                "model.detection_epochs trains the confidence map, and no term of the loss looks at it: add "
+                "model.detection_epochs trains the confidence map, but no loss term uses it: add "
                 "loss.terms.confidence as loss=location_aware has it, or set model.detection_epochs=0."
             )
         for term in others:

@@ -86,7 +86,7 @@ class YTMT(AdversarialModule):
 
     def _start_from(self, path: str) -> None:
         if self.two_stage is None:
-            raise UserError(f"model.stage1_ckpt is for the two-stage models, model={self.name} has one stage.")
+            raise UserError(f"model.stage1_ckpt is for the two-stage models, but model={self.name} has one stage.")
         checkpoint = read_checkpoint(Path(path), "model.stage1_ckpt")
         state = _stage1_state(checkpoint)
         if not state:
@@ -95,8 +95,8 @@ class YTMT(AdversarialModule):
         wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
         if wrong or len(state) != len(wanted):
             raise UserError(
-                f"model.stage1_ckpt={path} is another network than the stages of model={self.name} "
-                f"({len(wrong)} of {len(wanted)} weights differ in name or shape, the first is "
+                f"model.stage1_ckpt={path} is a different network from the stages of model={self.name} ({len(wrong)} "
+                f"of {len(wanted)} weights differ in name or shape, the first is "
                 f"'{(wrong or sorted(set(state) - set(wanted)))[0]}'): give one of the same variant, width and "
                 "hypercolumn."
             )
