@@ -57,7 +57,7 @@ def start(app: Path, *words: str, **environment: str) -> Child:
 
 
 def test_a_job_that_fails_does_not_stop_the_others_and_a_table_says_so(app: Path) -> None:
-    done = start(app, "-m", "x=1,2,3,5", "y=7").result()
+    done = start(app, "x=1,2,3,5", "-m", "y=7").result()
     assert done.status == 1
     lines = done.told.splitlines()
     assert "reflectzoo: job 1: x is two: take another, any other." in lines

@@ -23,8 +23,8 @@ from reflectzoo.core import registry
 from reflectzoo.core.batch import Outputs
 from reflectzoo.data.modules.voc import VOCBlending
 from reflectzoo.data.synthesis import CEILNetSynthesis
-from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.pixel import PixelLoss
+from reflectzoo.losses.weighted_sum import WeightedSum
 from reflectzoo.nets.shared_vgg import needs_vgg
 from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
@@ -91,7 +91,7 @@ def parts(photos: Path, kind: type[ReflectionModule], **settings: Any) -> tuple[
     pl.seed_everything(3, verbose=False)
     model = kind(
         Net(),
-        CompositeLoss({"transmission": PixelLoss(mse=1.0), "reflection": PixelLoss(layer="reflection", mse=0.5)}),
+        WeightedSum({"transmission": PixelLoss(mse=1.0), "reflection": PixelLoss(layer="reflection", mse=0.5)}),
         partial(torch.optim.Adam, lr=0.01),
         partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5),
         **settings,

@@ -94,6 +94,7 @@ ENTRIES = [
     ("evaluate", "lite", ("benchmark=sample", "limit=1", "ckpt={}")),
     ("evaluate", "lite", ("benchmark=sample", "limit=1", "model=lite", "weights={}")),
     ("train", "ytmt_pcs", ("model=ytmt_pcs", "loss=pixel", "ckpt_path={}")),
+    ("train", "lite", ("model=lite", "weights={}")),
     ("train", "ytmt_ucs", ("model=ytmt_uct", "model.net.hypercolumn=false", "loss=pixel", "model.stage1_ckpt={}")),
     ("train", "location_aware", ("model=location_aware", "loss=pixel", "model.stage1_ckpt={}")),
     ("train", "dynamics_teacher", ("model=dynamics_student", "data=sample", "model.teacher_ckpt={}")),

@@ -38,6 +38,8 @@ def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
     """
     from reflectzoo.cli import jobs
 
+    # Hydra's argparse takes overrides in one piece only, so that -m between two of them would be an error.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     verbose, before = debugging(), os.environ.get(_FULL_ERROR)
     # Otherwise Hydra prints tracebacks of its own and exits before we can say it better.
     os.environ[_FULL_ERROR] = "1"

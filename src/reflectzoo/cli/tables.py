@@ -17,7 +17,7 @@ Mark: TypeAlias = Literal["", "best", "second", "dim", "warning", "code"]
 
 _STYLES = {"": "", "best": "bold", "second": "italic", "dim": "dim", "warning": "red", "code": ""}
 _AROUND = {"best": "**", "second": "*", "code": "`"}
-_TAGS = {"best": "b", "second": "i", "code": "code"}
+_TAGS = {"best": "b", "second": "i", "warning": "strong", "code": "code"}
 
 
 class Column(NamedTuple):
@@ -42,11 +42,17 @@ class Cell:
         text: as it is, not escaped.
         mark: what is special about it.
         written: the text as Markdown, where it is more than the text.
+        markup: the text as HTML, likewise.
+        hint: what a page says when the cell is pointed at.
+        order: the number by which a page sorts, where the text has fewer digits.
     """
 
     text: str
     mark: Mark = ""
     written: str = ""
+    markup: str = ""
+    hint: str = ""
+    order: float | None = None
 
     @property
     def markdown(self) -> str:
@@ -57,7 +63,7 @@ class Cell:
     @property
     def html(self) -> str:
         """Likewise."""
-        tag, text = _TAGS.get(self.mark), html.escape(self.text)
+        tag, text = _TAGS.get(self.mark), self.markup or html.escape(self.text)
         return f"<{tag}>{text}</{tag}>" if tag else text
 
 
@@ -74,12 +80,14 @@ class TextTable:
         rows: what stands in each column.
         title: what it shows.
         below: rows that stand apart, under a line.
+        apart: what these are.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Place]]
     title: str = ""
     below: Sequence[Sequence[Place]] = ()
+    apart: str = ""
 
     def rich(self, boxed: bool = True) -> RichTable:
         """For a terminal.
@@ -134,11 +142,39 @@ class TextTable:
         writer.writerows([_text(each) for each in row] for row in self._all)
         return file.getvalue()
 
-    def html(self) -> str:
-        """A ``table`` element, without the title."""
-        heads = "".join(f"<th>{html.escape(column.heading)}</th>" for column in self.columns)
-        rows = "".join(f"<tr>{''.join(f'<td>{_html(each)}</td>' for each in row)}</tr>" for row in self._all)
-        return f"<table><tr>{heads}</tr>{rows}</table>"
+    def html(self, name: str = "", sortable: bool = False, sorted_by: int | None = None) -> str:
+        """A ``table`` element, without the title. Cells that stand at the left have the class ``words``.
+
+        Args:
+            name: its ``id``.
+            sortable: put a button into each head; a script does the rest, by ``data-v`` where a cell has it.
+            sorted_by: the column in whose ascending order the rows are.
+        """
+        heads = []
+        for place, column in enumerate(self.columns):
+            text = html.escape(column.heading)
+            order = ' aria-sort="ascending"' if place == sorted_by else ""
+            kind = "" if column.right else ' class="words"'
+            heads.append(f'<th scope="col"{kind}{order}>{f"<button>{text}</button>" if sortable else text}</th>')
+        body = "".join(map(self._html_row, self.rows))
+        below = "".join(map(self._html_row, self.below))
+        if below:
+            apart = html.escape(self.apart)
+            title = f'<tr class="apart"><th colspan="{len(self.columns)}">{apart}</th></tr>' if apart else ""
+            below = f"<tbody>{title}{below}</tbody>"
+        start = f'<table id="{html.escape(name)}">' if name else "<table>"
+        return f"{start}<thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody>{below}</table>"
+
+    def _html_row(self, row: Sequence[Place]) -> str:
+        cells = []
+        for place, (each, column) in enumerate(zip(row, self.columns, strict=True)):
+            first = _cells(each)[0]
+            about = "" if column.right else ' class="words"'
+            about += f' title="{html.escape(first.hint)}"' if first.hint else ""
+            about += "" if first.order is None else f' data-v="{first.order:.9g}"'
+            kind = 'th scope="row"' if place == 0 else "td"
+            cells.append(f"<{kind}{about}>{_html(each)}</{kind[:2]}>")
+        return f"<tr>{''.join(cells)}</tr>"
 
     @property
     def _all(self) -> list[Sequence[Place]]:

@@ -2,18 +2,18 @@
 
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.exclusion import ExclusionLoss
 from reflectzoo.losses.perceptual import PerceptualLoss
 from reflectzoo.losses.pixel import PixelLoss
 from reflectzoo.losses.reconstruction import ReconstructionLoss
+from reflectzoo.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "AdversarialLoss",
-    "CompositeLoss",
     "ExclusionLoss",
     "LossTerm",
     "PerceptualLoss",
     "PixelLoss",
     "ReconstructionLoss",
+    "WeightedSum",
 ]

@@ -17,7 +17,7 @@ class LossTerm(Checked, nn.Module):
     """One named part of a loss: ``term(outputs, batch) -> scalar``, unweighted.
 
     A term is zero (not NaN) when no sample of the batch has the truth that it needs. Its weight is applied by
-    :class:`reflectzoo.losses.composite.CompositeLoss`, never by the term itself.
+    :class:`reflectzoo.losses.weighted_sum.WeightedSum`, never by the term itself.
 
     Args:
         weight: a number, or one number per training phase for methods that train in phases

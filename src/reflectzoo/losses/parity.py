@@ -14,11 +14,11 @@ from torch import Tensor
 from reflectzoo.config import build, config_dir
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.adversarial import AdversarialLoss, GANKind, discriminator_loss, generator_loss
-from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.exclusion import exclusion_loss
 from reflectzoo.losses.perceptual import PROGRAM_LAYERS, perceptual_loss
 from reflectzoo.losses.pixel import PixelLoss, gradient_loss, mse_loss
 from reflectzoo.losses.reconstruction import reconstruction_loss
+from reflectzoo.losses.weighted_sum import WeightedSum
 from reflectzoo.nets.shared_vgg import attach_vgg
 from reflectzoo.parity import (
     Case,
@@ -44,7 +44,7 @@ _NOT_IN_TOTALS = ("reconsx_pred_t_vs_input", "mtv", "ktv", "ssim_loss_t")
 class _Setting:
     """Images of one case in one precision, and the loss that ``loss=ytmt`` configures, with the rule's weights."""
 
-    def __init__(self, images: Mapping[str, Tensor], loss: CompositeLoss, dtype: torch.dtype) -> None:
+    def __init__(self, images: Mapping[str, Tensor], loss: WeightedSum, dtype: torch.dtype) -> None:
         self.images = {name: image.to(dtype) for name, image in images.items()}
         self.loss = loss
         self.dtype = dtype
@@ -106,9 +106,9 @@ class _YTMTLosses:
         return run
 
 
-def _configured_loss(dtype: torch.dtype) -> CompositeLoss:
+def _configured_loss(dtype: torch.dtype) -> WeightedSum:
     """``loss=ytmt`` as anyone trains with it, the discriminator and VGG with the rule's weights."""
-    loss = cast(CompositeLoss, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/ytmt.yaml"))))
+    loss = cast(WeightedSum, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/ytmt.yaml"))))
     discriminator = cast(AdversarialLoss, loss.terms["adversarial"]).discriminator
     discriminator.load_state_dict(rule_state_dict(discriminator, gain=1.6, exceptions={"tail.3.weight": 4.0}))
     loss.to(dtype)

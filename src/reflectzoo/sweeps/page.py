@@ -16,7 +16,8 @@ from reflectzoo.core.disk import write_text
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;
 color:#222;background:#fff}
 table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.25rem .7rem;border-bottom:1px solid #ddd;
-text-align:left;white-space:nowrap}code,pre{background:#f4f4f4;padding:.1rem .3rem}pre{padding:.7rem;overflow-x:auto}
+text-align:left;white-space:nowrap}tbody th{font-weight:400}
+code,pre{background:#f4f4f4;padding:.1rem .3rem}pre{padding:.7rem;overflow-x:auto}
 .plots{display:flex;flex-wrap:wrap;gap:1rem}.plot{width:100%;max-width:560px}.plot text{font-size:12px;fill:#333}
 .plot .title{font-weight:600}.plot .grid{stroke:#e4e4e4}.plot .tick{fill:#666}"""
 

@@ -16,7 +16,7 @@ from reflectzoo.core.settings import Count, checked
 from reflectzoo.data.seeding import sample_seed
 from reflectzoo.errors import NotFinite, UserError
 from reflectzoo.losses.adversarial import AdversarialLoss
-from reflectzoo.losses.composite import CompositeLoss
+from reflectzoo.losses.weighted_sum import WeightedSum
 from reflectzoo.metrics.layers import LayerMetrics
 from reflectzoo.nets.batchnorm import share_batch_norm
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
@@ -45,7 +45,7 @@ class ReflectionModule(pl.LightningModule):
     def __init__(
         self,
         net: nn.Module,
-        loss: CompositeLoss,
+        loss: WeightedSum,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         name: str = "unnamed",

@@ -10,16 +10,17 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from reflectzoo.cli.tables import Cell, Column, Place, TextTable
 from reflectzoo.drawing.error_map import ERROR_SCALE
 from reflectzoo.evaluation.candidates import INPUT
-from reflectzoo.evaluation.measures import measures_of
+from reflectzoo.evaluation.measures import Measure, measures_of
 from reflectzoo.evaluation.protocol import LAYERS
 from reflectzoo.evaluation.report.pictures import ReportPicture, deciding_measure, every_case
 from reflectzoo.evaluation.report.plots import Point, distribution, scatter
-from reflectzoo.evaluation.report.tables import Tables
-from reflectzoo.evaluation.report.text import made_worse, warnings_of
+from reflectzoo.evaluation.report.tables import NOTHING, Tables
+from reflectzoo.evaluation.report.text import MadeWorse, made_worse, score_table, warnings_of
 from reflectzoo.evaluation.results import Key
 from reflectzoo.evaluation.table import main_measures
 
@@ -37,9 +38,11 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPi
         HTML. Every name in it is escaped.
     """
     titles = {each["name"]: each["title"] for each in results["sets"]}
+    strengths, anchors = _strengths(results), _anchors(cases)
     return _template().render(
         results=results,
-        tables=tables,
+        tables=[(table, Markup(score_table(table).html())) for table in tables.tables],
+        sources=tables.sources,
         groups=_groups(cases, titles),
         remark=remark,
         error_scale=f"{ERROR_SCALE:g}",
@@ -47,14 +50,10 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPi
         plots=_plots(results),
         gains=_gains(results),
         gain_of=_gain_of(results),
-        strengths=_strengths(results),
-        worse=made_worse(results),
-        deciding=deciding_measure(results),
-        columns=_image_columns(results),
-        rows=_least_gained_first(results),
-        anchors=_anchors(cases),
+        worse=[(each, Markup(_harmed(each, strengths, anchors).html())) for each in made_worse(results)],
+        rows=_every_picture(results, strengths),
+        anchors=anchors,
         label=_label,
-        measures={measure.key: measure for measure in measures_of(results)},
         main=main_measures(results)[:2],
         several_sets=len(results["sets"]) > 1,
         configuration=json.dumps(results["configuration"], indent=2, ensure_ascii=False),
@@ -133,6 +132,56 @@ def _least_gained_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return gain is None, gain or 0.0
 
     return sorted(results["images"], key=order)
+
+
+def _harmed(worse: MadeWorse, strengths: Mapping[tuple[str, str], float], anchors: Mapping[Key, str]) -> TextTable:
+    """The pictures that an entry made worse on a set."""
+    measure = worse.measure
+    heads = [f"gain {measure.unit}".rstrip(), measure.heading, "of the input"]
+    rows: list[list[Place]] = []
+    for case in worse.cases:
+        entry, dataset, image = case.row["entry"], case.row["set"], case.row["image"]
+        anchor, shown = anchors.get((entry, dataset, image)), escape(image)
+        linked = f'<a href="#{anchor}">{shown}</a>' if anchor else ""
+        row = [Cell(image, markup=linked, hint=image), Cell(measure.signed(case.gain or 0.0), "warning")]
+        row += [_score(case.value, measure), _score(case.before, measure)]
+        rows.append([*row, _number(strengths.get((dataset, image)), 1)] if strengths else [*row])
+    heads += ["reflection %"] if strengths else []
+    return TextTable([Column("picture"), *(Column(head, right=True) for head in heads)], rows)
+
+
+def _every_picture(results: Mapping[str, Any], strengths: Mapping[tuple[str, str], float]) -> Markup:
+    """A table of all scores of all pictures, which a page sorts and filters by its columns."""
+    several, gains, deciding = len(results["sets"]) > 1, _gain_of(results), deciding_measure(results)
+    measures, scores = {measure.key: measure for measure in measures_of(results)}, _image_columns(results)
+    words = ["picture", "method", *(["set"] if several else [])]
+    heads = [f"gain {deciding.unit}".rstrip()] if gains and deciding is not None else []
+    heads += ["reflection %"] if strengths else []
+    heads += [*(title for _, _, title in scores), "width", "height"]
+    rows: list[list[Place]] = []
+    for row in _least_gained_first(results):
+        entry, dataset, image = row["entry"], row["set"], row["image"]
+        found: list[Place] = [Cell(image, hint=image), entry, *([dataset] if several else [])]
+        if gains and deciding is not None:
+            gain = gains.get((entry, dataset, image))
+            found.append(_NOTHING if gain is None else Cell(deciding.signed(gain), order=gain))
+        if strengths:
+            found.append(_number(strengths.get((dataset, image)), 1))
+        found += [_score((row[layer] or {}).get(key), measures[key]) for layer, key, _ in scores]
+        rows.append([*found, _number(row["width"]), _number(row["height"])])
+    table = TextTable([*map(Column, words), *(Column(head, right=True) for head in heads)], rows)
+    return Markup(table.html("rows", sortable=True, sorted_by=len(words) if gains else None))
+
+
+_NOTHING = Cell(NOTHING)
+
+
+def _score(value: float | None, measure: Measure) -> Cell:
+    return _NOTHING if value is None else Cell(measure.text(value), order=value)
+
+
+def _number(value: float | None, digits: int = 0) -> Cell:
+    return _NOTHING if value is None else Cell(f"{value:.{digits}f}", order=value)
 
 
 def _label(what: str, case: ReportPicture) -> str:

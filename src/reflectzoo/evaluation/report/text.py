@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reflectzoo.cli.tables import Cell, Column, Place, TextTable, escape
+from reflectzoo.cli.tables import Cell, Column, Mark, Place, TextTable, escape
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure
 from reflectzoo.evaluation.report.pictures import ReportPicture, every_case
@@ -101,9 +102,7 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Repo
     lines += ["**Best** and *second best* of each group; published rows are under the papers' own protocols.", ""]
     for table in tables.tables:
         lines += [f"## {escape(table.title)}, {table.layer}, {table.images} pictures", ""]
-        columns = [Column(), *(Column(each.heading, right=True) for each in table.columns), Column("of")]
-        rows: list[list[Place]] = [[_name(line), *map(_marked, line.cells), line.pictures] for line in table.lines]
-        lines += [*TextTable(columns, rows).markdown(), ""]
+        lines += [*score_table(table).markdown(), ""]
         if any(line.unconfirmed for line in table.lines):
             lines += ["† A number from a secondary source, not checked in the original.", ""]
         for sentence in table.conflicts:
@@ -139,6 +138,15 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Repo
     return "\n".join(lines)
 
 
+def score_table(table: Table) -> TextTable:
+    """All scores of one layer on one data set: a row for each method, what is published below what was measured."""
+    columns = [Column("method"), *(Column(each.heading, right=True) for each in table.columns), Column("of")]
+    rows: dict[str, list[list[Place]]] = {"measured": [], "published": []}
+    for line in table.lines:
+        rows[line.kind].append([_name(line), *map(_marked, line.cells), line.pictures])
+    return TextTable(columns, rows["measured"], below=rows["published"], apart="as published")
+
+
 def describe_entry(entry: Mapping[str, Any]) -> str:
     """One line: what it is, of what size, from which file with which hash."""
     words = [entry["name"]]
@@ -157,13 +165,19 @@ def describe_entry(entry: Mapping[str, Any]) -> str:
 def _name(line: Line) -> Cell:
     if line.missing:
         rest = f" ({line.images} of {(line.images or 0) + line.missing})"
+        markup = f" <small>{rest.strip()}</small>"
     else:
-        rest = "".join([" †" if line.unconfirmed else "", *(f" [{source + 1}]" for source in line.sources)])
-    return Cell(line.name + rest, written=escape(line.name) + rest)
+        dagger, numbers = " †" if line.unconfirmed else "", [source + 1 for source in line.sources]
+        rest = "".join([dagger, *(f" [{number}]" for number in numbers)])
+        links = " ".join(f'<a href="#source-{number}">{number}</a>' for number in numbers)
+        markup = f"{dagger} <sup>{links}</sup>" if links else dagger
+    written, shown = escape(line.name) + rest, html.escape(line.name) + markup
+    return Cell(line.name + rest, written=written, markup=shown, hint=line.name)
 
 
 def _marked(cell: ScoreCell) -> Cell:
-    return Cell(cell.text, "best" if cell.rank == 1 else "second" if cell.rank == 2 else "")
+    mark: Mark = "best" if cell.rank == 1 else "second" if cell.rank == 2 else ""
+    return Cell(cell.text, mark, hint="sources disagree" if cell.disagrees else "")
 
 
 def to_csv(tables: Tables) -> str:

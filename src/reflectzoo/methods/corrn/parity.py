@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from reflectzoo.config import build, config_dir
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.ssim import ssim_loss
+from reflectzoo.losses.weighted_sum import WeightedSum
 from reflectzoo.methods.corrn.net import CoRRNNet
 from reflectzoo.methods.corrn.statistic import mmd
 from reflectzoo.methods.corrn.structure import structure_loss
@@ -100,7 +100,7 @@ class _Losses:
         return has_values and (fixture.comes_from("CoRRN", "MMDLoss.py") or fixture.name == "losses_corrn")
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
-        loss = cast(CompositeLoss, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/corrn_program.yaml"))))
+        loss = cast(WeightedSum, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/corrn_program.yaml"))))
 
         def run(case: Case) -> CaseResult:
             images = {str(spec["name"]): recorded_input(fixture, spec) for spec in case["inputs"]}
@@ -128,7 +128,7 @@ _TINY = ("mmd_t", "mmd_r")
 
 
 @torch.no_grad()
-def _value(name: str, images: Mapping[str, Tensor], loss: CompositeLoss) -> Tensor:
+def _value(name: str, images: Mapping[str, Tensor], loss: WeightedSum) -> Tensor:
     """One value by the name it has in the recordings.
 
     Raises:

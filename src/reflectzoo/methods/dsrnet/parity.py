@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reflectzoo.config import build, config_dir
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.losses.composite import CompositeLoss
+from reflectzoo.losses.weighted_sum import WeightedSum
 from reflectzoo.methods.dsrnet.convert import check_layout, remap
 from reflectzoo.methods.dsrnet.net import DSRNet
 from reflectzoo.nets.shared_vgg import attach_vgg
@@ -104,7 +104,7 @@ class _Losses:
         return has_values and fixture.comes_from("DSRNet", "models/losses.py")
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
-        loss = cast(CompositeLoss, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/dsrnet.yaml"))))
+        loss = cast(WeightedSum, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/dsrnet.yaml"))))
 
         def run(case: Case) -> CaseResult:
             images = {str(spec["name"]): recorded_input(fixture, spec) for spec in case["inputs"]}
@@ -123,7 +123,7 @@ class _Losses:
 
 
 @torch.no_grad()
-def _values(loss: CompositeLoss, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _values(loss: WeightedSum, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The terms and the total by the names they have in the recordings."""
     known = torch.ones(len(images["input"]), dtype=torch.bool)
     names = [str(index) for index in range(len(known))]

@@ -13,9 +13,9 @@ from reflectzoo.config import build, config_dir
 from reflectzoo.core.batch import Batch, Outputs
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.base import LossTerm
-from reflectzoo.losses.composite import CompositeLoss
 from reflectzoo.losses.multiscale import MultiScalePerceptualLoss
 from reflectzoo.losses.perceptual import perceptual_loss
+from reflectzoo.losses.weighted_sum import WeightedSum
 from reflectzoo.methods.ibcln.convert import GENERATORS, check_layout, remap
 from reflectzoo.methods.ibcln.net import IBCLNNet, Turn
 from reflectzoo.nets.recurrent import State
@@ -143,9 +143,9 @@ class _Losses:
 _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-6}
 
 
-def _configured_loss(fixture: Fixture, dtype: torch.dtype) -> CompositeLoss:
+def _configured_loss(fixture: Fixture, dtype: torch.dtype) -> WeightedSum:
     """``loss=ibcln`` as anyone trains with it, the discriminator and VGG with the rule's weights."""
-    loss = cast(CompositeLoss, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/ibcln.yaml"))))
+    loss = cast(WeightedSum, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/ibcln.yaml"))))
     discriminator = cast(AdversarialLoss, loss.terms["adversarial"]).discriminator
     load_recorded_weights(discriminator, fixture, "D")
     check_parameter_count(discriminator, fixture)
@@ -167,7 +167,7 @@ class _Setting:
     """
 
     def __init__(
-        self, images: Mapping[str, Tensor], alpha: float, natural: bool, loss: CompositeLoss, dtype: torch.dtype
+        self, images: Mapping[str, Tensor], alpha: float, natural: bool, loss: WeightedSum, dtype: torch.dtype
     ) -> None:
         # Of a real pair, a recording may leave out what no term looks at.
         unused = {name: torch.zeros_like(images["t"]) for name in ("i", "pred_r1", "pred_r2", "pred_r3")}

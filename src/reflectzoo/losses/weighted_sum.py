@@ -12,7 +12,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 
 
-class CompositeLoss(nn.Module):
+class WeightedSum(nn.Module):
     """Weighted sum of named terms.
 
     Args:

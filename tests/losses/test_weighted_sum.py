@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.losses import CompositeLoss, PixelLoss
+from reflectzoo.losses import PixelLoss, WeightedSum
 
 ZERO, ONE = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
 
@@ -15,7 +15,7 @@ def l1(**arguments) -> PixelLoss:
 
 
 def test_total_is_weighted_and_parts_are_not(batch_of) -> None:
-    loss = CompositeLoss({"a": l1(weight=0.25), "b": l1(weight=2.0), "off": None})
+    loss = WeightedSum({"a": l1(weight=0.25), "b": l1(weight=2.0), "off": None})
     prediction = (0.5 * ONE).requires_grad_()
     total, parts = loss({"transmission": prediction}, batch_of(ZERO, ZERO))
     assert total.item() == pytest.approx(0.5 * 2.25)
@@ -25,7 +25,7 @@ def test_total_is_weighted_and_parts_are_not(batch_of) -> None:
 
 
 def test_weights_and_starts_by_phase(batch_of) -> None:
-    loss = CompositeLoss({"a": l1(weight=[1.0, 10.0, 0.0]), "late": l1(start_epoch=[2, 0])})
+    loss = WeightedSum({"a": l1(weight=[1.0, 10.0, 0.0]), "late": l1(start_epoch=[2, 0])})
     outputs, batch = {"transmission": ONE}, batch_of(ZERO, ZERO)
 
     def at(phase: int, epoch: int) -> tuple[float, list[str]]:
@@ -41,6 +41,6 @@ def test_weights_and_starts_by_phase(batch_of) -> None:
 
 def test_mistakes() -> None:
     with pytest.raises(UserError, match="no term left"):
-        CompositeLoss({"a": None})
+        WeightedSum({"a": None})
     with pytest.raises(UserError, match=r"loss\.terms\.a is a Linear"):
-        CompositeLoss({"a": nn.Linear(1, 1)})
+        WeightedSum({"a": nn.Linear(1, 1)})
