@@ -21,7 +21,7 @@ from reflectzoo.config import build, choices, compose_config
 from reflectzoo.data.modules.pairs import PlainPairs
 from reflectzoo.evaluation.benchmark import Benchmark
 from reflectzoo.evaluation.candidates import from_checkpoint
-from reflectzoo.evaluation.predictions import PredictionsEntry
+from reflectzoo.evaluation.predictions import PredictionsCandidate
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import read_results
 from reflectzoo.evaluation.runner import run_benchmark as evaluate_in_python
@@ -347,7 +347,7 @@ def test_parts_of_a_name_may_be_joined_or_left_out(pairs: Path, tmp_path: Path, 
 def matched(pairs: Path, folder: Path) -> dict[str, Any]:
     """What a result would say about a folder of predictions."""
     sets = Benchmark("folder", {"pairs": PlainPairs(pairs, test_share=1.0)}).open(Protocol("plain"))
-    return PredictionsEntry("mine", folder, sets, Protocol("plain")).record()
+    return PredictionsCandidate("mine", folder, sets, Protocol("plain")).record()
 
 
 def test_missing_and_extra_predictions_are_named(evaluate: Evaluate, pairs: Path, tmp_path: Path) -> None:

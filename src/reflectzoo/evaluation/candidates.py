@@ -19,7 +19,7 @@ _NAME = re.compile(r"[^\w.+@=-]+")
 
 
 class Candidate:
-    """One row of the table.
+    """What is scored; a result calls it an entry.
 
     Args:
         name: unique among the entries; also a folder's name.
@@ -47,7 +47,7 @@ class Candidate:
         return {"name": self.name, "kind": self.kind}
 
 
-class InputEntry(Candidate):
+class InputCandidate(Candidate):
     """The mixture taken for a transmission: what doing nothing scores."""
 
     kind = "input"
@@ -60,7 +60,7 @@ class InputEntry(Candidate):
         return {"transmission": batch["mixture"]}
 
 
-class NetworkEntry(Candidate):
+class NetworkCandidate(Candidate):
     """A trained method.
 
     Args:
@@ -109,7 +109,7 @@ class NetworkEntry(Candidate):
         }
 
 
-def from_checkpoint(path: str | Path, model: str | None = None, name: str | None = None) -> NetworkEntry:
+def from_checkpoint(path: str | Path, model: str | None = None, name: str | None = None) -> NetworkCandidate:
     """A checkpoint that ``reflectzoo.train`` wrote.
 
     Args:
@@ -135,10 +135,10 @@ def from_checkpoint(path: str | Path, model: str | None = None, name: str | None
         "configuration": module.stored.as_record(),
         "run": _run_of(file),
     }
-    return NetworkEntry(name or module.name, module, file, "checkpoint", sha256_of(file), provenance)
+    return NetworkCandidate(name or module.name, module, file, "checkpoint", sha256_of(file), provenance)
 
 
-def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None = None) -> NetworkEntry:
+def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None = None) -> NetworkCandidate:
     """Weights of a method: of its authors, of ``reflectzoo convert``, or any other file that its method reads.
 
     Args:
@@ -153,7 +153,7 @@ def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None =
     if not file.is_file():
         raise UserError(f"weights={path} does not exist: give the path of a file.")
     module = load_file(file, str(config["name"]), configured=config)
-    return NetworkEntry(
+    return NetworkCandidate(
         name or module.name, module, file, "weights", sha256_of(file), {"configuration": module.stored.as_record()}
     )
 
@@ -166,7 +166,7 @@ def name_apart(entries: Sequence[Candidate]) -> None:
     """
     for entry in entries:
         entry.name = _NAME.sub("_", entry.name)
-        if (entry.name == INPUT and not isinstance(entry, InputEntry)) or entry.name in ("truth", ".", ".."):
+        if (entry.name == INPUT and not isinstance(entry, InputCandidate)) or entry.name in ("truth", ".", ".."):
             raise UserError(f"No checkpoint and no predictions can be called '{entry.name}': choose another name.")
     by_name: dict[str, list[Candidate]] = {}
     for entry in entries:

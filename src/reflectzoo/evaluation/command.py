@@ -19,7 +19,7 @@ from reflectzoo.core.settings import Count, NotNegative, check_entries
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
 from reflectzoo.evaluation.candidates import Candidate, from_checkpoint, from_weights
-from reflectzoo.evaluation.predictions import PredictionsEntry
+from reflectzoo.evaluation.predictions import PredictionsCandidate
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import PLAN
 from reflectzoo.evaluation.runner import CandidateFactory
@@ -144,7 +144,7 @@ def _entries(config: DictConfig) -> list[Candidate | CandidateFactory]:
 
 def _predictions(name: str, path: str, fit: bool) -> CandidateFactory:
     def make(sets: Sequence[EvaluationSet], protocol: Protocol) -> Candidate:
-        return PredictionsEntry(name, Path(path).expanduser(), sets, protocol, fit)
+        return PredictionsCandidate(name, Path(path).expanduser(), sets, protocol, fit)
 
     return make
 

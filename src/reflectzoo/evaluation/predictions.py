@@ -20,7 +20,7 @@ from reflectzoo.evaluation.candidates import Candidate
 from reflectzoo.evaluation.protocol import Protocol
 
 
-class PredictionsEntry(Candidate):
+class PredictionsCandidate(Candidate):
     """Pictures made elsewhere, matched with a benchmark's by name.
 
     For the picture ``N`` of the set ``S``, these names fit, with any picture's suffix and in any case, in ``folder/S/``

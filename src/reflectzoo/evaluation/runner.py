@@ -16,8 +16,8 @@ import reflectzoo
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import Interrupted, LostProcess, TrainingError, UserError, who_died
 from reflectzoo.evaluation.benchmark import AVERAGES, Benchmark, BenchmarkData, EvaluationSet
-from reflectzoo.evaluation.candidates import Candidate, InputEntry, name_apart
-from reflectzoo.evaluation.predictions import PredictionsEntry
+from reflectzoo.evaluation.candidates import Candidate, InputCandidate, name_apart
+from reflectzoo.evaluation.predictions import PredictionsCandidate
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import (
     PLAN,
@@ -56,7 +56,8 @@ def run_benchmark(
         benchmark: the pictures.
         protocol: how they are scored.
         entries: besides the input, which always comes first. An entry that must know the pictures before it can be made
-            (:class:`~reflectzoo.evaluation.predictions.PredictionsEntry`) is given as a function of sets and protocol.
+            (:class:`~reflectzoo.evaluation.predictions.PredictionsCandidate`) is given as a function of sets and
+            protocol.
         folder: of the run. If an unfinished evaluation is in it, with the same entries, protocol and pictures, what is
             scored already is not scored again.
         trainer: makes the Trainer, with ``callbacks``; choose devices and precision here.
@@ -82,7 +83,7 @@ def run_benchmark(
     regions = Masks(masks, sets) if masks is not None else None
     # Before any work: a score may need weights that cannot be had.
     scores = protocol.scores(regions is not None)
-    made: list[Candidate] = [InputEntry()]
+    made: list[Candidate] = [InputCandidate()]
     made += [entry if isinstance(entry, Candidate) else entry(sets, protocol) for entry in entries]
     name_apart(made)
     say(f"Protocol {protocol}")
@@ -129,7 +130,7 @@ def run_benchmark(
     rows = _in_order(folder, made, sets)
     results: dict[str, Any] = {
         "complete": benchmark.limit is None
-        and not any(isinstance(each, PredictionsEntry) and each.missing for each in made),
+        and not any(isinstance(each, PredictionsCandidate) and each.missing for each in made),
         "version": reflectzoo.__version__,
         "command": list(command),
         "configuration": dict(configuration or {}),
@@ -246,7 +247,7 @@ def _remarks(sets: Sequence[EvaluationSet], entries: Sequence[Candidate]) -> lis
                 "compared directly"
             )
     for entry in entries:
-        if isinstance(entry, PredictionsEntry):
+        if isinstance(entry, PredictionsCandidate):
             remarks += _some(
                 [
                     f"MISSING: {entry.name} has no usable prediction for '{miss['image']}' of {miss['set']} "

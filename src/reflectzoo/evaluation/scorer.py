@@ -19,7 +19,7 @@ from reflectzoo.data.images import find_images, read_rgb
 from reflectzoo.drawing.panels import to_uint8
 from reflectzoo.errors import TrainingError, UserError
 from reflectzoo.evaluation.benchmark import EvaluationSet
-from reflectzoo.evaluation.candidates import Candidate, InputEntry, NetworkEntry
+from reflectzoo.evaluation.candidates import Candidate, InputCandidate, NetworkCandidate
 from reflectzoo.evaluation.protocol import LAYERS, Protocol, score_image
 from reflectzoo.evaluation.results import Key, Row, RowLog
 from reflectzoo.metrics.functional import channel_errors
@@ -99,7 +99,7 @@ class Scorer(pl.LightningModule):
         self.masks = masks
         self.save_pictures = save_pictures
         # So that the Trainer moves them to its device.
-        self.networks = nn.ModuleList(entry.module for entry in entries if isinstance(entry, NetworkEntry))
+        self.networks = nn.ModuleList(entry.module for entry in entries if isinstance(entry, NetworkCandidate))
         self.scores = nn.ModuleDict(scores)
         self._log: RowLog | None = None
 
@@ -141,7 +141,7 @@ class Scorer(pl.LightningModule):
     def _outputs(self, entry: Candidate, batch: Batch, dataset: str) -> tuple[Outputs | None, float]:
         began = time.perf_counter()
         given = batch
-        if isinstance(entry, NetworkEntry):
+        if isinstance(entry, NetworkCandidate):
             # With trainer.precision=bf16-true the network's copy has its type; the truth keeps its own.
             given = cast(Batch, self.trainer.precision_plugin.convert_input(cast(Any, dict(batch))))
         try:
@@ -235,7 +235,7 @@ class Scorer(pl.LightningModule):
         self, entry: Candidate, batch: Batch, dataset: str, outputs: Outputs, truths: dict[str, Tensor | None]
     ) -> dict[str, str]:
         image = batch["name"][0]
-        if isinstance(entry, InputEntry):
+        if isinstance(entry, InputCandidate):
             layers = {"mixture": (entry.name, "mixture", batch["mixture"])}
             for layer, truth in truths.items():
                 if truth is not None:
