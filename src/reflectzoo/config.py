@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,7 +15,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reflectzoo.core.registry import methods
-from reflectzoo.core.settings import check_tree
+from reflectzoo.core.settings import check_tree, check_value
+from reflectzoo.errors import UserError
+
+_T = TypeVar("_T")
 
 
 def config_dir() -> str:
@@ -39,6 +42,7 @@ def _own_folder(*parts: str) -> str:
     from reflectzoo.core.disk import claim
     from reflectzoo.core.ranks import agreed
 
+    check_value("paths.output_dir", parts[0], str)
     # Several processes started as one by torchrun or srun share theirs; each asks for itself.
     return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts)
 
@@ -60,6 +64,7 @@ def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str
     """A new folder for a new run; the newest run's own folder when it is to be resumed."""
     from reflectzoo.weights.read import newest_run
 
+    check_value("paths.output_dir", output_dir, str)
     choice = str(experiment or model)
     if ckpt_path == "last":
         earlier = newest_run(Path(output_dir), choice)
@@ -109,9 +114,32 @@ def build(config: DictConfig, **extra: Any) -> Any:
     return instantiate(config, **extra)
 
 
-def build_all(config: DictConfig | None) -> list[Any]:
-    """Instantiate every entry of a dictionary of parts (callbacks, loggers); null entries are left out."""
-    return [build(part) for part in (config or {}).values() if part]
+def build_part(config: DictConfig, path: str, kind: type[_T], **extra: Any) -> _T:
+    """:func:`build`, and see that it gave what was wanted.
+
+    Args:
+        config: the part.
+        path: where it stands in the configuration.
+        kind: what it must be.
+        **extra: further arguments, ready-made.
+
+    Raises:
+        UserError: if it is something else, or for a setting that is not what its target takes.
+    """
+    if not isinstance(config, DictConfig) or not config.get("_target_"):
+        raise UserError(f"{path} must be a section with a _target_, got {config!r}.")
+    made = build(config, **extra)
+    if not isinstance(made, kind):
+        target: Any = config["_target_"]
+        raise UserError(f"{path} must be a {kind.__name__}, which {path}._target_={target} does not make.")
+    return made
+
+
+def build_parts(config: DictConfig | None, path: str, kind: type[_T]) -> list[_T]:
+    """:func:`build_part` of every entry of a dictionary (callbacks, loggers); null entries are left out."""
+    if config is not None and not isinstance(config, DictConfig):
+        raise UserError(f"{path} must be names, each with a section, got {config!r}.")
+    return [build_part(part, f"{path}.{name}", kind) for name, part in (config or {}).items() if part]
 
 
 def plain(config: DictConfig | ListConfig) -> dict[str, Any]:

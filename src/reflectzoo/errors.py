@@ -48,8 +48,22 @@ class LostProcess(TrainingError):
     """A process that this one works with died: a data worker, or another rank."""
 
 
+class LostPeer(LostProcess):
+    """Another rank died, as far as this one can tell, which only sees that it is gone."""
+
+
 class Interrupted(Exception):
     """The user pressed Ctrl-C; the message says what is saved. The command line exits with status 130."""
+
+
+_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|cannot allocate", re.IGNORECASE)
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether that is what an exception is about: Python's, NumPy's, or PyTorch's of any device."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _MEMORY.search(str(error)) is not None
 
 
 WORKER_DIED = (
@@ -61,15 +75,15 @@ _PEER = re.compile(
 )
 
 
-def who_died(text: str, processes: int) -> str | None:
-    """What an exception of PyTorch's says of processes, as a sentence; None if it is about something else.
+def who_died(text: str, processes: int) -> LostProcess | None:
+    """What an exception of PyTorch's says of processes, in a sentence; None if it is about something else.
 
     Args:
         text: of the exception.
         processes: that work together.
     """
     if "DataLoader worker" in text:
-        return WORKER_DIED
+        return LostProcess(WORKER_DIED)
     if processes > 1 and _PEER.search(text):
-        return f"One of the {processes} processes died, most likely because memory ran out."
+        return LostPeer(f"One of the {processes} processes died, most likely because memory ran out.")
     return None

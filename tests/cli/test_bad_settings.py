@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback, Trainer
 
 from reflectzoo.cli import sentence
-from reflectzoo.config import compose_config
+from reflectzoo.config import build_part, build_parts, compose_config
 from reflectzoo.errors import UserError
 from reflectzoo.training.run import check_settings
 
@@ -52,6 +54,13 @@ BAD = {
     "+trainer.limit_train_batches=-1": "trainer.limit_train_batches",
     "callbacks.interrupt.every_minutes=0": "callbacks.interrupt.every_minutes",
     "test=maybe": "test",
+    "model.net=null": "model.net",
+    "model.loss=null": "model.loss",
+    "model.optimizer=null": "model.optimizer",
+    "data.eval_crop=3": "data.eval_crop",
+    "data.samples_per_epoch=99999999999999999999": "data.samples_per_epoch",
+    "+trainer.val_check_interval=0": "trainer.val_check_interval",
+    "+logger.csv.flush_logs_every_n_steps=0": "logger.csv.flush_logs_every_n_steps",
     "model.accumulate=-1": "model.accumulate",
     "model.clip_grad_norm=-1": "model.clip_grad_norm",
     "model.name=null": "model.name",
@@ -113,6 +122,30 @@ def test_of_an_override_and_an_opset() -> None:
 
     with pytest.raises(UserError, match="opset must lie between 18 and"):
         export(None, Path("a.onnx"), opset=99)  # type: ignore[arg-type]
+
+
+def test_of_parts_that_are_none() -> None:
+    bad = {
+        "callbacks.best": "abc",
+        "logger.csv": 3,
+        "data": {"_target_": "builtins.dict"},
+        "trainer": {"crop": 3},
+    }
+    for path, given in bad.items():
+        with pytest.raises(UserError, match=f"^{path} must be a "):
+            build_part(OmegaConf.create(given) if isinstance(given, dict) else given, path, Trainer)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^callbacks must be names, each with a section, got 3"):
+        build_parts(3, "callbacks", Callback)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^trainer\.logger cannot be given: choose with logger="):
+        check_settings(OmegaConf.create({"data": None, "model": None, "callbacks": None, "trainer": {"logger": 3}}))
+
+
+def test_of_memory_that_ran_out() -> None:
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
+        told = sentence(error, [])
+        assert told is not None
+        assert told[0].startswith("Memory ran out")
+    assert sentence(RuntimeError("shapes differ"), []) is None
 
 
 def test_of_a_port_and_threads() -> None:

@@ -143,20 +143,16 @@ def _become(
         tempfile.tempdir = None
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        sys.argv = [f"reflectzoo.{command}", *words]
         if prepare is not None:
             prepare()
         if command.endswith(".py"):
+            sys.argv = [f"reflectzoo.{command}", *words]
             runpy.run_path(command, run_name="__main__")
             code = 0
-        elif command == "train":
-            from reflectzoo.train import main
-
-            main()
         else:
-            from reflectzoo.__main__ import main as reflectzoo_main
+            from reflectzoo.__main__ import main
 
-            code = reflectzoo_main([command, *words])
+            code = main([command, *words])
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except BaseException:

@@ -42,5 +42,5 @@ def test_weights_and_starts_by_phase(batch_of) -> None:
 def test_mistakes() -> None:
     with pytest.raises(UserError, match="no term left"):
         WeightedSum({"a": None})
-    with pytest.raises(UserError, match=r"loss\.terms\.a is a Linear"):
+    with pytest.raises(UserError, match=r"loss\.terms\.a must be a loss term, got Linear"):
         WeightedSum({"a": nn.Linear(1, 1)})

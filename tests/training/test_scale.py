@@ -25,6 +25,7 @@ from reflectzoo.config import build, compose_config
 from reflectzoo.core import registry
 from reflectzoo.core.ranks import agreed, started_outside
 from reflectzoo.errors import UserError
+from reflectzoo.metrics.layers import LayerMetrics
 from reflectzoo.nets.batchnorm import SharedBatchNorm2d, share_batch_norm
 from reflectzoo.training.devices import settle, start_compiling
 from reflectzoo.training.profiling import TIMED_PARTS, PartsProfiler
@@ -68,6 +69,26 @@ def test_batch_normalisation_sees_the_batch_of_all_processes(tmp_path: Path) -> 
     for place in (2, 3):
         torch.testing.assert_close(two[0][place], one[place], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(two[1][place], one[place], rtol=1e-5, atol=1e-6)
+
+
+def _scored(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    metrics = LayerMetrics()
+    if rank == 0:
+        image = torch.full((2, 3, 16, 16), 0.5)
+        known = torch.tensor([True, True])
+        batch = {"mixture": image, "transmission": image + 0.1, "has_transmission": known, "has_reflection": ~known}
+        metrics.update({"transmission": image}, batch)  # type: ignore[arg-type, typeddict-item]
+    torch.save(metrics.compute(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_a_process_without_a_picture_takes_part_in_the_score(tmp_path: Path) -> None:
+    in_two_processes(_scored, str(tmp_path))
+    for rank in range(2):
+        scores = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert float(scores["psnr"]) == pytest.approx(20.0, abs=1e-4)
+        assert 0 < float(scores["ssim_gaussian11"]) < 1
 
 
 def test_alone_it_is_pytorchs_own() -> None:

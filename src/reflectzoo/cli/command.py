@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from reflectzoo.cli.sentences import sentence
-from reflectzoo.errors import LostProcess, TrainingError
+from reflectzoo.errors import Interrupted, LostPeer, TrainingError, UserError
 
 # Read by OpenMP when torch is loaded, which every command does after this. Threads that spin as long as by default
 # make a step many times slower as soon as anything else runs on the same cores; threads that do not spin at all make
@@ -18,12 +18,12 @@ from reflectzoo.errors import LostProcess, TrainingError
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
+_DEBUG, _FULL_ERROR = "REFLECTZOO_DEBUG", "HYDRA_FULL_ERROR"
+
+
 def debugging() -> bool:
-    """Whether tracebacks are wanted: ``REFLECTZOO_DEBUG=1``, or Hydra's ``HYDRA_FULL_ERROR=1``."""
-    return any(os.environ.get(name, "0") not in ("", "0") for name in ("REFLECTZOO_DEBUG", "HYDRA_FULL_ERROR"))
-
-
-_FULL_ERROR = "HYDRA_FULL_ERROR"
+    """Whether tracebacks are wanted: ``REFLECTZOO_DEBUG=1``, or without it Hydra's ``HYDRA_FULL_ERROR=1``."""
+    return os.environ.get(_DEBUG, os.environ.get(_FULL_ERROR, "0")) not in ("", "0")
 
 
 def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
@@ -40,9 +40,10 @@ def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
 
     # Hydra's argparse takes overrides in one piece only, so that -m between two of them would be an error.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    verbose, before = debugging(), os.environ.get(_FULL_ERROR)
-    # Otherwise Hydra prints tracebacks of its own and exits before we can say it better.
-    os.environ[_FULL_ERROR] = "1"
+    verbose, before = debugging(), {name: os.environ.get(name) for name in (_DEBUG, _FULL_ERROR)}
+    # Otherwise Hydra prints tracebacks of its own and exits before we can say it better. Processes that are started
+    # from here are to know that nobody asked for that.
+    os.environ.update({_DEBUG: str(int(verbose)), _FULL_ERROR: "1"})
     try:
         command()
     except BaseException as raised:
@@ -52,10 +53,11 @@ def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
         if verbose or told is None:
             raise error from error.__cause__
         text, status = told
-        _speak(error, text)
+        _speak(error, text, status)
         sys.exit(status)
     finally:
-        os.environ.pop(_FULL_ERROR) if before is None else os.environ.update({_FULL_ERROR: before})
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
     sys.exit(0 if jobs.tell() else 1)
 
 
@@ -88,17 +90,25 @@ def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
     return answer(lambda: int(module.run(arguments)))
 
 
-_PARENT = os.getppid()
-
-
-def _speak(error: BaseException, text: str) -> None:
+def _speak(error: BaseException, text: str, status: int) -> None:
     """Say a sentence once, of however many processes that have it to say."""
-    rank = os.environ.get("LOCAL_RANK", "0")
-    if rank == "0":
+    from reflectzoo.core.ranks import Farewell, say_farewell, started_outside
+
+    if say_farewell(Farewell(text, status, isinstance(error, LostPeer | Interrupted))):
+        return
+    outside = started_outside()
+    rank = outside[0] if outside is not None else int(os.environ.get("LOCAL_RANK", "0"))
+    if rank == 0:
         sys.stderr.write(f"reflectzoo: {text}\n")
-    elif isinstance(error, LostProcess):
+    elif isinstance(error, LostPeer):
         # The first process says it, unless it is the one that died.
-        if rank == "1" and os.getppid() != _PARENT:
+        if rank == 1 and outside is None:
             sys.stderr.write(f"reflectzoo: {text}\n")
-    elif isinstance(error, TrainingError):
+    elif isinstance(error, TrainingError) or (isinstance(error, UserError) and _together()):
         sys.stderr.write(f"reflectzoo: (process {rank}) {text}\n")
+
+
+def _together() -> bool:
+    """Whether the processes have met: until then each of them makes the same mistake, and the first one says so."""
+    distributed = sys.modules.get("torch.distributed")
+    return bool(distributed is not None and distributed.is_available() and distributed.is_initialized())

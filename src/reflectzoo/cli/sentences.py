@@ -13,7 +13,7 @@ from typing import Any
 
 from reflectzoo.cli.overrides import unfitting, unreadable
 from reflectzoo.cli.spelling import did_you_mean, nearest
-from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserError
+from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserError, memory_ran_out
 
 
 def sentence(
@@ -56,6 +56,8 @@ def sentence(
                 f"Cannot write{where}: {reason}; files already saved are intact, so choose another place with "
                 "paths.output_dir=FOLDER."
             ), 1
+    if any(map(memory_ran_out, _chain(error))):
+        return "Memory ran out: process fewer or smaller pictures at a time.", 1
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error), 2
     if isinstance(error, OverrideParseException):

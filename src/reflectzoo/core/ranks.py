@@ -1,12 +1,14 @@
-"""Processes of one training that torchrun or SLURM started: who is which, and how they agree on a folder."""
+"""Processes of one training: who is which, how they agree on a folder, and what they say when they end early."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
@@ -100,3 +102,45 @@ def _by_file(choose: Callable[[], str], rank: int, file: Path) -> str:
         f"The first process of this job has not written the run's folder to {file}: make sure that every node sees "
         "that file, or set hydra.run.dir=FOLDER."
     )
+
+
+FAREWELLS = "REFLECTZOO_FAREWELLS"
+"""Variable with the folder in which processes that a training started itself leave their last words."""
+
+
+class Farewell(NamedTuple):
+    """What a process had to say when it ended early.
+
+    Attributes:
+        text: a sentence.
+        status: its exit status.
+        hearsay: whether it only noticed that another process was gone.
+    """
+
+    text: str
+    status: int
+    hearsay: bool
+
+
+def say_farewell(word: Farewell) -> bool:
+    """Leave a sentence for the first process, which speaks for all that it started.
+
+    Returns:
+        False if this is the first process, or that one has ended: nobody will read it.
+    """
+    folder, rank = os.environ.get(FAREWELLS), os.environ.get("LOCAL_RANK", "0")
+    if folder is None or rank == "0" or not os.path.isdir(folder) or os.getppid() != _PARENT:
+        return False
+    write_text(Path(folder) / f"{rank}.json", json.dumps(word))
+    return True
+
+
+_PARENT = os.getppid()
+
+
+def farewell(folder: Path, rank: int) -> Farewell | None:
+    """What the process of that number said; None if nothing."""
+    try:
+        return Farewell(*json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None

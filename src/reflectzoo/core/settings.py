@@ -226,7 +226,8 @@ def _check_node(path: str, node: Any, given: Collection[str]) -> None:
         plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         if not _holds_target(plain):
             annotation = parameters[key].annotation
-            if plain is not None and not isinstance(plain, Mapping) and _is_made(annotation):
+            optional = plain is None and (parameters[key].default is None or types.NoneType in get_args(annotation))
+            if not optional and not isinstance(plain, Mapping) and _is_made(annotation):
                 raise SettingError(
                     f"{prefix}{key}", f"a section with a _target_, or a reference such as ${{{key}}}", plain
                 )
@@ -242,7 +243,7 @@ def _targets(node: Any, path: str | None = None) -> Iterator[tuple[str, Any]]:
     """Mappings with a ``_target_`` and their paths; one that stands elsewhere and is referred to has its own path."""
     from omegaconf import DictConfig, ListConfig
 
-    if node is None or node._is_none() or node._is_missing():
+    if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing():
         return
     path = node._get_full_key(None) if path is None else path
     if isinstance(node, DictConfig):
@@ -323,6 +324,12 @@ _Limit = Annotated[int | float, Rule(
     lambda value: value >= 0 and (isinstance(value, int) or value <= 1),
 )]  # fmt: skip
 
+_Precision = Literal[
+    "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
+    "transformer-engine-float16", "bf16", "16", "32", "64", 16, 32, 64,
+]  # fmt: skip
+_Interval = Annotated[int | float | str, Rule("a number of batches, a share of an epoch, or a time as DD:HH:MM:SS, above 0", lambda value: isinstance(value, str) or value > 0)]  # fmt: skip  # noqa: E501
+
 #: What arguments of classes that are not ours must be, where their annotations allow more than they take.
 NARROWED: Mapping[str, Mapping[str, Any]] = {
     "torch.optim.optimizer.Optimizer": {
@@ -332,10 +339,14 @@ NARROWED: Mapping[str, Mapping[str, Any]] = {
         "weight_decay": Weight,
         "momentum": Weight,
     },
+    "pytorch_lightning.loggers.csv_logs.CSVLogger": {"flush_logs_every_n_steps": Count},
     "pytorch_lightning.trainer.trainer.Trainer": {
         "max_epochs": Annotated[int, Ge(-1)] | None,
         "min_epochs": NotNegative | None,
         "max_steps": Annotated[int, Ge(-1)],
+        "min_steps": NotNegative | None,
+        "val_check_interval": _Interval | None,
+        "precision": _Precision | None,
         "devices": Annotated[
             int | str | Sequence[int], Rule("a number of devices, a list of their numbers, or auto", _is_devices)
         ],
@@ -385,6 +396,7 @@ def annotation_in_words(annotation: Any) -> str:
         return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, each_value = map(annotation_in_words, arguments)
+        each_value = "a section" if _is_made(arguments[1]) else each_value
         return f"names, each with {each_value}" if arguments[0] is str else f"a mapping from {key} to {each_value}"
     if isinstance(origin, type) and issubclass(origin, Collection):
         each_one = annotation_in_words(arguments[0])
@@ -461,7 +473,9 @@ def _strict(annotation: Any) -> Any:
         return types.NoneType
     if annotation is float:
         return Annotated[float, Strict(), AllowInfNan(False)]
-    if annotation in (int, bool, str):
+    if annotation is int:
+        return Annotated[int, Strict(), Ge(-(2**63)), Lt(2**63)]  # what a machine calls one
+    if annotation in (bool, str):
         return Annotated[annotation, Strict()]
     if annotation is Path:
         return Union[Annotated[str, Strict()], InstanceOf[Path]]  # noqa: UP007

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from reflectzoo.config import build, build_all, plain
+from reflectzoo.config import build, build_parts, plain
 from reflectzoo.core.disk import hold
 from reflectzoo.core.settings import Count, NotNegative, check_entries
 from reflectzoo.errors import UserError
@@ -72,7 +72,7 @@ def _evaluate(config: DictConfig) -> dict[str, Any]:
     if save_pictures is None:
         save_pictures = config.benchmark.get("save_pictures", False)
     entries = _entries(config)
-    loggers: list[Logger] = build_all(config.logger)
+    loggers = build_parts(config.logger, "logger", Logger)  # type: ignore[type-abstract]
     folder = Path(config.run_dir)
     results = run(
         benchmark,

@@ -29,6 +29,7 @@ from reflectzoo.evaluation.results import (
     write_results,
 )
 from reflectzoo.evaluation.scorer import Masks, Scorer
+from reflectzoo.training.processes import watch
 
 _NAMED = 10
 """Missing and extra predictions that are told one by one."""
@@ -169,23 +170,23 @@ def run_benchmark(
 
 
 def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path) -> None:
+    def going_on() -> str:
+        kept = len(read_rows(folder))
+        again = f"the same command with resume={folder} continues from there"
+        return f"{kept} scores of pictures are saved in '{folder}'; {again}"
+
+    watch(runner, going_on)
     try:
         runner.test(scorer, data, verbose=False)
     except (SystemExit, KeyboardInterrupt) as stop:  # how Lightning leaves after Ctrl-C
         scorer.close()
-        raise Interrupted(
-            f"Interrupted; {len(read_rows(folder))} scores of pictures are saved in '{folder}'; the same command with "
-            f"resume={folder} continues from there."
-        ) from stop
+        raise Interrupted(f"Interrupted; {going_on()}.") from stop
     except (RuntimeError, LostProcess) as error:
         scorer.close()
-        lost = str(error) if isinstance(error, LostProcess) else who_died(str(error), runner.world_size)
+        lost = error if isinstance(error, LostProcess) else who_died(str(error), runner.world_size)
         if lost is None:
             raise
-        raise LostProcess(
-            f"{lost} {len(read_rows(folder))} scores of pictures are saved in '{folder}'; the same command with "
-            f"resume={folder} continues from there."
-        ) from error
+        raise type(lost)(f"{lost} {going_on()}.") from error
     except (UserError, TrainingError):
         scorer.close()
         raise

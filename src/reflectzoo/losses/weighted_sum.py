@@ -29,7 +29,7 @@ class WeightedSum(nn.Module):
             raise UserError("The loss has no term left: give loss.terms at least one, e.g. loss=pixel.")
         for name, term in kept.items():
             if not isinstance(term, LossTerm):
-                raise UserError(f"loss.terms.{name} is a {type(term).__name__}, not a loss term.")
+                raise UserError(f"loss.terms.{name} must be a loss term, got {term!r:.100}.")
         self.terms = nn.ModuleDict(kept)
 
     def forward(

@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.errors import UserError
 from reflectzoo.ops.distributed import across_any
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window of SSIM; smaller images cannot be scored."""
+
+
+class _ChannelPSNR(Metric):
+    """PSNR per colour channel of each image, in [0, 1], and the mean over all of them.
+
+    ``torchmetrics.image.PeakSignalNoiseRatio`` keeps lists for that, and processes that have none to add to the others'
+    do not find together: 64-bit numbers meet 32-bit ones, and the training dies.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add images, (B, 3, H, W)."""
+        values = peak_signal_noise_ratio(preds, target, data_range=1.0, dim=(2, 3), reduction="none")
+        self.total += values.sum()
+        self.count += values.numel()
+
+    def compute(self) -> Tensor:
+        """The mean, in dB."""
+        return self.total / self.count
 
 
 def _psnr_and_ssim(prefix: str) -> MetricCollection:
@@ -20,7 +50,7 @@ def _psnr_and_ssim(prefix: str) -> MetricCollection:
     # the ssim of an evaluation by protocol=plain has the uniform 7x7 window: another number, hence another name.
     return MetricCollection(
         {
-            "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(2, 3), reduction="elementwise_mean"),
+            "psnr": _ChannelPSNR(),
             "ssim_gaussian11": StructuralSimilarityIndexMeasure(data_range=1.0),
         },
         prefix=prefix,
@@ -46,11 +76,15 @@ class LayerMetrics(nn.Module):
         """Add a batch.
 
         Raises:
-            ValueError: if the images are smaller than SSIM's window.
+            UserError: if the images are smaller than SSIM's window.
         """
         mixture = batch["mixture"]
         if min(mixture.shape[-2:]) < SSIM_WINDOW:
-            raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} pixels a side, got {tuple(mixture.shape)}")
+            height, width = mixture.shape[-2:]
+            raise UserError(
+                f"Pictures of {width}x{height} pixels cannot be scored, SSIM looks at {SSIM_WINDOW}x{SSIM_WINDOW}: "
+                "take larger ones for validation and test, with data.eval_crop or data.eval_size."
+            )
         known = batch["has_transmission"]
         if known.any():
             truth = batch["transmission"][known]

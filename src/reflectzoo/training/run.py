@@ -10,27 +10,31 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from annotated_types import Ge, Le
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from torch.multiprocessing.spawn import ProcessException
 
 from reflectzoo.cli import did_you_mean, nearest
-from reflectzoo.config import build, build_all, plain
+from reflectzoo.config import build_part, build_parts, plain
 from reflectzoo.core.disk import hold, remove_parts, write_text
 from reflectzoo.core.settings import Seed, check_entries, check_tree
-from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError, who_died
+from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError, memory_ran_out, who_died
+from reflectzoo.metrics.layers import SSIM_WINDOW
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.broken import KeepBrokenBatch
 from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
 from reflectzoo.training.devices import check_devices, check_strategy, settle, start_compiling
 from reflectzoo.training.loggers import group_choices, log_outcome, started_from, with_names
 from reflectzoo.training.module import ReflectionModule
+from reflectzoo.training.processes import watch, why_forked_ended
 from reflectzoo.training.profiling import profiler_of
 from reflectzoo.training.saving import SafeCheckpointIO
 from reflectzoo.training.start import give_first_weights
@@ -68,6 +72,7 @@ _SETTINGS = {
     "compile": bool | str | None,
     "run_dir": str,
     **dict.fromkeys(("ckpt_path", "weights"), str | None),
+    "data.eval_crop": Annotated[int, Ge(SSIM_WINDOW), Le(2**14)],
 }
 
 
@@ -78,9 +83,21 @@ def check_settings(config: DictConfig) -> None:
         UserError: for the first setting that is not what it must be.
     """
     check_entries(config, _SETTINGS)
-    for part in (config.data, config.model, config.callbacks):
+    for part in (config.data, config.model, config.callbacks, config.get("logger")):
         check_tree(part)
-    check_tree(config.trainer, ("callbacks", "logger", "default_root_dir", "plugins"))
+    for ours, instead in _OURS.items():
+        if config.trainer is not None and ours in config.trainer:
+            raise UserError(f"trainer.{ours} cannot be given: {instead}.")
+    check_tree(config.trainer, tuple(_OURS))
+
+
+_OURS = {
+    "callbacks": "add one with +callbacks.NAME._target_=…",
+    "logger": "choose with logger=…",
+    "default_root_dir": "the run's folder is hydra.run.dir=…",
+    "plugins": "the zoo has its own",
+}
+"""What the Trainer is given, and how to ask for something else."""
 
 
 @contextlib.contextmanager
@@ -99,10 +116,10 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     pl.seed_everything(config.seed, workers=True, verbose=False)
 
     settle(config)
-    datamodule: pl.LightningDataModule = build(config.data)
-    model: ReflectionModule = build(config.model)
+    datamodule = build_part(config.data, "data", pl.LightningDataModule)
+    model = build_part(config.model, "model", ReflectionModule)
     model.config = plain(config.model)
-    callbacks: list[Callback] = [*further, *build_all(config.callbacks)]
+    callbacks: list[Callback] = [*further, *build_parts(config.callbacks, "callbacks", Callback)]
     check_strategy(config, model, callbacks)
     if resume_from is not None:
         _check_fits(model, resume_from, any(isinstance(each, ExponentialAverage) for each in callbacks))
@@ -114,17 +131,21 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     start_compiling(model, config.get("compile", False))
     _write_config(config, run_dir, model.vgg_used)
 
-    loggers: list[Logger] = build_all(with_names(config))
+    loggers = build_parts(with_names(config), "logger", Logger)  # type: ignore[type-abstract]
     for logger in loggers:
         logger.log_hyperparams(plain(config) | {"vgg_used": model.vgg_used, "choices": group_choices()})
-    trainer: pl.Trainer = build(
+    trainer = build_part(
         config.trainer,
+        "trainer",
+        pl.Trainer,
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=run_dir,
         plugins=[SafeCheckpointIO()],
         **profiler_of(config.trainer, run_dir),
     )
+
+    watch(trainer, lambda: _how_to_go_on(trainer))
 
     try:
         with _told_in_a_sentence(trainer):
@@ -154,6 +175,14 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
     """Say of what stops a fit or a test why it did, what is saved, and how to go on."""
     try:
         yield
+    except ValueError as error:
+        if "val_check_interval" not in str(error):
+            raise
+        given = trainer.val_check_batch
+        raise UserError(
+            f"trainer.val_check_interval={given} is more than one epoch has batches: give less, or count over epochs "
+            "with trainer.check_val_every_n_epoch=null."
+        ) from error
     except MisconfigurationException as error:
         if "could not find the monitored key" not in str(error):
             raise
@@ -169,13 +198,23 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
                 f"Interrupted; everything so far is in {interrupt.path}; ckpt_path=last resumes from there."
             ) from stop
         raise Interrupted(f"Interrupted at once. {_how_to_go_on(trainer)}.") from stop
-    except LostProcess as error:
-        raise LostProcess(f"{error} {_how_to_go_on(trainer)}.") from error
-    except RuntimeError as error:
-        lost = who_died(str(error), trainer.world_size)
+    except ProcessException as error:
+        cause = why_forked_ended(error, trainer.world_size)
+        if cause is None:
+            raise
+        if isinstance(cause, LostProcess):
+            cause = type(cause)(f"{cause} {_how_to_go_on(trainer)}.")
+        raise cause from error
+    except (LostProcess, MemoryError, RuntimeError) as error:
+        if memory_ran_out(error) and not isinstance(error, LostProcess):
+            raise TrainingError(
+                "Memory ran out: make data.crop, data.batch_size or the network smaller, or accumulate gradients "
+                f"over several small batches with trainer.accumulate_grad_batches. {_how_to_go_on(trainer)}."
+            ) from error
+        lost = error if isinstance(error, LostProcess) else who_died(str(error), trainer.world_size)
         if lost is None:
             raise
-        raise LostProcess(f"{lost} {_how_to_go_on(trainer)}.") from error
+        raise type(lost)(f"{lost} {_how_to_go_on(trainer)}.") from error
 
 
 def _how_to_go_on(trainer: pl.Trainer) -> str:
@@ -224,6 +263,7 @@ def quieten() -> None:
         ".*dataloader is not resumable.*",  # ours is: reflectzoo.data.sampler
         ".*number of training batches.*smaller than the logging interval.*",
         ".*exists and is not empty.*",
+        ".*recommended to use .*sync_dist=True.*",  # what is logged so is the same in every process, or the first one's
         ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", text)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from reflectzoo.core.settings import Count, NotNegative, Side
+from annotated_types import Ge, Le
+
+from reflectzoo.core.settings import Count, Side
 from reflectzoo.data.augment import PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPair, FixedPairs, OnError, PhotoPairs, Region
 from reflectzoo.data.modules.base import ReflectionDataModule
@@ -58,7 +60,7 @@ class SamplePhotos(ReflectionDataModule):
         eval_crop: Side = 224,
         augment: Literal["paper", "hard"] = "hard",
         samples_per_epoch: Count = 200,
-        patches: NotNegative = 0,
+        patches: Annotated[int, Ge(0), Le(100)] = 0,
         on_error: OnError = "raise",
         **kwargs: Any,
     ) -> None:
