@@ -105,6 +105,8 @@ class _Video:
         self.separator, self.strength = separator, strength
         self.steady = Steady(share)
         self.parts = target.with_name(f".{target.name}.parts")
+        self.interlaced = False
+        """Whether a frame of two moments was met."""
 
     def run(self) -> None:
         import av
@@ -161,7 +163,7 @@ class _Video:
             part: list[tuple[int, Frame]] = []
             number, last = 0, 0
             first: Any = None
-            for number, frame in enumerate(container.decode(stream), start=1):
+            for number, frame in enumerate(self._frames(container, stream), start=1):
                 if number <= skip:
                     continue
                 first = first or frame
@@ -175,15 +177,30 @@ class _Video:
             if part:
                 self._keep(part, len(kept), first, stream)
         if first is not None:
-            self._note(first, last, stream)
+            self._note(last, stream)
         return number
 
-    def _note(self, first: Any, last: int, stream: Any) -> None:
+    def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
+        """All frames, those that are interlaced as pictures of one moment each; count and times stay."""
+        graph: Any = None
+        for frame in container.decode(stream):
+            if graph is None and frame.interlaced_frame:
+                self.interlaced, graph = True, _deinterlacer(frame, stream)
+            if graph is None:
+                yield frame
+            else:
+                graph.push(frame)
+                yield from _pulled(graph)
+        if graph is not None:
+            graph.push(None)
+            yield from _pulled(graph)
+
+    def _note(self, last: int, stream: Any) -> None:
         """Say what is not as it seems: fields, and frames that are not there."""
-        if first.interlaced_frame:
+        if self.interlaced:
             sys.stderr.write(
-                f"{shown(self.source)} is interlaced: both fields were processed as one picture; where things move, "
-                "running `ffmpeg -i IN -vf bwdif OUT` first gives a better result.\n"
+                f"{shown(self.source)} is interlaced (each frame holds two moments, in its odd and even rows): it was "
+                "deinterlaced at its own frame rate, with FFmpeg's bwdif.\n"
             )
         said, reached = _length(stream), float((last - (stream.start_time or 0)) * stream.time_base)
         if said is not None and reached < said - max(0.2, 3 / (stream.average_rate or 25)):
@@ -305,6 +322,30 @@ class _Video:
                     yield float(time * base), packet
 
 
+def _deinterlacer(frame: Any, stream: Any) -> Any:
+    """FFmpeg's bwdif: one picture of each interlaced frame, the others untouched."""
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or stream.time_base
+    )
+    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: Any) -> Iterator[Any]:
+    """The frames that a graph has ready."""
+    import av
+
+    while True:
+        try:
+            yield graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+
+
 def _pictures(container: Any) -> Any:
     """The stream of moving pictures; the cover of an album is none."""
     return next((each for each in container.streams.video if not each.disposition & _COVER), None)
@@ -354,7 +395,8 @@ def _by_time(*streams: Iterator[tuple[float, Any]]) -> Iterator[Any]:
 def _time(frame: Any, number: int, stream: Any) -> int:
     """When a frame is shown, in units of its stream; evenly where the file does not say."""
     if frame.pts is not None:
-        return int(frame.pts)
+        ratio: Fraction = Fraction(frame.time_base or stream.time_base) / Fraction(stream.time_base)
+        return round(int(frame.pts) * ratio)
     return round((number - 1) / (stream.average_rate or Fraction(25)) / Fraction(stream.time_base))
 
 

@@ -417,7 +417,7 @@ def error_in_words(error: BaseException) -> str:
 def refusal(name: str, error: BaseException) -> str:
     """Why a file is not read: it is damaged or, where the error speaks of "its" values, of a kind not known here."""
     words = error_in_words(error)
-    if words.startswith(("its ", "it holds ", "it stores ")):
+    if words.startswith(("its ", "it contains ", "it holds ", "it stores ")):
         return f"{name} cannot be read: {words}."
     more = "" if words.startswith("it is ") else f" ({words})"
     return f"{name} is damaged or truncated{more}."
