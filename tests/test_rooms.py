@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -51,3 +52,38 @@ def test_no_method_imports_another() -> None:
     rooms = graph()
     for here in (each for each in rooms if each.startswith("methods.")):
         assert not [each for each in rooms[here] if each.startswith("methods.")], here
+
+
+# What modules of one kind are asked for by name: commands, methods, benchmarks, parity runners, file formats.
+EACH_ITS_OWN = {
+    *("DESCRIPTION", "EPILOG", "FORMAT", "METHOD", "RUNNERS", "TITLE", "add_arguments", "begin", "build_network"),
+    *("check_layout", "comparisons", "main", "recognise", "remap", "run", "set_phase", "start_as_copy"),
+}
+FILE_FORMATS = "photo/"
+"""Modules for one file format each, spoken of as ``netpbm.read``, ``bmp.read``."""
+
+
+def named(file: Path) -> set[str]:
+    """The public names that a file defines itself."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        found |= {each.id for each in targets if isinstance(each, ast.Name)}
+    return {name for name in found if not name.startswith("_")} - EACH_ITS_OWN
+
+
+def test_no_two_things_share_a_name() -> None:
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for name in named(file):
+            places[name].append(file.relative_to(PACKAGE).as_posix())
+    shared = {
+        name: files
+        for name, files in places.items()
+        if len(files) > 1 and not all(each.startswith((FILE_FORMATS, "methods/")) for each in files)
+    }
+    assert not shared

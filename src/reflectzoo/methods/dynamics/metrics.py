@@ -8,7 +8,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from reflectzoo.core.batch import Batch, Layer, Outputs
 from reflectzoo.methods.dynamics.decoupling import averaged_down, frame_truth
-from reflectzoo.nets.warp import inside
+from reflectzoo.methods.dynamics.warp import inside
 from reflectzoo.ops.distributed import across_any
 
 _LAYERS: tuple[Layer, ...] = ("transmission", "reflection")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.methods.dynamics.parts import WIDTH, convolutions, enlarging
-from reflectzoo.nets.warp import warp
+from reflectzoo.methods.dynamics.warp import warp
 from reflectzoo.ops.checks import full_precision
 
 FINER = 2

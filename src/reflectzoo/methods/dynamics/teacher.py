@@ -25,8 +25,8 @@ from reflectzoo.methods.dynamics.parts import (
     Scale,
     convolutions,
 )
+from reflectzoo.methods.dynamics.warp import enlarged_motion
 from reflectzoo.nets.sizes import continued
-from reflectzoo.nets.warp import enlarged_motion
 
 
 class DynamicsTeacher(nn.Module):

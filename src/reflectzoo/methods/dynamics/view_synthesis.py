@@ -15,7 +15,7 @@ from reflectzoo.core.settings import Count
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import aux_output
 from reflectzoo.methods.dynamics.decoupling import frame_truth
-from reflectzoo.nets.warp import inside, warp
+from reflectzoo.methods.dynamics.warp import inside, warp
 from reflectzoo.ops.checks import full_precision
 from reflectzoo.ops.distributed import masked_mean
 
@@ -31,7 +31,7 @@ def view_synthesis_loss(
     Args:
         centre: (B, C, H, W).
         neighbour: same shape.
-        motion: (B, 2, H, W) in pixels, see :func:`~reflectzoo.nets.warp.warp`.
+        motion: (B, 2, H, W) in pixels, see :func:`~reflectzoo.methods.dynamics.warp.warp`.
         valid: (B,) bool, the samples that count; all when None.
         relative: divide each sample's error by the variance of its centre view, so that faint views count as much as
             strong ones, and features gain nothing by shrinking.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reflectzoo.nets.warp import enlarged_motion, inside, warp
+from reflectzoo.methods.dynamics.warp import enlarged_motion, inside, warp
 
 
 def waves(height: int, width: int, right: float = 0.0, down: float = 0.0) -> torch.Tensor:
