@@ -160,7 +160,7 @@ def test_a_single_deepest_pixel_cannot_be_normalised() -> None:
 
 
 def test_too_narrow() -> None:
-    with pytest.raises(UserError, match=r"model\.net\.width must be a whole number from 4 on, got 2"):
+    with pytest.raises(UserError, match=r"model\.net\.width must be a whole number of at least 4, got 2"):
         CoRRNNet(width=2)
 
 
