@@ -17,7 +17,7 @@ from reflectzoo.__main__ import main
 from reflectzoo.errors import UserError
 from reflectzoo.inference.batch import Task, Wanted, find_tasks, run_tasks
 from reflectzoo.inference.separator import Separator
-from reflectzoo.inference.watch import watch
+from reflectzoo.inference.watch import watch_folder
 
 
 def halved(mixture: Tensor) -> dict[str, Tensor]:
@@ -97,11 +97,11 @@ def test_a_watched_folder(folder: Path) -> None:
             (folder / "late.png").write_bytes((folder / "b.png").read_bytes())
         return run_tasks(tasks, SEPARATOR, Wanted(skip_existing=True))
 
-    assert watch([str(folder)], None, False, Wanted(), work, pause=0, rounds=6) == 0
+    assert watch_folder([str(folder)], None, False, Wanted(), work, pause=0, rounds=6) == 0
     assert worked == [["a.jpg", "b.png"], ["late.png"]]
     assert (folder / "late.transmission.png").is_file()
     with pytest.raises(UserError, match="is none"):
-        watch([str(folder / "a.jpg")], None, False, Wanted(), work)
+        watch_folder([str(folder / "a.jpg")], None, False, Wanted(), work)
 
 
 def test_names_of_245_letters_and_leading_dashes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ Look = tuple[int, int]
 """Size and time of the last change of a file."""
 
 
-def watch(
+def watch_folder(
     folders: Sequence[str],
     output: Path | None,
     recursive: bool,

@@ -174,10 +174,10 @@ def _videos(arguments: argparse.Namespace, wanted: Wanted) -> int:
 
 
 def _watch(arguments: argparse.Namespace, wanted: Wanted) -> int:
-    from reflectzoo.inference.watch import watch
+    from reflectzoo.inference.watch import watch_folder
 
     separator = make_separator(arguments)
-    return watch(
+    return watch_folder(
         arguments.input,
         arguments.output,
         arguments.recursive,
