@@ -85,7 +85,8 @@ class ImagePanels(pl.Callback):
             for kind, drawn in (("", rows), ("_iterations", self._iterations.get(index))):
                 if drawn:
                     picture = draw_separations(drawn)
-                    picture.save(self.folder / f"{stage}_{names[index]}{kind}.png")
+                    # Lightly compressed, in a third of the time: the next validation replaces it.
+                    picture.save(self.folder / f"{stage}_{names[index]}{kind}.png", compress_level=1)
                     # The same in every epoch, so that W&B lines them up; scores stand in the picture.
                     _send(picture, f"{stage}/{names[index]}{kind}", ", ".join(self._names[index]), trainer)
         self._rows, self._iterations, self._names = {}, {}, {}
