@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 
 from reflectzoo.config import build, build_parts, compose_config, config_dir
 from reflectzoo.core.settings import check_tree
-from tests.conftest import REPOSITORY, command
+from tests.conftest import REPOSITORY, Run
 
 MADE = ("loss", "optimizer", "scheduler", "data", "synthesis", "callbacks", "logger")
 NARROW = ("model.net.width=8", "model.vgg=random")
@@ -75,10 +76,10 @@ def test_the_recipe_of_a_new_method_works_as_written(tmp_path: Path) -> None:
     assert build(config.model).make_scheduler is None
 
 
-def test_a_model_of_the_user_s_own_from_a_folder_of_theirs(tmp_path: Path) -> None:
+def test_a_model_of_the_user_s_own_from_a_folder_of_theirs(train: Callable[..., Run], tmp_path: Path) -> None:
     (tmp_path / "conf/model").mkdir(parents=True)
     (tmp_path / "conf/model/mine.yaml").write_text("defaults: [ytmt_pcs, _self_]\nname: mine\nepochs: 7\n")
-    done = command("reflectzoo.train", "--config-dir", "conf", "model=mine", "--cfg", "job", "--resolve", cwd=tmp_path)
+    done = train("--config-dir", "conf", "model=mine", "--cfg", "job", "--resolve", folder=None)
     assert done.status == 0, done.err
     assert "max_epochs: 7" in done.out
 

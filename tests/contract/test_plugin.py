@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 import reflectzoo
+from reflectzoo.core.registry import methods
 from reflectzoo.inference.convert import convert
 from reflectzoo.inference.load import default_model
-from tests.conftest import command
+from tests.faults.children import Child
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,12 @@ def test_its_authors_files_are_recognised(run: Path, tmp_path: Path) -> None:
     assert torch.equal(again(image)["transmission"], found(image)["transmission"])
 
 
-def test_without_its_package_a_sentence_says_so(run: Path, folder: Path) -> None:
-    done = command("reflectzoo", "remove", "photo.png", "--weights", str(run), cwd=folder)
+def test_without_its_package_a_sentence_says_so(run: Path, folder: Path, plugin_site: Path) -> None:
+    def uninstall() -> None:
+        sys.path.remove(str(plugin_site))
+        importlib.invalidate_caches()
+        methods.cache_clear()
+
+    done = Child("remove", ["photo.png", "--weights", str(run)], folder, prepare=uninstall).result()
     assert done.status == 2
-    assert "it holds model='veil', which no installed method provides: install its package" in done.sentence
+    assert "it holds model='veil', which no installed method provides: install its package" in done.told
