@@ -222,7 +222,7 @@ def test_copy_starts_as_the_input(vgg: VGG19, hypercolumn: bool) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"width": 0}, "width must be a whole number from 1"),
+        ({"width": 0}, "width must be a whole number of at least 1"),
         ({"encoder": [1], "decoder": [1, 1]}, "the same number of levels"),
         ({"residue": [1]}, "residue must be a list of 2, each a whole number"),
         ({"encoder": [1, 0]}, "model.net.encoder must be a list with entries, each a whole number of at least 1"),

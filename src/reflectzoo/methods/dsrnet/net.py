@@ -164,8 +164,8 @@ class DSRNet(nn.Module):
         super().__init__()
         if len(encoder) != len(decoder):
             raise UserError(
-                "model.net.encoder and model.net.decoder take one number of blocks for each level, as many as each "
-                f"other; got {list(encoder)} and {list(decoder)}."
+                "model.net.encoder and model.net.decoder must have the same number of levels, got "
+                f"{list(encoder)} and {list(decoder)}."
             )
         self.stride = max(_VGG_STRIDE if hypercolumn else 1, 2 ** len(encoder))
         self.hypercolumn = Hypercolumn() if hypercolumn else None
