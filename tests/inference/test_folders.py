@@ -100,15 +100,19 @@ def test_a_watched_folder(folder: Path) -> None:
     assert watch_folder([str(folder)], None, False, Wanted(), work, pause=0, rounds=6) == 0
     assert worked == [["a.jpg", "b.png"], ["late.png"]]
     assert (folder / "late.transmission.png").is_file()
-    with pytest.raises(UserError, match="is none"):
+    with pytest.raises(UserError, match="is not one"):
         watch_folder([str(folder / "a.jpg")], None, False, Wanted(), work)
 
 
 def test_names_of_245_letters_and_leading_dashes(tmp_path: Path) -> None:
     picture = Image.new("RGB", (20, 20), (90, 90, 90))
-    for name in ("x" * 232 + ".png", "-o.png"):
+    names = ("x" * 245 + ".png", "x" * 244 + "y.png", "é" * 124 + ".png", "x" * 232 + ".png", "-o.png")
+    for name in names:
         picture.save(tmp_path / name)
     wanted = Wanted()
     assert run_tasks(find_tasks([str(tmp_path)], None, False, wanted), SEPARATOR, wanted) == 0
     assert (tmp_path / "-o.transmission.png").is_file()
     assert (tmp_path / ("x" * 232 + ".transmission.png")).is_file()
+    results = [each.name for each in tmp_path.iterdir() if ".transmission." in each.name]
+    assert len(results) == len(names), "shortened names differ"
+    assert len(find_tasks([str(tmp_path)], None, False, wanted)) == len(names), "results are no photographs"

@@ -19,7 +19,7 @@ from reflectzoo.core.settings import Share, check_value
 from reflectzoo.data.images import find_images
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.separator import Separator, side_by_side
-from reflectzoo.photo.files import shown
+from reflectzoo.photo.files import result_name, shown
 from reflectzoo.photo.model import PICTURE_SUFFIXES, RAW_SUFFIXES, Picture
 from reflectzoo.photo.raw import INSTALL, can_develop
 from reflectzoo.photo.read import read_picture
@@ -80,8 +80,8 @@ class Task:
         if self.exact is not None:
             if kind == "transmission":
                 return self.exact
-            return self.exact.with_name(f"{self.exact.stem}.{kind}{self.exact.suffix}")
-        return self.stem.with_name(f"{self.stem.name}.{kind}{suffix}")
+            return self.exact.with_name(result_name(self.exact.stem, f".{kind}{self.exact.suffix}"))
+        return self.stem.with_name(result_name(self.stem.name, f".{kind}{suffix}"))
 
 
 def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, wanted: Wanted) -> list[Task]:

@@ -32,7 +32,7 @@ from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.batch import Wanted
 from reflectzoo.inference.separator import Separator
 from reflectzoo.inference.steady import Frame, Steady
-from reflectzoo.photo.files import shown
+from reflectzoo.photo.files import result_name, shown
 from reflectzoo.photo.read import read_picture
 from reflectzoo.photo.write import fitted, format_of
 
@@ -79,9 +79,10 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
         raise UserError(f"{shown(path)} does not exist: give a video, or a pattern such as frame_%05d.png.")
     if find_spec("av") is None:
         raise UserError("Videos need PyAV: pip install 'reflectzoo[video]'.")
-    target = output or path.with_name(f"{path.stem}.transmission{path.suffix}")
+    name = result_name(path.stem, f".transmission{path.suffix}")
+    target = output or path.with_name(name)
     if target.is_dir():
-        target = target / f"{path.stem}.transmission{path.suffix}"
+        target = target / name
     if target.suffix.lower() not in VIDEO_SUFFIXES - {".webm", ".avi"}:
         raise UserError(f"{shown(target)} cannot be written as a video: use a name that ends in .mp4, .mov or .mkv.")
     if os.path.lexists(target) and not wanted.overwrite:
@@ -104,7 +105,7 @@ class _Video:
         self.source, self.target = source, target
         self.separator, self.strength = separator, strength
         self.steady = Steady(share)
-        self.parts = target.with_name(f".{target.name}.parts")
+        self.parts = target.with_name(result_name(f".{target.name}", ".parts"))
         self.interlaced = False
         """Whether a frame of two moments was met."""
 
@@ -289,7 +290,7 @@ class _Video:
         """All parts and the sound in one file."""
         import av
 
-        unfinished = self.target.with_name(f".{self.target.name}.unfinished{self.target.suffix}")
+        unfinished = self.parts / f"joined{self.target.suffix}"
         options = {"movflags": "faststart"} if self.target.suffix.lower() != ".mkv" else {}
         paths = sorted(self.parts.glob("part-*.h264"))
         with av.open(str(self.source)) as source, av.open(str(unfinished), "w", options=options) as out:

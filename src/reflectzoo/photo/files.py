@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -15,6 +16,8 @@ from reflectzoo.photo.model import UnreadableImage
 
 #: Larger files are no photographs; reading one would fill the memory before anything could say so.
 MAX_BYTES = 2**31
+#: Bytes of a name, on nearly all file systems.
+_LONGEST = 255
 
 _REASONS = DISK_REASONS | {
     errno.ENAMETOOLONG: "the name is too long",
@@ -27,6 +30,23 @@ def shown(path: str | os.PathLike[str]) -> str:
     """A path as it may stand in a terminal: quoted, and nothing in it moves the cursor."""
     text = os.fspath(path)
     return "'" + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + "'"
+
+
+def result_name(stem: str, tail: str) -> str:
+    """The name of a result; where it is too long, the stem is shortened and told from others by a few digits.
+
+    Example:
+        >>> result_name("photo", ".transmission.png")
+        'photo.transmission.png'
+        >>> len(result_name("x" * 245, ".transmission.png"))
+        255
+    """
+    if len(os.fsencode(stem + tail)) <= _LONGEST:
+        return stem + tail
+    tail = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:6]}{tail}"
+    while len(os.fsencode(stem + tail)) > _LONGEST:
+        stem = stem[:-1]
+    return stem + tail
 
 
 def why(error: OSError) -> str:
