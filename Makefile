@@ -24,20 +24,20 @@ $(READY): constraints.txt pyproject.toml
 	$(RUN) pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	touch "$(READY)"
 
-quickstart: $(READY) ## train a small YTMT on real photographs for a few minutes and show what it learnt
+quickstart: $(READY) ## train a small YTMT on real photographs for a few minutes and show the results
 	$(RUN) reflectzoo.train experiment=quickstart
 
-test: $(READY) ## the whole suite on the CPU, with lint
+test: $(READY) ## lint and the whole test suite on the CPU
 	@$(MAKE) --no-print-directory -j 2 lint suite
 
 # Each of the two workers takes half of the files, so that what a file's tests share is mostly made once.
 suite: $(READY)
 	$(RUN) pytest -n 2 --dist worksteal -m "not gpu and not slow"
 
-test-slow: $(READY) ## tests of several minutes each: full-size networks, several processes
+test-slow: $(READY) ## tests that take minutes each: full-size networks, several processes
 	$(RUN) pytest -s -m slow
 
-test-gpu: $(READY) ## the tests that need a CUDA device
+test-gpu: $(READY) ## tests that need a CUDA device
 	$(RUN) pytest -m gpu
 
 lint: $(READY) ## ruff and mypy
@@ -45,16 +45,16 @@ lint: $(READY) ## ruff and mypy
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-bench: $(READY) ## speed and memory against the plain forms, measured here and now
+bench: $(READY) ## speed and memory compared with the plain forms, measured on this machine
 	$(RUN) reflectzoo.bench
 	$(RUN) reflectzoo.bench.inference
 	$(RUN) reflectzoo.bench.scores
 
-parity: $(READY) ## every recorded case of the authors' programs in FOLDER=...
+parity: $(READY) ## compare with the recordings of the authors' programs in FOLDER=...
 	$(RUN) reflectzoo.parity "$(FOLDER)"
 
-ranking: $(READY) ## measure docs/ranking.md again on the data in DATA=..., with CKPT="{name: FILE}" as well
+ranking: $(READY) ## measure docs/ranking.md again on the data in DATA=...; CKPT="{name: FILE}" adds checkpoints
 	"$(VENV)/bin/python" tools/ranking.py "$(DATA)" $(if $(CKPT),--ckpt "$(CKPT)")
 
-clean: ## forget the environment and caches, not the outputs
+clean: ## delete the environment and caches, but not the outputs
 	rm -rf "$(VENV)" build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

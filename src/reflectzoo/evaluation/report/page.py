@@ -186,7 +186,12 @@ def _number(value: float | None, digits: int = 0) -> Cell:
 
 def _label(what: str, case: ReportPicture) -> str:
     """What a picture of a case is called on the page: an entry's result by the entry's name."""
-    return {"ours": str(case.row["entry"]), "true reflection": "truth of R", "reflection": "R"}.get(what, what)
+    return {
+        "ours": str(case.row["entry"]),
+        "truth": "ground truth",
+        "true reflection": "ground truth of R",
+        "reflection": "R",
+    }.get(what, what)
 
 
 def _anchors(cases: Sequence[ReportPicture]) -> dict[Key, str]:

@@ -97,7 +97,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="override of the model, e.g. model.net.width=32",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default %(default)s)")
-    group.add_argument("--precision", default="32", choices=["32", "16", "bf16"], help="(default %(default)s)")
+    group.add_argument(
+        "--precision", default="32", choices=["32", "16", "bf16"], help="of the computation (default %(default)s)"
+    )
     group.add_argument("--backend", default="torch", choices=["torch", "onnx"], help="onnx: --weights is an .onnx file")
     group.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 2G; larger photographs are tiled")
 
