@@ -85,7 +85,7 @@ def _tables(names: Sequence[str], options: Options, rounds: int, bf16: bool, fil
             _say(f"  {_line(row, result)}")
             records.append({"subject": name, **_record(row, result)})
         if any(row.bf16 for row in rows) and not (bf16 or has_bf16()):
-            _say("  bf16: this CPU has no bf16 matrix units, so it was not measured (--bf16 does it all the same)")
+            _say("  bf16: this CPU has no bf16 matrix units, so it was not measured (--bf16 measures it anyway)")
     load = round(os.getloadavg()[0], 2)
     _say(f"\nload {load} at the end; noise: how far the median of a row's runs lies above their best")
     if file is not None:

@@ -57,7 +57,7 @@ def hand_on(first: nn.Conv2d, up: nn.ConvTranspose2d, last: nn.Conv2d, output: n
         UserError: if one of the layers has fewer than three channels.
     """
     if min(first.out_channels, up.out_channels, last.out_channels) < 3:
-        raise UserError("A network that starts as a copy hands on three colours: set a larger model.net.width.")
+        raise UserError("A network that starts as a copy passes on three colours: set a larger model.net.width.")
     weight_of(last).mul_(0.1)
     weight_of(output).zero_()
     weight_of(up)[:, :3] = 0

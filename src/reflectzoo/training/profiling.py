@@ -115,7 +115,7 @@ class PartsProfiler(Profiler):
     @override
     def summary(self) -> str:
         """A line for each part: seconds, share, milliseconds a step."""
-        lines = [f"Where the time of {self.steps} steps went ({self.total:.1f} s, validation aside):"]
+        lines = [f"Where the time of {self.steps} steps went ({self.total:.1f} s, without validation):"]
         for part, seconds in self.seconds.items():
             share = f"{100 * seconds / self.total:5.1f} %" if self.total and part != "validation" else " " * 7
             lines.append(f"  {part:<11}{seconds:9.2f} s  {share}  {1000 * seconds / max(self.steps, 1):8.1f} ms a step")

@@ -235,7 +235,7 @@ def start_as_copy(net: DSRNet) -> None:
     first, last = (cast(nn.Conv2d, cast(Shared, each).seq[0]) for each in (net.intro.block_intro[0], net.ending))
     joined, up = (cast(nn.Conv2d, cast(Shared, each).seq[0]) for each in (net.intro.ch_map0, net.ups[-1]))
     if last.in_channels < 3:
-        raise UserError("model.init=copy hands on three colours: set model.net.width=3 or more.")
+        raise UserError("model.init=copy passes on three colours: set model.net.width=3 or more.")
     weight_of(last).mul_(0.1)[:, :3] = 0
     for layer, begin in ((first, 0), (joined, joined.in_channels - _FINE), (last, 0)):
         middle = layer.kernel_size[0] // 2

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--real", type=float, default=0.4, help="share of real pairs")
     parser.add_argument(
-        "--moved", type=float, default=0.5, help="share of the real ones whose reflection is laid over another scene"
+        "--moved", type=float, default=0.5, help="share of real pairs whose reflection is moved to another scene"
     )
     parser.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights")
     parser.add_argument("--report", type=float, default=10, help="minutes between lines of the log")
