@@ -42,7 +42,7 @@ def test_fine_tuning_begins_with_what_is_packaged() -> None:
             "belong to a different network from the configured model=lite",
         ),
         (("model=ytmt_pcs", "model.net.width=4"), "packaged", "model=ytmt_pcs has no packaged weights to start from"),
-        (("model=ytmt_pcs", "model.net.width=4"), "lite", "are of another network"),
+        (("model=ytmt_pcs", "model.net.width=4"), "lite", "belong to a different network"),
         (("model=lite",), "nowhere.ckpt", "There is no weights file"),
     ],
 )
