@@ -17,7 +17,7 @@ from reflectzoo.data.images import UnreadableImage
 from reflectzoo.errors import UserError
 from reflectzoo.photo import files, png
 from reflectzoo.photo.model import Origin, Picture
-from reflectzoo.photo.read import read_picture
+from reflectzoo.photo.read import picture_size, read_picture
 from reflectzoo.photo.write import suffix_for
 
 RNG = np.random.default_rng(0)
@@ -313,3 +313,41 @@ def test_names_do_not_move_the_cursor() -> None:
 def test_a_suffix_that_is_no_format(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a supported format"):
         Picture(noise(2, 2, 3)).save(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"garbage",
+        b"MM\0*\0\0\0\x08\xff\xff",
+        b"II*\0\x08\0\0\0\x02\0\x12\1\3\0\1\0\0\0\6\0\0\0\x12\1\3\0\1\0\0\0\3\0\0\0\0\0\0\0",  # twice, the first counts
+        b"II*\0\x08\0\0\0\x02\0\x12\1\3\0\1\0\0\0\6\0\0\0",  # cut short
+    ],
+)
+def test_sizes_are_those_of_what_is_read_whatever_exif_says(tmp_path: Path, suffix: str, block: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(noise(9, 12, 3)).save(path, exif=b"Exif\0\0" + block)
+    found = read_picture(path)
+    assert picture_size(path) == (found.width, found.height)
+
+
+def test_exif_behind_the_values_of_a_png(tmp_path: Path) -> None:
+    """As ImageMagick writes it."""
+    Image.fromarray(noise(9, 12, 3)).save(tmp_path / "a.png")
+    block = b"II*\0\x08\0\0\0\x01\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+    chunks = png.chunks((tmp_path / "a.png").read_bytes())
+    chunks.insert(-1, png.Chunk(b"eXIf", block))
+    (tmp_path / "a.png").write_bytes(png.SIGNATURE + b"".join(chunk.to_bytes() for chunk in chunks))
+    assert read_picture(tmp_path / "a.png").values.shape == (12, 9, 3)
+    assert picture_size(tmp_path / "a.png") == (9, 12)
+
+
+@pytest.mark.parametrize("kind", [b"mntr", b"scnr", b"prtr", b"spac", b"abst", b"link", b"nmcl", b"short", b"text"])
+def test_profiles_that_are_none_for_pictures_are_dropped(tmp_path: Path, kind: bytes) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    icc = {b"short": icc[:200], b"text": b"no profile" * 30}.get(kind, icc[:12] + kind + icc[16:])
+    Image.fromarray(noise(9, 12, 3)).save(tmp_path / "a.png", icc_profile=icc)
+    found = read_picture(tmp_path / "a.png")
+    assert (found.origin.icc == icc) == (kind in (b"mntr", b"scnr", b"prtr", b"spac"))
+    assert ("damaged" in " ".join(found.notes)) == (found.origin.icc is None)

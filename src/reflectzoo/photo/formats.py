@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -151,17 +152,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         notes.append(f"Of the {frames} pages or frames only the first is processed.")
     notes += _hdr(by_kind.get(b"cICP", b""))
     icc = _inflated(by_kind[b"iCCP"]) if b"iCCP" in by_kind else None
-    exif, iptc, photoshop, xmp = by_kind.get(b"eXIf"), None, None, None
-    for chunk in found:
-        profile = png.raw_profile(chunk)
-        if chunk.kind in png.TEXT and png.keyword(chunk) == png.XMP_KEYWORD:
-            xmp = (png.text(chunk) or "").encode() or None
-        elif profile and profile[0] in ("exif", "app1") and profile[1].startswith(b"Exif\0\0"):
-            exif = exif or profile[1]
-        elif profile and profile[0] == "iptc":
-            iptc, photoshop = jpeg.split_resources(profile[1])
-        elif profile and profile[0] == "xmp":
-            xmp = xmp or profile[1]
+    exif, xmp, iptc, photoshop = png_metadata(found)
     dpi = None
     if len(density := by_kind.get(b"pHYs", b"")) == 9 and density[8] == 1:
         across, down = struct.unpack(">II", density[:8])
@@ -191,6 +182,23 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     picture = fitting(picture)
     origin = replace(picture.origin, gamma=png.gamma(found, picture.origin.icc is not None))
     return replace(picture, origin=origin).noted(*said, *notes), orientation
+
+
+def png_metadata(found: Sequence[png.Chunk]) -> tuple[bytes | None, bytes | None, bytes | None, bytes | None]:
+    """EXIF data, XMP, IPTC records and Photoshop's resources among chunks."""
+    exif = next((chunk.body for chunk in found if chunk.kind == b"eXIf"), None)
+    iptc, photoshop, xmp = None, None, None
+    for chunk in found:
+        profile = png.raw_profile(chunk)
+        if chunk.kind in png.TEXT and png.keyword(chunk) == png.XMP_KEYWORD:
+            xmp = (png.text(chunk) or "").encode() or None
+        elif profile and profile[0] in ("exif", "app1") and profile[1].startswith(b"Exif\0\0"):
+            exif = exif or profile[1]
+        elif profile and profile[0] == "iptc":
+            iptc, photoshop = jpeg.split_resources(profile[1])
+        elif profile and profile[0] == "xmp":
+            xmp = xmp or profile[1]
+    return exif, xmp, iptc, photoshop
 
 
 def _hdr(meant: bytes) -> list[str]:

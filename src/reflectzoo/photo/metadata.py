@@ -37,14 +37,24 @@ def profile_fits(icc: bytes, channels: int, strictly: bool = False) -> bool:
         strictly: grey values may not have a profile for red, green and blue, which programs otherwise take for three
             equal ones.
     """
+    if not _sound(icc):
+        return False
     space = profile_space(icc)
     return (space == b"RGB " and not (strictly and channels == 1)) or (space == b"GRAY" and channels == 1)
 
 
 def profile_note(icc: bytes, channels: int) -> str:
     """Why a profile is left out."""
+    if not _sound(icc):
+        return "Its colour profile is damaged, or not one for pictures: dropped."
     model = SPACES.get(profile_space(icc), "another colour model")
     return f"Its colour profile is for {model}, but its values are {'grey' if channels == 1 else 'RGB'}: dropped."
+
+
+def _sound(icc: bytes) -> bool:
+    """Whether a profile is whole and says how colours of a device or a space are meant (ICC.1:2022, 7.2)."""
+    whole = icc[36:40] == b"acsp" and 132 <= int.from_bytes(icc[:4], "big") <= len(icc)
+    return whole and icc[12:16] in (b"mntr", b"scnr", b"prtr", b"spac")
 
 
 def bare_exif(block: bytes | None) -> bytes | None:

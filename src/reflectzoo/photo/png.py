@@ -50,15 +50,21 @@ class Chunk(NamedTuple):
         )
 
 
-def chunks(data: bytes) -> list[Chunk]:
-    """All whole chunks of a file down to its end; a cut one is left out, and what stands behind the end."""
+def chunks(data: bytes, empty: bytes = b"") -> list[Chunk]:
+    """All whole chunks of a file down to its end; a cut one is left out, and what stands behind the end.
+
+    Args:
+        data: the file.
+        empty: a kind of chunk whose content is not wanted.
+    """
     found = []
     place = 8
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         if place + 12 + length > len(data):
             break
-        found.append(Chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
+        kind = data[place + 4 : place + 8]
+        found.append(Chunk(kind, b"" if kind == empty else data[place + 8 : place + 8 + length]))
         place += 12 + length
         if found[-1].kind == b"IEND":
             break

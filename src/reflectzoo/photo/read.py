@@ -16,9 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from reflectzoo.core.content import what_it_is
 from reflectzoo.errors import UserError
-from reflectzoo.photo import bmp, ifd, jpeg2000, metadata, netpbm, raw, tiff
+from reflectzoo.photo import bmp, ifd, jpeg2000, metadata, netpbm, png, raw, tiff
 from reflectzoo.photo.files import open_regular, read_bytes, shown
-from reflectzoo.photo.formats import decoded, fitting, refusal
+from reflectzoo.photo.formats import decoded, fitting, png_metadata, refusal
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage
 from reflectzoo.photo.pillow import Limit, from_pillow, others
 
@@ -161,11 +161,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_regular(path) as file, Image.open(file, formats=(*_OWN, *others())) as image:
-                # Not the PNG reader's own method, which decodes the whole picture in case EXIF data stands behind it.
-                turned = Image.Image.getexif(image).get(ifd.ORIENTATION, 1) in (5, 6, 7, 8)
-                if image.format == "JPEG2000":  # whose boxes Pillow does not read
-                    boxes = jpeg2000.read_boxes(read_bytes(Path(path)))
-                    turned = metadata.orientation(boxes.exif, boxes.xmp) >= 5
+                turned = metadata.orientation(*_told_before(image, Path(path))) >= 5
                 return (image.height, image.width) if turned else (image.width, image.height)
     except UserError:
         raise
@@ -178,6 +174,19 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise UnreadableImage(f"{name} is damaged or truncated.") from None
     except (struct.error, *_DAMAGE) as error:
         raise UnreadableImage(refusal(name, error)) from None
+
+
+def _told_before(image: Image.Image, path: Path) -> tuple[bytes | None, bytes | None]:
+    """EXIF data and XMP of a picture that Pillow has opened but not decoded, as the reader finds them."""
+    if image.format == "PNG":  # which may say them behind its values
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            exif, xmp, *_ = png_metadata(png.chunks(data, empty=b"IDAT"))  # type: ignore[arg-type]
+    elif image.format == "JPEG2000":  # whose boxes Pillow does not read
+        boxes = jpeg2000.read_boxes(read_bytes(path))
+        exif, xmp = boxes.exif, boxes.xmp
+    else:
+        exif, xmp = image.info.get("exif"), image.info.get("xmp")
+    return metadata.bare_exif(exif), xmp.encode() if isinstance(xmp, str) else xmp
 
 
 def _tiff_size(data: bytes, name: str) -> tuple[int, int]:
