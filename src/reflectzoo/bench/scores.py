@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reflectzoo.bench.measure import machine
+from reflectzoo.cli.tables import Column, TextTable
 from reflectzoo.metrics import functional
 from reflectzoo.ops.ssim import gaussian_window
 
@@ -93,16 +94,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = ", ".join(f"{key} {value}" for key, value in machine().items())
     size = f"{arguments.width}x{arguments.height}"
     lines = [about, f"One picture of {size}, CPU seconds", ""]
-    lines.append(f"{'':6}{'plain':>10}{'ours':>10}{'times':>8}{'apart':>10}")
+    columns = [Column(), *(Column(head, right=True) for head in ("plain", "ours", "times", "apart"))]
+    rows: list[list[str]] = []
     totals = [0.0, 0.0]
-    for name, forms in SCORES.items():
-        seconds = [_seconds(form, found, truth, arguments.repeat) for form in forms]
-        apart = float((forms[0](found, truth) - forms[1](found, truth)).abs().max())
+    for name, (plain, ours) in SCORES.items():
+        seconds = [_seconds(form, found, truth, arguments.repeat) for form in (plain, ours)]
+        apart = float((plain(found, truth) - ours(found, truth)).abs().max())
         totals = [total + each for total, each in zip(totals, seconds, strict=True)]
-        lines.append(f"{name:6}{seconds[0]:10.4f}{seconds[1]:10.4f}{seconds[0] / seconds[1]:8.1f}{apart:10.0e}")
-    lines.append(f"{'all':6}{totals[0]:10.4f}{totals[1]:10.4f}{totals[0] / totals[1]:8.1f}")
+        rows.append([name, *_compared(*seconds), f"{apart:.0e}"])
+    lines += TextTable(columns, rows, below=[["all", *_compared(*totals), ""]]).plain()
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _compared(plain: float, ours: float) -> list[str]:
+    return [f"{plain:.4f}", f"{ours:.4f}", f"{plain / ours:.1f}"]
 
 
 def _seconds(form: Score, found: Tensor, truth: Tensor, repeat: int) -> float:
