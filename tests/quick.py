@@ -17,10 +17,11 @@ from typing import Any
 import omegaconf._utils
 import omegaconf.base
 import pytest
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal import defaults_list
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
 from omegaconf import grammar_parser
 
@@ -28,7 +29,11 @@ from omegaconf import grammar_parser
 def remember(patch: pytest.MonkeyPatch) -> None:
     """Put everything below in place, for as long as the patch holds."""
     patch.setattr(Hydra, "get_mode", _mode_without_composing(Hydra.get_mode))
-    for source in (FileConfigSource, ImportlibResourcesConfigSource):
+    maps = _choices_where_wanted(defaults_list._create_interpolation_map)
+    patch.setattr(defaults_list, "_create_interpolation_map", maps)
+    Plugins.instance()  # executes their modules anew: these classes are not those that an import finds
+    for scheme in ("file", "pkg"):
+        source = SourcesRegistry.instance().resolve(scheme)
         patch.setattr(source, "load_config", _files_once(source.load_config))
     patch.setattr(OverridesParser, "parse_rule", _words_once(OverridesParser.parse_rule))
     trees = functools.lru_cache(grammar_parser.parse)
@@ -60,7 +65,7 @@ def _files_once(load: Any) -> Any:
     @functools.wraps(load)
     def load_config(source: ConfigSource, config_path: str) -> Any:
         key: tuple[object, ...] = (source.provider, source.path, config_path)
-        if isinstance(source, FileConfigSource):
+        if source.scheme() == "file":
             path = os.path.realpath(os.path.join(source.path, source._normalize_file_name(config_path)))
             if not os.path.exists(path):
                 return load(source, config_path)
@@ -71,6 +76,16 @@ def _files_once(load: Any) -> Any:
         return pickle.loads(kept[key])  # Hydra changes what it has loaded
 
     return load_config
+
+
+def _choices_where_wanted(make: Any) -> Any:
+    """Hydra gathers all choices made so far for each file, but looks into them only for a default like ``${data}``."""
+
+    @functools.wraps(make)
+    def create_interpolation_map(overrides: Any, defaults: Any, self_added: bool) -> Any:
+        return make(overrides, defaults, self_added) if any(each.is_interpolation() for each in defaults) else None
+
+    return create_interpolation_map
 
 
 def _words_once(parse: Any) -> Any:
