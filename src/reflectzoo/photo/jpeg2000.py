@@ -17,6 +17,8 @@ import numpy as np
 from reflectzoo.photo.model import Values, as_depth
 from reflectzoo.photo.netpbm import scaled
 
+_SILENT = 0  # OpenCV's level of logging
+
 MAGIC, CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _XMP = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 _EXIF = b"JpgTiffExif->JP2"
@@ -148,13 +150,15 @@ def read_deep(data: bytes, found: BoxContents) -> tuple[Values, Values | None] |
 
 def _by_opencv(data: bytes) -> Values | None:
     """Grey, RGB, or RGB and alpha, as they are stored."""
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would say what it assumes
+    # OpenCV 4 has it at its top, OpenCV 5 among its utilities.
+    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    before = set_level(_SILENT)  # it would say what it assumes
     try:
         deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     finally:
-        cv2.utils.logging.setLogLevel(before)
+        set_level(before)
     if deep is None or deep.dtype != np.uint16:
         return None
     layers: Values = deep.reshape(*deep.shape[:2], -1)
