@@ -388,6 +388,58 @@ def test_bmp_of_masks(tmp_path: Path, bits: int, masks: tuple[int, ...] | None, 
         decode((tmp_path / "a.bmp").read_bytes()[:-3])
 
 
+def document(planes: np.ndarray, colours: int, layers: int, merged: int = 1) -> bytes:
+    """A Photoshop document of a picture (channels, H, W), with runs of one row each where it has 8 bits."""
+    count, height, width = planes.shape
+    bits = 8 * planes.itemsize
+    head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", count, height, width, bits, 3 if colours == 3 else 1)
+    resolution = struct.pack(">IHHIHH", 300 << 16, 1, 1, 300 << 16, 1, 1)
+    resources = b"".join(
+        struct.pack(">4sHHI", b"8BIM", number, 0, len(body)) + body + b"\0" * (len(body) % 2)
+        for number, body in ((1039, SRGB), (1005, resolution), (1057, struct.pack(">IB", 1, merged)))
+    )
+    inside = struct.pack(">Ih", 4, layers) + bytes(6) if bits == 8 else bytes(8) + b"8BIMLr16"
+    if bits == 16:
+        inside += struct.pack(">Ih", 4, layers) + bytes(2)
+    rows = [row.astype(f">u{bits // 8}").tobytes() for plane in planes for row in plane]
+    body = b"\0\0" + b"".join(rows)
+    if bits == 8:
+        lengths = struct.pack(f">{len(rows)}H", *(len(row) + 1 for row in rows))
+        body = b"\0\1" + lengths + b"".join(bytes([len(row) - 1]) + row for row in rows)
+    return head + bytes(4) + b"".join(struct.pack(">I", len(each)) + each for each in (resources, inside)) + body
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_photoshop_s_transparency_lies_on_white_and_selections_are_none(
+    tmp_path: Path, kind: str, colours: int
+) -> None:
+    """Checked once with psd-tools, which agrees within a level."""
+    values, top = noise(colours, kind), np.iinfo(kind).max
+    alpha = np.full((HEIGHT, WIDTH), top, kind)
+    alpha[0], alpha[1] = 0, top // 3
+    share = alpha[..., None] / top
+    seen = np.rint(values * share + top * (1 - share)).astype(kind)
+    data = document(np.dstack((seen, alpha)).transpose(2, 0, 1), colours, layers=-1)
+    (tmp_path / "a.psd").write_bytes(data)
+    found = decode(data)
+    np.testing.assert_array_equal(found.alpha, alpha)
+    np.testing.assert_allclose(found.values[1:].astype(float), values[1:], atol=2)
+    assert not found.values[0].any()
+    np.testing.assert_array_equal(found.values[2:], values[2:])
+    assert found.origin.icc == (SRGB if colours == 3 else found.origin.icc)
+    assert found.origin.dpi == (300, 300)
+    assert picture_size(tmp_path / "a.psd") == (WIDTH, HEIGHT)
+    selection = decode(document(np.dstack((values, alpha)).transpose(2, 0, 1), colours, layers=1))
+    np.testing.assert_array_equal(selection.values, values)
+    assert selection.alpha is None
+    assert "1 further channels are dropped" in joined(fitted(selection, "PNG").notes)
+    with pytest.raises(UnreadableImage, match="maximum compatibility"):
+        decode(document(values.transpose(2, 0, 1), colours, layers=1, merged=0))
+    with pytest.raises(UnreadableImage, match=r"truncated|damaged"):
+        decode(data[:-9])
+
+
 def test_the_size_of_what_only_pillow_reads(tmp_path: Path) -> None:
     for kind in ("TGA", "PCX", "SGI", "QOI"):
         path = tmp_path / f"a.{kind.lower()}"

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-from reflectzoo.photo import avif, bmp, ifd, jpeg, jpeg2000, metadata, netpbm, png, raw, tiff, tiff_values
+from reflectzoo.photo import avif, bmp, ifd, jpeg, jpeg2000, metadata, netpbm, png, psd, raw, tiff, tiff_values
 from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
 from reflectzoo.photo.pillow import Limit, from_pillow, others, unguarded_within
@@ -45,6 +45,8 @@ def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[
     if (packed := bmp.packed(data)) is not None:
         limit.check(packed.width, packed.height)
         return Picture(*bmp.read(data, packed), Origin("BMP", bmp.profile(data), dpi=packed.dpi)), 1
+    if data.startswith(psd.MAGIC) and (found := psd.document(data)) is not None:
+        return _psd(data, name, limit, found)
     return _other(data, name, limit)
 
 
@@ -330,6 +332,15 @@ def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         alpha = None if picture.alpha is None else jpeg2000.spread(picture.alpha, found)
         picture = replace(picture, values=jpeg2000.spread(picture.values, found), alpha=alpha)
     return picture.noted(*said), orientation
+
+
+def _psd(data: bytes, name: str, limit: Limit, found: psd.Document) -> tuple[Picture, int]:
+    limit.check(found.width, found.height)
+    if not found.merged:
+        raise ValueError("its picture of all layers is missing: save it with maximum compatibility, or as TIFF")
+    origin, orientation, said = _told(Origin("PSD", found.icc, iptc=found.iptc), found.exif, found.xmp, found.dpi)
+    values, alpha, extra = psd.read(data, found)
+    return Picture(values, alpha, origin, said, extra), orientation
 
 
 def _raw(data: bytes, name: str, limit: Limit) -> Picture:

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from reflectzoo.core.content import what_it_is
 from reflectzoo.errors import UserError
-from reflectzoo.photo import bmp, ifd, jpeg2000, metadata, netpbm, png, raw, tiff
+from reflectzoo.photo import bmp, ifd, jpeg2000, metadata, netpbm, png, psd, raw, tiff
 from reflectzoo.photo.files import open_regular, read_bytes, shown
 from reflectzoo.photo.formats import decoded, fitting, png_metadata, refusal
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage
@@ -29,7 +29,7 @@ _NOT_READ = tuple(
     for begin, name in (
         (rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
         (rb"II\xbc[\x00\x01]", "a JPEG XR picture"),
-        (rb"8BP[SB]", "a Photoshop document of more than 8 bits or of an unusual kind"),
+        (rb"8BP[SB]", "a Photoshop document of more than 16 bits or of an unusual kind"),
         (rb"v/1\x01", "an OpenEXR picture"),
         (rb"#\?R(ADIANCE|GBE)", "a Radiance HDR picture"),
         (rb"SIMPLE  =", "a FITS picture"),
@@ -150,9 +150,13 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with open_regular(path) as file:
             lead = file.read(4096)
-            if lead.startswith(tiff.MAGICS) or raw.is_raw(lead):
+            if lead.startswith((*tiff.MAGICS, psd.MAGIC)) or raw.is_raw(lead):
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    return _tiff_size(data, name)  # type: ignore[arg-type]
+                    if not lead.startswith(psd.MAGIC):
+                        return _tiff_size(data, name)  # type: ignore[arg-type]
+                    if (found := psd.document(data)) is not None:  # type: ignore[arg-type]
+                        turned = metadata.orientation(found.exif, found.xmp) >= 5
+                        return (found.height, found.width) if turned else (found.width, found.height)
         if netpbm.MAGIC.match(lead):
             head = netpbm.header(lead)
             return head.width, head.height

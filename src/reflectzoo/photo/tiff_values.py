@@ -320,23 +320,33 @@ def _unpacked(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
             case "LZMA":
                 return lzma.LZMADecompressor().decompress(raw, row * rows)
             case _:
-                return _by_libtiff(raw, found, row, rows)
+                return unpacked_by_libtiff(raw, found.compression, row, rows, found.order, found.reverse)
     except (zlib.error, lzma.LZMAError, OSError, SyntaxError):
         raise ValueError("it is damaged or truncated") from None
 
 
-def _by_libtiff(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
-    """Let libtiff unpack a strip or tile, told to it as a grey picture whose pixels are the bytes."""
-    order = found.order
+def unpacked_by_libtiff(
+    raw: bytes, compression: int, row: int, rows: int, order: str = "<", reverse: bool = False
+) -> bytes:
+    """Let libtiff unpack a strip or tile, told to it as a grey picture whose pixels are the bytes.
+
+    Args:
+        raw: the packed bytes.
+        compression: TIFF's number.
+        row: bytes of a row.
+        rows: how many.
+        order: byte order, which some old LZW depends on.
+        reverse: whether bits of a byte run backwards.
+    """
     lead = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
 
     def whole(tag: int, value: int) -> Entry:
         return ifd.whole(tag, value, order, 4)
 
     tags = [whole(tiff.WIDTH, row), whole(tiff.LENGTH, rows), whole(tiff.ROWS, rows), whole(tiff.COUNTS, len(raw))]
-    tags += [ifd.whole(tiff.BITS, 8, order), ifd.whole(tiff.COMPRESSION, found.compression, order)]
+    tags += [ifd.whole(tiff.BITS, 8, order), ifd.whole(tiff.COMPRESSION, compression, order)]
     tags += [ifd.whole(tiff.PHOTOMETRIC, 1, order), ifd.whole(tiff.SAMPLES, 1, order)]
-    tags += [ifd.whole(tiff.FILL, 2 if found.reverse else 1, order), whole(tiff.OFFSETS, 0)]
+    tags += [ifd.whole(tiff.FILL, 2 if reverse else 1, order), whole(tiff.OFFSETS, 0)]
     place = 8 + len(ifd.directory_bytes(tags, 8, order))
     tags[-1] = whole(tiff.OFFSETS, place)
     # A long strip's bytes would be taken for too many pixels.
