@@ -11,9 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, Trainer
 
-from reflectzoo.cli import sentence
+from reflectzoo.cli import sentence, user_sentences
 from reflectzoo.config import build_part, build_parts, compose_config
-from reflectzoo.errors import UserError
+from reflectzoo.errors import Interrupted, TrainingError, UserError
 from reflectzoo.training.run import check_settings
 
 BAD = {
@@ -161,3 +161,11 @@ def test_of_a_name_that_no_file_can_have(tmp_path: Any) -> None:
     with pytest.raises(OSError, match="too long") as error:
         (tmp_path / ("x" * 300)).write_text("")
     assert sentence(error.value, []) == (f"The name '{'x' * 40}…' of 300 characters is too long: use a shorter one.", 2)
+
+
+@pytest.mark.parametrize("kind", [UserError, TrainingError, Interrupted])
+def test_what_is_a_sentence_already_keeps_its_status(kind: type[Exception]) -> None:
+    """``reflectzoo tune`` trains within this, and ends with 130 after Ctrl-C."""
+    with pytest.raises(kind, match="as it is") as error, user_sentences("model=lite"):
+        raise kind("as it is")
+    assert error.type is kind

@@ -78,8 +78,8 @@ def user_sentences(*overrides: str) -> Iterator[None]:
     """Turn what Hydra says of a wrong name or value into the sentence that the command line would print."""
     try:
         yield
-    except UserError:
-        raise
+    except (UserError, TrainingError, Interrupted):
+        raise  # they are sentences already, and each has its exit status
     except Exception as error:
         told = sentence(error, overrides)
         if told is None:
