@@ -235,6 +235,18 @@ def test_interlaced_frames_become_pictures_of_one_moment(tmp_path: Path, capsys:
     assert wrong[1] < 0.25 * wrong[0]
 
 
+def test_damage_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encoded(tmp_path / "a.mp4", "libx264", frames=8).read_bytes())
+    at = (data.index(b"mdat") + len(data)) // 2
+    data[at : at + 300] = bytes(each ^ 0x55 for each in data[at : at + 300])
+    (tmp_path / "a.mp4").write_bytes(data)
+    run_video(str(tmp_path / "a.mp4"), tmp_path / "b.mp4", Separator(halved), Wanted())
+    assert "of its frames could only be decoded in part" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "c.mkv").write_bytes(b"\x1aE\xdf\xa3" + bytes(400))
+    with pytest.raises(UserError, match="cannot be read as a video"):
+        run_video(str(tmp_path / "c.mkv"), tmp_path / "d.mkv", Separator(halved), Wanted())
+
+
 def test_grey_stays_grey(tmp_path: Path) -> None:
     """FFmpeg's quick conversion takes two levels from red and blue of a full-range clip."""
     with av.open(str(tmp_path / "a.mkv"), "w") as out:

@@ -108,6 +108,8 @@ class _Video:
         self.parts = target.with_name(result_name(f".{target.name}", ".parts"))
         self.interlaced = False
         """Whether a frame of two moments was met."""
+        self.corrupt = 0
+        """How many frames the decoder calls damaged."""
 
     def run(self) -> None:
         import av
@@ -122,7 +124,11 @@ class _Video:
                 done = self._work(container, stream)
         except av.FFmpegError as error:
             other = what_file_is(self.source)
-            why = f"is not a video, but {other}" if other else f"cannot be read as a video ({error.strerror})"
+            why = (
+                f"is not a video, but {other}"
+                if other and "video" not in other
+                else f"cannot be read as a video ({error.strerror})"
+            )
             raise UserError(f"{shown(self.source)} {why}.") from error
         except KeyboardInterrupt:
             raise Interrupted(
@@ -185,6 +191,7 @@ class _Video:
         """All frames, those that are interlaced as pictures of one moment each; count and times stay."""
         graph: Any = None
         for frame in container.decode(stream):
+            self.corrupt += frame.is_corrupt
             if graph is None and frame.interlaced_frame:
                 self.interlaced, graph = True, _deinterlacer(frame, stream)
             if graph is None:
@@ -197,7 +204,12 @@ class _Video:
             yield from _pulled(graph)
 
     def _note(self, last: int, stream: Any) -> None:
-        """Say what is not as it seems: fields, and frames that are not there."""
+        """Say what is not as it seems: fields, damage, and frames that are not there."""
+        if self.corrupt:
+            sys.stderr.write(
+                f"{shown(self.source)} is damaged: {self.corrupt} of its frames could only be decoded in part; those "
+                "that follow may show it, too.\n"
+            )
         if self.interlaced:
             sys.stderr.write(
                 f"{shown(self.source)} is interlaced (each frame holds two moments, in its odd and even rows): it was "
