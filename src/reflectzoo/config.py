@@ -139,7 +139,7 @@ def build_parts(config: DictConfig | None, path: str, kind: type[_T]) -> list[_T
     """:func:`build_part` of every entry of a dictionary (callbacks, loggers); null entries are left out."""
     if config is not None and not isinstance(config, DictConfig):
         raise UserError(f"{path} must be names, each with a section, got {config!r}.")
-    return [build_part(part, f"{path}.{name}", kind) for name, part in (config or {}).items() if part]
+    return [build_part(part, f"{path}.{name!s}", kind) for name, part in (config or {}).items() if part]
 
 
 def plain(config: DictConfig | ListConfig) -> dict[str, Any]:

@@ -246,6 +246,7 @@ def _targets(node: Any, path: str | None = None) -> Iterator[tuple[str, Any]]:
     if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing():
         return
     path = node._get_full_key(None) if path is None else path
+    children: list[tuple[str, Any]]
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield path, node
