@@ -20,11 +20,20 @@ from typing import NamedTuple
 
 
 class Choice(NamedTuple):
-    """One row: its name in the table, settings of the network, share of real pairs, whether it starts from lite_1."""
+    """One row of the table.
+
+    Attributes:
+        name: what the table calls it.
+        net: settings of the network.
+        real: share of real pairs.
+        moved: share of those whose reflection is moved onto another scene.
+        warm: start from lite_1.
+    """
 
     name: str
     net: dict[str, str]
     real: float = 0.45
+    moved: float = 0.0
     warm: bool = True
 
 
@@ -34,9 +43,10 @@ CHOICES = {
     "gain": Choice("`T = S·I + B`, no features", {"features": "none"}),
     "features": Choice("`T = I + B`, features", {"head": "residual"}),
     "both": Choice("`T = S·I + B`, features (`lite`'s)", {}),
-    "mixtures": Choice("the same without real pairs", {}, real=0),
-    "plain_blocks": Choice("the same from nothing, plain blocks", {}, warm=False),
-    "naf_blocks": Choice("the same from nothing, blocks of NAFNet", {"block": "naf"}, warm=False),
+    "mixtures": Choice("`lite` without real pairs", {}, real=0),
+    "moved": Choice("`lite`, half of the real reflections moved", {}, moved=0.5),
+    "plain_blocks": Choice("`lite` from scratch, plain blocks", {}, warm=False),
+    "naf_blocks": Choice("`lite` from scratch, NAFNet blocks", {"block": "naf"}, warm=False),
 }
 COLUMNS = {"crops": "crops", "real": "`scenes/val`", "ceilnet": "CEILNet's model", "glass": "windows", "clear": "clear"}
 
@@ -59,7 +69,18 @@ def main() -> int:
             command = [sys.executable, "-m", "reflectzoo.methods.lite.sprint", folder, "--photos", photos / "train"]
             command += ["--pairs", real / "zhang/train", real / "scenes/train", "--val-pairs", real / "scenes/val"]
             command += ["--val-photos", photos / "val", "--minutes", str(wanted.minutes), "--report", "1000"]
-            command += ["--real", str(choice.real), "--net", json.dumps(choice.net), "--batch", "4", "--lr", "5e-4"]
+            command += [
+                "--real",
+                str(choice.real),
+                "--moved",
+                str(choice.moved),
+                "--net",
+                json.dumps(choice.net),
+                "--batch",
+                "4",
+                "--lr",
+                "5e-4",
+            ]
             command += ["--start", start] if choice.warm else []
             subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
             lines = reports(folder)
