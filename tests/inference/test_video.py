@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -233,6 +234,29 @@ def test_interlaced_frames_become_pictures_of_one_moment(tmp_path: Path, capsys:
     truth = np.stack([wave(number) for number in range(8)])[..., None]
     wrong = [np.abs(each - each.mean() - truth + truth.mean())[:, 2:-2].mean() for each in (combed, seen)]
     assert wrong[1] < 0.25 * wrong[0]
+
+
+def test_frames_that_change_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They were cut to the size of the first, in silence."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as out:
+        video = out.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 24, "yuvj420p"
+        for number, side in enumerate((1, 1, 2, 2, 1)):
+            buffer = io.BytesIO()
+            grey = Image.new("L", (32 * side, 24 * side), 60)
+            grey.paste(180, (16 * side, 0, 32 * side, 24 * side))
+            grey.convert("RGB").save(buffer, "JPEG", quality=95)
+            packet = av.Packet(buffer.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = video, number, number, Fraction(1, 25)
+            out.mux(packet)
+    run_video(
+        str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(lambda mixture: {"transmission": mixture}), Wanted()
+    )
+    assert "all results have that of the first, 32x24" in " ".join(capsys.readouterr().err.split())
+    seen = shown_in(tmp_path / "b.mkv")[1]
+    assert seen.shape == (5, 24, 32, 3)
+    np.testing.assert_allclose(seen[:, :, :12], 60, atol=3)
+    np.testing.assert_allclose(seen[:, :, 20:], 180, atol=3)
 
 
 def test_damage_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,6 +108,10 @@ class _Video:
         self.parts = target.with_name(result_name(f".{target.name}", ".parts"))
         self.interlaced = False
         """Whether a frame of two moments was met."""
+        self.size = (0, 0)
+        """Width and height of the first frame, as it is stored, which all results have."""
+        self.resized = False
+        """Whether another size was met."""
         self.corrupt = 0
         """How many frames the decoder calls damaged."""
 
@@ -192,6 +196,9 @@ class _Video:
         graph: Any = None
         for frame in container.decode(stream):
             self.corrupt += frame.is_corrupt
+            here = frame.width, frame.height
+            self.size = here if self.size == (0, 0) else self.size
+            self.resized = self.resized or here != self.size
             if graph is None and frame.interlaced_frame:
                 self.interlaced, graph = True, _deinterlacer(frame, stream)
             if graph is None:
@@ -205,6 +212,11 @@ class _Video:
 
     def _note(self, last: int, stream: Any) -> None:
         """Say what is not as it seems: fields, damage, and frames that are not there."""
+        if self.resized:
+            sys.stderr.write(
+                f"{shown(self.source)} changes the size of its frames: all results have that of the first, "
+                f"{self.size[0]}x{self.size[1]}.\n"
+            )
         if self.corrupt:
             sys.stderr.write(
                 f"{shown(self.source)} is damaged: {self.corrupt} of its frames could only be decoded in part; those "
@@ -225,7 +237,8 @@ class _Video:
     def _one(self, frame: Any) -> Frame:
         """The transmission of a frame, upright."""
         deep = any(each.bits > 8 for each in frame.format.components)
-        values = frame.reformat(format="rgb48le" if deep else "rgb24", interpolation=_exactly()).to_ndarray()
+        kind = "rgb48le" if deep else "rgb24"
+        values = frame.reformat(*self.size, format=kind, interpolation=_exactly()).to_ndarray()
         image = np.ascontiguousarray(np.rot90(values, round(frame.rotation / 90) % 4), dtype=np.float32)
         image /= 65535 if deep else 255
         layers = self.separator.layers(torch.from_numpy(image).permute(2, 0, 1))
