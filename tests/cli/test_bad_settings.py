@@ -140,6 +140,12 @@ def test_of_parts_that_are_none() -> None:
         check_settings(OmegaConf.create({"data": None, "model": None, "callbacks": None, "trainer": {"logger": 3}}))
 
 
+def test_of_ctrl_c_that_came_out_as_something_else() -> None:
+    error = UnboundLocalError("cannot access local variable 'old'")  # OmegaConf's, within a finally
+    error.__context__ = KeyboardInterrupt()
+    assert sentence(error, []) == ("Interrupted.", 130)
+
+
 def test_of_memory_that_ran_out() -> None:
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
         told = sentence(error, [])

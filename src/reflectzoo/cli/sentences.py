@@ -43,7 +43,8 @@ def sentence(
             return _plain(str(cause)), 1
         if isinstance(cause, Interrupted):
             return str(cause), 130
-    if isinstance(error, KeyboardInterrupt):
+    # Ctrl-C in the middle of other people's code may come out as a fault of that code's clearing up.
+    if any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):
         return "Interrupted.", 130
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
