@@ -58,7 +58,7 @@ def sentence(
                 "paths.output_dir=FOLDER."
             ), 1
     if any(map(memory_ran_out, _chain(error))):
-        return "Memory ran out: process fewer or smaller pictures at a time.", 1
+        return "Memory ran out: process fewer or smaller pictures at a time, or use a smaller network.", 1
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error), 2
     if isinstance(error, OverrideParseException):
