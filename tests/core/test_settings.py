@@ -14,19 +14,8 @@ from omegaconf import OmegaConf
 from tests.conftest import REPOSITORY
 
 from reflectzoo.config import build, choices, compose_config
-from reflectzoo.core.settings import (
-    Count,
-    EvenCount,
-    Positive,
-    Seed,
-    SettingError,
-    Share,
-    annotation_in_words,
-    check_entries,
-    check_tree,
-    check_value,
-    checked,
-)
+from reflectzoo.core.annotations import Count, EvenCount, Positive, Seed, Share, annotation_in_words
+from reflectzoo.core.settings import SettingError, check_entries, check_tree, check_value, checked
 from reflectzoo.errors import UserError
 
 

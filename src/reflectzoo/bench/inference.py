@@ -22,8 +22,9 @@ import torch
 
 from reflectzoo.bench.measure import machine
 from reflectzoo.cli import sentence
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.registry import methods
-from reflectzoo.core.settings import Count, check_value
+from reflectzoo.core.settings import check_value
 from reflectzoo.inference.load import load
 from reflectzoo.inference.separator import Separator, parse_bytes
 

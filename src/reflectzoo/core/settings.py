@@ -6,8 +6,7 @@
     def __init__(self, width: Count = 64, pattern: Literal["C", "A"] = "C") -> None: ...
 
 :func:`checked` holds for whoever calls it, :func:`check_tree` for a configuration, before anything is built from it,
-with the path of the setting. A range is a part of the annotation (:data:`Count`, ``Annotated[float, Gt(0)]``); what no
-annotation can say is a :class:`Rule`. Numbers are not made of words, nor whole ones of fractions, nor truths of words.
+with the path of the setting. What annotations can say stands in :mod:`reflectzoo.core.annotations`. Numbers are not made of words, nor whole ones of fractions, nor truths of words.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ import inspect
 import numbers
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -27,48 +24,18 @@ from typing import (
     Literal,
     ParamSpec,
     TypeVar,
-    Union,
     cast,
     get_args,
-    get_origin,
     get_type_hints,
 )
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Le, Lt
 
+from reflectzoo.core.annotations import Count, NotNegative, Rule, Weight, annotation_in_words, is_made, validator_of
 from reflectzoo.errors import UserError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What an annotation cannot say.
-
-    Attributes:
-        words: the whole requirement, after "must be".
-        holds: whether a value of the annotated type is right.
-    """
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-Count = Annotated[int, Ge(1)]
-NotNegative = Annotated[int, Ge(0)]
-Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
-Side = Annotated[int, Ge(1), Le(2**14)]
-"""Of a crop, in pixels; a larger one fits into no memory."""
-Positive = Annotated[float, Gt(0)]
-Weight = Annotated[float, Ge(0)]
-Share = Annotated[float, Ge(0), Le(1)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
-"""A share that leaves something."""
-HeightWidth = tuple[Count, Count]
-"""Height and width, in pixels."""
-EvenCount = Annotated[int, Rule("an even number of at least 2", lambda value: value >= 2 and value % 2 == 0)]
-OddCount = Annotated[int, Rule("an odd number of at least 1", lambda value: value >= 1 and value % 2 == 1)]
 
 
 class SettingError(UserError):
@@ -100,7 +67,7 @@ def check_value(path: str, value: object, annotation: Any) -> None:
     Raises:
         SettingError: with the path, what was wanted and what was given.
     """
-    adapter = _adapter(annotation)
+    adapter = validator_of(annotation)
     if adapter is None:
         return
     value = _as_plain(value)
@@ -227,7 +194,7 @@ def _check_node(path: str, node: Any, given: Collection[str]) -> None:
         if not _holds_target(plain):
             annotation = parameters[key].annotation
             optional = plain is None and (parameters[key].default is None or types.NoneType in get_args(annotation))
-            if not optional and not isinstance(plain, Mapping) and _is_made(annotation):
+            if not optional and not isinstance(plain, Mapping) and is_made(annotation):
                 raise SettingError(
                     f"{prefix}{key}", f"a section with a _target_, or a reference such as ${{{key}}}", plain
                 )
@@ -260,20 +227,6 @@ def _targets(node: Any, path: str | None = None) -> Iterator[tuple[str, Any]]:
         elsewhere = followed is not child and followed._get_parent() is not None
         inner = f"[{key}]" if isinstance(node, ListConfig) else f".{key}" if path else key
         yield from _targets(followed, followed._get_full_key(None) if elsewhere else f"{path}{inner}")
-
-
-def _is_made(annotation: Any) -> bool:
-    """Whether only what is built will do: an object of the zoo's or of torch's, or a function that makes one."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _is_made(arguments[0])
-    if origin in (Union, types.UnionType):
-        kinds = [each for each in arguments if each is not types.NoneType]
-        return bool(kinds) and all(map(_is_made, kinds))
-    return origin is Callable or (isinstance(annotation, type) and annotation.__module__.startswith(_MAKERS))
-
-
-_MAKERS = ("reflectzoo.", "torch.nn.")
 
 
 def _holds_target(value: Any) -> bool:
@@ -364,137 +317,12 @@ NARROWED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-# -- annotations -------------------------------------------------------------------------------------------------------
-
-
-def annotation_in_words(annotation: Any) -> str:
-    """What an annotation asks for, to stand after "must be".
-
-    Example:
-        >>> annotation_in_words(Count)
-        'a whole number of at least 1'
-        >>> annotation_in_words(tuple[Positive, Positive] | None)
-        'null or a list of 2, each a number above 0'
-        >>> annotation_in_words(Literal["skip", "raise"])
-        'skip or raise'
-    """
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        base, *meta = arguments
-        rules = [each.words for each in meta if isinstance(each, Rule)]
-        words = " and ".join(rules) if rules else annotation_in_words(base) + _range(meta)
-        # Only a list that may not be empty is called anything but a list.
-        return words.replace("a list,", "a list with entries,") if any(isinstance(m, MinLen) for m in meta) else words
-    if origin in (Union, types.UnionType):
-        plain = [each for each in arguments if each is types.NoneType or _strict(each) is not None]
-        ordered = sorted(plain, key=lambda each: each is not types.NoneType)
-        return " or ".join(dict.fromkeys(annotation_in_words(each) for each in ordered))
-    if origin is Literal:
-        choices = [_said(each) for each in arguments]
-        return " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
-    if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
-        each = list(dict.fromkeys(annotation_in_words(part) for part in arguments))
-        return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        key, each_value = map(annotation_in_words, arguments)
-        each_value = "a section" if _is_made(arguments[1]) else each_value
-        return f"names, each with {each_value}" if arguments[0] is str else f"a mapping from {key} to {each_value}"
-    if isinstance(origin, type) and issubclass(origin, Collection):
-        each_one = annotation_in_words(arguments[0])
-        return f"a list of lists{each_one[6:]}" if each_one.startswith("a list") else f"a list, each {each_one}"
-    return _NAMES.get(annotation) or f"a {getattr(annotation, '__name__', annotation)}"
-
-
-_NAMES: dict[Any, str] = {
-    **{int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"},
-    **{types.NoneType: "null", None: "null"},
-}
-
-
-def _said(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-
-
-def _range(meta: Sequence[Any]) -> str:
-    def bound(kind: type, name: str) -> Any:
-        return next((getattr(each, name) for each in meta if isinstance(each, kind)), None)
-
-    above, least, below, most = bound(Gt, "gt"), bound(Ge, "ge"), bound(Lt, "lt"), bound(Le, "le")
-    if least is not None and most is not None:
-        return f" from {least} to {most}"
-    low = f" above {above}" if above is not None else f" of at least {least}" if least is not None else ""
-    high = f" below {below}" if below is not None else f" up to {most}" if most is not None else ""
-    return low + (" and" if low and high else "") + high
-
-
 @functools.cache
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
     except Exception:  # names that only a type checker sees: other people's classes have them
         return {}
-
-
-@functools.cache
-def _adapter(annotation: Any) -> Any:
-    """Pydantic's validator of the plain part of an annotation; None if there is none."""
-    strict = _strict(annotation)
-    if strict is None:
-        return None
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(strict)
-
-
-def _strict(annotation: Any) -> Any:
-    """The annotation as pydantic should read it; None for one of which nothing can be checked.
-
-    Scalars are taken as they are (a word is no number), while a list will do for a tuple, since YAML has no others.
-    """
-    from pydantic import AfterValidator, AllowInfNan, InstanceOf, Strict
-
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        base = _strict(arguments[0])
-        if base is None:
-            return None
-        return Annotated[(base, *(AfterValidator(_holding(m)) if isinstance(m, Rule) else m for m in arguments[1:]))]
-    if origin in (Union, types.UnionType):
-        parts = [_strict(each) for each in arguments]
-        if all(part is None for part in parts):
-            return None
-        others = [each for each, part in zip(arguments, parts, strict=True) if part is None]
-        if not all(isinstance(each, type) for each in others):
-            return None
-        known = [part for part in parts if part is not None]
-        return Union[(*known, *(cast(Any, InstanceOf)[each] for each in others))]
-    if origin is Literal:
-        return annotation
-    if annotation in (None, types.NoneType):
-        return types.NoneType
-    if annotation is float:
-        return Annotated[float, Strict(), AllowInfNan(False)]
-    if annotation is int:
-        return Annotated[int, Strict(), Ge(-(2**63)), Lt(2**63)]  # what a machine calls one
-    if annotation in (bool, str):
-        return Annotated[annotation, Strict()]
-    if annotation is Path:
-        return Union[Annotated[str, Strict()], InstanceOf[Path]]  # noqa: UP007
-    if isinstance(origin, type) and issubclass(origin, Collection):
-        inner = [each if each is Ellipsis else _strict(each) for each in arguments]
-        if not inner or any(each is None for each in inner):
-            return None
-        return origin[tuple(inner)]  # type: ignore[index]
-    return None
-
-
-def _holding(rule: Rule) -> Callable[[Any], Any]:
-    def hold(value: Any) -> Any:
-        if not rule.holds(value):
-            raise ValueError(rule.words)
-        return value
-
-    return hold
 
 
 def _as_plain(value: Any) -> Any:

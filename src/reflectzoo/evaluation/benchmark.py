@@ -12,8 +12,9 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch.utils.data import SequentialSampler
 
+from reflectzoo.core.annotations import Count, NotNegative
 from reflectzoo.core.batch import Batch
-from reflectzoo.core.settings import Count, NotNegative, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.datasets.pairs import PairFiles, PairImages
 from reflectzoo.data.datasets.photos import FixedPair

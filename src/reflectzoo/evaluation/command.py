@@ -14,8 +14,9 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.config import build, build_parts, plain
+from reflectzoo.core.annotations import Count, NotNegative
 from reflectzoo.core.disk import hold
-from reflectzoo.core.settings import Count, NotNegative, check_entries
+from reflectzoo.core.settings import check_entries
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
 from reflectzoo.evaluation.candidates import Candidate, from_checkpoint, from_weights

@@ -11,8 +11,9 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
+from reflectzoo.core.annotations import NotNegative, Weight
 from reflectzoo.core.batch import Batch, Layer
-from reflectzoo.core.settings import NotNegative, Weight, check_value
+from reflectzoo.core.settings import check_value
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.errors import UserError
 from reflectzoo.metrics.images import ImageMetric, RegionMetric

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from reflectzoo.core.settings import Share, check_value
+from reflectzoo.core.annotations import Share
+from reflectzoo.core.settings import check_value
 from reflectzoo.data.images import find_images
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.separator import Separator, side_by_side

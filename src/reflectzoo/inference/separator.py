@@ -14,8 +14,9 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.annotations import Share
 from reflectzoo.core.method import Size, Tiling
-from reflectzoo.core.settings import Share, check_value
+from reflectzoo.core.settings import check_value
 from reflectzoo.errors import UserError
 from reflectzoo.inference.ensemble import Ensemble
 from reflectzoo.inference.load import LoadedModel

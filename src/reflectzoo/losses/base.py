@@ -7,8 +7,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from reflectzoo.core.annotations import Rule
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.settings import Checked, Rule
+from reflectzoo.core.settings import Checked
 
 _PER_PHASE = Rule("a number, or a list with a number for each training phase", lambda value: value not in ([], ()))
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Share
 from reflectzoo.core.batch import Batch, Layer, Outputs
-from reflectzoo.core.settings import Share
 from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import aux_output, predicted

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.settings import Count
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import predicted
 from reflectzoo.ops.checks import check_same_shape, full_precision

@@ -7,7 +7,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from reflectzoo.core.settings import EvenCount, checked
+from reflectzoo.core.annotations import EvenCount
+from reflectzoo.core.settings import checked
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

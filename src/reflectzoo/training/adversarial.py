@@ -9,8 +9,9 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from reflectzoo.core.annotations import Count, Positive
 from reflectzoo.core.batch import Batch
-from reflectzoo.core.settings import Count, Positive, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.training.module import OptimizerFactory, ReflectionModule, SchedulerFactory
 

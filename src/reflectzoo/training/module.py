@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.data.seeding import sample_seed
 from reflectzoo.errors import NotFinite, UserError
 from reflectzoo.losses.adversarial import AdversarialLoss

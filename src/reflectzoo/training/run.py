@@ -24,8 +24,9 @@ from torch.multiprocessing.spawn import ProcessException
 
 from reflectzoo.cli import did_you_mean, nearest
 from reflectzoo.config import build_part, build_parts, plain
+from reflectzoo.core.annotations import Seed
 from reflectzoo.core.disk import hold, remove_parts, write_text
-from reflectzoo.core.settings import Seed, check_entries, check_tree
+from reflectzoo.core.settings import check_entries, check_tree
 from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError, memory_ran_out, who_died
 from reflectzoo.metrics.layers import SSIM_WINDOW
 from reflectzoo.training.callbacks.averaging import ExponentialAverage

@@ -12,8 +12,9 @@ from urllib.parse import urlparse
 import torch
 from annotated_types import MinLen
 
+from reflectzoo.core.annotations import NotNegative
 from reflectzoo.core.registry import methods
-from reflectzoo.core.settings import NotNegative, check_value
+from reflectzoo.core.settings import check_value
 from reflectzoo.errors import UserError
 from reflectzoo.weights.download import cache_path, check_hash, fetch
 from reflectzoo.weights.stored import parse_metadata, shortened

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_type_hints
 import numpy as np
 from PIL import Image
 
-from reflectzoo.core.settings import Count, HeightWidth, check_value
+from reflectzoo.core.annotations import Count, HeightWidth
+from reflectzoo.core.settings import check_value
 from reflectzoo.data.images import Photo
 from reflectzoo.errors import UserError
 

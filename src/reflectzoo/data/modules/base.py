@@ -8,8 +8,9 @@ from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 
+from reflectzoo.core.annotations import Count, NotNegative, Seed
 from reflectzoo.core.batch import Batch
-from reflectzoo.core.settings import Checked, Count, NotNegative, Seed
+from reflectzoo.core.settings import Checked
 from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
 from reflectzoo.data.sampler import EpochSampler, EvaluationSampler, RepeatedSampler

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.core.settings import Share
+from reflectzoo.core.annotations import Share
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.pairs import PairFiles, hold_out
 from reflectzoo.data.datasets.published_data import PublishedData

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from reflectzoo.core.annotations import Count, Side, Weight
 from reflectzoo.core.batch import Batch
-from reflectzoo.core.settings import Count, Side, Weight
 from reflectzoo.data.batching import merge
 from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.modules.base import ReflectionDataModule

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Gt, Le
 
-from reflectzoo.core.settings import Count, Fraction, Share, Side
+from reflectzoo.core.annotations import Count, Fraction, Share, Side
 from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.pairs import (
     LayerFolders,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.core.settings import Count, Fraction
+from reflectzoo.core.annotations import Count, Fraction
 from reflectzoo.data.datasets.photos import FixedPair, OnError, fixed_pairs, readable
 from reflectzoo.data.images import SUFFIXES, find_images
 from reflectzoo.data.modules.base import ReflectionDataModule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reflectzoo.core.settings import NotNegative
+from reflectzoo.core.annotations import NotNegative
 from reflectzoo.data.datasets.pairs import PairFiles
 from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.modules.pairs import SplitPairs

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from reflectzoo.core.settings import Count, Fraction, HeightWidth, Share
+from reflectzoo.core.annotations import Count, Fraction, HeightWidth, Share
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.photos import OnError, readable
 from reflectzoo.data.datasets.published_data import PublishedData, first_folder

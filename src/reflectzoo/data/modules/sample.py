@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from reflectzoo.core.settings import Count, Side
+from reflectzoo.core.annotations import Count, Side
 from reflectzoo.data.augment import PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPair, FixedPairs, OnError, PhotoPairs, Region
 from reflectzoo.data.modules.base import ReflectionDataModule

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
 
-from reflectzoo.core.settings import Count, NotNegative, OddCount, Rule, Side
+from reflectzoo.core.annotations import Count, NotNegative, OddCount, Rule, Side
 from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.base import note_folders
 from reflectzoo.data.datasets.path_patterns import PathPattern, sort_sequences

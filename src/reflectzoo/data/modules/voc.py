@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from reflectzoo.core.settings import Side
+from reflectzoo.core.annotations import Side
 from reflectzoo.data.augment import Kind, PhotoAugment
 from reflectzoo.data.datasets.photos import FixedPairs, PhotoPairs, views_of
 from reflectzoo.data.modules.photo_folder import PhotoFolder

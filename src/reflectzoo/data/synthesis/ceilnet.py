@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reflectzoo.core.settings import OddCount
+from reflectzoo.core.annotations import OddCount
 from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import Border, gaussian_taps, most_taps, separable_blur, side_of
 from reflectzoo.data.synthesis.optics import mean_overflow

@@ -10,7 +10,7 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
-from reflectzoo.core.settings import OddCount, Share, Weight
+from reflectzoo.core.annotations import OddCount, Share, Weight
 from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur
 from reflectzoo.data.synthesis.optics import mean_overflow

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reflectzoo.core.settings import Share
+from reflectzoo.core.annotations import Share
 from reflectzoo.data.synthesis.base import Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, most_taps, separable_blur, side_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reflectzoo.core.settings import Weight
+from reflectzoo.core.annotations import Weight
 from reflectzoo.data.synthesis.base import SHIFT, Params, Synthesis
 from reflectzoo.errors import UserError
 

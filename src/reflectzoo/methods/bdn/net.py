@@ -20,8 +20,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.nets.plain import untouched
 from reflectzoo.nets.sizes import prepared
 

@@ -21,8 +21,9 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dsrnet.blocks import MutualBlock, Shared, SingleBlock, separately
 from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, Hypercolumn

@@ -11,8 +11,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from reflectzoo.core.annotations import Count, NotNegative
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.settings import Count, NotNegative, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.metrics import SequenceMetrics
 from reflectzoo.methods.dynamics.pair import TeacherAndStudent, check_pair, frames_of, predict, set_phase

@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.annotations import Count, EvenCount, NotNegative
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, EvenCount, NotNegative, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.initial import initialise
 from reflectzoo.methods.dynamics.parts import (

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count, EvenCount, Positive, Rule
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, EvenCount, Positive, Rule, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.initial import initialise
 from reflectzoo.methods.dynamics.motion import MultiViewKnowledge

@@ -10,8 +10,8 @@ from annotated_types import MinLen
 from torch import Tensor
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Batch, Layer, Outputs
-from reflectzoo.core.settings import Count
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.layers import aux_output
 from reflectzoo.methods.dynamics.decoupling import frame_truth

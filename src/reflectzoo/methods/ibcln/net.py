@@ -23,8 +23,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count, Fraction
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, Fraction, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
 from reflectzoo.nets.recurrent import ConvLSTM, State
 from reflectzoo.nets.sizes import prepared

@@ -13,8 +13,9 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.nets.exchange import ConcatenationHead, Streams
 from reflectzoo.nets.sizes import continued
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.methods.lite.net import FOLD, STRIDE, Four, Residual, Three, Up, scaled_widths, silent
 from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, OptionalFeatures, efficientnet_lite0
 from reflectzoo.nets.sizes import continued

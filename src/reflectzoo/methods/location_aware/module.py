@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from reflectzoo.core.annotations import NotNegative, Positive
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.settings import NotNegative, Positive, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.losses.base import LossTerm
 from reflectzoo.losses.composition import ConfidenceLoss, ConfidenceMaskLoss

@@ -28,8 +28,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
 from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, OptionalFeatures, efficientnet_lite0

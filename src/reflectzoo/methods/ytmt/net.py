@@ -15,8 +15,9 @@ from typing import Annotated, cast
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.settings import checked
 from reflectzoo.methods.ytmt.blocks import Augmented, Block, Down, Entrance, Exit, ImageOrFeatures, Pattern, Up
 from reflectzoo.nets.exchange import Streams
 from reflectzoo.nets.shared_vgg import FeatureNet

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.core.settings import Count, checked
+from reflectzoo.core.annotations import Count
+from reflectzoo.core.settings import checked
 from reflectzoo.methods.ytmt.blocks import Augmented, ImageOrFeatures, first_responses, join
 from reflectzoo.nets.attention import ChannelAttention, PixelAttention
 from reflectzoo.nets.exchange import Streams, negative_part

@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
-from reflectzoo.core.settings import Count
 from reflectzoo.methods.ytmt.blocks import Pattern
 from reflectzoo.methods.ytmt.net import YTMTUNet
 from reflectzoo.methods.ytmt.released import YTMTReleasedUNet

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from reflectzoo.core.settings import Fraction, checked
+from reflectzoo.core.annotations import Fraction
+from reflectzoo.core.settings import checked
 
 
 class ExponentialAverage(WeightAveraging):

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from reflectzoo.core.settings import Positive
+from reflectzoo.core.annotations import Positive
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
