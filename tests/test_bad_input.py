@@ -188,7 +188,7 @@ def test_checkpoint_of_another_model(train: Train, tmp_path: Path) -> None:
     refused(train("model=ytmt_pcs", *QUICK, "model.net.width=16", f"ckpt_path={path}"), "weights differ", "net.")
     refused(
         train("model=ytmt_uct", *QUICK, "model.net.hypercolumn=false", f"model.stage1_ckpt={path}"),
-        "another network",
+        "a different network",
         "model=ytmt_uct",
     )
     shutil.copy(path, tmp_path / "half.ckpt")
@@ -202,5 +202,5 @@ def test_pairs_that_cannot_be_compared_do_not_choose_a_checkpoint(train: Train, 
     layouts.layered(tmp_path / "unaligned", [str(number) for number in range(6)])
     quick = [override for override in QUICK if "eval_crop" not in override]
     data = ("data=unaligned", f"data.root={tmp_path / 'unaligned'}", "data.crop=16")
-    refused(train("model=ytmt_ucs", *quick, *data), "true transmission", "~callbacks.best")
+    refused(train("model=ytmt_ucs", *quick, *data), "ground-truth transmission", "~callbacks.best")
     assert train("model=ytmt_ucs", *quick, *data, "~callbacks.best").status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -94,11 +95,10 @@ class Offline:
 
     @classmethod
     def _read(cls, folder: Path) -> Offline:
-        from wandb.proto.wandb_internal_pb2 import Record
-
+        protocol: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
         run = cls()
         for content in records(next(folder.glob("run-*.wandb"))):
-            record = Record.FromString(content)
+            record = protocol.Record.FromString(content)
             if record.HasField("run"):
                 run.id, run.name, run.group = record.run.run_id, record.run.display_name, record.run.run_group
             for update in (*record.run.config.update, *record.config.update):

@@ -6,7 +6,8 @@
     def __init__(self, width: Count = 64, pattern: Literal["C", "A"] = "C") -> None: ...
 
 :func:`checked` holds for whoever calls it, :func:`check_tree` for a configuration, before anything is built from it,
-with the path of the setting. What annotations can say stands in :mod:`reflectzoo.core.annotations`. Numbers are not made of words, nor whole ones of fractions, nor truths of words.
+with the path of the setting. What annotations can say stands in :mod:`reflectzoo.core.annotations`. Numbers are not
+made of words, nor whole ones of fractions, nor truths of words.
 """
 
 from __future__ import annotations
