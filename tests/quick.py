@@ -12,7 +12,7 @@ import os
 import pickle
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import omegaconf._utils
 import omegaconf.base
@@ -24,6 +24,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
 from omegaconf import grammar_parser
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def remember(patch: pytest.MonkeyPatch) -> None:
@@ -43,8 +46,7 @@ def remember(patch: pytest.MonkeyPatch) -> None:
     from reflectzoo.data import images  # late, for they import torch
     from reflectzoo.nets import vgg
 
-    # Each VGG-19 takes the values over; who moves it, or makes it double, moves its own.
-    patch.setattr(vgg, "random_state", functools.cache(vgg.random_state))
+    patch.setattr(vgg, "random_state", _values_once(vgg.random_state))
     patch.setattr(images, "read_picture", _sample_once(images.read_picture))
 
 
@@ -99,6 +101,17 @@ def _words_once(parse: Any) -> Any:
         return pickle.loads(kept[word, rule])
 
     return parse_rule
+
+
+def _values_once(draw: Any) -> Any:
+    """The weights of a random VGG-19 are drawn once; each network has a copy of its own, which it may change."""
+    drawn = functools.cache(draw)
+
+    @functools.wraps(draw)
+    def random_state() -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in drawn().items()}
+
+    return random_state
 
 
 def _sample_once(read: Any) -> Any:

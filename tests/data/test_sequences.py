@@ -290,7 +290,7 @@ def test_incomplete_and_unreadable_sequences(tmp_path: Path, caplog: pytest.LogC
             len(each.sequences) for each in (data.train_set(), *data.eval_sets().values(), *data.test_sets().values())
         )
     assert good == 6
-    for words in ("'seq 002'", "no transmission", "2 frames where 3 are needed", "must be of one size", "is empty"):
+    for words in ("'seq 002'", "no transmission", "2 frames where 3 are needed", "must have the same size", "is empty"):
         assert words in caplog.text
     with pytest.raises(UserError, match="seq 00"):
         seq1k(tmp_path, on_error="raise").setup()

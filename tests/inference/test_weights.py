@@ -193,7 +193,7 @@ def test_packaged_weights_are_the_default(registry: Path, tmp_path: Path) -> Non
     assert torch.equal(first, second)
     assert reflectzoo.load_model("location_aware", "test").name == "location_aware"
     (registry / "a.safetensors").write_bytes(b"other")
-    with pytest.raises(DownloadError, match="not the file"):
+    with pytest.raises(DownloadError, match="not the expected file"):
         reflectzoo.load_model("location_aware", "test")
 
 
@@ -336,7 +336,7 @@ def test_what_lies_there_from_before(server: Server, tmp_path: Path, old: bytes)
 
 def test_another_file_than_expected(server: Server, tmp_path: Path) -> None:
     server.content = b"something else"
-    with pytest.raises(DownloadError, match="not the file"):
+    with pytest.raises(DownloadError, match="not the expected file"):
         download(server.url, tmp_path / "a.bin", SHA)
     assert not list(tmp_path.iterdir())
 

@@ -140,10 +140,10 @@ def test_a_list_of_frames() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (lambda: frames(count=5), "watches 3 frames .* 5 frames: set data.frames"),
+        (lambda: frames(count=5), "takes 3 frames .* 5 frames: set data.frames"),
         (
             lambda: [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 9), torch.rand(1, 3, 8, 8)],
-            "one size, .* 8x8, 8x9, 8x8",
+            "same size, .* 8x8, 8x9, 8x8",
         ),
         (lambda: list(frames(count=1).unbind(1)), "1 frames"),
     ],

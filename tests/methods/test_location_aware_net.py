@@ -359,7 +359,7 @@ def test_laplacian_of_four_scales() -> None:
         ({"scales": 2}, r"model\.net\.scales must be 1 or 4"),
         ({"kernel": "sobel"}, r"model\.net\.kernel"),
         ({"detection": "none"}, r"model\.net\.suppression=false"),
-        ({"features": "vgg"}, r"model\.net\.features must be none or efficientnet_lite0"),
+        ({"features": "vgg"}, r"model\.net\.features must be efficientnet_lite0 or none"),
         ({"detection": "none", "suppression": False, "features": "efficientnet_lite0"}, "are for the detection"),
     ],
 )

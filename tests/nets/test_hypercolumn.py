@@ -297,5 +297,5 @@ def test_over_efficientnet_it_has_515_channels_and_the_convolution_is_exact() ->
         plain = conv(features)
     with torch.no_grad():
         torch.testing.assert_close(conv(features), plain, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match=r"model\.net\.features is 'vgg16'"):
+    with pytest.raises(UserError, match=r"model\.net\.features must be vgg19 or efficientnet_lite0, got 'vgg16'"):
         Hypercolumn("vgg16")  # type: ignore[arg-type]

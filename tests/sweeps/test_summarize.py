@@ -53,7 +53,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["nowhere"], "is not a folder"), (["."], "no training"), (["run", "--metric", "x"], "takes one")],
+    [(["nowhere"], "is not a folder"), (["."], "no run in"), (["run", "--metric", "x"], "takes one")],
 )
 def test_mistakes_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
