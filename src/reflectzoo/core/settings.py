@@ -18,17 +18,7 @@ import inspect
 import numbers
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    ParamSpec,
-    TypeVar,
-    cast,
-    get_args,
-    get_type_hints,
-)
+from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 from annotated_types import Ge, Le, Lt
 
