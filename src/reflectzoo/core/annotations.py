@@ -1,4 +1,4 @@
-"""What a setting may be, as an annotation: its range, its words in a sentence, and what checks a value against it."""
+"""Annotations for the allowed values of settings: their description in error messages, and their pydantic checks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 @dataclass(frozen=True)
 class Rule:
-    """What an annotation cannot say.
+    """Requirement that neither a type nor a range can express; goes into ``Annotated``.
 
     Attributes:
-        words: the whole requirement, after "must be".
-        holds: whether a value of the annotated type is right.
+        words: the complete requirement, as it follows "must be".
+        holds: predicate on a value of the annotated type.
     """
 
     words: str
@@ -42,7 +42,7 @@ OddCount = Annotated[int, Rule("an odd number of at least 1", lambda value: valu
 
 
 def annotation_in_words(annotation: Any) -> str:
-    """What an annotation asks for, to stand after "must be".
+    """Describe an annotation in words that can follow "must be".
 
     Example:
         >>> annotation_in_words(Count)
@@ -57,7 +57,7 @@ def annotation_in_words(annotation: Any) -> str:
         base, *meta = arguments
         rules = [each.words for each in meta if isinstance(each, Rule)]
         words = " and ".join(rules) if rules else annotation_in_words(base) + _range(meta)
-        # Only a list that may not be empty is called anything but a list.
+        # Only non-empty lists get a special wording.
         return words.replace("a list,", "a list with entries,") if any(isinstance(m, MinLen) for m in meta) else words
     if origin in (Union, types.UnionType):
         plain = [each for each in arguments if each is types.NoneType or _strict(each) is not None]
@@ -102,7 +102,10 @@ def _range(meta: Sequence[Any]) -> str:
 
 
 def is_made(annotation: Any) -> bool:
-    """Whether only what is built will do: an object of the zoo's or of torch's, or a function that makes one."""
+    """Whether an annotation accepts only instances of reflectzoo or ``torch.nn`` classes, or callables.
+
+    Such values cannot be written in YAML; they need a section with a ``_target_``.
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return is_made(arguments[0])
@@ -117,7 +120,7 @@ _MAKERS = ("reflectzoo.", "torch.nn.")
 
 @functools.cache
 def validator_of(annotation: Any) -> Any:
-    """Pydantic's validator of the plain part of an annotation; None if there is none."""
+    """Pydantic validator (a ``TypeAdapter``) for an annotation; None if pydantic can check no part of it."""
     strict = _strict(annotation)
     if strict is None:
         return None
@@ -127,9 +130,9 @@ def validator_of(annotation: Any) -> Any:
 
 
 def _strict(annotation: Any) -> Any:
-    """The annotation as pydantic should read it; None for one of which nothing can be checked.
+    """Translate an annotation for pydantic; None if no part of it can be checked.
 
-    Scalars are taken as they are (a word is no number), while a list will do for a tuple, since YAML has no others.
+    Scalars are strict (a string is never converted to a number), but lists are accepted as tuples, which YAML lacks.
     """
     from pydantic import AfterValidator, AllowInfNan, InstanceOf, Strict
 
@@ -155,7 +158,7 @@ def _strict(annotation: Any) -> Any:
     if annotation is float:
         return Annotated[float, Strict(), AllowInfNan(False)]
     if annotation is int:
-        return Annotated[int, Strict(), Ge(-(2**63)), Lt(2**63)]  # what a machine calls one
+        return Annotated[int, Strict(), Ge(-(2**63)), Lt(2**63)]  # int64
     if annotation in (bool, str):
         return Annotated[annotation, Strict()]
     if annotation is Path:

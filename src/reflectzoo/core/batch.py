@@ -1,4 +1,4 @@
-"""The two dictionaries that every part of the zoo speaks: what goes into a method and what comes out."""
+"""The two dictionaries that all parts of the zoo exchange: the input and the output of a method."""
 
 from __future__ import annotations
 
@@ -21,34 +21,35 @@ class _BatchRequired(TypedDict):
 
 
 class Batch(_BatchRequired, total=False):
-    """What a method learns from. Images are RGB float32 in [0, 1], display-referred (sRGB-encoded).
+    """Input of a method, with the ground truth. Images are RGB float32 in [0, 1], display-referred (sRGB-encoded).
 
     Keys:
-        mixture: (B, 3, H, W), the photograph through glass.
+        mixture: (B, 3, H, W), the photograph taken through glass.
         transmission: (B, 3, H, W), the scene behind the glass; zeros where unknown.
-        reflection: (B, 3, H, W), the layer as it lies in the mixture; zeros where unknown.
+        reflection: (B, 3, H, W), the reflection layer as it appears in the mixture; zeros where unknown.
         has_transmission: (B,) bool, false where the transmission is unknown.
         has_reflection: (B,) bool, false where the reflection is unknown.
         name: B strings, unique within a data set.
         dataset: B strings, the data set each sample came from.
-        unaligned_transmission: (B, 3, H, W), the scene behind the glass shot from a slightly different place, fit for
-            comparing deep features only; such a sample has ``has_transmission`` false, so that no term compares pixels.
+        unaligned_transmission: (B, 3, H, W), the scene behind the glass taken from a slightly different position,
+            suitable only for comparing deep features; ``has_transmission`` is false for such a sample, so that no loss
+            term compares pixels.
         has_unaligned: (B,) bool, false where there is none.
         frames: (B, N, 3, H, W), sequences only; ``mixture`` is then the centre frame.
         frame_transmissions: (B, N, 3, H, W), the transmission of every frame, zeros where unknown.
         frame_reflections: (B, N, 3, H, W), the reflection of every frame, zeros where unknown.
         has_frame_transmission: (B, N) bool.
         has_frame_reflection: (B, N) bool.
-        frame_motion: (B, 2, N, 2), how much further right and down, in pixels, the points of the transmission and of
-            the reflection lie in each frame than in the centre one; synthetic sequences only, elsewhere zeros with
+        frame_motion: (B, 2, N, 2), displacement in pixels (right, down) of the transmission and of the reflection in
+            each frame relative to the centre frame; synthetic sequences only, elsewhere zeros with
             ``has_frame_reflection`` false.
-        has_frames: (B,) bool, false for a still picture that shares a batch with sequences; its frames are zeros.
-        draws: what the synthesis drew for each sample (sigma, alpha, ...), tensors of shape (B, ...); NaN for samples
-            of a batch for which nothing of that name was drawn.
-        seed: (B,) int64, the number that all random choices of that sample follow from.
+        has_frames: (B,) bool, false for a still picture in a batch with sequences; its frames are zeros.
+        draws: random parameters that the synthesis drew for each sample (sigma, alpha, ...), tensors of shape (B, ...);
+            NaN for samples without a parameter of that name.
+        seed: (B,) int64, the seed of all random choices for that sample.
         source_size: (B, 2) int64, height and width of the stored picture, evaluations only.
         protocol: B strings, how the stored pictures were resized for the evaluation.
-        tags: B dictionaries of strings, what else is known about a sample (subset, scene, aperture, glass).
+        tags: B dictionaries of strings, further properties of a sample (subset, scene, aperture, glass).
     """
 
     unaligned_transmission: Tensor
@@ -72,13 +73,13 @@ class _OutputsRequired(TypedDict):
 
 
 class Outputs(_OutputsRequired, total=False):
-    """What a method returns. Full input size; not clamped beyond what the paper's last layer does.
+    """Output of a method, at the size of the input; not clamped, except by the last layer of the paper's network.
 
     Keys:
         transmission: (B, 3, H, W).
-        reflection: (B, 3, H, W), where the method has one.
-        stages: earlier results, coarse to fine, each with ``transmission`` and perhaps ``reflection``.
-        aux: whatever else the paper names (confidence map, gradient, iterates, motion).
+        reflection: (B, 3, H, W), if the method estimates one.
+        stages: intermediate results, coarse to fine, each with ``transmission`` and optionally ``reflection``.
+        aux: other outputs that the paper defines (confidence map, gradient, iterates, motion).
     """
 
     reflection: Tensor
@@ -87,10 +88,10 @@ class Outputs(_OutputsRequired, total=False):
 
 
 def check_batch(batch: Batch) -> None:
-    """Raise if a batch breaks the contract above.
+    """Check that the required keys and ``frames`` of a batch have the documented shapes, types and lengths.
 
     Raises:
-        ValueError: with the key and what is wrong with it.
+        ValueError: naming the first invalid key and the problem.
     """
     mixture = batch["mixture"]
     if mixture.ndim != 4 or mixture.shape[1] != 3:

@@ -1,4 +1,4 @@
-"""What a file is, when it is not what its name says."""
+"""Detection of the actual type of a file whose content does not match its name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAGICS = (
 
 
 def what_it_is(data: bytes) -> str | None:
-    """What bytes are that are neither a picture nor weights, and what to do; None if they do not tell.
+    """Name the type of data that is neither a picture nor weights, with a remedy; None if it is not recognised.
 
     Args:
         data: the file, or its first few thousand bytes.
@@ -57,7 +57,7 @@ def what_it_is(data: bytes) -> str | None:
 
 
 def _is_utf8(lead: bytes) -> bool:
-    """Whether it may be the beginning of a text."""
+    """Whether the bytes are the beginning of a UTF-8 text; the last character may be incomplete."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(lead)
     except UnicodeDecodeError:
@@ -66,7 +66,7 @@ def _is_utf8(lead: bytes) -> bool:
 
 
 def what_file_is(path: Path) -> str | None:
-    """:func:`what_it_is` of a file, empty ones included."""
+    """Apply :func:`what_it_is` to a file; recognises empty files, too."""
     with path.open("rb") as file:
         lead = file.read(4096)
     return what_it_is(lead) if lead else f"empty (0 bytes): {_AGAIN}"

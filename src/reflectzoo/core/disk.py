@@ -1,4 +1,4 @@
-"""Writing that leaves whole files or none, and folders that belong to one run."""
+"""Atomic file writing, and folders that belong to a single run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _PART = ".part"
 
 @contextlib.contextmanager
 def whole_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile.
+    """Write a file atomically.
 
-    What is written lies beside the target, hence on its file system, under a name of its own; it is on the disk before
-    it gets the target's name, and the target that was there before stays until then.
+    The data is written to a temporary file in the same folder, hence on the same file system, and synced to disk
+    before the temporary file replaces the target. An existing target stays intact until then.
 
     Args:
-        path: of the file; folders above it are made.
-        keep: what the earlier file is called afterwards; None gives it up.
+        path: of the file; missing parent folders are created.
+        keep: path to which the previous file is renamed; None discards it.
 
     Yields:
         The file, open for writing bytes.
 
     Raises:
-        OSError: naming ``path``, with the system's reason; nothing is left behind then.
+        OSError: naming ``path``, with the system's reason; the temporary file is removed.
     """
     spare = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_PART}")
     try:
@@ -50,17 +50,17 @@ def whole_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """:func:`whole_file` for a text in UTF-8."""
+    """Write a text atomically, in UTF-8; see :func:`whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode())
 
 
 def _keep(path: Path, keep: Path, spare: Path) -> None:
-    """Give a file a second name. With a link, so that there is no moment at which it has none."""
+    """Keep a file under a second name, by a hard link where possible, so that ``path`` never ceases to exist."""
     link = spare.with_name(spare.name + ".link" + _PART)
     try:
         os.link(path, link)
-    except OSError:  # a file system without links
+    except OSError:  # the file system does not support hard links
         os.replace(path, keep)
         return
     try:
@@ -70,7 +70,7 @@ def _keep(path: Path, keep: Path, spare: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Names are on the disk when their folder is; not every system lets folders be opened."""
+    """Sync a folder, so that a rename within it survives a crash; does nothing where folders cannot be opened."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -80,18 +80,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what writers that were killed left behind. Only for whoever holds the folder (:func:`hold`)."""
+    """Remove the temporary files of killed writers. Call only while holding the folder (:func:`hold`)."""
     for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)
 
 
 def claim(folder: Path) -> Path:
-    """Make a folder that nobody else has: ``folder``, or the first free one of ``folder-2``, ``folder-3``, ...
+    """Create a new folder: ``folder``, or the first of ``folder-2``, ``folder-3``, ... that does not exist.
 
-    Of two processes that ask at once each gets its own, since making a folder succeeds for one of them only.
+    Safe against races: ``mkdir`` succeeds for one process only, so that concurrent callers get different folders.
 
     Raises:
-        OSError: if it cannot be made.
+        OSError: if the folder cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     name, number = folder.name, 1
@@ -107,14 +107,16 @@ def claim(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def hold(folder: Path, what: str) -> Iterator[None]:
-    """Keep a folder to this process, until the block ends or the process dies.
+    """Lock a folder for this process, until the block ends or the process exits.
+
+    The lock is advisory. Where file locks are not supported (Windows, some network file systems), nothing is locked.
 
     Args:
-        folder: is made if need be.
-        what: which writes there, for the message: ``training``, ``evaluation``.
+        folder: created if it is missing.
+        what: activity that writes there, for the message and the lock's name: ``training``, ``evaluation``.
 
     Raises:
-        UserError: if another process holds it.
+        UserError: if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f".{what}.lock").open("a") as file:
@@ -129,12 +131,12 @@ def hold(folder: Path, what: str) -> Iterator[None]:
 def _locked(file: IO[str]) -> bool:
     try:
         import fcntl
-    except ImportError:  # not on Windows
+    except ImportError:  # Windows
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks: nothing can be told
+    except OSError:  # the file system does not support locks
         return True
     return True

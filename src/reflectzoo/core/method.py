@@ -1,11 +1,11 @@
-"""What the rest of the zoo asks of a method: one small object each.
+"""The interface between a method and the rest of the zoo: one small ``Method`` object.
 
-A method is a folder (or a package of somebody else's) whose ``__init__.py`` holds ``METHOD = Method(...)``. Everything
-special about it is said there: its networks, the models that ``conf/model`` configures from them, what sizes and tiles
-they take, which files of weights it recognises. Generic code asks this object and nothing else.
+A method is a folder (or a third-party package) whose ``__init__.py`` defines ``METHOD = Method(...)``. This object
+declares everything that is specific to the method: its networks, the models that ``conf/model`` configures from them,
+the supported sizes and tiles, the weight files that it recognises. Generic code uses nothing else of a method.
 
-Making one imports neither torch nor Lightning: code is named by references like ``".net:LiteNet"`` (module, colon,
-name; a leading dot means "in this method's package"), which are resolved when they are needed.
+Creating one imports neither torch nor Lightning: code is referred to by strings like ``".net:LiteNet"`` (module, colon,
+name; a leading dot means "in this method's package"), which are resolved lazily.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Size:
-    """What sides a photograph may have.
+    """Constraints on the sides of a photograph.
 
     Attributes:
-        minimum: sides below this many pixels are extended before the network sees them.
-        multiple: where tiles may begin: the network halves and pads a picture that is cut at multiples of this as it
-            does the whole. The network itself takes any size, and pads and crops by itself.
+        minimum: shorter sides are padded to this many pixels before inference.
+        multiple: tiles may begin only at multiples of this many pixels, so that the network downsamples and pads a tile
+            in the same way as the whole picture. The network itself accepts any size, and pads and crops internally.
     """
 
     minimum: int = 1
@@ -48,10 +48,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a large photograph may be cut.
+    """How to cut a large photograph into tiles.
 
     Attributes:
-        halo: pixels by which neighbouring tiles reach into each other, each; about as far as the network sees.
+        halo: pixels by which each tile extends into its neighbours; about the radius of the receptive field.
     """
 
     halo: int = 96
@@ -63,16 +63,16 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Model:
-    """One choice of ``model=``: a file in ``conf/model``, and what generic code must know about it.
+    """One choice of ``model=``: describes a file in ``conf/model`` to generic code.
 
     Attributes:
-        summary: one line for people.
-        tiny: overrides of its configuration that make it small, for tests; the method's own where empty.
-        phases: what its training phases are called, in order.
-        family: models of one method whose files fit each other, by name, share this word; alone where empty.
-        starts_from: settings of the model that name another checkpoint to start from, with what that must be.
-        size: None for the method's.
-        tiling: None for the method's.
+        summary: one line for users.
+        tiny: overrides that make the model small, for tests; the method's ``tiny`` if empty.
+        phases: names of its training phases, in order.
+        family: label shared by models of the method whose weight files are interchangeable; empty for none.
+        starts_from: settings that name another checkpoint to start from -> description of the checkpoint required.
+        size: defaults to the method's.
+        tiling: defaults to the method's.
     """
 
     summary: str = ""
@@ -85,11 +85,11 @@ class Model:
 
 
 class Layout(NamedTuple):
-    """What a file of weights was recognised as.
+    """Model and settings detected in a weight file.
 
     Attributes:
         model: a choice of ``model=``.
-        overrides: of its configuration, that make it fit.
+        overrides: of its configuration, such that the network fits the file.
     """
 
     model: str
@@ -97,11 +97,11 @@ class Layout(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The weights of a file under our names.
+    """Weights from a file, renamed to reflectzoo's parameter names.
 
     Attributes:
         state: name -> tensor.
-        phase: the training phase that they are of, 0-based.
+        phase: 0-based training phase in which they were saved.
     """
 
     state: Mapping[str, Tensor]
@@ -110,36 +110,37 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """One method.
+    """Declaration of one method.
 
     Attributes:
-        name: of the method; lower case, unique in the zoo and all plugins.
-        package: where its code lies: ``__name__`` in its ``__init__.py``.
+        name: of the method; lower case, unique among the zoo and all plugins.
+        package: import path of its package: ``__name__`` in its ``__init__.py``.
         title: the paper's title, or one line.
-        models: every choice of ``model=`` that it brings; the first is its main one.
-        networks: references of every class (or function that makes one) that a file of weights may ask for. Only these
-            are ever built from a file, with settings checked against their signature.
-        former: (model, network) as older files say it -> the model that this is today.
+        models: every choice of ``model=`` that it provides; the first is its main model.
+        networks: references to every class (or factory function) that a weight file may name. Only these are ever
+            built from a file, with settings checked against their signature.
+        former: (model, network) as named in older files -> today's name of the model.
         tiny: see :class:`Model`.
-        size: of photographs.
-        tiling: of large ones.
-        gather: reference of ``(path, checkpoint) -> checkpoint`` for authors who keep a network in several files: with
-            what lies beside this one, or as it is if it is not theirs.
-        detect: reference of ``(checkpoint) -> (model, overrides) | None``, which recognises its authors' files and
-            never raises; empty for methods that have none. Checkpoints come unpacked and without the prefixes of
+        size: constraints on the sides of photographs.
+        tiling: of large photographs.
+        gather: reference to ``(path, checkpoint) -> checkpoint``, for authors who split a network over several files:
+            adds the content of the files beside ``path``; returns the checkpoint unchanged if it is not the authors'.
+        detect: reference to ``(checkpoint) -> (model, overrides) | None``, which recognises the authors' files and
+            never raises; empty if there are none. Checkpoints are unpacked beforehand and stripped of the prefixes of
             parallel training (:func:`reflectzoo.weights.layouts.candidates`).
-        remap: reference of ``(checkpoint) -> {name: tensor}``, the network of such a file under our names; raises
-            ``UserError`` if there is none in it. Empty: the names are ours.
-        fit_phases: reference of ``(state, phases) -> (state, phase)`` for methods that train in phases: the weights for
-            a network with that many, and the phase that they are of. Empty: as they are, phase 0.
-        check: reference of ``(state, net, source) -> None``, which raises a ``UserError`` that says what the weights
-            are and what was expected; ``source`` is the subject of the sentence. Empty: names and shapes are compared.
-        set_phase: reference of ``(net, phase) -> None`` for networks that run differently in each phase.
-        begin: reference of ``(net) -> None``, what a network needs before a training from the beginning, such as the
-            weights of frozen features.
-        predict: reference of ``(net, batch) -> Outputs`` for networks that look at more than ``batch["mixture"]``.
-        onnx: whether its networks can be written as ONNX: not if what they pad inside depends on the size.
-        published: what tables of papers call the method (``evaluation/published_results.json``), if they do.
+        remap: reference to ``(checkpoint) -> {name: tensor}``, which converts such a file to reflectzoo's parameter
+            names and raises ``UserError`` if it contains no network of the method. Empty: no renaming is necessary.
+        fit_phases: reference to ``(state, phases) -> (state, phase)`` for methods that train in phases: fits the
+            weights to a network with that many phases and returns the phase that they come from. Empty: the weights
+            are used as they are, as phase 0.
+        check: reference to ``(state, net, source) -> None``, which raises a ``UserError`` that names the weights found
+            and those expected; ``source`` is the subject of the sentence. Empty: only names and shapes are compared.
+        set_phase: reference to ``(net, phase) -> None`` for networks that run differently in each phase.
+        begin: reference to ``(net) -> None``, which prepares a network for training from scratch, for instance loads
+            the weights of frozen features.
+        predict: reference to ``(net, batch) -> Outputs`` for networks whose input is more than ``batch["mixture"]``.
+        onnx: whether its networks can be exported to ONNX; false if their internal padding depends on the input size.
+        published: name of the method in published tables (``evaluation/published_results.json``); empty if absent.
     """
 
     name: str
@@ -181,11 +182,15 @@ class Method:
             if not _REFERENCE.fullmatch(reference):
                 raise ValueError(f"Method {self.name}: {reference!r} is no reference, write '.module:name'")
 
-    # -- where things are ----------------------------------------------------------------------------------------------
+    # -- location ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of its package."""
+        """Folder of the package.
+
+        Raises:
+            ValueError: if the package does not exist.
+        """
         spec = find_spec(self.package)
         if spec is None or spec.origin is None:
             raise ValueError(f"Method {self.name}: there is no package {self.package!r}")
@@ -193,56 +198,56 @@ class Method:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is one of the zoo's own."""
+        """Whether the method belongs to reflectzoo itself, rather than to a plugin."""
         return self.package.startswith("reflectzoo.methods.")
 
     @property
     def page(self) -> Path:
-        """Its page, ``README.md`` in its folder."""
+        """The method's page, ``README.md`` in its folder."""
         return self.folder / "README.md"
 
     @property
     def conf(self) -> Path | None:
-        """The folder of its own configuration (``conf``), if it has one; methods of the zoo share the zoo's."""
+        """The ``conf`` folder of a plugin, None if it is missing; built-in methods use the zoo's configuration."""
         return self.folder / "conf" if (self.folder / "conf").is_dir() else None
 
     @property
     def records(self) -> Path | None:
-        """The folder of weight records that it brings itself (``weights``), if it does."""
+        """The method's own folder of weight records (``weights``); None if it is missing."""
         return self.folder / "weights" if (self.folder / "weights").is_dir() else None
 
     @property
     def parity(self) -> str | None:
-        """The module that compares it with recorded outputs (``parity``), if there is one."""
+        """Import path of the module that compares the method with recorded outputs (``parity``); None if missing."""
         name = f"{self.package}.parity"
         return name if find_spec(name) is not None else None
 
-    # -- what it is made of --------------------------------------------------------------------------------------------
+    # -- models and networks -------------------------------------------------------------------------------------------
 
     @property
     def main(self) -> str:
-        """Its main model."""
+        """Name of the main model, the first of :attr:`models`."""
         return next(iter(self.models))
 
     def tiny_of(self, model: str) -> tuple[str, ...]:
-        """Overrides that make a model small."""
+        """Overrides that make a model small, for tests."""
         return self.models[model].tiny or self.tiny
 
     def size_of(self, model: str) -> Size:
-        """What sides a model takes."""
+        """Constraints of a model on the sides of photographs."""
         return self.models[model].size or self.size
 
     def tiling_of(self, model: str) -> Tiling:
-        """How a model's photographs are cut."""
+        """Tiling of large photographs for a model."""
         return self.models[model].tiling or self.tiling
 
     def alike(self, one: str, other: str) -> bool:
-        """Whether two of its models are of one family."""
+        """Whether two models of this method belong to the same family."""
         family = self.models[one].family
         return bool(family) and family == self.models[other].family
 
     def network_targets(self) -> dict[str, str]:
-        """Name of each network, as files of weights call it -> its dotted path, as ``_target_`` in YAML has it.
+        """Map each network's name, as in weight files, to its dotted path, as in ``_target_`` in YAML.
 
         Example:
             >>> from reflectzoo.methods.lite import METHOD
@@ -256,40 +261,40 @@ class Method:
         return found
 
     def network(self, name: str) -> Callable[..., nn.Module]:
-        """The class of a network, or the function that makes one.
+        """Import the class of a network, or its factory function.
 
         Raises:
-            KeyError: for a name that is none of :attr:`networks`.
+            KeyError: if the name is not in :attr:`networks`.
         """
         for reference in self.networks:
             if reference.partition(":")[2] == name:
                 return cast("Callable[..., nn.Module]", self._resolve(reference))
         raise KeyError(name)
 
-    # -- what it can be asked ------------------------------------------------------------------------------------------
+    # -- hooks ---------------------------------------------------------------------------------------------------------
 
     def gathered(self, path: Path, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A file's content with that of the other files that belong to it.
+        """Merge the content of a file with that of the other files of the same network.
 
         Raises:
-            UserError: if one of them is missing.
+            UserError: if one of these files is missing.
         """
         if not self.gather:
             return checkpoint
         return cast("Mapping[str, Any]", self._resolve(self.gather)(path, checkpoint))
 
     def recognise(self, checkpoint: Mapping[str, Any]) -> Layout | None:
-        """Which model and settings an unpacked file of weights fits; None if it is not of this method."""
+        """Detect the model and settings of an unpacked weight file; None if it does not belong to this method."""
         if not self.detect:
             return None
         found = self._resolve(self.detect)(checkpoint)
         return None if found is None else Layout(found[0], tuple(found[1]))
 
     def weights_for(self, checkpoint: Mapping[str, Any], model: str) -> Weights:
-        """The weights of an unpacked file for one of its models.
+        """Convert an unpacked file to the weights of one of the method's models.
 
         Raises:
-            UserError: if there is no network of this method in it.
+            UserError: if the file contains no network of this method.
         """
         state = self._resolve(self.remap)(checkpoint) if self.remap else checkpoint
         if not self.fit_phases:
@@ -297,26 +302,30 @@ class Method:
         return Weights(*self._resolve(self.fit_phases)(state, len(self.models[model].phases)))
 
     def explain(self, state: Mapping[str, Tensor], net: nn.Module, source: str) -> None:
-        """Raise a ``UserError`` in the method's own words if weights do not fit a network; it may have none."""
+        """Run the method's own check that weights fit a network, if it has one.
+
+        Raises:
+            UserError: if they do not fit.
+        """
         if self.check:
             self._resolve(self.check)(state, net, source)
 
     def enter_phase(self, net: nn.Module, phase: int) -> None:
-        """Make a network run as it does in a training phase, 0-based."""
+        """Switch a network to a training phase, 0-based."""
         if self.set_phase:
             self._resolve(self.set_phase)(net, phase)
 
     def begin_training(self, net: nn.Module) -> None:
-        """Give a new network what it needs before it learns.
+        """Prepare a new network for training from scratch.
 
         Raises:
-            UserError: if that is not installed.
+            UserError: if something that it needs is not installed.
         """
         if self.begin:
             self._resolve(self.begin)(net)
 
     def predict_batch(self, net: nn.Module, batch: Batch) -> Outputs:
-        """What a network makes of a batch."""
+        """Run inference with a network on a batch."""
         if self.predict:
             return cast("Outputs", self._resolve(self.predict)(net, batch))
         return cast("Outputs", net(batch["mixture"]))

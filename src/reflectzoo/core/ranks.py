@@ -1,4 +1,4 @@
-"""Processes of one training: who is which, how they agree on a folder, and what they say when they end early."""
+"""Processes of a distributed training: their ranks, a common output folder, and their final error messages."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _agreed: dict[tuple[str, ...], str] = {}
 
 
 def started_outside(environment: Mapping[str, str] | None = None) -> tuple[int, int] | None:
-    """This process's number and how many there are, if torchrun or srun started them all; None if we start them.
+    """Rank of this process and number of processes if torchrun or srun started them; None if reflectzoo starts them.
 
     Args:
-        environment: variables; the process's own when None.
+        environment: environment variables; defaults to ``os.environ``.
     """
     given = os.environ if environment is None else environment
     if "TORCHELASTIC_RUN_ID" in given and "RANK" in given and "WORLD_SIZE" in given:
         return int(given["RANK"]), int(given["WORLD_SIZE"])
-    # As Lightning has it: within an interactive allocation nobody has started anything yet.
+    # As in Lightning: within an interactive allocation, srun has not started any processes yet.
     if (
         "SLURM_NTASKS" in given
         and "SLURM_PROCID" in given
@@ -37,17 +37,17 @@ def started_outside(environment: Mapping[str, str] | None = None) -> tuple[int, 
 
 
 def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...]) -> str:
-    """What the first process chooses, in all processes of a job; each would choose by its own clock.
+    """Share the choice of rank 0, such as a folder named after the time, with all processes of a job.
 
-    Within torchrun by its own store, within SLURM by a file below ``output_dir``, which all see, as they must anyway.
+    Uses torchrun's key-value store, or under SLURM a file below ``output_dir``, which all nodes must share anyway.
 
     Args:
-        choose: is called once, in the first process or in the only one.
-        output_dir: where runs are kept.
-        question: what it is about; asked again, the answer stays the same.
+        choose: called only in rank 0, or in the only process.
+        output_dir: folder of all runs.
+        question: cache key: with several processes, later calls with the same key return the same answer.
 
     Raises:
-        UserError: if the first process has not answered in five minutes.
+        UserError: if rank 0 has not answered within five minutes, or torchrun's store is not available.
     """
     known = _agreed.get(question)
     if known is not None:
@@ -75,7 +75,7 @@ def _by_store(choose: Callable[[], str], rank: int, number: int) -> str:
 
     key = f"reflectzoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{number}"
     try:
-        # torchrun itself holds the store; it is there before any of us.
+        # torchrun itself hosts the store and starts it before any of its processes.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=_PATIENCE))
         if rank == 0:
@@ -109,12 +109,12 @@ FAREWELLS = "REFLECTZOO_FAREWELLS"
 
 
 class Farewell(NamedTuple):
-    """What a process had to say when it ended early.
+    """Final error message of a process that ended early.
 
     Attributes:
         text: a sentence.
-        status: its exit status.
-        hearsay: whether it only noticed that another process was gone.
+        status: exit status of the process.
+        hearsay: whether the process was interrupted or lost a peer, so that the actual cause lies elsewhere.
     """
 
     text: str
@@ -123,10 +123,10 @@ class Farewell(NamedTuple):
 
 
 def say_farewell(word: Farewell) -> bool:
-    """Leave a sentence for the first process, which speaks for all that it started.
+    """Write a child process's final error message to a file, for rank 0 to report.
 
     Returns:
-        False if this is the first process, or that one has ended: nobody will read it.
+        Whether it was written: false in rank 0, or if rank 0 has already exited and nobody would read it.
     """
     folder, rank = os.environ.get(FAREWELLS), os.environ.get("LOCAL_RANK", "0")
     if folder is None or rank == "0" or not os.path.isdir(folder) or os.getppid() != _PARENT:
@@ -139,7 +139,7 @@ _PARENT = os.getppid()
 
 
 def farewell(folder: Path, rank: int) -> Farewell | None:
-    """What the process of that number said; None if nothing."""
+    """Read the final error message of the process with that rank; None if it left none."""
     try:
         return Farewell(*json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):

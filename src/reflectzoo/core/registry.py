@@ -1,11 +1,11 @@
-"""Every method there is: the folders of ``reflectzoo/methods``, and what other packages bring.
+"""Registry of all methods: the folders of ``reflectzoo/methods``, and those of third-party packages.
 
-A package of somebody else's joins by an entry point in its ``pyproject.toml``::
+A third-party package registers its method by an entry point in its ``pyproject.toml``::
 
     [project.entry-points."reflectzoo.methods"]
     mine = "mypackage:METHOD"
 
-Its configuration lies in ``mypackage/conf`` (``conf/model/mine.yaml`` and so on), its weight records in
+Its configuration is expected in ``mypackage/conf`` (``conf/model/mine.yaml`` and so on), its weight records in
 ``mypackage/weights``.
 """
 
@@ -27,13 +27,14 @@ GROUP = "reflectzoo.methods"
 
 @cache
 def methods() -> dict[str, Method]:
-    """Every method by its name: those of the zoo in alphabetical order, then those of plugins.
+    """All methods by name: those of reflectzoo in alphabetical order, then those of plugins.
 
-    A plugin that cannot be imported, or claims a name that is taken, is left out with a warning: it must not keep the
-    others from working.
+    A plugin that cannot be imported, or whose name or models are already taken, is skipped with a warning, so that it
+    does not break the other methods.
 
     Raises:
-        UserError: if a folder of the zoo has code but declares no method, or two claim one name.
+        UserError: if a folder of reflectzoo contains code but declares no method, or two declare the same method or
+            model name.
     """
     found: dict[str, Method] = {}
     for folder in _folders():
@@ -49,7 +50,7 @@ def methods() -> dict[str, Method]:
     for point in sorted(entry_points(group=GROUP), key=lambda each: (each.name, each.value)):
         try:
             method = _load(point)
-        except Exception as error:  # whatever the import of somebody else's package raises
+        except Exception as error:  # importing a third-party package may raise anything
             warnings.warn(f"The plugin {_who(point)} is skipped: {error}", stacklevel=2)
             continue
         if (clash := _clash(method, found)) is not None:
@@ -60,15 +61,15 @@ def methods() -> dict[str, Method]:
 
 
 def method_called(model: str) -> Method | None:
-    """The method that brings a model; None if none does."""
+    """The method that provides a model; None if there is none."""
     return next((method for method in methods().values() if model in method.models), None)
 
 
 def method_of(model: str) -> Method:
-    """The method that brings a model.
+    """The method that provides a model.
 
     Raises:
-        UserError: if none does, with the names that there are.
+        UserError: if there is none, with a list of all models.
     """
     method = method_called(model)
     if method is None:
@@ -77,7 +78,7 @@ def method_of(model: str) -> Method:
 
 
 def siblings(one: str, other: str) -> bool:
-    """Whether the files and settings of one model fit the other: both are of one family of one method."""
+    """Whether the weight files and settings of two models are interchangeable: both are in one family of one method."""
     method = method_called(one)
     return one == other or (method is not None and method is method_called(other) and method.alike(one, other))
 
@@ -88,7 +89,7 @@ def model_names() -> list[str]:
 
 
 def network_called(target: str) -> tuple[Method, str] | None:
-    """The method and the name of the network at a dotted path (``_target_`` in YAML); None if none registers it."""
+    """The method and name of the network at a dotted path (``_target_`` in YAML); None if no method registers it."""
     for method in methods().values():
         for name, path in method.network_targets().items():
             if path == target:
@@ -97,7 +98,7 @@ def network_called(target: str) -> tuple[Method, str] | None:
 
 
 def _folders() -> list[str]:
-    """Folders of methods, also of those that somebody forgot the ``__init__.py`` in."""
+    """Names of all method folders, including those whose ``__init__.py`` was forgotten."""
     here = Path(__file__).parents[1] / "methods"
     packages = {each.name for each in pkgutil.iter_modules([str(here)]) if each.ispkg}
     bare = {each.parent.name for each in here.glob("*/*.py")}

@@ -1,13 +1,13 @@
-"""Settings are checked in one way: annotations say what a constructor takes, a sentence refuses everything else.
+"""Validation of settings: a constructor's annotations define the allowed values; any other raises a clear error.
 
 .. code-block:: python
 
     @checked("model.net")
     def __init__(self, width: Count = 64, pattern: Literal["C", "A"] = "C") -> None: ...
 
-:func:`checked` holds for whoever calls it, :func:`check_tree` for a configuration, before anything is built from it,
-with the path of the setting. What annotations can say stands in :mod:`reflectzoo.core.annotations`. Numbers are not
-made of words, nor whole ones of fractions, nor truths of words.
+:func:`checked` validates every call, :func:`check_tree` a configuration before anything is built from it; errors name
+the path of the setting. The annotations are defined in :mod:`reflectzoo.core.annotations`. Values are never converted:
+a string is not a number or a boolean, and a float is not an integer.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _T = TypeVar("_T")
 
 
 class SettingError(UserError):
-    """A setting is not what it must be.
+    """A setting has an invalid value.
 
     Attributes:
         path: of the setting, as on the command line.
-        wanted: what it must be.
-        value: what was given.
+        wanted: description of the allowed values.
+        value: the value given.
     """
 
     def __init__(self, path: str, wanted: str, value: object) -> None:
@@ -48,15 +48,15 @@ class SettingError(UserError):
 
 
 def check_value(path: str, value: object, annotation: Any) -> None:
-    """Raise unless a value is what an annotation says.
+    """Check a value against an annotation.
 
     Args:
-        path: of the setting, for the sentence.
-        value: plain: numbers, words, lists and mappings of them.
-        annotation: a type. What is not made of plain values, such as a module or a callable, is not looked at.
+        path: of the setting, for the message.
+        value: numbers, strings, booleans or None, and lists and mappings of these.
+        annotation: a type. Types that plain values cannot express, such as modules and callables, are not checked.
 
     Raises:
-        SettingError: with the path, what was wanted and what was given.
+        SettingError: with the path, the description of the allowed values, and the value.
     """
     adapter = validator_of(annotation)
     if adapter is None:
@@ -71,10 +71,12 @@ def check_value(path: str, value: object, annotation: Any) -> None:
 
 
 def checked(place: str = "") -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Hold every call of a function, as a rule ``__init__``, to its annotations.
+    """Decorate a function, usually ``__init__``, to check the arguments of every call against its annotations.
+
+    The decorated function raises :class:`SettingError` for the first invalid argument.
 
     Args:
-        place: where its settings stand in the configuration, e.g. ``model.net``; for the sentences.
+        place: path of its settings in the configuration, e.g. ``model.net``; for the messages.
     """
 
     def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -84,7 +86,7 @@ def checked(place: str = "") -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
         def hold(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             try:
                 given = signature.bind_partial(*args, **kwargs).arguments
-            except TypeError:  # whoever is called says it better
+            except TypeError:  # the call below raises a clearer error
                 given = {}
             hints = _hints(function)
             for name, value in given.items():
@@ -98,15 +100,15 @@ def checked(place: str = "") -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
 
 
 class Checked:
-    """Holds the constructors of its subclasses to their annotations.
+    """Base class that checks the constructor arguments of its subclasses against their annotations.
 
-    ``class Synthesis(Checked, nn.Module, place="synthesis")`` says where their settings stand in the configuration.
+    ``class Synthesis(Checked, nn.Module, place="synthesis")`` sets the path of their settings in the configuration.
     """
 
     _place: ClassVar[str] = ""
 
     def __init_subclass__(cls, place: str | None = None, **kwargs: Any) -> None:
-        """Check what the subclass is given, from now on."""
+        """Wrap the constructor of the subclass in :func:`checked`."""
         super().__init_subclass__(**kwargs)
         if place is not None:
             cls._place = place
@@ -124,11 +126,11 @@ def check_entries(config: Any, annotations: Mapping[str, Any]) -> None:
     """Check settings that belong to no constructor.
 
     Args:
-        config: a ``DictConfig``; those of its entries that are missing or refer to what is missing are left alone.
-        annotations: what each must be, by its path.
+        config: a ``DictConfig``; entries that are missing, or refer to missing entries, are skipped.
+        annotations: path of each setting -> its annotation.
 
     Raises:
-        SettingError: for the first one that is not.
+        SettingError: for the first invalid value.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -146,15 +148,15 @@ _ABSENT = object()
 
 
 def check_tree(config: Any, given: Collection[str] = ()) -> None:
-    """Check all that would be built from a part of the configuration.
+    """Check a part of the configuration before objects are built from it.
 
     Args:
-        config: a ``DictConfig``; every mapping in it that has a ``_target_`` is held to the annotations of that target.
-        given: arguments of the outermost target that are not in the configuration.
+        config: a ``DictConfig``; every mapping with a ``_target_`` is checked against the annotations of that target.
+        given: arguments of the outermost target that are passed in Python rather than in the configuration.
 
     Raises:
-        SettingError: for a value that is none of those that its target takes.
-        UserError: for a setting that its target does not have, or one that it needs and that is not there.
+        SettingError: for a value that its target does not accept.
+        UserError: for a setting that its target does not have, or a required one that is missing.
     """
     for path, node in _targets(config):
         _check_node(path, node, given if node is config else ())
@@ -167,7 +169,7 @@ def _check_node(path: str, node: Any, given: Collection[str]) -> None:
     name = node["_target_"]
     try:
         target = get_object(str(name))
-    except Exception:  # building it says why
+    except Exception:  # instantiation reports the reason
         return
     parameters, is_open = parameters_of(target)
     prefix = f"{path}." if path else ""
@@ -198,7 +200,7 @@ def _check_node(path: str, node: Any, given: Collection[str]) -> None:
 
 
 def _targets(node: Any, path: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Mappings with a ``_target_`` and their paths; one that stands elsewhere and is referred to has its own path."""
+    """Mappings with a ``_target_`` and their paths; an interpolation is given the path of the node it refers to."""
     from omegaconf import DictConfig, ListConfig
 
     if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing():
@@ -227,10 +229,10 @@ def _holds_target(value: Any) -> bool:
 
 
 def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The arguments that may be given to a target by name, and whether it takes others, too.
+    """The keyword arguments of a target, and whether it accepts arbitrary others.
 
-    A constructor that hands ``**kwargs`` on to its base class has that one's, too. Annotations are types; those of
-    other people's classes are narrowed by :data:`NARROWED`.
+    If a constructor takes ``**kwargs``, the arguments of its base classes are included. Annotations are resolved to
+    types; :data:`NARROWED` overrides those of third-party classes.
     """
     found: dict[str, inspect.Parameter] = {}
     functions: list[Any] = [target]
@@ -275,7 +277,7 @@ _Precision = Literal[
 ]  # fmt: skip
 _Interval = Annotated[int | float | str, Rule("a number of batches, a share of an epoch, or a time as DD:HH:MM:SS, above 0", lambda value: isinstance(value, str) or value > 0)]  # fmt: skip  # noqa: E501
 
-#: What arguments of classes that are not ours must be, where their annotations allow more than they take.
+#: Stricter annotations for arguments of third-party classes whose own annotations allow invalid values.
 NARROWED: Mapping[str, Mapping[str, Any]] = {
     "torch.optim.optimizer.Optimizer": {
         "lr": Annotated[float, Ge(0), Le(1000)],  # Adam's step would overflow with 1e38
@@ -312,12 +314,12 @@ NARROWED: Mapping[str, Mapping[str, Any]] = {
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
-    except Exception:  # names that only a type checker sees: other people's classes have them
+    except Exception:  # third-party classes may use names that are imported only for type checkers
         return {}
 
 
 def _as_plain(value: Any) -> Any:
-    """Without OmegaConf's containers and NumPy's numbers."""
+    """Convert OmegaConf containers and NumPy numbers to plain Python objects."""
     if type(value).__module__.startswith("omegaconf."):
         from omegaconf import OmegaConf
 
