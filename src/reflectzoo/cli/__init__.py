@@ -1,4 +1,4 @@
-"""What every command shares: running it, sentences for mistakes, the table after a multirun (:mod:`.jobs`)."""
+"""Code shared by all commands: running them, error messages, the summary table of a multirun (:mod:`.jobs`)."""
 
 from __future__ import annotations
 

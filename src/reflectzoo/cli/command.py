@@ -1,4 +1,4 @@
-"""Running a command of the zoo: its exit status, and one sentence for what went wrong."""
+"""Running a command: exit status, and a one-sentence message for errors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 from reflectzoo.cli.sentences import sentence
 from reflectzoo.errors import Interrupted, LostPeer, TrainingError, UserError
 
-# Read by OpenMP when torch is loaded, which every command does after this. Threads that spin as long as by default
-# make a step many times slower as soon as anything else runs on the same cores; threads that do not spin at all make
-# small networks slower on a quiet machine.
+# Must be set before torch is imported, because OpenMP reads it then. The default spin time makes a training step many
+# times slower as soon as anything else runs on the same cores; no spinning at all slows small networks down on an idle
+# machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
@@ -22,27 +22,27 @@ _DEBUG, _FULL_ERROR = "REFLECTZOO_DEBUG", "HYDRA_FULL_ERROR"
 
 
 def debugging() -> bool:
-    """Whether tracebacks are wanted: ``REFLECTZOO_DEBUG=1``, or without it Hydra's ``HYDRA_FULL_ERROR=1``."""
+    """Whether to print tracebacks: ``REFLECTZOO_DEBUG=1``, or if that is unset, Hydra's ``HYDRA_FULL_ERROR=1``."""
     return os.environ.get(_DEBUG, os.environ.get(_FULL_ERROR, "0")) not in ("", "0")
 
 
 def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
-    """Run a Hydra command and exit: 0, 1 (it failed), 2 (a mistake in what was given) or 130 (Ctrl-C).
+    """Run a Hydra command and exit with status 0, 1 (it failed), 2 (invalid arguments) or 130 (Ctrl-C).
 
-    A user's mistake is told in one sentence on stderr. Anything else is a bug and keeps its traceback; with
-    ``REFLECTZOO_DEBUG=1`` everything does. After a multirun a table says what became of each job.
+    Expected errors are reported in one sentence on stderr. Bugs keep their traceback; with ``REFLECTZOO_DEBUG=1``, all
+    errors do. A multirun ends with a table of the results of its jobs; its status is 1 if not all of them are done.
 
     Args:
-        command: what to run.
-        config_name: the configuration that its overrides are for.
+        command: function decorated with ``hydra.main``.
+        config_name: the configuration to which the overrides apply.
     """
     from reflectzoo.cli import jobs
 
-    # Hydra's argparse takes overrides in one piece only, so that -m between two of them would be an error.
+    # Hydra's argparse accepts only consecutive overrides, so that -m between two of them would be an error.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     verbose, before = debugging(), {name: os.environ.get(name) for name in (_DEBUG, _FULL_ERROR)}
-    # Otherwise Hydra prints tracebacks of its own and exits before we can say it better. Processes that are started
-    # from here are to know that nobody asked for that.
+    # Otherwise Hydra would print its own message and exit before we can print a better one. REFLECTZOO_DEBUG passes the
+    # user's own choice on to child processes, which see HYDRA_FULL_ERROR=1 in any case.
     os.environ.update({_DEBUG: str(int(verbose)), _FULL_ERROR: "1"})
     try:
         command()
@@ -62,7 +62,7 @@ def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
 
 
 def answer(work: Callable[[], int]) -> int:
-    """Do the work of a command without Hydra and give its exit status; a user's mistake is told in one sentence."""
+    """Run a command that does not use Hydra and return its exit status; reports expected errors in one sentence."""
     try:
         return work()
     except BaseException as error:
@@ -74,15 +74,18 @@ def answer(work: Callable[[], int]) -> int:
 
 
 def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
-    """Run the module of one command as ``python -m reflectzoo.<command>`` does.
+    """Run a command's module on its own, as ``python -m reflectzoo.<command>``.
 
     Args:
-        command: what follows ``reflectzoo.``, for the help.
+        command: name of the module below ``reflectzoo``, for the help.
         module: with ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(arguments) -> status``.
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        The exit status: what ``run`` says, 2 for a mistake in what was given.
+        The exit status of ``run``, or that of the error (:func:`sentence`): 1, 2 or 130.
+
+    Raises:
+        SystemExit: if argparse cannot parse the arguments (status 2), or after printing the help.
     """
     parser = argparse.ArgumentParser(prog=f"python -m reflectzoo.{command}", description=module.DESCRIPTION)
     module.add_arguments(parser)
@@ -91,7 +94,7 @@ def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
 
 
 def _speak(error: BaseException, text: str, status: int) -> None:
-    """Say a sentence once, of however many processes that have it to say."""
+    """Print an error message once, even if several processes fail with it."""
     from reflectzoo.core.ranks import Farewell, say_farewell, started_outside
 
     if say_farewell(Farewell(text, status, isinstance(error, LostPeer | Interrupted))):
@@ -101,7 +104,7 @@ def _speak(error: BaseException, text: str, status: int) -> None:
     if rank == 0:
         sys.stderr.write(f"reflectzoo: {text}\n")
     elif isinstance(error, LostPeer):
-        # The first process says it, unless it is the one that died.
+        # Rank 0 reports it, unless it is the process that exited; then rank 1 does.
         if rank == 1 and outside is None:
             sys.stderr.write(f"reflectzoo: {text}\n")
     elif isinstance(error, TrainingError) or (isinstance(error, UserError) and _together()):
@@ -109,6 +112,6 @@ def _speak(error: BaseException, text: str, status: int) -> None:
 
 
 def _together() -> bool:
-    """Whether the processes have met: until then each of them makes the same mistake, and the first one says so."""
+    """Whether the process group is initialised. Until then every rank fails in the same way, and rank 0 reports it."""
     distributed = sys.modules.get("torch.distributed")
     return bool(distributed is not None and distributed.is_available() and distributed.is_initialized())

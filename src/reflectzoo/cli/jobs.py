@@ -1,4 +1,4 @@
-"""What became of each job of a multirun, whichever of them failed and whoever stopped it."""
+"""Results of the jobs of a multirun, including those that failed or were interrupted."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _DONE, _FAILED, _RUNNING, _STOPPED, _WAITING = "done", "failed", "not finished",
 
 
 class Carried(BaseException):
-    """Carries an exception out of Hydra, which would print a line of its own about an ordinary one.
+    """Wraps an exception on its way out of Hydra, which would print its own message for an ``Exception``.
 
     Attributes:
-        error: the exception.
+        error: the original exception.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -40,9 +40,16 @@ class Carried(BaseException):
 
 
 def task(work: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """The function that ``hydra.main`` decorates: does the work, and writes down what became of a multirun's job.
+    """Wrap the function of a command for ``hydra.main``, so that each job of a multirun records its result.
 
-    A job that fails does not keep the others from running; Ctrl-C does.
+    If a job of a multirun fails, the others still run; Ctrl-C stops all of them.
+
+    Args:
+        work: function of the composed configuration.
+
+    Returns:
+        The wrapped function. It raises :class:`Carried` for all errors of a single run, and for Ctrl-C in a multirun;
+        a failed job of a multirun returns None.
     """
 
     @functools.wraps(work)
@@ -91,11 +98,11 @@ class Job:
     """One job of a multirun.
 
     Attributes:
-        name: its folder, within the multirun's.
-        overrides: what it was given.
-        state: ``done``, ``failed``, ``interrupted``, ``not finished`` (its process died, or it still runs) or ``not
-            started``.
-        text: what was said when it failed.
+        name: its folder, relative to the multirun's.
+        overrides: of the configuration.
+        state: ``done``, ``failed``, ``interrupted``, ``not finished`` (its process was killed, or is still running) or
+            ``not started``.
+        text: error message; empty if there is none.
     """
 
     name: str
@@ -105,11 +112,11 @@ class Job:
 
 
 def read_jobs(folder: Path, planned: Sequence[Sequence[str]] = ()) -> list[Job]:
-    """The jobs of a multirun's folder, and those planned that did not begin.
+    """Read the jobs in the folder of a multirun, and append planned jobs that did not start.
 
     Args:
         folder: of the multirun.
-        planned: overrides of each job, as far as they are known beforehand.
+        planned: overrides of each job, if they are known in advance.
     """
     found: dict[tuple[str, ...], Job] = {}
     for path in folder.rglob(RECORD):
@@ -124,12 +131,12 @@ def read_jobs(folder: Path, planned: Sequence[Sequence[str]] = ()) -> list[Job]:
 
 
 def table(folder: Path, jobs: Sequence[Job]) -> str:
-    """One line a job, and how to go on with those that are not done."""
+    """Format a table with one line per job, and how to resume those that are not done."""
     every = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs)) if len(jobs) > 1 else set()
     rows = []
     for job in jobs:
         own = " ".join(each for each in job.overrides if each not in every)
-        # The whole sentence was said when it happened, and is in the job's record.
+        # The beginning suffices: the full message was printed when the job failed, and is in its record.
         rows.append([job.name, job.state, f"{own}  {re.split(r'[:;] ', job.text)[0]}".strip()])
     text = "\n".join(TextTable([Column("job"), Column("result"), Column("overrides")], rows).plain())
     done = sum(job.state == _DONE for job in jobs)
@@ -140,13 +147,18 @@ def table(folder: Path, jobs: Sequence[Job]) -> str:
 
 
 class Overview(Callback):
-    """Hydra tells it that a multirun begins; the command line asks for the table when it ends, however it does."""
+    """Hydra callback that remembers the current multirun, so that :func:`tell` can print the table when it ends.
+
+    Attributes:
+        folder: of the multirun; None if there is none.
+        planned: overrides of each job; empty for sweepers other than Hydra's ``BasicSweeper``.
+    """
 
     folder: Path | None = None
     planned: Sequence[Sequence[str]] = ()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the folder and, of Hydra's own sweeper, the jobs."""
+        """Remember the folder, and for Hydra's own sweeper the jobs."""
         Overview.folder = Path(str(config.hydra.sweep.dir))
         Overview.planned = _planned(config)
 
@@ -160,15 +172,15 @@ def _planned(config: DictConfig) -> Sequence[Sequence[str]]:
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
     if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):
-        return ()  # Hydra says so itself
+        return ()  # Hydra reports this error itself
     return [filter_overrides(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
 def tell() -> bool:
-    """Print the table of a multirun, if there was one in this process.
+    """Print the summary table of this process's multirun to stderr, if there was one.
 
     Returns:
-        Whether every job is done; true as well if there was none.
+        Whether all jobs are done; true if there was no multirun.
     """
     folder, planned = Overview.folder, Overview.planned
     Overview.folder, Overview.planned = None, ()

@@ -1,7 +1,7 @@
-"""Sentences about the overrides that a configuration cannot take.
+"""Error messages for overrides that a configuration does not accept.
 
-Hydra says which override it means in English only. So the overrides are parsed and composed again here, and the one
-with which they no longer compose is the one meant.
+Hydra identifies the faulty override only in the text of its message. This module therefore parses and composes the
+overrides again; the first one with which composition fails is the faulty one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 
 def unreadable(word: str, reason: str) -> str:
-    """What to write instead of an override that is no ``key=value``, ready to be copied if quoting is all it lacks."""
+    """Error message for an override that Hydra cannot parse.
+
+    Args:
+        word: the override.
+        reason: Hydra's message, shown if no suggestion can be made.
+
+    Returns:
+        A sentence with the corrected override, ready to be copied, if only quotes are missing; otherwise with advice.
+    """
     key, equals, value = word.partition("=")
     if equals and value:
         for quoted in (f"'{value}'", f'"{value}"', f"'{_escaped(value)}'"):
@@ -36,7 +44,7 @@ def unreadable(word: str, reason: str) -> str:
 
 
 def _escaped(value: str) -> str:
-    """For single quotes: each one in the value escaped, and the backslashes before it doubled."""
+    """Escape a value for single quotes: escape each quote, and double the backslashes before it."""
     parts = value.split("'")
     doubled = [part + "\\" * (len(part) - len(part.rstrip("\\"))) for part in parts[:-1]]
     return "\\'".join([*doubled, parts[-1]])
@@ -53,15 +61,15 @@ def _reads_as(word: str, value: str) -> bool:
 
 
 def unfitting(error: BaseException, words: Sequence[str], config_name: str) -> str | None:
-    """What is wrong with overrides that can be read but not composed.
+    """Error message for overrides that can be parsed but not composed.
 
     Args:
-        error: what Hydra raised.
-        words: of the command line, Hydra's own options among them.
-        config_name: the configuration that they are for.
+        error: raised by Hydra.
+        words: arguments of the command line, including Hydra's own options.
+        config_name: the configuration to which the overrides apply.
 
     Returns:
-        A sentence; None if no override is to blame, or the error says it best.
+        A sentence; None if no override is at fault, or the message of ``error`` itself is clear enough.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -104,14 +112,14 @@ def unfitting(error: BaseException, words: Sequence[str], config_name: str) -> s
 
 @dataclass(frozen=True)
 class _Given:
-    """What a command line asks of a configuration.
+    """Parsed command line of a Hydra command.
 
     Attributes:
         config_name: of the configuration.
-        overrides: those of required groups first, then those of other groups, which bring settings, then settings.
-        required: groups of which a choice must be given.
+        overrides: those of required groups first, then those of other groups, since groups add settings, then settings.
+        required: config groups without a default choice.
         many: whether it is a multirun.
-        search: where else Hydra is to look for choices.
+        search: override that adds the folder of ``--config-dir`` to Hydra's search path; empty without that option.
     """
 
     config_name: str
@@ -140,7 +148,10 @@ class _Given:
         return cls(options.config_name or config_name, overrides, required, bool(options.multirun), search)
 
     def first_wrong(self) -> tuple[Override, DictConfig] | None:
-        """The first override with which they do not compose, and the configuration that those before it give."""
+        """The first override with which composition fails, and the configuration composed from those before it.
+
+        None if all of them can be composed, or not even those of the required groups.
+        """
         composed = functools.cache(self._composed)
         least = len(self.required)
         lengths = range(least, len(self.overrides) + 1)
@@ -149,7 +160,7 @@ class _Given:
         return None if config is None else (self.overrides[fitting], config)
 
     def _composed(self, length: int) -> DictConfig | None:
-        """The configuration, Hydra's own part in it, that the first so many overrides give; None if there is none."""
+        """Compose the first ``length`` overrides, with Hydra's own configuration; None if that fails."""
         from hydra.errors import HydraException
 
         from reflectzoo.config import compose_config
@@ -162,7 +173,7 @@ class _Given:
 
 
 def _first_value(override: Override) -> Iterator[str]:
-    """The override; of a sweep the first one that it stands for."""
+    """The override as written, or the first value of a discrete sweep; nothing for other sweeps."""
     if not override.is_sweep_override():
         yield str(override.input_line)
     elif override.is_discrete_sweep():
@@ -183,7 +194,7 @@ def _no_such(name: str, config: DictConfig, many: bool) -> str:
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a configuration."""
+    """All dotted keys of a configuration."""
     from omegaconf import DictConfig
 
     for name in node:

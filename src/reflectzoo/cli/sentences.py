@@ -1,4 +1,4 @@
-"""From exceptions to one clear sentence and an exit status."""
+"""Conversion of exceptions to a one-sentence error message and an exit status."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from reflectzoo.errors import DISK_REASONS, Interrupted, TrainingError, UserErro
 def sentence(
     error: BaseException, words: Sequence[str] | None = None, config_name: str = "train"
 ) -> tuple[str, int] | None:
-    """What to tell the user about an exception, and the exit status; None for a bug or a plain exit.
+    """Error message and exit status for an exception; None for a bug or a ``SystemExit``.
 
     Args:
-        error: what was raised.
-        words: the overrides that were given; the command line's when None.
-        config_name: the configuration that they are for.
+        error: the exception; its causes are examined, too.
+        words: overrides; None for those of the command line.
+        config_name: the configuration to which the overrides apply.
+
+    Returns:
+        One sentence, and 1 (failure), 2 (user's mistake) or 130 (interrupted).
     """
     words = sys.argv[1:] if words is None else words
     from hydra.errors import (
@@ -43,7 +46,7 @@ def sentence(
             return _plain(str(cause)), 1
         if isinstance(cause, Interrupted):
             return str(cause), 130
-    # Ctrl-C in the middle of other people's code may come out as a fault of that code's clearing up.
+    # Ctrl-C within a third-party library may surface as an error in that library's cleanup code.
     if any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):
         return "Interrupted.", 130
     for cause in _chain(error):
@@ -76,11 +79,18 @@ def sentence(
 
 @contextmanager
 def user_sentences(*overrides: str) -> Iterator[None]:
-    """Turn what Hydra says of a wrong name or value into the sentence that the command line would print."""
+    """Convert errors within the block to the message that the command line would print.
+
+    Args:
+        overrides: of the configuration that the block composes or uses.
+
+    Raises:
+        UserError: for every error that has such a message; ``TrainingError``, ``Interrupted`` and bugs pass unchanged.
+    """
     try:
         yield
     except (UserError, TrainingError, Interrupted):
-        raise  # they are sentences already, and each has its exit status
+        raise  # already have a message and an exit status
     except Exception as error:
         told = sentence(error, overrides)
         if told is None:
@@ -110,7 +120,7 @@ def _from_hydra(error: BaseException) -> bool:
 
 
 def _plain(text: str) -> str:
-    """A worker process wraps what it raises in its own traceback; keep the sentence."""
+    """Extract the message of an exception that a data-loader worker wrapped in its own traceback."""
     if text.startswith("Caught "):
         text = text.strip().splitlines()[-1]
         text = re.sub(r"^[\w.]*(Error|Image): ", "", text)
@@ -136,11 +146,11 @@ def _unknown_choice(error: Any) -> str:
 
 
 def _bad_value(error: BaseException) -> str:
-    """An object that could not be made: say which setting, and what its maker said."""
+    """Error message for an object that cannot be instantiated, with the path of its setting and the cause."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    # Hydra tells the path of the part in its text alone, on a line of its own.
+    # Hydra gives the path of the section only in the text of its message, on a separate line.
     lines = [line.strip().partition("full_key:") for line in str(error).splitlines()]
     key = next((after.strip() for before, found, after in lines if found and not before), "")
     reason = _first_line(cause) if cause is not error else _first_line(error)

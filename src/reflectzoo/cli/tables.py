@@ -1,4 +1,4 @@
-"""One table of words and numbers, for the terminal, Markdown, CSV and HTML."""
+"""Tables that can be rendered for a terminal and as plain text, Markdown, CSV and HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:  # rich is imported when a terminal is to show something
+if TYPE_CHECKING:  # rich is imported lazily, for terminals only
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -24,9 +24,9 @@ class Column(NamedTuple):
     """A column.
 
     Attributes:
-        heading: its head.
-        right: whether its cells stand at the right, as numbers do.
-        whole: whether a terminal must not break its cells.
+        heading: of the column.
+        right: right-align the cells, as for numbers.
+        whole: do not wrap the cells in a terminal.
     """
 
     heading: str = ""
@@ -36,15 +36,15 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place.
+    """Content of a cell.
 
     Attributes:
-        text: as it is, not escaped.
-        mark: what is special about it.
-        written: the text as Markdown, where it is more than the text.
-        markup: the text as HTML, likewise.
-        hint: what a page says when the cell is pointed at.
-        order: the number by which a page sorts, where the text has fewer digits.
+        text: not escaped.
+        mark: emphasis.
+        written: Markdown to use in place of the text.
+        markup: HTML to use in place of the text.
+        hint: tooltip in HTML.
+        order: sort key in HTML, with more digits than the text.
     """
 
     text: str
@@ -56,13 +56,13 @@ class Cell:
 
     @property
     def markdown(self) -> str:
-        """With its mark; text between backticks is not escaped."""
+        """The cell as Markdown, with its mark; code is not escaped."""
         around = _AROUND.get(self.mark, "")
         return f"{around}{self.written or (self.text if self.mark == 'code' else escape(self.text))}{around}"
 
     @property
     def html(self) -> str:
-        """Likewise."""
+        """The cell as HTML, with its mark."""
         tag, text = _TAGS.get(self.mark), self.markup or html.escape(self.text)
         return f"<{tag}>{text}</{tag}>" if tag else text
 
@@ -76,11 +76,11 @@ class TextTable:
     """A table.
 
     Attributes:
-        columns: their heads.
-        rows: what stands in each column.
-        title: what it shows.
-        below: rows that stand apart, under a line.
-        apart: what these are.
+        columns: headings and layout.
+        rows: a cell, or several, per column.
+        title: of the table.
+        below: further rows, separated from the others.
+        apart: heading of these rows in HTML.
     """
 
     columns: Sequence[Column]
@@ -90,10 +90,11 @@ class TextTable:
     apart: str = ""
 
     def rich(self, boxed: bool = True) -> RichTable:
-        """For a terminal.
+        """The table for a terminal.
 
         Args:
-            boxed: with lines; otherwise long words are folded and the title stands at the left.
+            boxed: draw borders, and cut off words that are too long; otherwise, long words are wrapped and the title is
+                left-aligned.
         """
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -115,7 +116,7 @@ class TextTable:
         return table
 
     def plain(self) -> list[str]:
-        """Lines of text, columns two blanks apart."""
+        """Lines of text, columns separated by two spaces, without the title."""
         texts = [[each.heading for each in self.columns], *([_text(each) for each in row] for row in self._all)]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         return ["  ".join(self._aligned(row, widths)).rstrip() for row in texts]
@@ -135,7 +136,7 @@ class TextTable:
         ]
 
     def csv(self) -> str:
-        """Heads and texts."""
+        """Headings and texts as CSV, without marks and title."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([column.heading for column in self.columns])
@@ -143,12 +144,12 @@ class TextTable:
         return file.getvalue()
 
     def html(self, name: str = "", sortable: bool = False, sorted_by: int | None = None) -> str:
-        """A ``table`` element, without the title. Cells that stand at the left have the class ``words``.
+        """A ``table`` element, without the title. Left-aligned cells have the class ``words``.
 
         Args:
-            name: its ``id``.
-            sortable: put a button into each head; a script does the rest, by ``data-v`` where a cell has it.
-            sorted_by: the column in whose ascending order the rows are.
+            name: ``id`` of the element; none if empty.
+            sortable: put a button into each heading, for a script on the page that sorts, by ``data-v`` where present.
+            sorted_by: index of the column by which the rows are sorted in ascending order.
         """
         heads = []
         for place, column in enumerate(self.columns):
@@ -182,7 +183,7 @@ class TextTable:
 
 
 def escape(text: str) -> str:
-    r"""Text that Markdown shows as it is, also within a table.
+    r"""Escape text so that Markdown shows it literally, also within a table; collapses white space.
 
     Example:
         >>> escape("a|b_<c>")
