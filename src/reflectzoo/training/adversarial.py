@@ -1,4 +1,4 @@
-"""Training against a discriminator, with more than one optimiser."""
+"""Training with several optimisers: against a discriminator, or in phases."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from reflectzoo.training.module import OptimizerFactory, ReflectionModule, Sched
 
 
 class AdversarialModule(ReflectionModule):
-    """A :class:`ReflectionModule` whose loss may hold an adversarial term, and which may train in phases.
+    """A :class:`ReflectionModule` that supports an adversarial loss term and training in phases.
 
-    The term's discriminator is trained here, by its own optimiser, before the network in every step. Without such a
-    term (``~loss.terms.adversarial``) it trains like any other method.
+    In every step the discriminator of that term is updated before the network, by its own optimiser. Without the term
+    (``~loss.terms.adversarial``) the module trains like any other method.
 
-    Optimisation is manual, hence: clipping and accumulation are arguments of this module, not of the Trainer;
-    ``trainer.global_step`` counts the steps of all optimisers, so plans are made in epochs.
+    Optimisation is manual. Clipping and accumulation are therefore arguments of this module, not of the Trainer, and
+    schedules are defined in epochs, since ``trainer.global_step`` counts the steps of all optimisers.
 
     Args:
-        discriminator_optimizer: for the discriminator; ``optimizer`` when None. Its learning rate stays constant.
-        accumulate: number of batches whose gradients are summed (as a mean) before a step.
-        clip_grad_norm: largest norm of a network's gradient; None for no clipping.
+        discriminator_optimizer: makes the discriminator's optimiser; defaults to ``optimizer``. Its learning rate stays
+            constant.
+        accumulate: number of batches over which gradients are averaged before a step.
+        clip_grad_norm: maximum gradient norm of each optimiser's parameters; None disables clipping.
         **kwargs: as for :class:`ReflectionModule`.
     """
 
@@ -49,7 +50,7 @@ class AdversarialModule(ReflectionModule):
         self._step_now = True
         self._scales: dict[int, float] = {}
 
-    # -- what a subclass with phases says ------------------------------------------------------------------------------
+    # -- overridden by methods with phases -----------------------------------------------------------------------------
 
     def phase_modules(self) -> list[nn.Module]:
         """The part of the network that each training phase optimises."""
@@ -60,7 +61,7 @@ class AdversarialModule(ReflectionModule):
         return [self.make_scheduler]
 
     def compiled_parts(self) -> list[nn.Module]:
-        """The network, and the parts of it that train by themselves."""
+        """The network, and the parts of it that train separately."""
         return list({id(part): part for part in (self.net, *self.phase_modules())}.values())
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -87,13 +88,13 @@ class AdversarialModule(ReflectionModule):
         return tuple(configured)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Also decide whether this batch ends an accumulation."""
+        """Also determine whether this batch completes an accumulation; an epoch's last batch always does."""
         super().on_train_batch_start(batch, batch_idx)
         last = batch_idx + 1 == self.trainer.num_training_batches
         self._step_now = last or (batch_idx + 1) % self.accumulate == 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Discriminator step, then network step; logs every loss term."""
+        """Update the discriminator, then the network; log every loss term."""
         optimizers = cast(list[LightningOptimizer], self._as_list(self.optimizers()))
         optimizer = optimizers[self.phase]
         outputs = self.predict_batch(batch)
@@ -101,8 +102,8 @@ class AdversarialModule(ReflectionModule):
         term = self.adversarial_term
         if term is not None and (weight := term.weight_at(self.phase, self.current_epoch)) > 0:
             value = term.discriminator_loss(outputs, batch, phase=self.phase)
-            # The released program scales the discriminator's loss by the term's weight, too (lambda_gan); under Adam
-            # this matters only through its epsilon.
+            # The authors' program also scales the discriminator's loss by the term's weight (lambda_gan); with Adam
+            # this matters only because of its epsilon.
             discriminator_parts["discriminator"] = value.detach()
             self.check_finite(value.detach(), discriminator_parts)
             self._step(weight * value, optimizers[-1])
@@ -121,7 +122,7 @@ class AdversarialModule(ReflectionModule):
                 optimizer.zero_grad()
 
     def _adjust_kept_gradients(self, optimizer: Optimizer) -> None:
-        """Bring gradients of earlier batches to the scale of float16 now, which the other optimiser's step may move."""
+        """Rescale accumulated gradients to the current float16 loss scale, which the other optimiser may change."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is None or self.accumulate == 1:
             return
@@ -134,7 +135,7 @@ class AdversarialModule(ReflectionModule):
                     parameter.grad.mul_(now / before)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip. Here, since under float16 only now the gradients are whole and no longer scaled."""
+        """Clip the gradients; under float16 they are unscaled only at this point."""
         if self.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(_parameters(optimizer), self.clip_grad_norm)
 

@@ -1,4 +1,4 @@
-"""What a training must know of devices, processes and precisions before it starts."""
+"""Devices, processes, precision and compilation: checks and settings before a training run starts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COMPILE_BACKENDS = ("inductor", "aot_eager", "eager")
 
 
 def device_count(trainer: DictConfig) -> int:
-    """How many processes one node is to have.
+    """The number of processes per node.
 
     Raises:
-        UserError: if ``trainer.devices`` is no number, list or ``auto``.
+        UserError: if ``trainer.devices`` is neither a number nor a list nor ``auto``.
     """
     devices = trainer.get("devices", 1)
     if devices in ("auto", -1, "-1"):
@@ -35,15 +35,15 @@ def device_count(trainer: DictConfig) -> int:
 
 
 def check_devices(config: DictConfig) -> None:
-    """Refuse a sweep whose processes would each start the whole sweep again.
+    """Reject a sweep whose child processes would each restart the whole sweep.
 
     Raises:
-        UserError: saying what would work.
+        UserError: with the strategies that work.
     """
     count = device_count(config.trainer)
     strategy = str(config.trainer.get("strategy", "auto"))
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    # Processes of torchrun and srun are all there already, and each runs every job of the sweep.
+    # Under torchrun and srun all processes exist already, and each runs every job of the sweep.
     if not multirun or count == 1 or "spawn" in strategy or "fork" in strategy or started_outside() is not None:
         return
     raise UserError(
@@ -58,13 +58,14 @@ def _short(strategy: str) -> str:
 
 
 def settle(config: DictConfig) -> None:
-    """Let accumulation, clipping and float16 be asked for in one way, whoever takes the steps; changes the config.
+    """Make accumulation, clipping and float16 settings work alike for all methods; changes ``config`` in place.
 
-    Lightning accumulates and clips for methods with one optimiser, :class:`AdversarialModule` for the others:
-    ``trainer.accumulate_grad_batches`` and ``trainer.gradient_clip_val`` reach either.
+    For methods with one optimiser Lightning accumulates and clips, for the others :class:`AdversarialModule` does.
+    ``trainer.accumulate_grad_batches`` and ``trainer.gradient_clip_val`` are passed on to whichever applies. A fused
+    optimiser is made unfused under float16.
 
     Raises:
-        UserError: if the two say different things.
+        UserError: if the settings of trainer and model contradict each other.
     """
     trainer, model = config.trainer, config.model
     pairs = (("accumulate_grad_batches", "accumulate", 1), ("gradient_clip_val", "clip_grad_norm", None))
@@ -80,17 +81,17 @@ def settle(config: DictConfig) -> None:
             model[ours], trainer[theirs] = asked, off
     optimizer = config.get("optimizer")
     if str(trainer.get("precision")).startswith("16") and optimizer and optimizer.get("fused"):
-        # A fused optimiser unscales gradients by itself, after the moment at which they are clipped.
+        # A fused optimiser unscales gradients itself, after they have been clipped.
         with open_dict(config):
             optimizer.fused = False
         rank_zero_info("optimizer.fused=false: in 16-mixed, gradients are unscaled before they are clipped")
 
 
 def check_strategy(config: DictConfig, model: ReflectionModule, callbacks: Sequence[Callback]) -> None:
-    """Refuse FSDP where it does not serve.
+    """Reject FSDP where it is not supported: several optimisers, or averaged weights.
 
     Raises:
-        UserError: saying what does.
+        UserError: with the trainer to use instead.
     """
     if "fsdp" not in str(config.trainer.get("strategy", "")).lower():
         return
@@ -103,14 +104,14 @@ def check_strategy(config: DictConfig, model: ReflectionModule, callbacks: Seque
 
 
 def start_compiling(model: ReflectionModule, wanted: bool | str) -> None:
-    """Let ``torch.compile`` translate the networks when they are first used. In place: no file sees a prefix.
+    """Compile the networks in place, on first use; in place, so that state-dict keys get no prefix.
 
     Args:
-        model: whose networks.
-        wanted: what ``compile`` says: false, true, a mode or a backend of ``torch.compile``.
+        model: the module whose :meth:`~reflectzoo.training.module.ReflectionModule.compiled_parts` are compiled.
+        wanted: the setting ``compile``: false, true, a mode or a backend of ``torch.compile``.
 
     Raises:
-        UserError: for anything else.
+        UserError: for any other value.
     """
     if wanted is False or wanted is None:
         return

@@ -1,4 +1,4 @@
-"""Loggers that need a word before they start."""
+"""TensorBoard, W&B and MLflow loggers, names of their runs, and the outcome that W&B gets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reflectzoo.errors import UserError
 
 _WANDB_URL = "https://api.wandb.ai"
 WANDB_ID = "wandb_run_id"
-"""File in a run's folder: which run of W&B it is."""
+"""File in a run's folder that holds its W&B run ID."""
 
 
 def tensorboard(save_dir: str) -> TensorBoardLogger:
@@ -48,20 +48,20 @@ def wandb(
     log_model: bool = True,
     resume: str | None = None,
 ) -> WandbLogger:
-    """A W&B run that never blocks: without an account or a network it is written to disk, to be synced later.
+    """A W&B logger that never blocks: without an account or a network it writes to disk, to be synced later.
 
     Args:
         save_dir: the run's folder.
         project: W&B project.
-        name: W&B's own choice when None.
-        group: runs of one sweep share it.
-        mode: ``online``, ``offline``, ``disabled``, or ``auto``: online if there is a key and the server answers
-            within five seconds.
-        log_model: keep the best checkpoint as an artefact (see :func:`log_outcome`).
-        resume: the checkpoint that training goes on from, if any: the run in ``save_dir`` goes on, too.
+        name: name of the run; W&B chooses one if None.
+        group: shared by the runs of one sweep.
+        mode: ``online``, ``offline``, ``disabled``, or ``auto``: ``WANDB_MODE`` if set, otherwise online if there is an
+            API key and the server answers within five seconds, otherwise offline.
+        log_model: whether to store the best checkpoint as an artefact (see :func:`log_outcome`).
+        resume: the checkpoint that training resumes from; if given, the W&B run in ``save_dir`` is continued.
 
     Raises:
-        UserError: for another mode.
+        UserError: for any other mode.
     """
     modes = ("auto", "online", "offline", "disabled")
     if mode not in modes:
@@ -69,7 +69,7 @@ def wandb(
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() and _answers(_WANDB_URL, 5.0) else "offline")
     if mode == "offline":
-        # Offline W&B would still look its own host up to report errors, ten seconds at exit in a dead network.
+        # Even offline, W&B looks up its own host to report errors: ten seconds at exit on a dead network.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         rank_zero_info(f"W&B: no account or network, writing to {save_dir}/wandb (wandb sync uploads it later)")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
@@ -94,14 +94,16 @@ class _Wandb(WandbLogger):
 def mlflow(
     save_dir: str, database: str, name: str | None = None, group: str | None = None, resume: str | None = None
 ) -> Logger:
-    """An MLflow run in a local database, without an account: ``mlflow ui --backend-store-uri sqlite:///FILE`` shows it.
+    """An MLflow logger with a local database and no account.
+
+    ``mlflow ui --backend-store-uri sqlite:///FILE`` shows its runs.
 
     Args:
         save_dir: the run's folder.
-        database: file that all runs share.
-        name: MLflow's own choice when None.
-        group: runs of one sweep share this tag.
-        resume: the checkpoint that training goes on from, if any: the run in ``save_dir`` goes on, too.
+        database: the database file, shared by all runs.
+        name: name of the run; MLflow chooses one if None.
+        group: tag shared by the runs of one sweep.
+        resume: the checkpoint that training resumes from; if given, the MLflow run in ``save_dir`` is continued.
 
     Raises:
         UserError: if MLflow is not installed.
@@ -120,17 +122,17 @@ def mlflow(
     except ModuleNotFoundError as error:
         raise UserError("logger=mlflow needs MLflow: pip install 'reflectzoo[mlflow]'.") from error
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        # Asked for, it begins; two trainings that begin at once would both make the tables of a new database.
+        # Reading run_id starts the run; two trainings starting at once would both create a new database's tables.
         with FileLock(f"{file}.lock"):
             write_text(known, str(logger.run_id))
     return logger
 
 
 def with_names(config: DictConfig) -> DictConfig | None:
-    """The loggers' configuration, where a run has no name or group with ones that mean something.
+    """The loggers' configuration, with meaningful run names and groups filled in where they are missing.
 
-    In a multirun the name is what this job has and others have not, and the group is the sweep's folder. Alone it is
-    the model and the run's folder.
+    In a multirun, the name consists of the job's number and the overrides that not all jobs share, and the group is the
+    sweep's folder. In a single run, the name consists of the model and the run's folder.
     """
     loggers: DictConfig | None = config.get("logger")
     if not loggers:
@@ -151,7 +153,7 @@ def with_names(config: DictConfig) -> DictConfig | None:
 
 
 def _own_words(sweep: Path, task: list[str]) -> list[str]:
-    """The overrides of a job that not every job of its sweep has."""
+    """The overrides of a job that its sweep's jobs do not all share."""
     try:
         asked = OmegaConf.load(sweep / "multirun.yaml").hydra.overrides.task
     except (OSError, AttributeError):
@@ -160,14 +162,14 @@ def _own_words(sweep: Path, task: list[str]) -> list[str]:
 
 
 def group_choices() -> dict[str, str]:
-    """Which file of each configuration group was taken, to search runs by; empty outside a command."""
+    """The option chosen in each configuration group, to search runs by; empty outside a Hydra command."""
     if not HydraConfig.initialized():
         return {}
     return {key: str(value) for key, value in HydraConfig.get().runtime.choices.items() if "hydra/" not in key}
 
 
 def started_from(config: DictConfig) -> dict[str, str]:
-    """Checkpoints of other trainings that this one began with, by the setting that named them."""
+    """Paths of checkpoints from other runs that this run started from, by setting."""
     keys = ("ckpt_path", "model.stage1_ckpt", "model.teacher_ckpt")
     found = {key: OmegaConf.select(config, key, default=None) for key in keys}
     return {key: str(value) for key, value in found.items() if value not in (None, "last")}
@@ -176,17 +178,17 @@ def started_from(config: DictConfig) -> dict[str, str]:
 def log_outcome(
     loggers: Sequence[Logger], metrics: Mapping[str, float], best: str | None, model: str, parents: Mapping[str, str]
 ) -> None:
-    """After training, give W&B a table of the test and the best checkpoint as an artefact.
+    """Log a table of test scores, and the best checkpoint as an artefact, to W&B after training.
 
-    The artefact is called ``<model>-<run id>``, has the scores and what the training started from in its metadata, and
-    the alias ``best``. Online, checkpoints of other runs that it started from become its ancestors in W&B's graph.
+    The artefact is called ``<model>-<run id>`` and has the alias ``best``; its metadata holds the scores and the
+    checkpoints that training started from. Online, those of other runs are linked as its ancestors in W&B's graph.
 
     Args:
-        loggers: of the training.
-        metrics: the last ones, ``test/<set>/<metric>`` among them.
-        best: path of the checkpoint, if there is one.
-        model: name of the method.
-        parents: setting -> path of a checkpoint that the training started from.
+        loggers: all loggers of the run; those other than W&B are skipped.
+        metrics: final metrics, including ``test/<set>/<metric>``.
+        best: path of the best checkpoint, if any.
+        model: name of the model.
+        parents: setting -> path of a checkpoint that the run started from.
     """
     for logger in loggers:
         if not isinstance(logger, _Wandb) or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
@@ -205,7 +207,7 @@ def log_outcome(
             ancestors = {key: _artefact_of(Path(path)) or path for key, path in parents.items()}
             scores = {key: value for key, value in metrics.items() if key.startswith(("test/mean/", "val/mean/"))}
             artefact = client.Artifact(f"{model}-{run.id}", "model", metadata={**scores, "started_from": ancestors})
-            # Not copied: checkpoints are large, and this one stays where it is.
+            # "immutable" avoids a copy: checkpoints are large, and this one is not moved.
             artefact.add_file(best, name="best.ckpt", policy="immutable")
             if not run.offline:
                 for each in filter(None, map(_artefact_of, map(Path, parents.values()))):
@@ -225,7 +227,7 @@ def _by_set(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _artefact_of(checkpoint: Path) -> str | None:
-    """The name of the artefact that a run made of its best checkpoint, by what it left beside it."""
+    """The W&B artefact name of a run's best checkpoint, derived from the files in the run's folder; None if unknown."""
     folder = checkpoint.absolute().parent.parent
     try:
         run_id = (folder / WANDB_ID).read_text(encoding="utf-8").strip()
@@ -244,7 +246,7 @@ def _has_key() -> bool:
 
 
 def _answers(url: str, seconds: float) -> bool:
-    """Whether a server answers in time; a name lookup may hang longer than any socket timeout, hence the thread."""
+    """Whether a server answers in time; in a thread, since a DNS lookup may hang longer than any socket timeout."""
     answered = threading.Event()
 
     def ask() -> None:

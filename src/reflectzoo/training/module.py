@@ -1,4 +1,4 @@
-"""The LightningModule that every method shares: training, validation, prediction and what a checkpoint carries."""
+"""The LightningModule shared by all methods: training, validation, prediction and checkpoint contents."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class ReflectionModule(pl.LightningModule):
-    """Trains a network with a loss; subclasses say only what is different.
+    """Trains a network with a loss; subclasses override only what differs.
 
     Args:
-        net: ``forward(mixture) -> Outputs``, any image size.
-        loss: named terms.
+        net: ``forward(mixture) -> Outputs``, for any image size.
+        loss: weighted sum of named terms.
         optimizer: makes an optimiser from parameters, e.g. ``partial(torch.optim.Adam, lr=1e-4)``.
-        scheduler: makes a learning-rate schedule, stepped once an epoch; None for a constant rate.
-        name: the name under which the method was configured, e.g. ``ytmt_ucs``; a checkpoint remembers it.
-        epochs: length of the recipe (``trainer.max_epochs`` follows it).
-        vgg: where a frozen VGG-19 comes from, if anything looks through one: ``auto``, ``imagenet``, ``random``
-            or a path (see :func:`reflectzoo.nets.vgg.load_vgg19`).
+        scheduler: makes a learning-rate schedule, stepped once per epoch; None for a constant rate.
+        name: name of the configured model, e.g. ``ytmt_ucs``; stored in checkpoints.
+        epochs: length of the recipe in epochs (default of ``trainer.max_epochs``).
+        vgg: source of the frozen VGG-19, if network or loss use one: ``auto``, ``imagenet``, ``random`` or a path (see
+            :func:`reflectzoo.nets.vgg.load_vgg19`).
     """
 
     @checked("model")
@@ -54,69 +54,68 @@ class ReflectionModule(pl.LightningModule):
         vgg: str = "auto",
     ) -> None:
         super().__init__()
-        # Plain values only: anything else would keep the checkpoint from loading with weights_only=True.
+        # Plain values only: anything else would prevent loading the checkpoint with weights_only=True.
         self.save_hyperparameters("name", "epochs", "vgg")
         self.net = net
         self.loss = loss
         self.make_optimizer = optimizer
-        # The empty configuration of scheduler=none is no schedule, either.
+        # scheduler=none composes to an empty mapping, which also means no schedule.
         self.make_scheduler = scheduler or None
         self.name = name
         self.vgg_source = vgg
         self.config: dict[str, Any] | None = None
-        """The resolved configuration this module was built from; the network's part travels in the checkpoint."""
+        """The resolved configuration of this module; the network's part is stored in checkpoints."""
         self.eval_names: Sequence[str] = ()
         self.metrics = nn.ModuleList()
         self._vgg_used: dict[str, str] | None = None
         self._seed: int | None = None
 
-    # -- looking ----------------------------------------------------------------------------------------------------
+    # -- inference --------------------------------------------------------------------------------------------------
 
     def forward(self, mixture: Tensor) -> Outputs:
-        """Separate a mixture (B, 3, H, W) in [0, 1]; outputs have the same size."""
+        """Separate mixtures (B, 3, H, W) in [0, 1] into layers of the same size, which are not clamped."""
         return cast(Outputs, self.net(mixture))
 
     def predict_batch(self, batch: Batch) -> Outputs:
-        """The outputs for a batch; methods that look at more than the mixture override it."""
+        """The outputs for a batch; overridden by methods whose input is more than the mixture."""
         return cast(Outputs, self(batch["mixture"]))
 
     def compiled_parts(self) -> list[nn.Module]:
-        """What ``compile=true`` compiles, each a module that is called as a whole."""
+        """The modules that ``compile=true`` compiles, each of which is only called as a whole."""
         return [self.net]
 
-    # -- learning ---------------------------------------------------------------------------------------------------
+    # -- training ---------------------------------------------------------------------------------------------------
 
     @property
     def phase(self) -> int:
-        """Training phase, 0-based; methods that train in phases override it."""
+        """Training phase, 0-based; overridden by methods that train in phases."""
         return 0
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Let what a step draws (dropout) follow from its number, so that a training that was interrupted goes on."""
+        """Seed torch by the number of the step, so that a resumed run draws the same numbers, e.g. for dropout."""
         if self._seed is None:
             self._seed = torch.initial_seed()
         torch.manual_seed(sample_seed(self._seed + self.global_rank, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """One step on a complete batch; logs every loss term."""
+        """Compute the loss of a complete batch and log every term."""
         total, parts = self.loss(self.predict_batch(batch), batch, phase=self.phase, epoch=self.current_epoch)
         self.check_finite(total, parts)
         self.log_losses(total, parts, len(batch["name"]))
         return cast(Tensor, total)
 
     def log_losses(self, total: Tensor, parts: Mapping[str, Tensor], batch_size: int) -> None:
-        """Log the weighted total and the unweighted terms under ``train/``."""
-        # Under distributed training every process must log the same curve: the mean over processes.
+        """Log the weighted total and the unweighted terms under ``train/``; averaged over processes, if several."""
         many = self.trainer.world_size > 1
         self.log("train/total", total.detach(), prog_bar=True, batch_size=batch_size, sync_dist=many)
         for key, value in parts.items():
             self.log(f"train/{key}", value, batch_size=batch_size, sync_dist=many)
 
     def check_finite(self, total: Tensor, parts: Mapping[str, Tensor]) -> None:
-        """Stop before a broken loss reaches the weights.
+        """Stop training before a non-finite loss reaches the weights.
 
         Raises:
-            NotFinite: naming the terms that are not.
+            NotFinite: if ``total`` is not finite; names the terms in question.
         """
         if bool(torch.isfinite(total)):
             return
@@ -128,11 +127,11 @@ class ReflectionModule(pl.LightningModule):
         )
 
     def param_groups(self) -> Iterable[nn.Parameter]:
-        """The parameters that the optimiser gets."""
+        """The parameters to optimise: those of the network that require a gradient."""
         return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
 
     def configure_optimizers(self) -> Any:
-        """One optimiser, and its schedule if there is one.
+        """Make the optimiser and its schedule, if any.
 
         Raises:
             UserError: if the loss has an adversarial term, which needs an
@@ -149,12 +148,12 @@ class ReflectionModule(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "name": "lr"}}
 
-    # -- measuring --------------------------------------------------------------------------------------------------
+    # -- scoring ----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Attach the frozen VGG, and prepare one set of metrics for each data set of the stage."""
+        """Attach the frozen VGG, synchronise batch norm over processes, and make metrics for each data set."""
         self.attach_vgg()
-        # Lightning does so only after it has loaded a checkpoint, whose 64-true weights would be rounded.
+        # Lightning converts only after loading a checkpoint, whose 64-true weights would then have been rounded.
         self.trainer.precision_plugin.convert_module(self)
         if self.trainer.world_size > 1:
             share_batch_norm(self)
@@ -164,14 +163,14 @@ class ReflectionModule(pl.LightningModule):
         self.metrics = nn.ModuleList(LayerMetrics() for _ in self.eval_names).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting afresh."""
+        """Reset all metrics."""
         for metrics in self.metrics:
             cast(LayerMetrics, metrics).reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
-        """Score one batch of data set ``dataloader_idx``; returns the outputs, for callbacks that draw them."""
+        """Score one batch of data set ``dataloader_idx``; return the outputs for callbacks that draw them."""
         outputs = self.predict_batch(batch)
         cast(LayerMetrics, self.metrics[dataloader_idx]).update(outputs, batch)
         return outputs
@@ -197,22 +196,22 @@ class ReflectionModule(pl.LightningModule):
             self.log(f"{stage}/mean/{key}", torch.stack(values).mean(), prog_bar=shown, sync_dist=False)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Names and clamped layers of one batch."""
+        """The names and layers of one batch, the layers clamped to [0, 1]."""
         outputs: Any = self.predict_batch(batch)
         layers = {key: outputs[key].clamp(0, 1) for key in ("transmission", "reflection") if key in outputs}
         return {"name": batch["name"], **layers}
 
-    # -- remembering ------------------------------------------------------------------------------------------------
+    # -- checkpoints and VGG ----------------------------------------------------------------------------------------
 
     def attach_vgg(self) -> None:
-        """Load the frozen VGG once, if the network or the loss looks through one."""
+        """Load and attach the frozen VGG if the network or the loss uses one; idempotent."""
         if self._vgg_used is None and needs_vgg(self.net, self.loss):
             vgg = load_vgg19(self.vgg_source).to(self.device)
             attach_vgg(self, vgg)
             self._vgg_used = {"source": vgg.source, "fingerprint": vgg.fingerprint}
 
     def expect_vgg(self, source: str) -> None:
-        """Before anything is loaded: ``vgg=auto`` is to mean what a checkpoint was trained with."""
+        """Make ``vgg=auto`` resolve to the source a checkpoint was trained with; no effect once a VGG is attached."""
         if self._vgg_used is None and self.vgg_source == "auto":
             self.vgg_source = source
 
@@ -222,10 +221,10 @@ class ReflectionModule(pl.LightningModule):
         return self._vgg_used
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which network this is, its settings, the training phase, and which VGG it looked through.
+        """Record the network, its settings, the training phase and the VGG in the checkpoint.
 
         Raises:
-            NotFinite: if weights are broken, so that they never replace good ones.
+            NotFinite: if any weight is not finite, so that it never replaces a good checkpoint.
         """
         for key, value in checkpoint["state_dict"].items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -238,10 +237,10 @@ class ReflectionModule(pl.LightningModule):
         checkpoint["reflectzoo"] = {**record, "phase": self.phase, "vgg": self._vgg_used}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another method or one that looked through another VGG.
+        """Check that a checkpoint belongs to this method and was trained with the same VGG.
 
         Raises:
-            UserError: in one sentence.
+            UserError: if it does not, or was not.
         """
         record = checkpoint.get("reflectzoo") or {}
         if record.get("model", self.name) != self.name:
@@ -257,7 +256,7 @@ class ReflectionModule(pl.LightningModule):
         assert self._vgg_used is not None
         if self._vgg_used["fingerprint"] != used["fingerprint"]:
             if self.vgg_source == "auto":
-                # Weights appeared or vanished since: go on with what the checkpoint has learnt to see through.
+                # VGG weights appeared or vanished since: use those that the checkpoint was trained with.
                 self.vgg_source, self._vgg_used = used["source"], None
                 self.attach_vgg()
             if self._vgg_used is None or self._vgg_used["fingerprint"] != used["fingerprint"]:

@@ -1,7 +1,7 @@
-"""The processes that a training starts beside its own: what one of them dies of is told once, and none is left behind.
+"""Child processes of a training run: reports once why one of them failed, and terminates the others.
 
-Lightning's first process ends itself by SIGKILL when another one has failed: nobody hears why, or how to go on. And a
-process that lost another one may wait for it for as long as the network has patience.
+Lightning's main process kills itself by SIGKILL when a child has failed, so that neither the reason nor a way to resume
+is shown. And a process that lost another one may block until the network times out.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from reflectzoo.errors import LostPeer, LostProcess, TrainingError, UserError, w
 
 _GLANCE = 0.5
 _GRACE = 15.0
-"""Seconds in which a process that waits for a dead one should hear of it from the network."""
+"""Grace period in seconds for a process that waits on a dead one to get an error from the network."""
 _WAIT = 3.0
-"""Seconds in which the others may end by themselves when this process has failed."""
+"""Grace period in seconds for the other processes to exit after this one failed."""
 _HEAR = 15.0
-"""Seconds in which the others may say what they died of, when that is all that this process knows."""
+"""The same if this process failed only because it lost another one, which may still report the cause."""
 
 
 def watch(trainer: pl.Trainer, going_on: Callable[[], str]) -> None:
-    """Let a trainer that starts processes end with them in a sentence.
+    """Make a multi-process trainer stop all of its processes, with one clear error, when any of them fails.
 
     Args:
-        trainer: which may start some.
-        going_on: says, once a process is lost, what is saved and how to go on.
+        trainer: may use a strategy that launches subprocesses; any other is left as it is.
+        going_on: returns what is saved and how to resume; called once a process is lost.
     """
     launcher = trainer.strategy.launcher
     if type(launcher) is _SubprocessScriptLauncher:
@@ -47,11 +47,14 @@ def watch(trainer: pl.Trainer, going_on: Callable[[], str]) -> None:
 
 
 def why_forked_ended(error: ProcessException, processes: int) -> Exception | None:
-    """What processes of ``ddp_fork`` and ``ddp_spawn`` ended for; None for what is nobody's mistake but ours.
+    """Translate the failure of a ``ddp_fork`` or ``ddp_spawn`` process.
 
     Args:
-        error: of :mod:`torch.multiprocessing`, which knows an exception's traceback only as text.
-        processes: how many there are.
+        error: as raised by :mod:`torch.multiprocessing`; it holds the original traceback only as text.
+        processes: number of processes.
+
+    Returns:
+        A ``UserError`` or ``TrainingError``; None if the error is a bug in reflectzoo rather than a user's mistake.
     """
     if isinstance(error, ProcessExitedException):
         if error.exit_code < 0:
@@ -77,11 +80,11 @@ def _killed(rank: int, processes: int, number: int) -> LostProcess:
 
 
 class OtherProcesses(_SubprocessScriptLauncher):
-    """Starts a training's other processes as Lightning does, and ends with them in a sentence.
+    """Launches the other ranks as Lightning does, and stops all of them with one clear error when one fails.
 
     Args:
-        before: the launcher that Lightning made.
-        going_on: says, once a process is lost, what is saved and how to go on.
+        before: the launcher made by Lightning.
+        going_on: returns what is saved and how to resume; called once a process is lost.
     """
 
     def __init__(self, before: _SubprocessScriptLauncher, going_on: Callable[[], str]) -> None:
@@ -92,11 +95,11 @@ class OtherProcesses(_SubprocessScriptLauncher):
         self._ended: set[int] = set()
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> Any:
-        """Start the other processes, unless they run already, and do this one's share of the work.
+        """Start the other processes unless they are running already, then call ``function`` in this one.
 
         Raises:
-            UserError: if another process ended for a mistake of the user's.
-            TrainingError: if it ended for any other reason.
+            UserError: if another process failed because of a user's mistake.
+            TrainingError: if another process failed for any other reason.
         """
         self._over.clear()
         if not self.cluster_environment.creates_processes_externally and self.num_processes > 1:
@@ -121,16 +124,16 @@ class OtherProcesses(_SubprocessScriptLauncher):
             self._over.set()
 
     def _cause(self, error: Exception | None) -> Exception | None:
-        """What another process died of, where that is why this one cannot go on.
+        """The failure of another process, if it is the reason why this one cannot continue.
 
         Args:
-            error: what happened here; None if nothing did, and this process just waits.
+            error: the exception in this process; None if it is merely waiting.
         """
         if isinstance(error, UserError | TrainingError) and not isinstance(error, LostPeer):
             return None
         told = {rank: self._told(rank) for rank in range(1, len(self.procs) + 1)}
         for rank, word in told.items():
-            # Those who heard of another's end know no more than this one.
+            # A process that merely lost another one has no cause to report.
             if word is not None and not word.hearsay:
                 return (UserError if word.status == 2 else TrainingError)(f"(process {rank}) {word.text}")
         for rank, process in enumerate(self.procs, 1):
@@ -146,7 +149,7 @@ class OtherProcesses(_SubprocessScriptLauncher):
         return farewell(Path(self._folder.name), rank) if self._folder is not None else None
 
     def _end_others(self, seconds: float) -> None:
-        """Wait a moment for the other processes, which may have something to say, and end those that still run."""
+        """Give the other processes ``seconds`` to exit and report their failures, then kill those still running."""
         until = time.monotonic() + seconds
         for rank, process in enumerate(self.procs, 1):
             try:
@@ -157,7 +160,7 @@ class OtherProcesses(_SubprocessScriptLauncher):
                 process.wait()
 
     def _watch_others(self) -> None:
-        """In the first process, in a thread: end it if it waits for one that is dead."""
+        """Exit the launching process if it keeps waiting for a dead one; runs in a thread of its own."""
         while not self._over.wait(_GLANCE):
             if any(process.poll() for process in self.procs):
                 break
@@ -171,7 +174,7 @@ class OtherProcesses(_SubprocessScriptLauncher):
         os._exit(2 if isinstance(error, UserError) else 1)
 
     def _watch_first(self, first: int) -> None:
-        """In another process, in a thread: end it if it waits for the first one, which is gone."""
+        """Exit a launched process if it keeps waiting for its parent, which is gone; runs in a thread of its own."""
         while not self._over.wait(_GLANCE):
             if os.getppid() != first:
                 break

@@ -1,4 +1,4 @@
-"""Where the time of a training goes."""
+"""Profilers for training."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing_extensions import override
 from reflectzoo.errors import UserError
 
 TIMED_PARTS = ("wait", "blend", "forward", "backward", "optimizer", "logging", "validation")
-"""``wait``: for photographs; ``blend``: moving a batch to the device and making its mixtures; ``forward``: network and
-loss; ``logging``: curves, callbacks, checkpoints and Lightning's own."""
+"""``wait``: for photographs; ``blend``: moving a batch to the device and synthesising its mixtures; ``forward``:
+network and loss; ``logging``: curves, callbacks, checkpoints and Lightning's overhead."""
 
 PROFILERS = ("parts", "simple", "advanced", "pytorch")
 
 
 class PartsProfiler(Profiler):
-    """Divides the seconds of the training loop among :data:`TIMED_PARTS`, each counted once.
+    """Attributes each second of the training loop to exactly one of :data:`TIMED_PARTS`.
 
-    On a GPU every change of part waits for the device, so that its time goes to who caused it; a training is a little
-    slower for it.
+    On a GPU the device is synchronised at every change of part, so that its time is attributed to the part that caused
+    it; this slows training down a little.
 
     Args:
-        dirpath: where the report goes; None for the terminal alone.
-        filename: of the report, without suffix.
-        warmup: first steps that do not count.
+        dirpath: folder of the report; None to print it only.
+        filename: file name of the report, without suffix.
+        warmup: number of initial steps to leave out.
     """
 
     def __init__(self, dirpath: str | Path | None = None, filename: str | None = None, warmup: int = 2) -> None:
@@ -42,12 +42,12 @@ class PartsProfiler(Profiler):
 
     @property
     def total(self) -> float:
-        """Seconds of the steps that counted, without validation."""
+        """Seconds of the counted steps, without validation."""
         return sum(seconds for part, seconds in self.seconds.items() if part != "validation")
 
     @override
     def start(self, action_name: str) -> None:
-        """Lightning begins something."""
+        """Enter the part that a Lightning action belongs to."""
         if action_name.endswith(".on_after_backward") and self._stack and self._stack[-1] == "backward":
             self._leave()
         if action_name.endswith(".on_validation_start"):
@@ -57,7 +57,7 @@ class PartsProfiler(Profiler):
 
     @override
     def stop(self, action_name: str) -> None:
-        """Lightning has done something."""
+        """Leave the part of a Lightning action."""
         self._leave()
         if action_name.startswith("[LightningModule]"):
             hook = action_name.rsplit(".", 1)[-1]
@@ -103,7 +103,7 @@ class PartsProfiler(Profiler):
             self._stack.pop()
 
     def _switch(self) -> None:
-        """Credit the time since the last change to whoever has had it."""
+        """Add the time since the last change to the current part."""
         if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -114,7 +114,7 @@ class PartsProfiler(Profiler):
 
     @override
     def summary(self) -> str:
-        """A line for each part: seconds, share, milliseconds a step."""
+        """One line per part: seconds, share, milliseconds per step."""
         lines = [f"Where the time of {self.steps} steps went ({self.total:.1f} s, without validation):"]
         for part, seconds in self.seconds.items():
             share = f"{100 * seconds / self.total:5.1f} %" if self.total and part != "validation" else " " * 7
@@ -123,14 +123,14 @@ class PartsProfiler(Profiler):
 
 
 def make_profiler(wanted: str | None, run_dir: Path) -> Profiler | None:
-    """The profiler that ``trainer.profiler`` names; its report goes into the run's folder.
+    """Make the profiler named by ``trainer.profiler``; its report goes into the run's folder.
 
     Args:
         wanted: one of :data:`PROFILERS`, or None.
         run_dir: the run's folder.
 
     Raises:
-        UserError: for another name.
+        UserError: for any other name.
     """
     if wanted is None:
         return None
@@ -141,12 +141,12 @@ def make_profiler(wanted: str | None, run_dir: Path) -> Profiler | None:
     if wanted == "advanced":
         return AdvancedProfiler(run_dir, "profile")
     if wanted == "pytorch":
-        # With a trace for chrome://tracing or TensorBoard.
+        # The trace opens in chrome://tracing or TensorBoard.
         return PyTorchProfiler(run_dir, "profile", export_to_chrome=True)
     raise UserError(f"trainer.profiler={wanted} is none of {', '.join(PROFILERS)}, null.")
 
 
 def profiler_of(trainer: DictConfig, run_dir: Path) -> dict[str, Profiler | None]:
-    """What to give the Trainer beyond its configuration: nothing where that describes a profiler of its own."""
+    """The Trainer's keyword argument ``profiler``; empty if the configuration instantiates a profiler itself."""
     wanted = trainer.get("profiler")
     return {} if isinstance(wanted, DictConfig) else {"profiler": make_profiler(wanted, run_dir)}

@@ -1,4 +1,4 @@
-"""What ``python -m reflectzoo.train`` does: build the parts, fit, choose, score, and say where everything lies."""
+"""A training run: build the parts, fit, select the best checkpoint, test it, and report where the results are."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> dict[str, f
 
     Args:
         config: composed from ``conf/train.yaml``.
-        callbacks: further ones, beside those of the configuration.
+        callbacks: additional to the configured ones.
 
     Returns:
-        The metrics of the test (with ``test=false``, those of the last validation).
+        The metrics of the test (with ``test=false``, the last ones of training and validation).
 
     Raises:
-        UserError: for a configuration that cannot work.
-        TrainingError: if a loss is not finite, or a process died.
-        Interrupted: after Ctrl-C, when everything is saved.
+        UserError: for an invalid configuration.
+        TrainingError: if a loss is not finite, memory ran out, or a process died.
+        Interrupted: after Ctrl-C; the message says what is saved.
     """
     quieten()
     check_settings(config)
@@ -78,10 +78,10 @@ _SETTINGS = {
 
 
 def check_settings(config: DictConfig) -> None:
-    """Check everything that is configured, before any of it is built.
+    """Check the whole configuration before any of it is built.
 
     Raises:
-        UserError: for the first setting that is not what it must be.
+        UserError: for the first invalid setting.
     """
     check_entries(config, _SETTINGS)
     for part in (config.data, config.model, config.callbacks, config.get("logger")):
@@ -98,12 +98,12 @@ _OURS = {
     "default_root_dir": "the run's folder is hydra.run.dir=…",
     "plugins": "the zoo has its own",
 }
-"""What the Trainer is given, and how to ask for something else."""
+"""Trainer arguments that reflectzoo sets itself, and what to use instead of overriding them."""
 
 
 @contextlib.contextmanager
 def _held(run_dir: Path) -> Iterator[None]:
-    """Keep the run's folder to this training, whose first process speaks for all."""
+    """Lock the run's folder for this run; only rank 0 takes the lock."""
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield
         return
@@ -126,7 +126,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
         _check_fits(model, resume_from, any(isinstance(each, ExponentialAverage) for each in callbacks))
     else:
         give_first_weights(model, config.get("weights"))
-    # Before the long work: a bad photograph folder, or one that cannot be written to, is told at once.
+    # Before the long work, so that a bad photograph folder or an unwritable run folder fails at once.
     datamodule.setup("fit")
     model.attach_vgg()
     start_compiling(model, config.get("compile", False))
@@ -155,7 +155,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
         best = _best_checkpoint(callbacks)
         if config.test:
             if best is not None:
-                # Not by ckpt_path=best: with averaged weights (callbacks=ema) Lightning would then test the last ones.
+                # Not via ckpt_path=best: with averaged weights (callbacks=ema) Lightning would test the last ones.
                 checkpoint = read_checkpoint(Path(best))
                 model.on_load_checkpoint(checkpoint)
                 model.load_state_dict(checkpoint["state_dict"])
@@ -173,7 +173,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
 
 @contextlib.contextmanager
 def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
-    """Say of what stops a fit or a test why it did, what is saved, and how to go on."""
+    """Translate what stops a fit or a test into one error: the cause, what is saved, and how to resume."""
     try:
         yield
     except ValueError as error:
@@ -226,7 +226,7 @@ def _how_to_go_on(trainer: pl.Trainer) -> str:
 
 
 def _without_key(trainer: pl.Trainer) -> str:
-    """Why the best checkpoint cannot be chosen."""
+    """The reason why the best checkpoint cannot be selected."""
     monitored = [call for call in _callbacks(trainer) if isinstance(call, ModelCheckpoint) and call.monitor]
     known = sorted(key for key in trainer.callback_metrics if key.startswith("val/"))
     wrong = next((str(call.monitor) for call in monitored if call.monitor not in known), "")
@@ -252,9 +252,9 @@ def _callback(trainer: pl.Trainer, kind: type[_Kind]) -> _Kind | None:
 
 
 def quieten() -> None:
-    """Silence third-party tips, and warnings about what is done on purpose."""
+    """Silence third-party tips and expected warnings."""
     if logging.getLogger().handlers:
-        # Lightning, where it was imported before Hydra set up logging, keeps its lines to a handler of its own.
+        # If imported before Hydra sets up logging, Lightning logs to a handler of its own.
         lightning = logging.getLogger("pytorch_lightning")
         lightning.handlers.clear()
         lightning.propagate = True
@@ -264,7 +264,7 @@ def quieten() -> None:
         ".*dataloader is not resumable.*",  # ours is: reflectzoo.data.sampler
         ".*number of training batches.*smaller than the logging interval.*",
         ".*exists and is not empty.*",
-        ".*recommended to use .*sync_dist=True.*",  # what is logged so is the same in every process, or the first one's
+        ".*recommended to use .*sync_dist=True.*",  # such values are equal in all processes, or those of rank 0
         ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", text)
@@ -317,7 +317,7 @@ def _resume_path(config: DictConfig, run_dir: Path) -> Path | None:
 
 
 def _inside(path: Path) -> Path:
-    """The checkpoint that a folder means; any other path as it is."""
+    """The checkpoint to resume in a folder; any other path is returned unchanged."""
     if not path.is_dir():
         return path
     for folder in (path / "checkpoints", path):
@@ -341,7 +341,7 @@ def _whole(path: Path) -> bool:
 
 
 def _put_first(previous: Path) -> Path:
-    """Let the checkpoint before a damaged one be the last, so that the next one does not push it out."""
+    """Put the previous checkpoint in the place of a damaged ``last.ckpt``, lest the next save overwrite it."""
     last = previous.with_name(LAST)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         if last.exists():
@@ -352,7 +352,7 @@ def _put_first(previous: Path) -> Path:
 
 
 def _check_fits(model: ReflectionModule, path: Path, averaging: bool) -> None:
-    """Say in one sentence that a checkpoint is of another model, before anything is built upon it."""
+    """Reject a checkpoint of another model before anything is built on it."""
     checkpoint = read_checkpoint(path)
     if "state_dict" not in checkpoint or "optimizer_states" not in checkpoint:
         raise UserError(
@@ -401,7 +401,7 @@ def _best_checkpoint(callbacks: Sequence[Callback]) -> str | None:
 
 @rank_zero_only
 def _report(metrics: dict[str, float], run_dir: Path, best: str | None) -> None:
-    """Write the scores, and say them and where everything lies."""
+    """Write ``metrics.json``, and print the scores and the locations of all results."""
     scores = {key: value for key, value in metrics.items() if key.startswith("test/")}
     write_text(run_dir / "metrics.json", json.dumps(scores, indent=1) + "\n")
     lines = []
@@ -427,7 +427,7 @@ def _report(metrics: dict[str, float], run_dir: Path, best: str | None) -> None:
 
 
 def _finish_wandb() -> None:
-    """Close W&B, or the next job of a multirun would write into this one's run."""
+    """Close W&B; otherwise the next job of a multirun would write into this run."""
     client = sys.modules.get("wandb")
     if client is not None and client.run is not None:
         client.finish()

@@ -1,4 +1,4 @@
-"""How a checkpoint gets onto the disk, and what is there afterwards whatever happened meanwhile."""
+"""Atomic writing of checkpoints."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from reflectzoo.weights.read import LAST, PREVIOUS
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints beside their targets and renames them; ``last.ckpt`` leaves its forerunner behind.
+    """Writes checkpoints atomically; a new ``last.ckpt`` keeps its predecessor as a second file.
 
-    Lightning's own goes by way of ``TMPDIR``: on another file system than the target it then copies over the old file,
-    and a process that is killed while it does so leaves neither the old nor the new one. It also holds the whole file
-    in memory.
+    Lightning writes to ``TMPDIR`` first. If that is another file system than the target's, it then copies over the old
+    file, and a process killed during the copy leaves neither the old nor the new checkpoint. It also holds the whole
+    file in memory.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write one checkpoint.
 
         Raises:
-            OSError: naming ``path``; what was there before still is.
+            OSError: with ``path`` as its file name; an earlier file there is left intact.
         """
         path = Path(path)
         keep = path.with_name(PREVIOUS) if path.name == LAST else None
@@ -33,14 +33,14 @@ class SafeCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, cast(IO[bytes], sink))
             except RuntimeError:
-                # PyTorch says that a write failed; the system had said why.
+                # PyTorch reports only that a write failed; the system's error has the reason.
                 if sink.error is not None:
                     raise sink.error from None
                 raise
 
 
 class _Sink:
-    """A file for ``torch.save`` that remembers why a write failed."""
+    """File wrapper for ``torch.save`` that keeps the ``OSError`` of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file

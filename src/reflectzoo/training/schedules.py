@@ -1,4 +1,4 @@
-"""Learning-rate schedules that torch has no ready-made form of."""
+"""Learning-rate schedules that PyTorch lacks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from reflectzoo.errors import UserError
 
 
 def stepwise(optimizer: Optimizer, milestones: Sequence[int], factors: Sequence[float]) -> LambdaLR:
-    """Learning rate times ``factors[i]`` from epoch ``milestones[i]`` on (torch's MultiStepLR knows one factor only).
+    """Multiply the initial learning rate by ``factors[i]`` from epoch ``milestones[i]`` on.
+
+    PyTorch's MultiStepLR has the same factor at every milestone.
 
     Args:
-        optimizer: whose learning rate is scheduled.
-        milestones: epochs (0-based), rising.
-        factors: one for each milestone, relative to the starting rate.
+        optimizer: the optimiser to schedule.
+        milestones: epochs (0-based), strictly increasing.
+        factors: one per milestone, relative to the initial rate.
 
     Raises:
-        UserError: if the two differ in length or the milestones do not rise.
+        UserError: if the lengths differ or the milestones do not increase.
     """
     if len(milestones) != len(factors) or list(milestones) != sorted(set(milestones)):
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a training begins with: fresh weights, or those of an earlier one that it goes on to fine-tune."""
+"""Initial weights of a training run: random ones, or trained ones to fine-tune."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from reflectzoo.inference.load import find_source, open_file
 from reflectzoo.training.module import ReflectionModule
 
 PACKAGED = "packaged"
-"""The weights that a model has by default."""
+"""Value of ``weights`` that selects the model's packaged weights."""
 
 
 def give_first_weights(model: ReflectionModule, weights: str | None) -> None:
-    """Give a new training its first weights; one that is resumed has its own.
+    """Load the initial weights of a new training run; a resumed run takes its weights from its checkpoint.
 
     Args:
-        model: as configured.
-        weights: null for fresh ones; ``packaged``; or a file, an address or a listed name, as
-            :func:`reflectzoo.load_model` takes it.
+        model: the configured module; its network is changed in place.
+        weights: None to train from scratch; ``packaged``; or a file, a URL or a listed name, as accepted by
+            :func:`reflectzoo.load_model`.
 
     Raises:
-        UserError: if there are none, or they are of another network than the one configured.
+        UserError: if there are no such weights, or they do not fit the configured network.
     """
     if weights is None:
         method = method_called(model.name)

@@ -1,4 +1,4 @@
-"""A moving average of the weights that survives every interruption."""
+"""Exponential moving average of the weights that survives interruptions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from reflectzoo.core.settings import checked
 
 
 class ExponentialAverage(WeightAveraging):
-    """Lightning's moving average of the weights, with what it lacks.
+    """Lightning's moving average of the weights, with three faults corrected.
 
-    - A checkpoint written during validation, when the network holds the averaged weights, keeps both apart.
-    - Weights that do not move (a frozen teacher) keep their value to the last bit in the average: it is formed as
+    - A checkpoint written during validation, while the network holds the averaged weights, stores averaged and raw
+      weights under the right keys.
+    - The average of weights that do not change (a frozen teacher) equals them bit for bit: it is computed as
       a + (w - a)(1 - decay), not as a decay + w (1 - decay).
-    - It has the weights' own precision, whatever ``trainer.precision`` is.
+    - It has the precision of the weights, whatever ``trainer.precision`` is.
 
     Args:
         decay: share of the old average in the new one, in [0, 1).
 
     Raises:
-        UserError: for another ``decay``.
+        UserError: if ``decay`` is out of range.
     """
 
     @checked("callbacks.ema")
@@ -33,7 +34,7 @@ class ExponentialAverage(WeightAveraging):
         self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin the average, in the numbers in which training computes (``trainer.precision=64-true``)."""
+        """Start the average in the precision of training (``trainer.precision=64-true``)."""
         trainer.precision_plugin.convert_module(pl_module)
         super().setup(trainer, pl_module, stage)
 
@@ -44,7 +45,7 @@ class ExponentialAverage(WeightAveraging):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """The averaged weights go into ``state_dict``, the raw ones into ``current_model_state``."""
+        """Store the averaged weights in ``state_dict`` and the raw ones in ``current_model_state``."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._swapped:
             raw, averaged = checkpoint["state_dict"], checkpoint["current_model_state"]

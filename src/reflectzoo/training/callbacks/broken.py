@@ -1,4 +1,4 @@
-"""The batch on which training broke."""
+"""Saving the batch that made a loss non-finite."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from reflectzoo.errors import NotFinite
 
 
 class KeepBrokenBatch(pl.Callback):
-    """When a loss is no number any more, writes the batch it came from, for ``torch.load(file, weights_only=True)``.
+    """Saves the batch whose loss is not finite; ``torch.load(file, weights_only=True)`` reads it.
 
     Args:
-        path: the file; other processes than the first put their number before its suffix.
+        path: the file to write; ranks other than 0 insert ``_<rank>`` before its suffix.
 
     Attributes:
-        written: the file, once there is one.
+        written: the file, once it has been written; None before.
     """
 
     def __init__(self, path: str) -> None:
@@ -30,15 +30,15 @@ class KeepBrokenBatch(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember what is being worked on."""
+        """Keep a reference to the current batch."""
         self._batch = batch
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """It went well."""
+        """Drop the batch: its step succeeded."""
         self._batch = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Write it down, if that was it."""
+        """Save the batch if the exception is :class:`~reflectzoo.errors.NotFinite`."""
         batch, self._batch = self._batch, None
         if not isinstance(exception, NotFinite) or batch is None:
             return

@@ -1,4 +1,4 @@
-"""Pictures of what the network does, to every logger and into the run's folder."""
+"""Result pictures for W&B, TensorBoard and the run's folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from reflectzoo.training.module import ReflectionModule
 
 
 class ImagePanels(pl.Callback):
-    """Draws input, layers and truth of the first photographs of every evaluation set.
+    """Draws input, predicted layers and ground truth of the first photographs of each evaluation set.
 
-    After each validation the picture replaces ``<folder>/val_<set>.png`` and goes to W&B and TensorBoard; after the
-    test it is ``<folder>/test_<set>.png``. A network whose ``aux`` holds lists of images of the input's size (what each
-    of its iterations made of it) also gets ``<folder>/val_<set>_iterations.png``, where they stand side by side.
+    After each validation the picture replaces ``<folder>/val_<set>.png`` and is logged to W&B and TensorBoard; after
+    the test it is ``<folder>/test_<set>.png``. If the ``aux`` of a network holds lists of images of the input's size
+    (one image per iteration), they are also drawn side by side in ``<folder>/<stage>_<set>_iterations.png``.
 
     Args:
-        folder: where the pictures go.
-        images: how many photographs a set shows.
-        every_n_epochs: how often validation is drawn.
+        folder: output folder.
+        images: number of photographs per set.
+        every_n_epochs: interval between drawn validations, in epochs.
     """
 
     def __init__(self, folder: str, images: int = 4, every_n_epochs: int = 1) -> None:
@@ -71,11 +71,11 @@ class ImagePanels(pl.Callback):
             self._collect(outputs, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw what was collected, and forget it."""
+        """Draw the collected photographs, then clear them."""
         self._draw("val", trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw what was collected, and forget it."""
+        """Draw the collected photographs, then clear them."""
         self._draw("test", trainer, pl_module)
 
     def _draw(self, stage: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -85,9 +85,9 @@ class ImagePanels(pl.Callback):
             for kind, drawn in (("", rows), ("_iterations", self._iterations.get(index))):
                 if drawn:
                     picture = draw_separations(drawn)
-                    # Lightly compressed, in a third of the time: the next validation replaces it.
+                    # Light compression takes a third of the time, and the next validation replaces the file.
                     picture.save(self.folder / f"{stage}_{names[index]}{kind}.png", compress_level=1)
-                    # The same in every epoch, so that W&B lines them up; scores stand in the picture.
+                    # The same caption in every epoch, so that W&B lines them up; the picture shows the scores.
                     _send(picture, f"{stage}/{names[index]}{kind}", ", ".join(self._names[index]), trainer)
         self._rows, self._iterations, self._names = {}, {}, {}
 

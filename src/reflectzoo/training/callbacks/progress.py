@@ -1,4 +1,4 @@
-"""What training says while it runs."""
+"""Progress display of training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 
 class Progress(RichProgressBar):
-    """A live bar on a terminal; on a file or a pipe, one line for each epoch."""
+    """A live bar on a terminal; one line per epoch if the output is a file or a pipe."""
 
     def __init__(self) -> None:
         super().__init__(leave=False)
@@ -19,7 +19,7 @@ class Progress(RichProgressBar):
             self.disable()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how the epoch went."""
+        """Print the epoch's line if there is no live bar."""
         super().on_validation_end(trainer, pl_module)
         if self._live or trainer.sanity_checking or trainer.state.fn != "fit":
             return

@@ -1,4 +1,4 @@
-"""How a training feels: lengths of gradients, images a second, memory."""
+"""Logged health of a training run: gradient norms, throughput and memory."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ import torch
 from torch.optim import Optimizer
 
 _STEPS = 20
-"""Speeds are means over so many steps."""
+"""Number of steps over which speeds are averaged."""
 
 
 class Vitals(pl.Callback):
-    """Logs how a training feels, for every logger.
+    """Logs gradient norms, throughput and memory to every logger.
 
-    - ``train/grad_norm``: Euclidean length of the whole gradient before it is clipped; of methods with several
-      optimisers ``train/grad_norm/phase1``, ..., and ``train/grad_norm/discriminator``. Not under FSDP, where each
-      process has a part of it.
-    - ``speed/images_per_second``: of all processes, over the last steps, and ``speed/wait``: the share of that time for
-      which training waited for its next batch.
-    - ``memory/process_gb`` and ``memory/gpu_gb``: the most that was held so far by this process, and by PyTorch on its
-      GPU, in GiB.
+    - ``train/grad_norm``: L2 norm of the whole gradient before clipping; with several optimisers
+      ``train/grad_norm/phase1``, ..., and ``train/grad_norm/discriminator``. Not logged under FSDP, where each process
+      has only a shard of the gradient.
+    - ``speed/images_per_second``: of all processes together, over the last 20 steps; ``speed/wait``: the share of that
+      time, in [0, 1], spent waiting for batches.
+    - ``memory/process_gb`` and ``memory/gpu_gb``: peak memory so far of this process, and of PyTorch on its GPU, in
+      GiB.
     """
 
     def __init__(self) -> None:
-        self._steps: deque[tuple[float, float, int]] = deque(maxlen=_STEPS)  # seconds, of them waiting, images
+        self._steps: deque[tuple[float, float, int]] = deque(maxlen=_STEPS)  # seconds, seconds of waiting, images
         self._ended: float | None = None
         self._began = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What lies between epochs is no waiting for photographs."""
+        """Restart the timer: the time between epochs does not count as waiting for photographs."""
         self._ended = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """A batch is there."""
+        """Record when the batch arrived."""
         self._began = time.perf_counter()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Gradients are complete, and in float16 no longer scaled."""
+        """Log the gradient norm; here gradients are complete, and under float16 already unscaled."""
         if "FSDP" in type(trainer.strategy).__name__:
             return
         gradients = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
@@ -57,7 +57,7 @@ class Vitals(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A step is done."""
+        """Log the speed."""
         now = time.perf_counter()
         if self._ended is not None:
             images = len(batch["name"]) * trainer.world_size
@@ -68,8 +68,8 @@ class Vitals(pl.Callback):
         self._ended = now
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """An epoch is done."""
-        # Kilobytes, but bytes on macOS.
+        """Log peak memory."""
+        # ru_maxrss is in kilobytes, on macOS in bytes.
         unit = 1 if sys.platform == "darwin" else 1024
         values = {"memory/process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
         if pl_module.device.type == "cuda":
