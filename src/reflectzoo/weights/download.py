@@ -1,4 +1,4 @@
-"""Files from the network: a download that never hangs, never leaves half a file, and says why not."""
+"""Downloads that neither hang nor leave a partial file under the final name, with clear errors."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from reflectzoo.core.notices import inform
 from reflectzoo.errors import UserError
 from reflectzoo.weights.read import read_state_dict, sha256_of
 
-#: Seconds to find out whether a server answers at all, name look-up included.
+#: Timeout in seconds for a server's first answer, DNS lookup included.
 REACH_SECONDS = 8.0
-#: Seconds that a download may stand still before it is given up.
+#: Seconds without data after which a download is aborted.
 STALL_SECONDS = 20.0
 
 
 class DownloadError(UserError):
-    """Weights are neither cached nor to be had from the network; the message says which and why."""
+    """Weights could not be obtained: neither a valid local file nor a successful download; the message says why."""
 
 
 def cache_path(url: str) -> Path:
-    """Where torch.hub keeps (or would keep) the file of this address; ``TORCH_HOME`` moves it."""
+    """The path of a URL's file in torch.hub's cache, whether it exists or not; ``TORCH_HOME`` moves the cache."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
 def is_cached(url: str) -> bool:
-    """Whether the file of this address is on this machine already."""
+    """Whether the file of a URL is in torch.hub's cache."""
     return cache_path(url).is_file()
 
 
 def reachable(url: str, timeout: float = REACH_SECONDS) -> bool:
-    """Whether the address answers, known after at most ``timeout`` seconds. Proxies of the environment are used."""
+    """Whether a URL answers within ``timeout`` seconds; proxies set in the environment are used."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -53,7 +53,7 @@ def reachable(url: str, timeout: float = REACH_SECONDS) -> bool:
             with urllib.request.urlopen(request, timeout=timeout):
                 answers.append(True)
 
-    # A name look-up knows no timeout, so the question is asked where it can be left behind.
+    # A DNS lookup has no timeout, hence a daemon thread that can be abandoned.
     asking = threading.Thread(target=ask, name="reflectzoo-reachable", daemon=True)
     asking.start()
     asking.join(timeout)
@@ -61,21 +61,21 @@ def reachable(url: str, timeout: float = REACH_SECONDS) -> bool:
 
 
 def fetch_state_dict(url: str, timeout: float = REACH_SECONDS, stall: float = STALL_SECONDS) -> dict[str, Tensor]:
-    """Read a state dict from torch.hub's cache, downloading it first if it is not there.
+    """Read a state dict from torch.hub's cache, downloading it first if it is missing.
 
-    The first eight or more digits of the file's sha256 must stand in its name (``name-<digits>.pth``), as torch.hub
-    wants it. Processes that ask at the same time wait for the one that downloads.
+    The file name must contain the first eight or more digits of its sha256 (``name-<digits>.pth``), as torch.hub
+    requires. Concurrent processes wait for the one that downloads.
 
     Args:
-        url: address of the file.
+        url: URL of the file.
         timeout: seconds to wait for a first answer.
-        stall: seconds after which a download that stands still is given up.
+        stall: seconds without data after which the download is aborted.
 
     Returns:
         The state dict on the CPU, read with ``weights_only=True``.
 
     Raises:
-        DownloadError: if it is not cached and cannot be had: no answer, a stalled download, a wrong hash, no space.
+        DownloadError: if it is not cached and the download fails: no answer, a stall, a wrong hash, a full disk.
         UserError: if the cached file is damaged.
     """
     path = cache_path(url)
@@ -101,13 +101,13 @@ def _download(url: str, path: Path, stall: float) -> None:
         raise ValueError(f"{path.name} does not contain the digits of its hash")
     inform(f"Downloading {url} to {path}")
     with _socket_timeout(stall):
-        # Writes under another name and moves when complete and right.
+        # Writes to a temporary file, which is renamed once it is complete and its hash is right.
         torch.hub.download_url_to_file(url, os.fspath(path), digits.group(1), progress=sys.stderr.isatty())
 
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub opens its connection without a timeout and takes none; only the process-wide default reaches it."""
+    """Set the process-wide socket timeout temporarily: torch.hub passes none to its connection and accepts none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -117,15 +117,15 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def is_url(text: str) -> bool:
-    """Whether this is an address instead of a path."""
+    """Whether a string is an HTTP(S) URL rather than a path."""
     return urlparse(text).scheme in ("http", "https")
 
 
 def fetch(url: str, path: Path, sha256: str) -> Path:
-    """The file at ``path``, downloaded first if it is not there; its hash is checked.
+    """Return ``path`` after downloading its file if it is missing and checking its hash.
 
     Raises:
-        DownloadError: if it cannot be had, or is another file.
+        DownloadError: if the download fails or the hash differs.
     """
     if path.is_file():
         check_hash(path, sha256, path.name)
@@ -141,19 +141,19 @@ def fetch(url: str, path: Path, sha256: str) -> Path:
 
 
 def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) -> None:
-    """Download a file, going on where an earlier try broke off.
+    """Download a file, resuming an earlier incomplete download.
 
-    What has arrived is kept in ``<path>.part``; a server that knows byte ranges sends only the rest. Nothing appears
-    under ``path`` unless its hash is right.
+    Data is collected in ``<path>.part``; a server that supports byte ranges sends only the rest. ``path`` is created
+    only if the hash is right.
 
     Args:
-        url: of the file.
-        path: where to.
-        sha256: its hash, or the first digits.
-        stall: seconds without a byte after which it is given up.
+        url: URL of the file.
+        path: target file, in an existing folder.
+        sha256: its hash in hex, or the first digits.
+        stall: seconds without data after which the download is aborted.
 
     Raises:
-        DownloadError: if it fails; what has arrived is kept, unless its hash is wrong.
+        DownloadError: if it fails; data received so far is kept, unless the hash is wrong.
     """
     part = path.with_name(f"{path.name}.part")
     for again in (False, True):
@@ -178,7 +178,7 @@ def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) ->
                         f"{url} broke off after {start + got} bytes: try again, and it resumes from there."
                     )
         except urllib.error.HTTPError as error:
-            # 416: nothing is left to send, so what is there is complete, or not a part of this file.
+            # 416: there is nothing left to send, so the partial file is complete, or belongs to another file.
             if error.code != 416:
                 raise DownloadError(f"{url} answers {error.code} {error.reason}: check the address.") from error
         except (OSError, HTTPException, ValueError) as error:
@@ -191,7 +191,7 @@ def download(url: str, path: Path, sha256: str, stall: float = STALL_SECONDS) ->
             part.replace(path)
             return
         part.unlink()
-        # Half of an older version may have stood there: once more from the start.
+        # The partial file may have been of an older version: download again from the start.
         if again or not start:
             raise DownloadError(f"{url} is not the expected file (sha256 {found[:12]}…, not {sha256[:12]}…).")
 
@@ -202,10 +202,15 @@ def _starts_at(content_range: str, start: int) -> bool:
 
 
 def check_hash(path: Path, sha256: str, name: str) -> None:
-    """Raise unless the file is there and has this hash.
+    """Check that a file exists and has the given hash.
+
+    Args:
+        path: the file.
+        sha256: its expected hash in hex, or the first digits.
+        name: name of the weights, for the message.
 
     Raises:
-        DownloadError: otherwise.
+        DownloadError: if it does not exist, or its hash differs.
     """
     if not path.is_file():
         raise DownloadError(f"The weights '{name}' should be in {path}, but are not: install the package again.")

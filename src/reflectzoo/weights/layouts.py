@@ -1,4 +1,4 @@
-"""What a file of weights may be wrapped in: containers of training programs, and prefixes of parallel training."""
+"""Unwrapping weight files: containers of training programs, and prefixes of parallel training."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from reflectzoo.core.registry import methods
 from reflectzoo.errors import UserError
 from reflectzoo.weights.read import misfits, read_checkpoint
 
-#: Entries under which programs keep the weights; averaged ones, which are the better, first.
+#: Entries under which programs store weights; averaged ones first, since they are better.
 CONTAINERS = ("params_ema", "ema", "params", "model", "state_dict")
-#: What ``DataParallel`` and ``torch.compile`` put before every name.
+#: Prefixes that ``DataParallel`` and ``torch.compile`` add to every name.
 PREFIXES = ("module.", "_orig_mod.")
-#: Containers in containers, at most.
+#: Maximum depth of nested containers.
 _DEEPEST = 3
 
 
 def candidates(checkpoint: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a file may mean by the weights, the likeliest first.
+    """The possible state dicts in a file, the likeliest first.
 
-    The file itself, then what lies under ``net.``, as our trainings write it, then what lies in its containers
-    (``params_ema``, ``ema``, ``params``, ``model``, ``state_dict``), also one in the other; each without the prefixes
-    ``module.`` and ``_orig_mod.``, however often and in whatever order, also in inner dictionaries.
+    These are the file itself; its entries under ``net.``, as in reflectzoo's checkpoints; and the content of its
+    containers (``params_ema``, ``ema``, ``params``, ``model``, ``state_dict``), which may be nested. The prefixes
+    ``module.`` and ``_orig_mod.`` are removed, in any number and order, also from the keys of inner dictionaries.
 
     Args:
-        checkpoint: what was read. Nothing is modified; tensors are not copied.
+        checkpoint: the file's content. Nothing is modified; tensors are not copied.
 
     Example:
         >>> file = {"epoch": 3, "params_ema": {"module._orig_mod.conv.weight": 0}}
@@ -51,7 +51,7 @@ def _candidates(checkpoint: Mapping[str, Any], depth: int) -> Iterator[dict[str,
 
 
 def _bare(entries: Any) -> Any:
-    """Without prefixes, if it is a dictionary of names."""
+    """Remove the prefixes from the keys of a dictionary; anything else is returned unchanged."""
     if not isinstance(entries, Mapping):
         return entries
     return {_without_prefixes(key) if isinstance(key, str) else key: each for key, each in entries.items()}
@@ -64,7 +64,7 @@ def _without_prefixes(key: str) -> str:
 
 
 def recognise_file(checkpoint: Mapping[str, Any]) -> list[Layout]:
-    """Which models a file of somebody's program may be of, the likeliest first; none if no method knows it."""
+    """The models that another program's file may belong to, the likeliest first; empty if no method recognises it."""
     found: dict[Layout, None] = {}
     for candidate in candidates(checkpoint):
         for method in methods().values():
@@ -75,10 +75,10 @@ def recognise_file(checkpoint: Mapping[str, Any]) -> list[Layout]:
 
 
 def weights_for(checkpoint: Mapping[str, Any], method: Method, model: str, net: nn.Module) -> Weights:
-    """The weights of a file for a network, under its names, and the training phase they are of.
+    """The weights in a file that fit a network best, under the network's names, and their training phase.
 
     Raises:
-        UserError: if the method knows its files, and this is none of them.
+        UserError: if the method rejects every candidate (see :func:`candidates`).
     """
     refused: UserError | None = None
     best: tuple[int, Weights] | None = None
@@ -101,19 +101,19 @@ def weights_for(checkpoint: Mapping[str, Any], method: Method, model: str, net: 
 
 
 def start_from(net: nn.Module, path: str, key: str, method: Method) -> dict[str, Any]:
-    """Give a network the weights of a file that its training is to start from.
+    """Load the weights that training starts from into a network.
 
     Args:
-        net: of the method's main model; is filled in place.
-        path: of a checkpoint of this zoo or a file of the method's authors.
-        key: of the configuration, for messages.
-        method: that the network is of.
+        net: network of the method's main model; changed in place.
+        path: a checkpoint of reflectzoo, or a file of the method's authors.
+        key: configuration key, for messages.
+        method: the network's method.
 
     Returns:
-        The file's content, in which there may be more.
+        The whole content of the file, which may hold more than the weights.
 
     Raises:
-        UserError: if it cannot be read, or the weights do not fit.
+        UserError: if the file cannot be read or its weights do not fit.
     """
     content, source = read_checkpoint(Path(path).expanduser(), key), f"{key}={path}"
     try:
@@ -126,26 +126,26 @@ def start_from(net: nn.Module, path: str, key: str, method: Method) -> dict[str,
 
 
 def network_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The network's weights in a checkpoint of the training, which may also have those of a discriminator."""
+    """The network's weights in a training checkpoint's ``state_dict``, which may also hold a discriminator's."""
     return {key: each for key, each in _under(state, "net.").items() if isinstance(each, Tensor)}
 
 
 def _under(entries: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The network of a checkpoint of the training, which stands under ``net.``."""
+    """The entries whose keys start with a prefix, which is removed."""
     return {key.removeprefix(prefix): each for key, each in entries.items() if str(key).startswith(prefix)}
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], source: str, model: str) -> None:
-    """Give a network weights that must fit by name and shape; floating-point ones become 32-bit.
+    """Load weights into a network; names and shapes must match, and values are converted to the network's dtypes.
 
     Args:
-        net: is filled in place.
+        net: changed in place.
         state: name -> tensor.
         source: the file, for the message.
-        model: that the network is of, likewise.
+        model: name of the network's model, for the message.
 
     Raises:
-        UserError: how many names are missing, left over and of another shape, and the first of each.
+        UserError: with the number of missing, unexpected and misshapen weights, and the first of each.
     """
     wanted = net.state_dict()
     missing = [key for key in wanted if key not in state]

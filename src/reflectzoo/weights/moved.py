@@ -1,10 +1,10 @@
-"""Names that files of weights use for networks that have moved since; exact ones, so that nothing else can be meant."""
+"""Former paths of networks in weight files of version 1; matched exactly, so that nothing else is ever loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: ``_target_`` of a network in a file of version 1 -> where it lives now; networks that are not here stayed in place.
+#: ``_target_`` of a network in a file of version 1 -> its current path; networks not listed have not moved.
 MOVED: Mapping[str, str] = {
     "reflectzoo.methods.dynamics.net.DynamicsStudent": "reflectzoo.methods.dynamics.student.DynamicsStudent",
     "reflectzoo.methods.dynamics.net.DynamicsTeacher": "reflectzoo.methods.dynamics.teacher.DynamicsTeacher",

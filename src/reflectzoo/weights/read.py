@@ -1,4 +1,4 @@
-"""Reading weights and checkpoints without running what is in them, and finding the one to go on from."""
+"""Reading weights and checkpoints without executing code in them, and finding the one to resume from."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from reflectzoo.core.content import what_it_is
 from reflectzoo.errors import UserError
 
 LAST = "last.ckpt"
-"""The checkpoint from which training goes on."""
+"""File name of the checkpoint from which training resumes."""
 PREVIOUS = "last.previous.ckpt"
-"""The one before it, should the last one be damaged."""
+"""File name of its predecessor, kept in case the last one is damaged."""
 
 
 def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
         key: the configuration key it came from, for the message.
 
     Raises:
-        UserError: if it is missing, unreadable, needs arbitrary code, or is no dictionary.
+        UserError: if it is missing, unreadable, would execute code when loaded, or holds no dictionary.
     """
     if not path.exists():
         raise UserError(f"{key}={path} does not exist: give the path of a .ckpt file.")
@@ -46,7 +46,7 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
         raise UserError(
             f"{key}={path} cannot be read: it is not a PyTorch checkpoint, or one that would run code when loaded."
         ) from error
-    except Exception as error:  # what a damaged pickle runs into cannot be listed
+    except Exception as error:  # the errors of damaged pickles cannot be enumerated
         told = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{key}={path} cannot be read as a checkpoint: it is damaged ({told}).") from error
     if not isinstance(content, dict):
@@ -55,10 +55,10 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
 
 
 def what_is_wrong(path: Path) -> str | None:
-    """Why a file cannot be a whole checkpoint, in words; None if every part of it has the checksum written with it.
+    """The fault of a damaged or incomplete checkpoint, in words; None if all of its checksums are right.
 
-    PyTorch compares no checksums: it would give back damaged weights as if they were whole. Files of the format before
-    PyTorch 1.6 have none.
+    PyTorch does not compare checksums and would return damaged weights without an error. Files in the format before
+    PyTorch 1.6 have no checksums and pass.
     """
     try:
         with path.open("rb") as file:
@@ -77,13 +77,14 @@ def what_is_wrong(path: Path) -> str | None:
 
 
 def resumable(folder: Path) -> tuple[Path | None, str]:
-    """The checkpoint of a folder from which training goes on.
+    """The checkpoint in a folder from which to resume training.
 
     Args:
-        folder: with ``last.ckpt``, and perhaps the one before it.
+        folder: contains ``last.ckpt`` and perhaps its predecessor.
 
     Returns:
-        Its path, None if there is none that is whole; and what is wrong with the last one, empty if nothing is.
+        The path of the newest intact checkpoint, None if there is none; and the fault of the newest checkpoint, empty
+        if it is intact or there is none.
     """
     damage = ""
     for name in (LAST, PREVIOUS):
@@ -97,36 +98,36 @@ def resumable(folder: Path) -> tuple[Path | None, str]:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, in hex."""
+    """The SHA-256 hash of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def newest_run(output_dir: Path, choice: str) -> Path | None:
-    """The folder of the newest run of a model (or experiment) that left a checkpoint to go on from.
+    """The folder of the newest run of a model or experiment with a checkpoint to resume from; None if there is none.
 
     Args:
-        output_dir: where runs are kept (``paths.output_dir``).
-        choice: name of the model or experiment, the folder that its runs stand in.
+        output_dir: root folder of all runs (``paths.output_dir``).
+        choice: name of the model or experiment, and of the folder that contains its runs.
     """
     found = [file for name in (LAST, PREVIOUS) for file in output_dir.glob(f"{choice}/*/checkpoints/{name}")]
     return max(found, key=lambda file: file.stat().st_mtime).parent.parent if found else None
 
 
 def find_weights(checkpoint: Mapping[str, Any], first: str, name: str, give: str) -> dict[str, Tensor]:
-    """The weights of a network in a plain state dict, one wrapped in ``state_dict``, or a checkpoint of the training.
+    """The weights of a network in a plain state dict, one wrapped in ``state_dict``, or a training checkpoint.
 
-    A ``module.`` prefix, left by parallel training, and the ``net.`` of the training's checkpoints are dropped. Tensors
-    are not copied.
+    The prefix ``module.`` of parallel training and the prefix ``net.`` of training checkpoints are removed. Tensors are
+    not copied.
 
     Args:
-        checkpoint: what ``torch.load`` returned.
+        checkpoint: return value of ``torch.load``.
         first: name of a weight that only this network has.
-        name: the network's, for the message.
-        give: which files would do, likewise.
+        name: name of the network, for the message.
+        give: description of suitable files, for the message.
 
     Raises:
-        UserError: if there is no such network in it.
+        UserError: if the checkpoint does not contain this network.
     """
     entries = checkpoint.get("state_dict", checkpoint)
     state = {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
@@ -139,9 +140,9 @@ def find_weights(checkpoint: Mapping[str, Any], first: str, name: str, give: str
 
 
 def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same with the counters of batch normalisations, which old versions of PyTorch did not write.
+    """The state dict with the counters of batch normalisation layers added, which old versions of PyTorch did not save.
 
-    Nothing but a momentum of None would look at them.
+    They are zero; their values matter only if ``momentum`` is None.
     """
     complete: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -153,7 +154,7 @@ def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def misfits(state: Mapping[str, Tensor], net: nn.Module) -> list[str]:
-    """Names of weights that a network lacks, or has in another shape, or that the state dict lacks; sorted."""
+    """Sorted names of the weights that only the network or only the state dict has, or that differ in shape."""
     shapes, given = ({key: value.shape for key, value in each.items()} for each in (net.state_dict(), state))
     return sorted(key for key in shapes.keys() | given.keys() if shapes.get(key) != given.get(key))
 
@@ -162,14 +163,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a file of named tensors (``.pth``, ``.pt``) on the CPU.
 
     Raises:
-        UserError: if there is no such file, it cannot be read, or it holds anything but named tensors.
+        UserError: if the file is missing or unreadable, or holds anything but named tensors.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"There is no weights file {path}: check the path.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    # What torch.load raises depends on where the damage sits: unpickling, zip, end of file, key and type errors.
+    # The error of torch.load depends on where the damage is: unpickling, zip, end-of-file, key and type errors.
     except Exception as error:
         wrong = what_is_wrong(path) or "it is damaged, or not a file of torch.save"
         raise UserError(f"The weights file {path} cannot be read, {wrong}; delete it and download it again.") from error

@@ -1,4 +1,4 @@
-"""What is known about weights that may be used, one JSON file each, and where their files lie."""
+"""Records of available weights, one JSON file each, and the location of their files."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from reflectzoo.errors import UserError
 from reflectzoo.weights.download import cache_path, check_hash, fetch
 from reflectzoo.weights.stored import parse_metadata, shortened
 
-#: What is known about weights that may be used, one file each.
+#: Folder of the package's weight records.
 RECORDS = Path(__file__).parents[1] / "weight_records"
 
 
 @dataclass(frozen=True)
 class WeightRecord:
-    """What is known about one file of weights; one JSON file in ``weight_records/`` each.
+    """Metadata of one weight file, stored as one JSON file in ``weight_records/``.
 
     Attributes:
-        name: unique; what ``--weights`` takes.
+        name: unique name, accepted by ``--weights``.
         model: one of :func:`reflectzoo.list_models`.
-        trained_by: who trained them.
-        trained_on: on what.
-        licence: of the weights; "unknown" where nobody says.
-        source: a page where they come from.
+        trained_by: who trained the weights.
+        trained_on: training data.
+        licence: licence of the weights; "unknown" if none is stated.
+        source: web page that the weights come from.
         file: name of a file in the package, beside the record; or empty.
-        url: where the file can be had; or empty. With neither, people get it by hand from ``source``.
-        sha256: of the file, where there is one.
-        size: of the file in bytes, likewise.
-        overrides: of the model's configuration.
-        metrics: benchmark -> metric -> value, as measured with this program.
-        default: whether the model takes these when none are named.
-        note: a sentence for people.
-        folder: that the record and its file lie in.
+        url: download address; or empty. Without ``file`` and ``url``, users download it by hand from ``source``.
+        sha256: hash of the file in hex; required if ``file`` or ``url`` is given.
+        size: size of the file in bytes, or 0 if unknown.
+        overrides: overrides of the model's configuration.
+        metrics: benchmark -> metric -> value, as measured by reflectzoo.
+        default: whether the model uses these weights if none are named.
+        note: a sentence for users.
+        folder: folder of the record and its file.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -63,18 +63,18 @@ class WeightRecord:
 
     @property
     def available(self) -> bool:
-        """Whether this program can get the file by itself."""
+        """Whether the file is packaged or can be downloaded automatically."""
         return bool(self.file or self.url)
 
 
 def records(folder: Path | None = None) -> list[WeightRecord]:
-    """Every record of the zoo and of plugins, by name; those marked as default first.
+    """All records of the zoo and of plugins, sorted by name, with the defaults first.
 
     Args:
-        folder: where the JSON files are; None for the package's and those of every method that brings its own.
+        folder: folder of the JSON files; defaults to the package's and those of methods with records of their own.
 
     Raises:
-        UserError: for a record that says too little, or something else than a record does.
+        UserError: for a record that is unreadable, incomplete or has invalid entries, or whose model its plugin lacks.
     """
     found = [_read(file) for file in (folder or RECORDS).glob("*.json")]
     for method in methods().values() if folder is None else ():
@@ -120,15 +120,15 @@ def _needed(each: Field[Any]) -> bool:
 
 
 def locate(wanted: WeightRecord | str) -> Path:
-    """The file of a record or of an address, downloaded into torch.hub's cache if it is not on this machine.
+    """The local file of a record or URL, downloaded into torch.hub's cache if it is missing.
 
     Args:
-        wanted: a record, or an address whose file name ends in eight or more digits of its sha256 before the suffix
+        wanted: a record, or a URL whose file name ends in eight or more digits of its sha256 before the suffix
             (``name-<digits>.safetensors``).
 
     Raises:
-        DownloadError: if it cannot be had, or is not the file whose hash is known.
-        UserError: if an address tells no hash, or a record no file.
+        DownloadError: if the download fails or the hash differs.
+        UserError: if a URL contains no hash, or a record has neither ``file`` nor ``url``.
     """
     if isinstance(wanted, str):
         digits = torch.hub.HASH_REGEX.search(Path(urlparse(wanted).path).name)

@@ -1,18 +1,18 @@
-"""What a file of weights says about itself: names and plain settings, and nothing that is ever run.
+"""The record in a weight file: names and plain settings, of which nothing is ever executed.
 
-A checkpoint keeps it under ``reflectzoo``, a safetensors file as JSON in its metadata (``record``)::
+A checkpoint stores it under ``reflectzoo``, a safetensors file as JSON in its metadata (``record``)::
 
     {"version": 2, "model": "ytmt_ucs", "network": "YTMTUNet", "settings": {"pattern": "C", "width": 64, ...},
      "phase": 0, "vgg": {"source": "imagenet", "fingerprint": "9a1b..."}}
 
-``network`` is looked up among those that methods register (:class:`reflectzoo.core.method.Method`), and ``settings``
-are the arguments of its constructor, checked one by one against its signature. A string is a string: no interpolation,
-no resolver, no name of a class is ever looked for in it.
+``network`` is looked up among those registered by methods (:class:`reflectzoo.core.method.Method`), and ``settings``
+are the arguments of its constructor, each checked against its signature. Strings are taken literally, and never
+interpreted as interpolations, resolvers or class names.
 
-Files of version 1, written until November 2026, hold the model's whole configuration instead, as Hydra composed it.
-Only ``config.net`` is read: its ``_target_`` must be exactly the path of a registered network, today's or a former one,
-and its other entries are the settings, under the same check. Entries that would steer Hydra (``_args_``, ``_partial_``,
-a list of targets) are no arguments of any network, and refused with everything else that is not one.
+Files of version 1, written until November 2026, hold the model's whole configuration instead, as composed by Hydra.
+Only ``config.net`` is read: its ``_target_`` must be exactly the current or a former path of a registered network, and
+its other entries are the settings, which undergo the same check. Entries that control Hydra (``_args_``, ``_partial_``,
+a list of targets) are not arguments of any network and are rejected like any other unknown setting.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from reflectzoo.errors import UserError
 from reflectzoo.weights.moved import MOVED
 
 VERSION = 2
-"""Of what is written."""
+"""Version of the records that are written."""
 
-#: Lists and dictionaries in each other, at most.
+#: Maximum nesting depth of lists and dictionaries.
 _DEEPEST = 8
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file says, checked.
+    """The checked record of a weight file.
 
     Attributes:
-        model: a choice of ``model=``.
-        method: that brings it.
-        network: one of the method's networks.
-        settings: arguments of it.
-        phase: the training phase that the weights are of, 0-based.
-        vgg: ``source`` and ``fingerprint`` of the VGG that the network learnt to look through; None if there was none.
+        model: an option of ``model=``.
+        method: the method that provides the model.
+        network: name of one of the method's networks.
+        settings: arguments of the network's constructor.
+        phase: training phase of the weights, 0-based.
+        vgg: ``source`` and ``fingerprint`` of the VGG that the network was trained with; None if it uses none.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Stored:
     vgg: Mapping[str, str | None] | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """As it is written."""
+        """The record in the form in which files store it."""
         return {
             "version": VERSION,
             "model": self.model,
@@ -70,15 +70,15 @@ class Stored:
 
 
 def stored_network(model: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint of the training says about its network.
+    """The part of a training checkpoint's record that describes its network.
 
     Args:
-        model: the choice of ``model=``.
-        net: ``model.net`` as configured; None if the model was made by hand.
+        model: the option of ``model=``.
+        net: ``model.net`` as configured; None if the module was not built from a configuration.
 
     Returns:
-        ``version``, ``model``, and if a method registers the network ``network`` and ``settings``: without them the
-        checkpoint resumes its training, but is not opened by name.
+        ``version`` and ``model``, and also ``network`` and ``settings`` if a method registers the network. Without
+        those, training can be resumed from the checkpoint, but inference cannot open it.
     """
     record: dict[str, Any] = {"version": VERSION, "model": model}
     if net is not None and (registered := network_called(str(net.get("_target_")))) is not None:
@@ -88,10 +88,10 @@ def stored_network(model: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def parse_metadata(text: str) -> Any:
-    """JSON of a file's metadata.
+    """Parse the JSON metadata of a file.
 
     Raises:
-        ValueError: if it is none, or nested too deeply.
+        ValueError: if it is not valid JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -100,14 +100,14 @@ def parse_metadata(text: str) -> Any:
 
 
 def understood(record: Any, source: str) -> Stored:
-    """Check what a file says.
+    """Check the record of a weight file.
 
     Args:
-        record: as it was read; of any version.
+        record: the raw record, of any version.
         source: the file, for messages.
 
     Raises:
-        UserError: if it is damaged, asks for a network that no method registers, or for settings that are none of it.
+        UserError: if it is damaged, names a network that no method registers, or has settings other than plain values.
     """
     if not isinstance(record, Mapping) or not isinstance(record.get("model"), str):
         raise UserError(f"{source} does not say which model it holds and may be damaged: download it again.")
@@ -122,10 +122,10 @@ def understood(record: Any, source: str) -> Stored:
 
 
 def build_stored(stored: Stored, source: str) -> nn.Module:
-    """Make the network that a file asks for, in the phase of its training.
+    """Build the network that a record describes, and set its training phase.
 
     Raises:
-        UserError: if the settings do not fit its constructor.
+        UserError: if the settings do not match its constructor.
     """
     maker = stored.method.network(stored.network)
     try:
@@ -139,7 +139,7 @@ def build_stored(stored: Stored, source: str) -> nn.Module:
 
 
 class Refused(ValueError):
-    """What is wrong with what a file says; half a sentence."""
+    """A fault in the record of a weight file; the message is a clause, without a full stop."""
 
 
 def _version_2(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any]]:
@@ -200,18 +200,18 @@ def _vgg(record: Mapping[str, Any]) -> Mapping[str, str | None] | None:
 
 
 def check_stored_settings(maker: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Raise unless settings are arguments of a constructor, each of the type it has there.
+    """Check that settings are arguments of a constructor, each of the annotated type and range.
 
-    Numbers are not made of strings, nor whole ones of fractions. A parameter without an annotation takes any plain
-    value.
+    Values are not converted: neither strings to numbers nor fractions to integers. A parameter without an annotation
+    accepts any plain value.
 
     Args:
-        maker: a class, or a function.
-        settings: by name.
+        maker: a class or a function.
+        settings: name -> value.
 
     Raises:
-        Refused: half a sentence about the first that is no argument.
-        SettingError: for one of another type, or out of its range.
+        Refused: for the first name that is not an argument.
+        SettingError: for a value of another type or out of range.
     """
     parameters, _ = parameters_of(maker)
     for name, value in settings.items():
@@ -221,7 +221,7 @@ def check_stored_settings(maker: Callable[..., Any], settings: Mapping[str, Any]
 
 
 def _check_plain(value: Any, depth: int = 0) -> None:
-    """Numbers, strings, truth values, nothing, and lists and dictionaries of them."""
+    """Raise :class:`Refused` unless a value consists of numbers, strings, booleans, None, lists and dictionaries."""
     if depth > _DEEPEST:
         raise Refused("its settings are nested too deeply")
     if isinstance(value, Mapping):
@@ -237,6 +237,6 @@ def _check_plain(value: Any, depth: int = 0) -> None:
 
 
 def shortened(value: Any) -> str:
-    """A value of a stranger's file, for a sentence."""
+    """The representation of a value from an untrusted file, at most 80 characters long, for a message."""
     text = repr(value) if isinstance(value, str | int | float | bool) or value is None else f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:76]}…{text[-1]}"
