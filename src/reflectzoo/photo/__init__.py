@@ -1,1 +1,1 @@
-"""One room for photographs: read with all that their files say, written back without losing it in silence."""
+"""Read photographs with all of their metadata, and write them back with a note on everything that is lost."""

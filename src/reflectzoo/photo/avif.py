@@ -1,6 +1,6 @@
-"""AVIF and HEIC as boxes: what Pillow tells of neither, depth, crop, and how colours are meant.
+"""AVIF and HEIC boxes that Pillow does not expose: bit depth, crop, colour primaries and transfer function.
 
-ISO/IEC 23008-12 (HEIF) and 14496-12; numbers of colours are those of ITU-T H.273, as in PNG's cICP.
+ISO/IEC 23008-12 (HEIF) and 14496-12; colours are code points of ITU-T H.273, as in PNG's cICP.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from reflectzoo.photo.png import Chunk
 
 _HEAD = 65536
 """Properties stand within this many bytes."""
-#: Primaries and transfer functions of sRGB, those that look like it, and those that say nothing.
+#: Primaries and transfer functions of sRGB, those that look like it, and "unspecified".
 _USUAL_PRIMARIES, _USUAL_TRANSFERS = (1, 2), (1, 2, 6, 13, 14, 15)
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether these are the bytes of such a file."""
+    """Whether these bytes are a HEIF file (AVIF or HEIC)."""
     return data[4:8] == b"ftyp"
 
 
 def bits(data: bytes) -> int:
-    """Bits of an AVIF file's values, 8 where it is none."""
+    """Bit depth of an AVIF file: 8, 10 or 12; 8 for any other file."""
     place = data.find(b"av1C", 0, _HEAD) if is_heif(data) else -1
     if place < 0 or place + 7 > len(data):
         return 8
@@ -30,12 +30,16 @@ def bits(data: bytes) -> int:
 
 
 def cropped(data: bytes) -> bool:
-    """Whether only a part of the picture is to be shown (``clap``)."""
+    """Whether the file asks viewers to crop the picture (``clap``)."""
     return is_heif(data) and data.find(b"\0\0\0\x28clap", 0, _HEAD) >= 0
 
 
 def colours(data: bytes) -> Chunk | None:
-    """How values are meant, as a cICP of PNG, whose values are RGB of full range; None where that is as usual."""
+    """Colour primaries and transfer function as a PNG cICP chunk (full-range RGB).
+
+    Returns:
+        None if the file has no such box, or if the colours are those of sRGB or look like it.
+    """
     place = data.find(b"colrnclx", 0, _HEAD) if is_heif(data) else -1
     if place < 0 or place + 15 > len(data):
         return None
@@ -46,7 +50,11 @@ def colours(data: bytes) -> Chunk | None:
 
 
 def with_colours(data: bytes, meant: Chunk) -> bytes:
-    """The file with these primaries and this transfer function; the matrix stays that of its own values."""
+    """The file with the primaries and transfer function of a cICP chunk; its matrix coefficients stay as they are.
+
+    Raises:
+        ValueError: if the file has no ``nclx`` box.
+    """
     place = data.find(b"colrnclx", 0, _HEAD)
     if place < 0:
         raise ValueError("its box of colours is missing")

@@ -1,6 +1,6 @@
-"""BMP pictures whose channels are bits of 16 or 32: Pillow knows some of the ways, and drops transparency of a bit.
+"""BMP files whose 16 or 32 bits per pixel are split by bit masks: Pillow supports only some masks, and no 1-bit alpha.
 
-Windows' bitmap headers of versions 3 to 5 (Microsoft, "Bitmap Storage").
+Windows bitmap headers, versions 3 to 5 (Microsoft, "Bitmap Storage").
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _555 = (0x7C00, 0x3E0, 0x1F, 0)
 
 
 class Header(NamedTuple):
-    """What is said of packed values.
+    """The header of a bit-mask BMP.
 
     Attributes:
         width: columns.
         height: rows.
-        upwards: whether the lowest row stands first.
-        bits: of a pixel, 16 or 32.
-        start: offset of the values.
-        masks: which bits are red, green, blue and alpha; 0 where there is none.
-        dpi: dots per inch; None if it does not say.
+        upwards: whether the bottom row is stored first.
+        bits: per pixel, 16 or 32.
+        start: offset of the pixels.
+        masks: bit masks of red, green, blue and alpha; 0 for a missing channel.
+        dpi: dots per inch; None if unspecified.
     """
 
     width: int
@@ -42,7 +42,7 @@ class Header(NamedTuple):
 
 
 def packed(data: bytes) -> Header | None:
-    """The header of a picture whose channels are masks; None for all other kinds, which Pillow reads."""
+    """Parse the header of a bit-mask BMP; None for any other file (Pillow reads the other kinds of BMP)."""
     if len(data) < _HEADER + 56 or data[:2] != b"BM":
         return None
     start, size = struct.unpack_from("<II", data, 10)
@@ -63,10 +63,13 @@ def packed(data: bytes) -> Header | None:
 
 
 def read(data: bytes, head: Header) -> tuple[Values, Values | None]:
-    """Values and alpha; 16 bits where a channel has more than 8.
+    """Decode the pixels.
+
+    Returns:
+        Values (H, W, 3) and alpha (H, W) or None, upright; uint8, or uint16 if any channel has more than 8 bits.
 
     Raises:
-        ValueError: if it is damaged or cut short.
+        ValueError: if the masks are damaged or the file is truncated.
     """
     masks = head.masks if head.masks[3] else head.masks[:3]
     places = [(mask & -mask).bit_length() - 1 for mask in masks]
@@ -89,7 +92,7 @@ def read(data: bytes, head: Header) -> tuple[Values, Values | None]:
 
 
 def profile(data: bytes) -> bytes | None:
-    """The colour profile, which only the newest headers have."""
+    """The embedded ICC profile, which only version 5 headers can have; None if there is none."""
     if len(data) < _HEADER + 124 or data[:2] != b"BM" or struct.unpack_from("<I", data, _HEADER)[0] < 124:
         return None
     if data[_HEADER + 56 : _HEADER + 60] != _EMBEDDED:

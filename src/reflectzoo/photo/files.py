@@ -1,4 +1,4 @@
-"""Reading and writing that leaves no half files behind, whatever happens in between."""
+"""Safe file access: refuse what is not a regular file, and write atomically."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import BinaryIO
 from reflectzoo.errors import DISK_REASONS, UserError
 from reflectzoo.photo.model import UnreadableImage
 
-#: Larger files are no photographs; reading one would fill the memory before anything could say so.
+#: Larger files are not photographs; reading one would exhaust the memory before it could be refused.
 MAX_BYTES = 2**31
-#: Bytes of a name, on nearly all file systems.
+#: Longest file name in bytes, on nearly all file systems.
 _LONGEST = 255
 
 _REASONS = DISK_REASONS | {
@@ -27,13 +27,13 @@ _REASONS = DISK_REASONS | {
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as it may stand in a terminal: quoted, and nothing in it moves the cursor."""
+    """Quote a path for the terminal, with control characters escaped."""
     text = os.fspath(path)
     return "'" + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + "'"
 
 
 def result_name(stem: str, tail: str) -> str:
-    """The name of a result; where it is too long, the stem is shortened and told from others by a few digits.
+    """The file name of a result; a name that is too long gets a shorter stem and six digits of the stem's hash.
 
     Example:
         >>> result_name("photo", ".transmission.png")
@@ -50,18 +50,18 @@ def result_name(stem: str, tail: str) -> str:
 
 
 def why(error: OSError) -> str:
-    """What the system says, in words."""
+    """The reason for an operating system error, in words."""
     return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading bytes; anything else would perhaps never end.
+    """Open a regular file for reading in binary mode; reading a pipe or a device might never end.
 
     Raises:
-        UnreadableImage: if it is none, or cannot be opened.
+        UnreadableImage: if it is not a regular file, or cannot be opened.
     """
     try:
-        # Without waiting: a pipe would keep us until somebody writes into it.
+        # Non-blocking: opening a pipe would otherwise wait for a writer.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise UnreadableImage(f"{shown(path)} {_why_not_opened(Path(path), error)}.") from None
@@ -74,10 +74,11 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file, read at once.
+    """Read the whole content of a regular file.
 
     Raises:
-        UnreadableImage: if there is none, it is larger than :data:`MAX_BYTES`, or it changed while it was read.
+        UnreadableImage: if it is missing, not a regular file, unreadable, larger than :data:`MAX_BYTES`, or changed
+            while it was read.
     """
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
@@ -94,15 +95,15 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_atomically(path: Path, data: bytes, overwrite: bool = False) -> None:
-    """Write a file under another name in the same folder, then give it its own: complete, or not there.
+    """Write a file atomically: to a temporary name in the same folder, then moved into place.
 
     Args:
-        path: of the file; folders above it are made.
+        path: the file; missing parent folders are created.
         data: its content.
         overwrite: whether an existing file may be replaced.
 
     Raises:
-        UserError: if the file exists, or cannot be written; nothing is left behind then.
+        UserError: if the file exists without ``overwrite``, or cannot be written; no partial file is left behind.
     """
     spare: Path | None = None
     try:
@@ -111,7 +112,7 @@ def write_atomically(path: Path, data: bytes, overwrite: bool = False) -> None:
             raise UserError(_exists(path))
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        # Not with the name itself, which may be as long as names can be.
+        # Not derived from the file's own name, which may already have the maximum length.
         spare = path.with_name(f".reflectzoo-{os.getpid()}-{secrets.token_hex(6)}.tmp")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(spare, flags, 0o666), "wb") as file:
@@ -133,7 +134,7 @@ def write_atomically(path: Path, data: bytes, overwrite: bool = False) -> None:
 
 
 def _move_to_free_name(spare: Path, path: Path) -> None:
-    """Unlike a rename, a link never replaces what another process put there in the meantime."""
+    """Move a file into place by a hard link: unlike a rename, it never replaces a file created in the meantime."""
     try:
         os.link(spare, path)
     except FileExistsError:

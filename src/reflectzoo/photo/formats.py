@@ -1,7 +1,7 @@
-"""Each format's way from bytes to values; Pillow decodes what it decodes right.
+"""One decoder per file format; Pillow is used only where it decodes correctly.
 
-Depth, polarity, alpha and orientation are never taken from its modes: formats that have more kinds than Pillow has
-modes are read by their own modules here.
+Depth, polarity, alpha and orientation are never inferred from a Pillow mode: formats with more variants than Pillow has
+modes are read by modules of this package.
 """
 
 from __future__ import annotations
@@ -23,13 +23,27 @@ from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
 from reflectzoo.photo.pillow import Limit, from_pillow, others, unguarded_within
 
-#: Floating-point values may leave [0, 1] by rounding alone.
+#: Floating-point values may exceed [0, 1] by this much, from rounding.
 _SLACK = 1e-5
 _AGAIN, _SAVE = "download or copy it again", "save it as PNG or TIFF"
 
 
 def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Picture, int]:
-    """The picture as it is stored, and its orientation."""
+    """Decode a file of any supported format.
+
+    Args:
+        data: the file's bytes.
+        name: the quoted file name, for error messages.
+        limit: the largest size accepted.
+        shorter: the shorter side that is needed; lets a JPEG be decoded at reduced size and skips the check for damage.
+
+    Returns:
+        The picture as stored (not yet rotated), and its EXIF orientation, 1 to 8.
+
+    Raises:
+        UnreadableImage: if the file is too large or not supported.
+        ValueError: (and other errors of the decoders) if it is damaged.
+    """
     if raw.is_raw(data):
         return _raw(data, name, limit), 1
     if data.startswith(jpeg.SOI + b"\xff"):
@@ -69,7 +83,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
             )
     notes: list[str] = []
     end = layout.end
-    whole = shorter is None  # training takes what it gets
+    whole = shorter is None  # training accepts damaged pictures
     wrong = jpeg.complaint(data, layout) if whole else ""
     if end is None or jpeg.breaks_off(data, layout, wrong):
         mended = jpeg.repaired_jpeg(data if end is None else data[: end - 2], layout)
@@ -108,7 +122,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
 
 
 def _parts(found: jpeg.SegmentContents, behind: bytes, xmp: bytes | None) -> list[str]:
-    """What a JPEG file holds besides its picture, in words."""
+    """The parts of a JPEG file that are dropped, in words."""
     behind = behind.strip(b"\0\r\n ")
     parts = []
     pictures = max(found.pictures - 1, int(behind.startswith(jpeg.SOI)), 0)
@@ -163,7 +177,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     origin, orientation, said = _told(origin, exif, xmp, dpi)
     single = by_kind.get(b"tRNS") if colour in (0, 2) else None
     if bits == 16:
-        # Nothing but the picture: libpng prints what it dislikes about the rest.
+        # The picture alone: libpng prints warnings about other chunks.
         body = [chunk for chunk in found if chunk.kind == b"IDAT"]
         deep = cv2.imdecode(np.frombuffer(png.assembled(found[0], (), body), np.uint8), cv2.IMREAD_UNCHANGED)
         if deep is None or deep.dtype != np.uint16:
@@ -176,7 +190,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         with PngImagePlugin.PngImageFile(BytesIO(data)) as image:
             image.load()
             if single is not None:
-                # Pillow compares values that it has spread over 8 bits with one that it has not.
+                # Pillow compares values that it has scaled to 8 bits with an unscaled one.
                 image.info.pop("transparency", None)
             picture = from_pillow(image, name, origin)
     if single is not None:
@@ -187,7 +201,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
 
 
 def png_metadata(found: Sequence[png.Chunk]) -> tuple[bytes | None, bytes | None, bytes | None, bytes | None]:
-    """EXIF data, XMP, IPTC records and Photoshop's resources among chunks."""
+    """EXIF data, XMP, IPTC records and Photoshop resources of a PNG's chunks; None for each that is missing."""
     exif = next((chunk.body for chunk in found if chunk.kind == b"eXIf"), None)
     iptc, photoshop, xmp = None, None, None
     for chunk in found:
@@ -204,7 +218,7 @@ def png_metadata(found: Sequence[png.Chunk]) -> tuple[bytes | None, bytes | None
 
 
 def _hdr(meant: bytes) -> list[str]:
-    """What there is to say of values whose cICP this is."""
+    """The notes on the body of a cICP chunk: one sentence if it declares HDR, else none."""
     transfer = png.HDR_TRANSFERS.get(meant[1]) if len(meant) == 4 else None
     if transfer is None:
         return []
@@ -212,7 +226,7 @@ def _hdr(meant: bytes) -> list[str]:
 
 
 def _unlike(values: Values, single: bytes, bits: int) -> Values:
-    """Alpha where one colour stands for transparent."""
+    """Alpha of a picture in which one colour (the body of tRNS) marks transparent pixels."""
     count = values.shape[2]
     colour = np.frombuffer(single[: 2 * count].ljust(2 * count, b"\0"), ">u2").astype(np.uint32)
     within: Values = colour & (2**bits - 1)
@@ -240,7 +254,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     origin = Origin(
         "TIFF",
         tags[tiff.ICC].raw if tiff.ICC in tags else None,
-        # Written as LONG by mistake in many files, padded then; a record never begins with 0.
+        # Many files declare it as LONG by mistake, and pad it with zeros; no record begins with 0.
         iptc=iptc.raw.rstrip(b"\0") or None if iptc else None,
         photoshop=photoshop,
         tags=tiff.further(file, page),
@@ -257,7 +271,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         found = tiff_values.layers(file, page, sheet)
         notes += found.notes
         half = sheet.number == "float" and sheet.bits == 16
-        # A profile of Lab values says nothing any more.
+        # The profile of Lab values no longer applies after conversion.
         icc = None if sheet.photometric in (8, 9) else origin.icc
         origin = replace(origin, premultiplied=found.premultiplied, half=half, icc=icc)
         if sheet.photometric == 5:
@@ -270,7 +284,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
 
 
 def _from_inks(found: tiff_values.TiffLayers, name: str, origin: Origin) -> Picture:
-    """CMYK, which becomes sRGB in 8 bits."""
+    """Convert CMYK to 8-bit sRGB."""
     image = Image.frombytes("CMYK", found.values.shape[1::-1], as_depth(found.values, 8).tobytes())
     picture = from_pillow(image, name, origin)
     alpha = None if found.alpha is None else as_depth(found.alpha, 8)
@@ -281,7 +295,11 @@ def _from_inks(found: tiff_values.TiffLayers, name: str, origin: Origin) -> Pict
 
 
 def _checked_floats(picture: Picture, name: str) -> Picture:
-    """Floating-point values as float32, if they are those of a picture."""
+    """Check that floating-point values lie in [0, 1] and return them as float32.
+
+    Raises:
+        UnreadableImage: if values are not finite or out of range.
+    """
     low, high = float("inf"), float("-inf")
     for layer in (picture.values, picture.alpha):
         if layer is None:
@@ -319,7 +337,7 @@ def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     with unguarded_within(limit), Image.open(BytesIO(data), formats=("JPEG2000",)) as image:
         limit.check(*image.size)
         if found.halved and (image.width % 2 or image.height % 2):
-            # Pillow takes the colours of odd rows from other places.
+            # Pillow misplaces the subsampled colours of pictures with odd sides.
             raise ValueError("its colours are stored at another size than its brightness: save it as PNG or TIFF")
         origin = Origin("JPEG2000", found.icc, iptc=found.iptc, boxes=found.others)
         origin, orientation, said = _told(origin, found.exif, found.xmp, image.info.get("dpi"))
@@ -386,7 +404,7 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
             notes.append("It says that only a part of it is to be shown (clap), which is not heeded here.")
         xmp = image.info.get("xmp")
         xmp = xmp.encode() if isinstance(xmp, str) else xmp
-        image.load()  # some formats know their EXIF data only then
+        image.load()  # some formats provide their EXIF data only after decoding
         exif = metadata.bare_exif(image.info.get("exif"))
         origin, orientation, said = _told(origin, exif, xmp, image.info.get("dpi"))
         picture = from_pillow(image, name, origin)
@@ -404,7 +422,7 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
 
 
 def _told(origin: Origin, exif: bytes | None, xmp: bytes | None, dpi: Any) -> tuple[Origin, int, tuple[str, ...]]:
-    """The origin with upright metadata, the orientation, and notes."""
+    """The origin with metadata of an upright picture, the EXIF orientation (1 to 8), and notes."""
     notes: tuple[str, ...] = ()
     exif = metadata.bare_exif(exif)
     orientation = metadata.orientation(exif, xmp)
@@ -420,7 +438,7 @@ def _told(origin: Origin, exif: bytes | None, xmp: bytes | None, dpi: Any) -> tu
 
 
 def fitting(picture: Picture) -> Picture:
-    """Without a profile of another colour model, which says nothing about these values and makes files invalid."""
+    """Drop a damaged profile or one for another colour model, which would make written files invalid."""
     icc, channels = picture.origin.icc, picture.values.shape[2]
     if icc is None or metadata.profile_fits(icc, channels):
         return picture
@@ -429,12 +447,15 @@ def fitting(picture: Picture) -> Picture:
 
 
 def error_in_words(error: BaseException) -> str:
-    """What an error says, on one line, or its name."""
+    """An error's message on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def refusal(name: str, error: BaseException) -> str:
-    """Why a file is not read: it is damaged or, where the error speaks of "its" values, of a kind not known here."""
+    """The sentence for a file that cannot be read.
+
+    An error whose message begins with "its" or the like describes an unsupported kind of file; any other, damage.
+    """
     words = error_in_words(error)
     if words.startswith(("its ", "it contains ", "it holds ", "it stores ")):
         return f"{name} cannot be read: {words}."

@@ -1,4 +1,4 @@
-"""Pillow's bound on pixels, put aside where another one has been asked about already."""
+"""Suspend Pillow's pixel limit where another limit has already been checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _turn = RLock()
 
 @contextmanager
 def unguarded() -> Iterator[None]:
-    """Without Pillow's bound, one thread at a time."""
+    """Suspend Pillow's pixel limit within a ``with`` block; a lock admits one thread at a time."""
     with _turn:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

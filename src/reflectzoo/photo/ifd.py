@@ -1,7 +1,7 @@
-"""TIFF directories as bytes: the structure of TIFF files and of EXIF data, read and written without loss.
+"""Lossless reading and writing of TIFF directories, the structure of TIFF files and of EXIF data.
 
-An EXIF block is a small TIFF file. Values stay the bytes that they were, in the block's byte order, so that nothing is
-guessed, rounded or renamed; only the few tags that would be wrong after a picture was turned are changed.
+An EXIF block is a small TIFF file. Values are kept as raw bytes in the block's byte order, so that nothing is guessed,
+rounded or renamed; only the few tags that a rotated picture would contradict are changed.
 
 TIFF 6.0 (Adobe 1992), section 2; BigTIFF; EXIF 2.32 (CIPA DC-008), section 4.5.
 """
@@ -18,18 +18,18 @@ ORIENTATION, MAKER_NOTE = 0x0112, 0x927C
 _WIDTH, _HEIGHT, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0100, 0x0101, 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 
-#: Bytes of one value by TIFF's number of its type.
+#: Bytes per value, by TIFF type number.
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _MOST_ENTRIES = 4096
 
 
 class Entry(NamedTuple):
-    """One tag.
+    """One directory entry.
 
     Attributes:
-        tag: its number.
-        kind: TIFF's number of the type, a key of :data:`TYPE_SIZES`.
-        number: of values.
+        tag: the tag's number.
+        kind: TIFF type number, a key of :data:`TYPE_SIZES`.
+        number: how many values there are.
         raw: the values, in the byte order of their block.
     """
 
@@ -40,11 +40,11 @@ class Entry(NamedTuple):
 
 
 class TagPlace(NamedTuple):
-    """Where a tag stands in a block.
+    """A directory entry and its position in the block.
 
     Attributes:
-        entry: the tag.
-        at: offset of its twelve (twenty) bytes.
+        entry: the entry.
+        at: offset of its 12 bytes (20 in BigTIFF).
         value: offset of its values.
     """
 
@@ -57,10 +57,10 @@ Directory = dict[int, Entry]
 
 
 def byte_order(block: bytes) -> str:
-    """``<`` or ``>``, as :mod:`struct` writes it.
+    """The byte order, ``<`` or ``>`` as in :mod:`struct`.
 
     Raises:
-        ValueError: if this is no TIFF structure.
+        ValueError: if this is not a TIFF structure.
     """
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 8:
@@ -69,18 +69,18 @@ def byte_order(block: bytes) -> str:
 
 
 def places(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dict[int, TagPlace], int]:
-    """The tags of a directory and where they stand, and the offset of the next directory (0: none).
+    """The entries of a directory with their positions, and the offset of the next directory (0: none).
 
-    Tags whose values lie outside the data are left out: cameras and cut files have those.
+    Entries whose values lie outside the data are skipped: some cameras write them, and truncated files contain them.
 
     Args:
-        data: of the block or file.
+        data: the block or file.
         offset: of the directory.
         order: byte order.
         big: whether it is BigTIFF.
 
     Raises:
-        ValueError: if the directory itself lies outside.
+        ValueError: if the directory itself lies outside the data or is damaged.
     """
     head, size, inline = ("Q", 20, 8) if big else ("H", 12, 4)
     try:
@@ -106,7 +106,7 @@ def places(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dic
 
 
 def integer(entry: Entry | None, order: str, default: int = 0) -> int:
-    """The first value of a whole-number tag."""
+    """The first value of an integer tag; ``default`` if the tag is missing or of another type."""
     if entry is None or entry.kind not in (1, 3, 4, 13, 16, 18):
         return default
     size = TYPE_SIZES[entry.kind]
@@ -114,12 +114,12 @@ def integer(entry: Entry | None, order: str, default: int = 0) -> int:
 
 
 def whole(tag: int, value: int, order: str, kind: int = 3) -> Entry:
-    """A tag of one whole number; kind 3 has 16 bits, 4 has 32."""
+    """An entry with one integer; kind 3 has 16 bits, 4 has 32."""
     return Entry(tag, kind, 1, value.to_bytes(TYPE_SIZES[kind], "little" if order == "<" else "big"))
 
 
 def reordered(entry: Entry, before: str, after: str) -> Entry:
-    """The same values in another byte order; what is said in bytes (texts, UNDEFINED) stays."""
+    """The same values in another byte order; single-byte types (text, UNDEFINED) are unchanged."""
     width = {5: 4, 10: 4}.get(entry.kind, TYPE_SIZES[entry.kind])
     if before == after or width == 1:
         return entry
@@ -128,13 +128,13 @@ def reordered(entry: Entry, before: str, after: str) -> Entry:
 
 
 def directory_bytes(entries: Iterable[Entry], offset: int, order: str, big: bool = False) -> bytes:
-    """A directory with the values behind it, as it stands at an offset; no other follows it.
+    """Serialise a directory, followed by its values; its link to a next directory is 0.
 
     Args:
-        entries: its tags.
-        offset: where it will stand.
+        entries: its entries.
+        offset: where the directory will be written.
         order: byte order.
-        big: whether it is of a BigTIFF.
+        big: whether the file is a BigTIFF.
     """
     number, each, word = ("Q", 20, "Q") if big else ("H", 12, "I")
     inline = struct.calcsize(word)
@@ -153,14 +153,14 @@ def directory_bytes(entries: Iterable[Entry], offset: int, order: str, big: bool
 
 @dataclass
 class Exif:
-    """An EXIF block taken apart.
+    """A parsed EXIF block.
 
     Attributes:
         order: byte order of all values.
-        image: tags of the picture (IFD0), without pointers to the following.
-        exif: of the exposure.
-        gps: of the place.
-        interop: of interoperability.
+        image: entries of the picture (IFD0), without the pointers to the other directories.
+        exif: entries of the exposure (Exif IFD).
+        gps: entries of the place (GPS IFD).
+        interop: entries of the interoperability IFD.
     """
 
     order: str = "<"
@@ -171,25 +171,25 @@ class Exif:
 
     @classmethod
     def parse(cls, block: bytes) -> Exif:
-        """Take a block apart; what lies outside is left out.
+        """Parse a block; entries and directories that lie outside it are skipped.
 
         Raises:
-            ValueError: if it is none.
+            ValueError: if it is not an EXIF block.
         """
         order = byte_order(block)
         image = _plain(block, struct.unpack_from(order + "I", block, 4)[0], order)
         return cls(order, *inner(block, image, order))
 
     def __bool__(self) -> bool:
-        """Whether it says anything."""
+        """Whether it has any entry."""
         return bool(self.image or self.exif or self.gps or self.interop)
 
     def to_bytes(self) -> bytes:
-        """The block."""
+        """Serialise the block."""
         order = self.order
         lead = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
         image, exif = dict(self.image), dict(self.exif)
-        # Pointers are one number each, so sizes are known before the offsets are.
+        # Pointers have a fixed size, so that sizes can be computed before the offsets.
         pointers = {EXIF_IFD: self.exif or self.interop, GPS_IFD: self.gps}
         for tag, inside in pointers.items():
             if inside:
@@ -214,7 +214,7 @@ class Exif:
 
 
 def inner(data: bytes, image: Directory, order: str, big: bool = False) -> tuple[Directory, ...]:
-    """``image`` without its pointers, and the directories they point at: EXIF, GPS, interoperability."""
+    """``image`` without its pointers, and the directories they point to: EXIF, GPS, interoperability."""
     image = dict(image)
     exif = _pointed(data, image.pop(EXIF_IFD, None), order, big)
     gps = _pointed(data, image.pop(GPS_IFD, None), order, big)
@@ -234,14 +234,14 @@ def _plain(data: bytes, offset: int, order: str, big: bool = False) -> Directory
     return {tag: place.entry for tag, place in places(data, offset, order, big)[0].items()}
 
 
-# -- an EXIF block where it lies ---------------------------------------------------------------------------------------
+# -- EXIF blocks edited in place ---------------------------------------------------------------------------------------
 
 
 def exif_orientation(block: bytes) -> int | None:
-    """The orientation that an EXIF block says, 1 to 8; None if it says none.
+    """The orientation in an EXIF block, 1 to 8; None if it has none.
 
     Raises:
-        ValueError: if it is no EXIF block.
+        ValueError: if it is not an EXIF block.
     """
     order = byte_order(block)
     found, _ = places(block, struct.unpack_from(order + "I", block, 4)[0], order)
@@ -250,12 +250,12 @@ def exif_orientation(block: bytes) -> int | None:
 
 
 def upright(block: bytes) -> bytes:
-    """The block of a picture that was turned as its orientation says, without the thumbnail.
+    """The block for a picture that has been rotated upright: orientation 1, sizes swapped to match, no thumbnail.
 
-    Changed where it lies: makers' notes point into the block, and would point elsewhere if anything moved.
+    No value moves: offsets inside maker notes refer to the block and would otherwise become wrong.
 
     Raises:
-        ValueError: if it is no EXIF block.
+        ValueError: if it is not an EXIF block.
     """
     order = byte_order(block)
     start = struct.unpack_from(order + "I", block, 4)[0]
@@ -272,7 +272,7 @@ def upright(block: bytes) -> bytes:
             exif = _or_nothing(block, integer(image[EXIF_IFD].entry, order), order)
         for found, across, down in ((image, _WIDTH, _HEIGHT), (exif, _EXIF_WIDTH, _EXIF_HEIGHT)):
             if across in found and down in found:
-                # Type, count and value change places.
+                # Swap type, count and value of the two entries.
                 here, there = found[across].at + 2, found[down].at + 2
                 data[here : here + 10], data[there : there + 10] = data[there : there + 10], data[here : here + 10]
     if following:

@@ -1,4 +1,4 @@
-"""JPEG files as segments: what stands beside the picture, and whether the picture is all there.
+"""JPEG files as segments: metadata, and whether the picture is complete.
 
 ITU-T T.81 (JPEG), T.871 (JFIF); CIPA DC-007 (multi-picture format); Adobe XMP part 3; Adobe Photoshop file formats.
 """
@@ -30,26 +30,26 @@ _GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_RESOURCE, _THUMBNAILS = 0x0404, (0x0409, 0x040C)
 _LARGEST = 65533
-#: What stands in for bytes that are not there; two kinds, so that what differs is what they stand in for.
+#: Substitutes for missing bytes; two kinds, so that pixels that differ between them are those without data.
 _FILLERS = (b"\x55" * 64, b"\xaa\x2a" * 32)
 _CORRUPT, _PREMATURE = "Corrupt JPEG data: ", "premature end of data segment"
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-#: A cut end may lack this many blocks of 8 or 16 pixels, and no more than this share of all.
+#: A truncated file may lack this many blocks of 8 or 16 pixels, and at most this share of all blocks.
 _MAY_LACK, _MAY_LACK_SHARE = 8, 0.1
 
 
 class FrameHeader(NamedTuple):
-    """What a frame header says.
+    """A frame header.
 
     Attributes:
-        precision: bits of a value.
-        height: rows.
+        precision: bits per value.
+        height: rows; 0 if a later DNL segment gives the height.
         width: columns.
-        components: identifier, horizontal and vertical sampling of each.
-        progressive: whether values come in several scans.
-        usual: whether values are transformed and Huffman-coded, as nearly everywhere.
-        known: whether values are transformed, in one picture, as libjpeg reads them; in versions that know lossless
-            coding, too, it reads some such files beyond its memory.
+        components: identifier, horizontal and vertical sampling factor of each.
+        progressive: whether the picture is stored in several scans of increasing quality.
+        usual: whether the picture is DCT- and Huffman-coded, as nearly all are.
+        known: whether libjpeg reads this kind of frame (DCT, not hierarchical). Lossless frames are excluded, because
+            some make those versions of libjpeg that support them read out of bounds.
     """
 
     precision: int
@@ -62,7 +62,7 @@ class FrameHeader(NamedTuple):
 
     @property
     def block(self) -> tuple[int, int]:
-        """Height and width of the pixels that are coded together."""
+        """Height and width in pixels of a block that is coded as one unit (MCU)."""
         if len(self.components) == 1:
             return 8, 8
         return 8 * max(each[2] for each in self.components), 8 * max(each[1] for each in self.components)
@@ -73,10 +73,10 @@ class JpegParts:
     """The parts of a file.
 
     Attributes:
-        segments: marker and content of all before the first scan.
-        frame: the picture's header; None if there is none.
+        segments: marker and content of each segment before the first scan.
+        frame: the first frame header; None if there is none.
         scans: headers of the scans.
-        end: where the picture ends, behind its end marker; None if it is cut.
+        end: offset just after the end marker; None if the file is truncated.
     """
 
     segments: tuple[tuple[int, bytes], ...]
@@ -86,26 +86,26 @@ class JpegParts:
 
     @property
     def near_lossless(self) -> bool:
-        """Whether it is JPEG-LS (T.87), which only looks like JPEG."""
+        """Whether the file is JPEG-LS (T.87), which shares JPEG's markers but not its coding."""
         return any(marker == 0xF7 for marker, _ in self.segments)
 
 
 @dataclass(frozen=True)
 class SegmentContents:
-    """What segments say beside the picture.
+    """The metadata in a file's segments.
 
     Attributes:
         exif: the EXIF block.
         xmp: the main XMP packet.
         icc: the colour profile.
         iptc: IPTC records.
-        photoshop: Photoshop's other resources, without its thumbnails.
-        comments: all of them.
-        pictures: how many the multi-picture index counts, this one included.
-        gain_map: whether one is announced.
-        extended_xmp: bytes of it.
+        photoshop: other Photoshop resources, without thumbnails.
+        comments: all comments.
+        pictures: number of pictures in the multi-picture index, this one included; 0 without an index.
+        gain_map: whether a gain map is declared.
+        extended_xmp: size of the extended XMP in bytes.
         others: names of segments that are not carried over.
-        rgb: whether the components are red, green and blue as they are.
+        rgb: whether the components are stored as RGB rather than YCbCr.
     """
 
     exif: bytes | None = None
@@ -122,7 +122,7 @@ class SegmentContents:
 
 
 def parse(data: bytes) -> JpegParts:
-    """Find the parts of a file; what is damaged ends the list."""
+    """Find the parts of a file; parsing stops at the first damaged part."""
     segments: list[tuple[int, bytes]] = []
     scans: list[bytes] = []
     frame: FrameHeader | None = None
@@ -133,7 +133,7 @@ def parse(data: bytes) -> JpegParts:
         if place + 4 > len(data) and data[place : place + 2] != EOI:
             return JpegParts(tuple(segments), frame, tuple(scans), None)
         if data[place] != 0xFF:
-            # Rubbish between segments: decoders look for the next marker, too.
+            # Garbage between segments: skip to the next marker, as decoders do.
             found = _NEXT_MARKER.search(data, place)
             if found is None:
                 return JpegParts(tuple(segments), frame, tuple(scans), None)
@@ -171,7 +171,7 @@ def _frame(marker: int, body: bytes) -> FrameHeader | None:
 
 
 def read_segments(layout: JpegParts) -> SegmentContents:
-    """Read the segments."""
+    """Read the metadata from the segments."""
     exif = xmp = None
     profile: dict[int, bytes] = {}
     resources = b""
@@ -222,18 +222,18 @@ def read_segments(layout: JpegParts) -> SegmentContents:
 
 
 def _pictures(index: bytes) -> int:
-    """How many pictures a multi-picture index counts (tag 0xB001)."""
+    """Number of pictures in a multi-picture index (tag 0xB001); 0 if it is not stated."""
     order: Literal["little", "big"] = "little" if index[:2] == b"II" else "big"
     tag = (0xB001).to_bytes(2, order) + (4).to_bytes(2, order) + (1).to_bytes(4, order)
     place = index.find(tag)
     return int.from_bytes(index[place + 8 : place + 12], order) if place >= 0 else 0
 
 
-# -- Photoshop's resources ---------------------------------------------------------------------------------------------
+# -- Photoshop resources -----------------------------------------------------------------------------------------------
 
 
 def split_resources(resources: bytes) -> tuple[bytes | None, bytes | None]:
-    """IPTC records, and all other resources but thumbnails, which show the picture as it was."""
+    """IPTC records, and all other resources except thumbnails, which would show the unprocessed picture."""
     iptc: bytes | None = None
     others = b""
     place = 0
@@ -251,7 +251,7 @@ def split_resources(resources: bytes) -> tuple[bytes | None, bytes | None]:
 
 
 def iptc_resource(iptc: bytes) -> bytes:
-    """IPTC records as one of Photoshop's resources."""
+    """Wrap IPTC records in a Photoshop resource."""
     head = b"8BIM" + _IPTC_RESOURCE.to_bytes(2, "big") + b"\0\0" + len(iptc).to_bytes(4, "big")
     return head + iptc + b"\0" * (len(iptc) % 2)
 
@@ -260,12 +260,12 @@ def iptc_resource(iptc: bytes) -> bytes:
 
 
 def holds(exif: bytes | None = None, xmp: bytes | None = None) -> bool:
-    """Whether a JPEG's segments have room for this."""
+    """Whether this metadata fits into one JPEG segment each."""
     return len(exif or b"") + len(_EXIF) <= _LARGEST and len(xmp or b"") + len(_XMP) <= _LARGEST
 
 
 def with_segments(data: bytes, found: SegmentContents) -> bytes:
-    """The file with these segments put behind its first (JFIF), in place of none."""
+    """Insert metadata segments at the beginning of a file, after its JFIF segment; existing ones are kept."""
     parts: list[bytes] = []
 
     def add(marker: int, body: bytes) -> None:
@@ -292,21 +292,22 @@ def with_segments(data: bytes, found: SegmentContents) -> bytes:
     return data[:place] + b"".join(parts) + data[place:]
 
 
-# -- a cut end ---------------------------------------------------------------------------------------------------------
+# -- truncated files ---------------------------------------------------------------------------------------------------
 
 
 def repaired_jpeg(data: bytes, layout: JpegParts) -> tuple[bytes, int] | None:
-    """A file whose last bytes are missing, completed, and how many of its pixels they held.
+    """Complete a file whose last bytes are missing, and count the pixels that had to be guessed.
 
-    Libraries fill what is missing with grey and say nothing, or refuse a picture that lacks two bytes. So it is decoded
-    twice, with different bytes in the place of the missing ones: what differs is what the file does not say.
+    Libraries silently fill missing pixels with grey, or refuse a picture that lacks two bytes. So it is decoded with
+    different bytes in place of the missing ones: pixels that differ have no data in the file.
 
     Args:
-        data: of the file, without an end marker.
+        data: the file's bytes, without an end marker.
         layout: its parts.
 
     Returns:
-        None if more is missing than a corner of a few blocks, or a whole scan.
+        The completed file, and the largest possible number of guessed pixels. None if a whole scan or more than a
+        corner of a few blocks is missing.
     """
     frame = layout.frame
     if frame is None or not layout.scans or not _all_scans(layout):
@@ -320,7 +321,7 @@ def repaired_jpeg(data: bytes, layout: JpegParts) -> tuple[bytes, int] | None:
                 image.draft("YCbCr", None)
             seen.append(np.asarray(image).reshape(frame.height, frame.width, -1))
     found = (seen[0] != seen[1]) | (seen[0] != seen[2])
-    # Of luminance, where there is such a layer: colour is enlarged, and would reach into blocks that are there.
+    # In luminance, if there is such a layer: upsampled chroma would spread into blocks that are complete.
     differs = found.any(axis=2) if rgb or len(frame.components) == 4 else found[..., 0]
     tall, wide = frame.block
     rows, columns = -(-frame.height // tall), -(-frame.width // wide)
@@ -338,12 +339,13 @@ def repaired_jpeg(data: bytes, layout: JpegParts) -> tuple[bytes, int] | None:
 
 
 def breaks_off(data: bytes, layout: JpegParts, wrong: str | None) -> bool:
-    """Whether a picture needs more than stands before its end marker, which programs put behind cut files, too.
+    """Whether data is missing before the end marker, which some programs append to truncated files.
 
-    Decoded at an eighth of its size, where that shows (not for progressive and arithmetic coding).
+    Compares decodings at an eighth of the size. This detects nothing in progressive or arithmetic-coded files, for
+    which the answer is always False.
 
     Args:
-        data: of the file.
+        data: the file's bytes.
         layout: its parts.
         wrong: its :func:`complaint`.
     """
@@ -357,14 +359,15 @@ def breaks_off(data: bytes, layout: JpegParts, wrong: str | None) -> bool:
 
 
 def complaint(data: bytes, layout: JpegParts) -> str | None:
-    """What libjpeg finds wrong in the values of a file with an end marker, in its words.
+    """The warning of libjpeg about the coded values of a file with an end marker.
 
-    Most decoders (Pillow's too) go on in silence. A bit that is wrong nearly always breaks the sequence of codes, so
-    that a scan, or what stands between two restart markers, has too few bytes or too many in the end; where only a
-    value is another one, nothing in the file tells. Decoded at an eighth of its size, which reads all codes.
+    Most decoders, Pillow's included, ignore such errors. A wrong bit nearly always breaks the sequence of codes, so
+    that a scan or an interval between restart markers ends with too few or too many bytes; a bit that only changes a
+    value cannot be detected. Decodes at an eighth of the size, which still reads every code.
 
     Returns:
-        Nothing but "" if nothing is wrong; None if this decoder cannot tell, as of rare subsampling.
+        "" if nothing is wrong; None if that is unknown: the file has no end marker, simplejpeg is not installed or
+        does not support the file (rare subsampling).
     """
     if layout.frame is None or layout.end is None or find_spec("simplejpeg") is None:
         return None
@@ -385,10 +388,10 @@ def complaint(data: bytes, layout: JpegParts) -> str | None:
 
 
 def doubt(layout: JpegParts, wrong: str | None) -> str | None:
-    """A sentence on what a file with an end marker seems to lack, if it does.
+    """The note on a file with an end marker that seems to be incomplete or damaged; None if it seems sound.
 
     Args:
-        layout: its parts.
+        layout: the file's parts.
         wrong: its :func:`complaint`.
     """
     if layout.frame is not None and layout.frame.progressive and not _all_scans(layout):
@@ -397,7 +400,7 @@ def doubt(layout: JpegParts, wrong: str | None) -> str | None:
 
 
 def opened(data: bytes) -> JpegImagePlugin.JpegImageFile:
-    """A file for Pillow, which gets it at once: arithmetic coding cannot wait for more."""
+    """Open a file with Pillow such that all bytes are passed in one block, as arithmetic decoding requires."""
     image = JpegImagePlugin.JpegImageFile(BytesIO(data))
     image.decodermaxblock = max(image.decodermaxblock, len(data))
     return image
@@ -410,7 +413,7 @@ def _eighth(body: bytes, filler: bytes) -> bytes:
 
 
 def _all_scans(layout: JpegParts) -> bool:
-    """Whether the scans that have begun hold all there is of each component, down to its last bit."""
+    """Whether the scans that are present cover all coefficients of each component, down to the lowest bit."""
     assert layout.frame is not None
     left = {each[0]: dict.fromkeys(range(64), 14) for each in layout.frame.components}
     for head in layout.scans:

@@ -1,4 +1,4 @@
-"""JPEG 2000 as boxes: depths beyond 8 bits through OpenCV or FFmpeg, and boxes that Pillow neither reads nor writes.
+"""JPEG 2000: more than 8 bits through OpenCV or FFmpeg, and metadata boxes that Pillow neither reads nor writes.
 
 ITU-T T.800 (JPEG 2000), annex I.
 """
@@ -17,15 +17,15 @@ import numpy as np
 from reflectzoo.photo.model import Values, as_depth
 from reflectzoo.photo.netpbm import scaled
 
-_SILENT = 0  # OpenCV's level of logging
+_SILENT = 0  # log level of OpenCV
 
 MAGIC, CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _XMP = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 _EXIF = b"JpgTiffExif->JP2"
 _IPTC = bytes.fromhex("33C7A4D2B81D4723A0BAF1A3E097AD38")
-#: OpenCV halves a picture five times, whatever its size.
+#: Shortest side that OpenCV can encode, as it always applies five levels of wavelet decomposition.
 _LEAST_SIDE = 32
-#: Numbers of the colour spaces YCbCr (four kinds), CMYK, Lab and e-sYCC (T.801, table M.25).
+#: Enumerated colour spaces YCbCr (four kinds), CMYK, Lab and e-sYCC (T.801, table M.25).
 _CODED = (1, 3, 4, 12, 14, 18, 24)
 
 
@@ -33,7 +33,7 @@ class Box(NamedTuple):
     """One box.
 
     Attributes:
-        kind: its four letters.
+        kind: its four-letter type.
         body: its content.
     """
 
@@ -41,25 +41,25 @@ class Box(NamedTuple):
     body: bytes
 
     def to_bytes(self) -> bytes:
-        """With its length."""
+        """Serialise the box, length included."""
         return struct.pack(">I", 8 + len(self.body)) + self.kind + self.body
 
 
 class BoxContents(NamedTuple):
-    """What boxes say beside the picture.
+    """The header and metadata of a file.
 
     Attributes:
         bits: of the deepest component.
-        components: how many.
-        signed: whether values have a sign.
-        icc: profile.
-        exif: EXIF block.
-        xmp: packet.
-        iptc: records.
-        others: boxes of texts and private data.
-        alike: whether all components have that many bits, and are no places in a palette.
-        halved: whether some components have fewer pixels than the picture.
-        coded: whether they are neither grey nor red, green and blue, but YCbCr or another model.
+        components: number of components.
+        signed: whether any component is signed.
+        icc: the colour profile.
+        exif: the EXIF block.
+        xmp: the XMP packet.
+        iptc: IPTC records.
+        others: serialised boxes of text and private data.
+        alike: whether all components have the same depth and the file has no palette.
+        halved: whether components differ in size (subsampling).
+        coded: whether the colour model is neither grey nor RGB, but YCbCr or another one.
     """
 
     bits: int
@@ -76,7 +76,7 @@ class BoxContents(NamedTuple):
 
 
 def boxes(data: bytes) -> Iterator[Box]:
-    """The boxes of a file, or within a box."""
+    """Iterate over the boxes of a file or inside a box; stops at a damaged length."""
     place = 0
     while place + 8 <= len(data):
         length, head = int.from_bytes(data[place : place + 4], "big"), 8
@@ -91,10 +91,10 @@ def boxes(data: bytes) -> Iterator[Box]:
 
 
 def read_boxes(data: bytes) -> BoxContents:
-    """Read the boxes.
+    """Read header and metadata.
 
     Raises:
-        ValueError: if there is no picture.
+        ValueError: if the file has no codestream, or is truncated in its header.
     """
     stream = data.find(CODESTREAM)
     if stream < 0 or len(data) < stream + 42:
@@ -130,14 +130,19 @@ def read_boxes(data: bytes) -> BoxContents:
 
 
 def spread(values: Values, found: BoxContents) -> Values:
-    """Values of less than 8 bits, which Pillow shifts, so that white is not white any more, from 0 to 255."""
+    """Rescale values of fewer than 8 bits to 0..255; Pillow only shifts them, which leaves white below 255."""
     if found.bits >= 8 or found.signed or not found.alike:
         return values
     return scaled(values >> (8 - found.bits), 2**found.bits - 1)
 
 
 def read_deep(data: bytes, found: BoxContents) -> tuple[Values, Values | None] | None:
-    """Values and alpha of a picture of more than 8 bits, scaled by its own depth; None if nobody here can."""
+    """Decode a picture of more than 8 bits.
+
+    Returns:
+        Values (H, W, 1 or 3) and alpha (H, W) or None, uint16, scaled from the file's depth to 0..65535. None if no
+        installed library can decode this kind of file.
+    """
     if found.bits > 16 or found.signed or found.halved or found.coded or not found.alike or found.components > 4:
         return None
     deep = _by_ffmpeg(data) if found.components == 2 else _by_opencv(data)
@@ -149,10 +154,10 @@ def read_deep(data: bytes, found: BoxContents) -> tuple[Values, Values | None] |
 
 
 def _by_opencv(data: bytes) -> Values | None:
-    """Grey, RGB, or RGB and alpha, as they are stored."""
-    # OpenCV 4 has it at its top, OpenCV 5 among its utilities.
+    """Decode grey, RGB or RGBA, unscaled; None if OpenCV cannot."""
+    # At the top level in OpenCV 4, in a submodule in OpenCV 5.
     set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
-    before = set_level(_SILENT)  # it would say what it assumes
+    before = set_level(_SILENT)  # OpenCV logs its assumptions about the file
     try:
         deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -166,7 +171,7 @@ def _by_opencv(data: bytes) -> Values | None:
 
 
 def _by_ffmpeg(data: bytes) -> Values | None:
-    """Grey and alpha, as they are stored; with PyAV (extra ``video``)."""
+    """Decode grey with alpha, unscaled; None without PyAV (extra ``video``) or if FFmpeg cannot."""
     if find_spec("av") is None:
         return None
     av = import_module("av")
@@ -183,15 +188,19 @@ def _by_ffmpeg(data: bytes) -> Values | None:
 
 
 def writes_deep(values: Values, alpha: Values | None) -> bool:
-    """Whether 16 bits of this size and these channels can be written."""
+    """Whether 16-bit values of this size and with these channels can be written."""
     return min(values.shape[:2]) >= _LEAST_SIDE and (alpha is None or values.shape[2] == 3)
 
 
 def write_deep(values: Values, alpha: Values | None) -> bytes:
-    """A lossless file of 16 bits.
+    """Encode a lossless 16-bit file.
+
+    Args:
+        values: (H, W, 1 or 3) uint16.
+        alpha: (H, W) or None; only with colour.
 
     Raises:
-        ValueError: if OpenCV cannot.
+        ValueError: if OpenCV was built without JPEG 2000.
     """
     layers = values if values.shape[2] == 1 else values[..., ::-1]
     if alpha is not None:
@@ -203,12 +212,12 @@ def write_deep(values: Values, alpha: Values | None) -> bytes:
 
 
 def with_boxes(data: bytes, found: BoxContents) -> bytes:
-    """The file with these boxes before its picture; a profile takes the place of the named colour space."""
+    """Insert metadata boxes before the codestream; a colour profile replaces the enumerated colour space."""
     out: list[bytes] = []
     for box in boxes(data):
         if box.kind == b"jp2h" and found.icc:
             inner = [each for each in boxes(box.body) if each.kind != b"colr"]
-            # Behind the header and the depths of the components, as the standard wants it.
+            # After the image header and the bit depths of the components, as the standard requires.
             place = 1 + sum(each.kind == b"bpcc" for each in inner)
             inner.insert(place, Box(b"colr", b"\2\0\0" + found.icc))
             box = Box(b"jp2h", b"".join(each.to_bytes() for each in inner))

@@ -1,4 +1,4 @@
-"""What stands beside the values: brought in line with a picture that was turned and changed."""
+"""Metadata of a photograph, adapted to a picture that has been rotated upright and processed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ SPACES = {b"GRAY": "grey", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "Lab"}
 
 
 def profile_space(icc: bytes) -> bytes:
-    """The colour model that an ICC profile is for (ICC.1:2022, 7.2.6)."""
+    """The colour model of an ICC profile, four bytes (ICC.1:2022, 7.2.6)."""
     return icc[16:20]
 
 
 def profile_fits(icc: bytes, channels: int, strictly: bool = False) -> bool:
-    """Whether a profile says something about grey (1) or colour (3) values.
+    """Whether a profile is valid for grey (1) or colour (3) values.
 
     Args:
         icc: the profile.
-        channels: of the values.
-        strictly: grey values may not have a profile for red, green and blue, which programs otherwise take for three
-            equal ones.
+        channels: 1 or 3.
+        strictly: refuse an RGB profile for grey values; most programs apply it to three equal channels.
     """
     if not _sound(icc):
         return False
@@ -44,7 +43,7 @@ def profile_fits(icc: bytes, channels: int, strictly: bool = False) -> bool:
 
 
 def profile_note(icc: bytes, channels: int) -> str:
-    """Why a profile is left out."""
+    """The sentence on why a profile was dropped."""
     if not _sound(icc):
         return "Its colour profile is damaged, or not one for pictures: dropped."
     model = SPACES.get(profile_space(icc), "another colour model")
@@ -52,18 +51,18 @@ def profile_note(icc: bytes, channels: int) -> str:
 
 
 def _sound(icc: bytes) -> bool:
-    """Whether a profile is whole and says how colours of a device or a space are meant (ICC.1:2022, 7.2)."""
+    """Whether a profile is complete, and of a device or a colour space (ICC.1:2022, 7.2)."""
     whole = icc[36:40] == b"acsp" and 132 <= int.from_bytes(icc[:4], "big") <= len(icc)
     return whole and icc[12:16] in (b"mntr", b"scnr", b"prtr", b"spac")
 
 
 def bare_exif(block: bytes | None) -> bytes | None:
-    """An EXIF block without the letters that some containers put before it."""
+    """An EXIF block without the ``Exif`` prefix that some containers add; None if nothing is left."""
     return block.removeprefix(b"Exif\0\0") or None if block else None
 
 
 def orientation(exif: bytes | None, xmp: bytes | None) -> int:
-    """The orientation, 1 to 8, by EXIF, else by XMP; 1 if nothing readable is said."""
+    """The orientation, 1 to 8, from EXIF, else from XMP; defaults to 1."""
     if exif:
         try:
             found = ifd.exif_orientation(exif)
@@ -76,15 +75,15 @@ def orientation(exif: bytes | None, xmp: bytes | None) -> int:
 
 
 def upright_xmp(xmp: bytes) -> bytes:
-    """The packet of a picture that was turned as its orientation says."""
+    """The XMP packet with orientation 1, for a picture that has been rotated upright."""
     xmp = _ORIENTATION_ATTRIBUTE.sub(rb"\g<1>\g<2>1\g<2>", xmp)
     return _ORIENTATION_ELEMENT.sub(rb"\g<1>1\g<2>", xmp)
 
 
 def without_parts(xmp: bytes) -> bytes:
-    """The packet without what it says of parts that a changed picture has no more: gain maps, video, depth, thumbnails.
+    """Remove the description of gain maps, video, depth maps and thumbnails, which a processed picture lacks, from XMP.
 
-    Prefixes are looked up, since writers choose their own.
+    Namespace prefixes are looked up, as each writer chooses its own.
     """
     names: list[bytes] = []
     for prefix, space in _DECLARED.findall(xmp):
@@ -99,7 +98,7 @@ def without_parts(xmp: bytes) -> bytes:
             names.append(name + b"Thumbnails")
     for name in names:
         xmp = re.sub(rb"\s+" + name + rb"""\s*=\s*("[^"]*"|'[^']*')""", b"", xmp)
-        # Outer elements first: a list of parts goes with all that is in it.
+        # Outer elements first: a list of parts is removed with its content.
         xmp = re.sub(rb"\s*<(" + name + rb")(?=[\s>/])[^>]*?(?:/>|(?<!/)>.*?</\1\s*>)", b"", xmp, flags=re.DOTALL)
     used = [prefix for prefix, space in _DECLARED.findall(xmp) if _GONE.match(space) or space == _NOTE]
     for prefix in used:
@@ -109,10 +108,10 @@ def without_parts(xmp: bytes) -> bytes:
 
 
 def announces_gain_map(xmp: bytes | None) -> bool:
-    """Whether a packet describes a gain map (HDR)."""
+    """Whether an XMP packet describes a gain map (HDR)."""
     return xmp is not None and (b"hdr-gain-map" in xmp or b"HDRGainMap" in xmp or b'"GainMap"' in xmp)
 
 
 def announces_video(xmp: bytes | None) -> bool:
-    """Whether a packet describes a short video behind the picture."""
+    """Whether an XMP packet describes a short video appended to the picture."""
     return xmp is not None and re.search(rb"MicroVideo|MotionPhoto", xmp) is not None

@@ -1,10 +1,10 @@
-"""A photograph in memory: its values, its transparency, and all that its file says beside them.
+"""A photograph in memory: its values, its transparency, and its file's metadata.
 
-**Colour.** Values are worked on in the file's own encoding and its profile is embedded again untouched: a conversion to
-sRGB and back would clip colours that sRGB does not have, and strength 0 would no longer give the picture back. The
-exceptions are CMYK and other models that no network sees, as Lab: such a file becomes sRGB, through its profile where
-it has one; and a PNG whose gAMA says another curve, which a network is shown along the curve of sRGB and written back
-along its own.
+**Colour.** Values are processed in the file's own encoding, and its profile is embedded again unchanged: a conversion
+to sRGB and back would clip colours outside sRGB, and strength 0 would no longer return the original. There are two
+exceptions. CMYK and other models that no network accepts, such as Lab, are converted to sRGB, through the profile if
+there is one. A PNG whose gAMA declares another curve is converted to the sRGB curve for the network, and back to its
+own for writing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reflectzoo.photo.png import Chunk
 Values: TypeAlias = npt.NDArray[Any]
 """uint8, uint16, or float32 in [0, 1]."""
 
-#: Suffixes of pictures that training looks for.
+#: Suffixes of training pictures.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
 )
@@ -36,10 +36,10 @@ RAW_SUFFIXES = frozenset(
     {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".iiq"}
     | {".3fr", ".erf", ".kdc", ".mrw", ".rwl"}
 )
-#: What a folder is searched for.
+#: Suffixes that a folder is searched for.
 PICTURE_SUFFIXES = SUFFIXES | RAW_SUFFIXES
 PICTURE_SUFFIXES |= {".jpe", ".jfif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".tga", ".pam", ".pfm"}
-#: More pixels than this are taken for a decompression bomb, as Pillow does, if nothing else is said.
+#: Default limit: a picture with more pixels is refused as a decompression bomb, as in Pillow.
 MAX_PIXELS = 2 * 89_478_485
 
 
@@ -47,30 +47,30 @@ _AT_ONCE = 2**22
 
 
 class UnreadableImage(UserError):
-    """A file that should hold a picture does not. The message is one sentence naming the file and the reason."""
+    """Raised for a file that cannot be read as a picture. The message is one sentence with the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file says beside its values, kept for writing.
+    """The metadata of a file, kept for writing.
 
     Attributes:
-        format: Pillow's name, ``JPEG``, ``PNG``, ...; ``RAW`` for a camera's; empty for what came from no file.
+        format: Pillow's name, ``JPEG``, ``PNG``, ...; ``RAW`` for camera raw; empty if the picture is not from a file.
         icc: the embedded colour profile.
         exif: EXIF block with the orientation reset, without its thumbnail.
-        xmp: XMP packet, likewise, without pointers to parts that are gone.
+        xmp: XMP packet, likewise, without references to parts that were dropped.
         iptc: IPTC records.
-        photoshop: Photoshop's other resources.
+        photoshop: other Photoshop resources.
         dpi: dots per inch.
         comments: of a JPEG.
-        chunks: of a PNG, copied as they are: texts, and what says how colours are meant (of AVIF and HEIC, too).
-        gamma: exponent that the values were encoded with, where it is not that of sRGB and nothing overrules it.
-        tags: of a TIFF, those that describe neither the layout nor what is told here; little-endian.
+        chunks: of a PNG, copied unchanged: text, and chunks that define the colours (cICP also of AVIF and HEIC).
+        gamma: exponent that the values were encoded with; None if it is that of sRGB, or overridden or unspecified.
+        tags: of a TIFF, those that neither describe the layout nor duplicate other attributes; little-endian.
         boxes: of a JPEG 2000, likewise.
-        jpeg: quantisation tables, subsampling and whether it is progressive, as Pillow's writer takes them.
+        jpeg: quantisation tables, subsampling, progressive coding and RGB storage, as options of Pillow's writer.
         lossless: of a WebP.
-        premultiplied: whether the file's colours were multiplied by its alpha (values here never are).
-        quality: from 1 to 100, of a lossy format, in place of what the file itself had or the usual one.
+        premultiplied: whether the file's colours were multiplied by its alpha (those of a picture never are).
+        quality: 1 to 100, for lossy formats; None keeps the file's own or takes the format's default.
         half: whether floating-point values had 16 bits.
     """
 
@@ -95,15 +95,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Picture:
-    """Upright values, and where they came from.
+    """An upright photograph.
 
     Attributes:
         values: (H, W, 1) grey or (H, W, 3) colour, uint8, uint16 or float32 in [0, 1], in the encoding of the profile
             (sRGB if none), not multiplied by alpha.
         alpha: (H, W) of the same type, or None.
-        origin: what writing it back needs.
+        origin: format and metadata, for writing it back.
         notes: sentences about what could not be kept.
-        extra: (H, W, n) of the same type, further channels of a TIFF that are no transparency; or None.
+        extra: (H, W, n) of the same type, further channels of a TIFF or PSD other than transparency; or None.
     """
 
     values: Values
@@ -128,13 +128,13 @@ class Picture:
         return 8 * self.values.itemsize
 
     def tensor(self) -> Tensor:
-        """The values as float32 (1 or 3, H, W) in [0, 1]; what :meth:`with_values` rounds back to the same numbers."""
+        """The values as float32 (1 or 3, H, W) in [0, 1]; the round-trip through :meth:`with_values` is exact."""
         return self.rows(0, self.height)
 
     def rows(self, first: int, last: int) -> Tensor:
-        """:meth:`tensor` of some rows alone."""
+        """:meth:`tensor` of rows ``first`` to ``last - 1``, (1 or 3, rows, W)."""
         part = self.values[first:last]
-        # Copied: torch wants arrays that may be written to, and knows no arithmetic of 16 bits without sign.
+        # Copied: torch requires writable arrays, and has no uint16 arithmetic.
         wide = torch.from_numpy(part.astype(np.int32 if self.depth == 16 else part.dtype))
         image: Tensor = wide.permute(2, 0, 1).to(torch.float32)
         if self.depth < 32:
@@ -142,15 +142,15 @@ class Picture:
         return image if self.origin.gamma is None else srgb_encoded(image, self.origin.gamma)
 
     def with_values(self, image: Tensor) -> Picture:
-        """Another picture of the same kind and origin.
+        """A copy with other values, of the same type and origin.
 
         Args:
-            image: (1 or 3, H, W) in [0, 1], clamped and rounded.
+            image: (1 or 3, H, W) in [0, 1], on any device; clamped and rounded.
         """
         return replace(self, values=self.numbers(image))
 
     def numbers(self, image: Tensor) -> Values:
-        """Values of this picture's kind, (H, W, 1 or 3), for what :meth:`tensor` would give."""
+        """Convert a tensor as from :meth:`tensor` back to values of this picture's type, (H, W, 1 or 3)."""
         image = image.detach().cpu().to(torch.float32).clamp(0, 1)
         if self.origin.gamma is not None:
             image = srgb_decoded(image, self.origin.gamma)
@@ -160,7 +160,7 @@ class Picture:
         return np.ascontiguousarray(numbers, np.uint16 if self.depth == 16 else np.uint8)
 
     def to_pil(self) -> Image.Image:
-        """As Pillow has it: modes L, LA, RGB, RGBA or I;16; other values of more than 8 bits are rounded to 8."""
+        """Convert to a Pillow image: L, LA, RGB, RGBA or, for 16-bit grey, I;16; other depths are rounded to 8 bits."""
         if self.depth == 16 and self.values.shape[2] == 1 and self.alpha is None:
             return Image.fromarray(self.values[..., 0])
         layers = as_depth(self.values, 8)
@@ -169,13 +169,13 @@ class Picture:
         return Image.fromarray(layers[..., 0] if layers.shape[2] == 1 else layers)
 
     def rgb(self) -> npt.NDArray[np.uint8]:
-        """As a viewer shows it on white, (H, W, 3) uint8; values are rounded, a gAMA is heeded, profiles are not."""
+        """The picture on white, (H, W, 3) uint8, rounded; gAMA is applied, profiles are not."""
         values = self.standard().values
         colours: npt.NDArray[np.uint8] = as_depth(values if self.alpha is None else on_white(values, self.alpha), 8)
         return np.ascontiguousarray(colours) if colours.shape[2] == 3 else np.repeat(colours, 3, axis=2)
 
     def standard(self) -> Picture:
-        """With values along the curve of sRGB, where a gAMA says another one."""
+        """The picture re-encoded with the sRGB curve if its gAMA declares another one; otherwise unchanged."""
         gamma = self.origin.gamma
         if gamma is None:
             return self
@@ -188,7 +188,7 @@ class Picture:
         return replace(self, values=values, origin=replace(self.origin, gamma=None))
 
     def turned(self, orientation: int) -> Picture:
-        """Upright, from how a file of this EXIF orientation stores it; nothing happens for what is none (2 to 8)."""
+        """Rotate or mirror from the storage order of an EXIF orientation to upright; no-op unless it is 2 to 8."""
         if orientation not in range(2, 9):
             return self
         turn = _turner(orientation)
@@ -199,36 +199,36 @@ class Picture:
         return replace(self, values=turn(self.values), alpha=alpha, extra=extra, origin=origin)
 
     def turned_back(self, orientation: int) -> Picture:
-        """From upright to how a file of this orientation stores it."""
+        """Inverse of :meth:`turned`."""
         return self.turned({6: 8, 8: 6}.get(orientation, orientation))
 
     def noted(self, *sentences: str) -> Picture:
-        """With further notes."""
+        """A copy with further notes."""
         return replace(self, notes=(*self.notes, *sentences))
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Write it, complete or not at all; the format follows the suffix.
+        """Write the picture atomically, in the format of the suffix.
 
-        What the format cannot hold is left out or rounded; :func:`reflectzoo.photo.write.fitted` says what.
+        Whatever the format cannot hold is dropped or rounded; :func:`reflectzoo.photo.write.fitted` lists it.
 
         Args:
-            path: with a suffix that says the format.
+            path: the file; its suffix determines the format.
             overwrite: whether an existing file may be replaced.
 
         Returns:
             The path.
 
         Raises:
-            UserError: if the suffix is none that can be written, the file exists, or it cannot be written.
+            UserError: if the suffix is not supported, the file exists without ``overwrite``, or it cannot be written.
         """
-        # Writing knows pictures; pictures know writing only here.
+        # Imported here to avoid a cycle.
         from reflectzoo.photo.write import write_picture
 
         return write_picture(self, Path(path), overwrite)
 
 
 def as_depth(values: Values, depth: int) -> Values:
-    """The same values in 8 or 16 bits, or as floating point (32), rounded.
+    """Convert values to 8 or 16 bits, or to floating point (32), rounded.
 
     Example:
         >>> as_depth(np.array([0, 128, 129, 65535], np.uint16), 8).tolist()
@@ -248,7 +248,7 @@ def as_depth(values: Values, depth: int) -> Values:
 
 
 def on_white(values: Values, alpha: Values) -> Values:
-    """Values (H, W, C) as they are seen before white through an alpha (H, W) of the same type."""
+    """Composite values (H, W, C) over white with an alpha (H, W) of the same type."""
     if values.dtype == np.float32:
         share = alpha[..., None]
         mixed: Values = values * share + (1 - share)
@@ -257,7 +257,7 @@ def on_white(values: Values, alpha: Values) -> Values:
     out = np.empty_like(values)
     step = max(_AT_ONCE // max(values[:1].size, 1), 1)
     for first in range(0, values.shape[0], step):
-        # Of 16 bits the sum just fits into 32.
+        # For 16-bit values the sum just fits into 32 bits.
         share = alpha[first : first + step, :, None].astype(np.uint32)
         mixed = values[first : first + step].astype(np.uint32) * share + top * (top - share)
         out[first : first + step] = (mixed + top // np.uint32(2)) // top
@@ -265,7 +265,7 @@ def on_white(values: Values, alpha: Values) -> Values:
 
 
 def srgb_encoded(image: Tensor, gamma: float) -> Tensor:
-    """Values that were encoded with an exponent, along the curve of sRGB instead (IEC 61966-2-1).
+    """Re-encode values from a power curve to the sRGB curve (IEC 61966-2-1).
 
     Args:
         image: any shape, in [0, 1].
@@ -276,7 +276,7 @@ def srgb_encoded(image: Tensor, gamma: float) -> Tensor:
 
 
 def srgb_decoded(image: Tensor, gamma: float) -> Tensor:
-    """What :func:`srgb_encoded` undoes."""
+    """Inverse of :func:`srgb_encoded`."""
     light = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055).pow(2.4))
     return light.pow(gamma)
 

@@ -1,6 +1,6 @@
-"""Netpbm's formats (PBM, PGM, PPM, PAM, PFM), with any greatest value; Pillow drops bits of most, or has none.
+"""Netpbm formats (PBM, PGM, PPM, PAM, PFM) with any maximum value, most of which Pillow reduces or cannot read.
 
-https://netpbm.sourceforge.net/doc/ (pbm, pgm, ppm, pam); PFM as Paul Debevec's HDRShop wrote it.
+https://netpbm.sourceforge.net/doc/ (pbm, pgm, ppm, pam); PFM as written by Paul Debevec's HDRShop.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _TOKEN = re.compile(rb"(?:\s|#[^\n]*\n)*([^\s#]+)")
 
 
 class Header(NamedTuple):
-    """What stands before the values.
+    """The header of a file.
 
     Attributes:
         kind: ``P1`` to ``P7``, ``Pf`` or ``PF``.
         width: columns.
         height: rows.
         channels: 1 to 4.
-        top: the greatest value; of PFM the scale, negative for little-endian.
+        top: the maximum value, 1 to 65535; for PFM the scale, negative for little-endian.
         start: offset of the values.
         alpha: whether the last channel is transparency.
     """
@@ -42,7 +42,7 @@ def header(data: bytes) -> Header:
     """Read a header.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if it is damaged, or its channels are of an unsupported kind.
     """
     kind = data[:2].decode("latin-1")
     if kind == "P7":
@@ -67,10 +67,10 @@ def header(data: bytes) -> Header:
             place = match.end()
         top = _number(words[2], float) if len(words) == 3 else 1
         channels = 3 if kind in ("P3", "P6", "PF") else 1
-        # One white space ends the header.
+        # A single whitespace character ends the header.
         across, down = int(_number(words[0])), int(_number(words[1]))
         found = Header(kind, across, down, channels, top, place + 1, False)
-        # Windows may have made two of it, which shows where there is just one byte more.
+        # On Windows it may have become two, in which case the file is exactly one byte longer.
         if data[place : place + 2] == b"\r\n" and len(data) == place + 2 + (raster(found) or -1):
             found = found._replace(start=place + 2)
     if found.width < 1 or found.height < 1:
@@ -83,10 +83,14 @@ def header(data: bytes) -> Header:
 
 
 def read(data: bytes) -> tuple[Values, Values | None]:
-    """Values (H, W, 1 or 3) and alpha, uint8 where the greatest value is below 256, uint16 above, float32 of PFM.
+    """Decode a file.
+
+    Returns:
+        Values (H, W, 1 or 3) and alpha (H, W) or None: uint8 for a maximum value below 256, otherwise uint16, both
+        scaled to the full range of the type; float32 for PFM, of any range.
 
     Raises:
-        ValueError: if it is damaged or cut short.
+        ValueError: if the file is damaged or truncated.
     """
     head = header(data)
     size = head.width * head.height * head.channels
@@ -117,7 +121,7 @@ def read(data: bytes) -> tuple[Values, Values | None]:
 
 
 def raster(head: Header) -> int | None:
-    """How many bytes the values have; None where they are text."""
+    """Size of the values in bytes; None if they are stored as text."""
     if head.kind in ("P1", "P2", "P3"):
         return None
     if head.kind == "P4":
@@ -126,19 +130,24 @@ def raster(head: Header) -> int | None:
 
 
 def scaled(numbers: Values, top: int) -> Values:
-    """Whole numbers up to ``top`` as 8 bits, or 16 where 8 do not hold them, from 0 to the greatest."""
+    """Scale integers in 0..``top`` to 0..255 (uint8), or to 0..65535 (uint16) if ``top`` exceeds 255, rounded."""
     kind, most = (np.uint8, 255) if top < 256 else (np.uint16, 65535)
     if top == most:
         return np.ascontiguousarray(numbers, kind)
     if top < 1 << 16:
-        # Few enough for a table, which saves whole copies of a large picture.
+        # A lookup table avoids temporary copies of a large picture.
         table = ((np.arange(top + 1, dtype=np.uint64) * most + top // 2) // top).astype(kind)
         return table[np.minimum(numbers, top)]
     return ((np.asarray(numbers, np.uint64) * most + top // 2) // top).astype(kind)
 
 
 def encode_netpbm(values: Values, alpha: Values | None) -> bytes:
-    """As PGM or PPM; PAM with transparency, PFM of floating point (which has none)."""
+    """Encode values as PGM or PPM, with alpha as PAM; floating point as PFM, which drops alpha.
+
+    Args:
+        values: (H, W, 1 or 3), uint8, uint16 or float32.
+        alpha: (H, W) or None.
+    """
     height, width, channels = values.shape
     if values.dtype == np.float32:
         head = f"{'PF' if channels == 3 else 'Pf'}\n{width} {height}\n-1.0\n"

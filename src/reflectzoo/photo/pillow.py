@@ -1,4 +1,4 @@
-"""What Pillow decodes right: its modes as values, and how many pixels it may be given."""
+"""Formats that Pillow decodes correctly: conversion of its modes to values, and the limit on pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reflectzoo.photo.guard import unguarded
 from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values
 
 _BANDS = 2**24
-#: In Pillow's names.
+#: Formats that Pillow alone decodes, by its names.
 _OTHERS = (
     *("WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TGA", "PSD", "ICO", "ICNS", "CUR", "QOI", "PCX", "DCX", "SGI"),
     "DDS",
@@ -24,7 +24,12 @@ _OTHERS = (
 
 
 class Limit:
-    """How many pixels a picture may have."""
+    """The largest number of pixels that a picture may have.
+
+    Args:
+        name: the quoted file name, for error messages.
+        pixels: the limit; None takes that of Pillow (twice ``Image.MAX_IMAGE_PIXELS``, 179 million).
+    """
 
     def __init__(self, name: str, pixels: int | None) -> None:
         self.name = name
@@ -33,14 +38,23 @@ class Limit:
         self.pixels: float = pixels if pixels is not None else float("inf") if usual is None else 2 * usual
 
     def check(self, width: int, height: int) -> None:
-        """Raise if a picture is larger, or has no pixels."""
+        """Check a picture's size.
+
+        Raises:
+            UnreadableImage: if the picture has no pixels, or more than the limit.
+        """
         if width < 1 or height < 1:
             raise UnreadableImage(f"{self.name} has no pixels ({width}x{height}).")
         if width * height > self.pixels:
             raise UnreadableImage(self.sentence(width * height, f"{width}x{height}, "))
 
     def sentence(self, pixels: int | None, size: str = "") -> str:
-        """What is wrong and what to do."""
+        """The error message for a picture that is too large.
+
+        Args:
+            pixels: of the picture; None if unknown.
+            size: width and height, followed by a comma and a space.
+        """
         counted = f" ({size}{pixels / 1e6:.4g} million pixels)" if pixels else ""
         most = f" {-(-pixels // 10**6)}M" if pixels else ""
         bound = f"{self.pixels / 1e6:.4g} million pixels"
@@ -52,7 +66,7 @@ class Limit:
 
 @contextmanager
 def unguarded_within(limit: Limit) -> Iterator[None]:
-    """Without Pillow's own bound, where another one was given."""
+    """Suspend Pillow's own limit if the user has given one."""
     if not limit.given:
         yield
         return
@@ -61,10 +75,10 @@ def unguarded_within(limit: Limit) -> Iterator[None]:
 
 
 def others() -> tuple[str, ...]:
-    """The formats that Pillow reads alone; HEIC, where pillow-heif is installed.
+    """Names of the formats that are left to Pillow; includes HEIC if pillow-heif is installed.
 
-    It opens more, of which it shows previews (Photo CD), negatives (X bitmaps) or other colours (X pixmaps, Sun's
-    pictures with alpha), guesses what values mean (FITS), or runs programs (EPS).
+    Further formats that Pillow opens are excluded, because it decodes a preview only (Photo CD), a negative (X bitmap)
+    or wrong colours (X pixmap, Sun raster with alpha), guesses the range of values (FITS), or runs programs (EPS).
     """
     if find_spec("pillow_heif") is not None:
         import_module("pillow_heif").register_heif_opener()
@@ -73,7 +87,16 @@ def others() -> tuple[str, ...]:
 
 
 def from_pillow(image: Image.Image, name: str, origin: Origin) -> Picture:
-    """Values of a picture whose mode tells what they are, in rows as they are stored."""
+    """Convert a Pillow image to a picture, without applying its orientation.
+
+    Args:
+        image: of any mode except the 32-bit ones.
+        name: the quoted file name, for error messages.
+        origin: format and metadata; its profile is applied to CMYK, Lab, YCbCr and HSV, which become sRGB, and dropped.
+
+    Raises:
+        UnreadableImage: if the picture has no pixels, or 32-bit values of unknown range.
+    """
     if 0 in image.size:
         raise UnreadableImage(f"{name} has no pixels ({image.width}x{image.height}).")
     notes: tuple[str, ...] = ()
@@ -98,7 +121,7 @@ def from_pillow(image: Image.Image, name: str, origin: Origin) -> Picture:
 
 
 def _array(image: Image.Image) -> Values:
-    """(H, W, channels) uint8, copied in bands: a large picture should not be in the memory three times."""
+    """Copy to (H, W, channels) uint8 in bands, so that a large picture is not in memory three times."""
     channels = len(image.getbands())
     out = np.empty((image.height, image.width, channels), np.uint8)
     step = max(_BANDS // (image.width * channels), 1)
@@ -113,7 +136,7 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
         return image
     if image.mode == "La":
         return image.convert("LA")
-    if mode == "LA" and image.mode in ("L", "1"):  # one grey value stands for transparent
+    if mode == "LA" and image.mode in ("L", "1"):  # one grey value marks transparent pixels
         return image.convert("RGBA").convert("LA") if image.mode == "1" else image.convert("LA")
     return image.convert(mode)
 

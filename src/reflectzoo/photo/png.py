@@ -1,4 +1,4 @@
-"""PNG files as chunks, and a writer for 16 bits, which Pillow lacks for colour and OpenCV for grey with transparency.
+"""PNG files as chunks, and a 16-bit encoder, which Pillow lacks for colour and OpenCV for grey with alpha.
 
 PNG specification, third edition (W3C 2025).
 """
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: Say how values are meant to be seen; stand before the picture.
+#: Chunks that define the colours; they precede the picture.
 COLOUR = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi")
 TEXT = (b"tEXt", b"zTXt", b"iTXt")
 XMP_KEYWORD = b"XML:com.adobe.xmp"
-#: Made anew, or told by other means.
+#: Chunks that are rewritten, or represented by other attributes.
 _OWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sBIT", b"iCCP", b"eXIf", b"pHYs", b"hIST", b"bKGD")
-#: Exponents by cICP's number of the transfer function (ITU-T H.273); others are near sRGB's curve, or are HDR.
+#: Exponents by cICP transfer function (ITU-T H.273); the others are close to the sRGB curve, or HDR.
 _TRANSFERS = {5: 1 / 2.8, 8: 1.0}
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
     """One chunk.
 
     Attributes:
-        kind: its four letters.
+        kind: its four-letter type.
         body: its data.
     """
 
@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
     body: bytes
 
     def to_bytes(self) -> bytes:
-        """With length and checksum."""
+        """Serialise the chunk, with length and checksum."""
         return (
             struct.pack(">I", len(self.body))
             + self.kind
@@ -51,11 +51,11 @@ class Chunk(NamedTuple):
 
 
 def chunks(data: bytes, empty: bytes = b"") -> list[Chunk]:
-    """All whole chunks of a file down to its end; a cut one is left out, and what stands behind the end.
+    """All complete chunks of a file up to IEND; a truncated last chunk and any data after IEND are left out.
 
     Args:
         data: the file.
-        empty: a kind of chunk whose content is not wanted.
+        empty: a type of chunk whose content is not needed and replaced by empty bytes.
     """
     found = []
     place = 8
@@ -72,7 +72,7 @@ def chunks(data: bytes, empty: bytes = b"") -> list[Chunk]:
 
 
 def behind(data: bytes, found: Iterable[Chunk]) -> int:
-    """How many bytes stand behind the chunks of a file, zeros and line ends at the borders not counted."""
+    """Number of bytes after the chunks of a file, without leading and trailing zeros, spaces and line ends."""
     return len(data[8 + sum(12 + len(chunk.body) for chunk in found) :].strip(b"\0\r\n "))
 
 
@@ -96,7 +96,7 @@ def text(chunk: Chunk) -> str | None:
 
 
 def text_chunk(key: str, words: str) -> Chunk:
-    """A text as a chunk, in Latin-1 where it can be."""
+    """Make a text chunk: Latin-1 (tEXt) if possible, otherwise UTF-8 (iTXt); long keywords are cut to 79 bytes."""
     name = key.encode("latin-1", "replace")[:79]
     try:
         return Chunk(b"tEXt", name + b"\0" + words.encode("latin-1"))
@@ -105,10 +105,10 @@ def text_chunk(key: str, words: str) -> Chunk:
 
 
 def carried(found: Iterable[Chunk]) -> tuple[tuple[Chunk, ...], tuple[str, ...]]:
-    """Which chunks go into a changed picture as they are, and the names of those that may not.
+    """The chunks to copy unchanged into a processed picture, and the names of those that must be dropped.
 
-    Those with a small last letter are safe to copy by the specification. Raw profiles that ImageMagick hides in texts
-    and XMP are not among them: they are read, and told anew.
+    By the specification, chunks whose type ends in a lower-case letter are safe to copy. XMP, and the raw profiles that
+    ImageMagick stores as text, are in neither list: they are parsed and written anew.
     """
     kept: list[Chunk] = []
     lost: list[str] = []
@@ -125,7 +125,7 @@ def carried(found: Iterable[Chunk]) -> tuple[tuple[Chunk, ...], tuple[str, ...]]
 
 
 def raw_profile(chunk: Chunk) -> tuple[str, bytes] | None:
-    """Kind and content of a profile in ImageMagick's way: a text of a name, a length and hexadecimal digits."""
+    """Type and content of a profile that ImageMagick stores as text (name, length, hexadecimal digits); else None."""
     if chunk.kind not in TEXT or not keyword(chunk).startswith(b"Raw profile type "):
         return None
     try:
@@ -136,13 +136,13 @@ def raw_profile(chunk: Chunk) -> tuple[str, bytes] | None:
 
 
 def gamma(found: Iterable[Chunk], profile: bool) -> float | None:
-    """The exponent that values were encoded with, where nothing of higher rank says how they are meant.
+    """The exponent that values were encoded with; None for the sRGB curve, or if another chunk takes precedence.
 
-    By the specification (section 4.3) cICP comes before iCCP, iCCP before sRGB, sRGB before gAMA.
+    By the specification (section 4.3) cICP takes precedence over iCCP, iCCP over sRGB, and sRGB over gAMA.
 
     Args:
         found: chunks of a file.
-        profile: whether it has a profile that counts.
+        profile: whether the file has a valid profile.
     """
     by_kind = {chunk.kind: chunk.body for chunk in found}
     if len(by_kind.get(b"cICP", b"")) == 4:
@@ -151,21 +151,21 @@ def gamma(found: Iterable[Chunk], profile: bool) -> float | None:
     value = int.from_bytes(body, "big") / 100000
     if profile or b"sRGB" in by_kind or len(body) != 4 or not 0.01 < value < 10:
         return None
-    # What everybody writes for sRGB (0.45455), give or take.
+    # About 0.45455, which programs write for sRGB.
     return None if abs(value - 1 / 2.2) < 0.005 else value
 
 
 def assembled(header: Chunk, before: Iterable[Chunk], body: Iterable[Chunk]) -> bytes:
-    """A file of its header, what describes it, and its picture."""
+    """Serialise a file from its header, the chunks before the picture, and those of and after it."""
     parts = (header, *before, *body, Chunk(b"IEND", b""))
     return SIGNATURE + b"".join(part.to_bytes() for part in parts)
 
 
 def encode_deep(values: npt.NDArray[np.uint16]) -> tuple[Chunk, list[Chunk]]:
-    """Header and picture chunks of 16 bits.
+    """Encode 16-bit values as header and picture chunks.
 
     Args:
-        values: (H, W, 1, 2, 3 or 4): grey, grey and alpha, RGB, RGB and alpha.
+        values: (H, W, 1, 2, 3 or 4): grey, grey with alpha, RGB, or RGB with alpha.
     """
     height, width, channels = values.shape
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -182,7 +182,7 @@ def encode_deep(values: npt.NDArray[np.uint16]) -> tuple[Chunk, list[Chunk]]:
 
 
 def _filtered(rows: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8], step: int) -> bytes:
-    """Rows with each the filter whose results are smallest in sum, as the specification advises (section 12.7)."""
+    """Filter each row by the filter with the smallest sum of absolute values, as advised in section 12.7."""
     above = np.concatenate((before, rows[:-1]))
     left = np.zeros_like(rows)
     left[:, step:] = rows[:, :-step]
@@ -203,7 +203,7 @@ def _filtered(rows: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8], step: 
 
 
 def repaired_png(data: bytes) -> bytes | None:
-    """A file that is cut behind the last value of its picture, completed; None if pixels are missing."""
+    """Complete a file that is truncated after the last value of its picture; None if pixels are missing."""
     found = chunks(data)
     if not found or found[0].kind != b"IHDR" or len(found[0].body) != 13:
         return None
@@ -224,7 +224,7 @@ def repaired_png(data: bytes) -> bytes | None:
 
 
 def _bytes_of(header: bytes) -> int:
-    """How many bytes the rows of a picture have, with their filter's numbers."""
+    """Size of the unpacked rows in bytes, filter types included."""
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
     passes = [(0, 0, 1, 1)]
@@ -239,5 +239,5 @@ def _bytes_of(header: bytes) -> int:
 
 
 def profile_chunk(icc: bytes) -> Chunk:
-    """A colour profile as a chunk."""
+    """Wrap a colour profile in a chunk (iCCP)."""
     return Chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 9))

@@ -1,7 +1,7 @@
-"""Photoshop's documents: the picture of all layers together, which Photoshop stores behind them.
+"""Photoshop documents: the merged picture of all layers, which Photoshop stores after them.
 
-Where layers leave it transparent, this picture lies on white, and its fourth channel is the transparency; otherwise a
-fourth channel is a selection that somebody saved. Adobe, "Photoshop File Formats Specification" (2019).
+If the layers leave parts transparent, the merged picture is composited over white and its first extra channel is alpha;
+otherwise an extra channel is a saved selection. Adobe, "Photoshop File Formats Specification" (2019).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _LAYERS, _TRANSPARENT = (b"8BIMLr16", b"8BIMLayr"), (b"8BIMMt16", b"8BIMMtrn")
 
 
 class Document(NamedTuple):
-    """What stands before the picture.
+    """Header and resources of a document.
 
     Attributes:
         width: columns.
         height: rows.
-        channels: all of them.
-        colours: how many of them are colours.
-        bits: of a value.
-        transparent: whether the first further channel is transparency.
-        merged: whether the picture of all layers is there.
-        start: offset of the picture.
-        resources: by their numbers.
+        channels: number of all channels.
+        colours: number of colour channels, 1 or 3.
+        bits: per value, 8 or 16.
+        transparent: whether the first extra channel is transparency.
+        merged: whether the file contains the merged picture.
+        start: offset of the merged picture.
+        resources: image resources by number.
     """
 
     width: int
@@ -78,10 +78,10 @@ class Document(NamedTuple):
 
 
 def document(data: bytes) -> Document | None:
-    """What stands before the picture; None for a kind of document that is not read here.
+    """Parse everything before the merged picture; None if the colour mode or depth is not supported here.
 
     Raises:
-        ValueError: if it is cut short.
+        ValueError: if the file is truncated.
     """
     try:
         channels, height, width, bits, mode = struct.unpack_from(">HIIHH", data, 12)
@@ -113,7 +113,7 @@ def _resources(block: bytes) -> dict[int, bytes]:
 
 
 def _transparent(layers: bytes) -> bool:
-    """Whether the number of layers has a sign, which says so; that of 16 bits stands in a block of its own."""
+    """Whether the merged picture has alpha, marked by a negative number of layers (in its own block for 16 bits)."""
     length = int.from_bytes(layers[:4], "big")
     if length:
         return bool(layers[4] & 128)
@@ -124,10 +124,13 @@ def _transparent(layers: bytes) -> bool:
 
 
 def read(data: bytes, found: Document) -> tuple[Values, Values | None, Values | None]:
-    """Values, alpha, and further channels.
+    """Decode the merged picture.
+
+    Returns:
+        Values (H, W, 1 or 3), alpha (H, W) or None, and extra channels (H, W, n) or None; uint8 or uint16.
 
     Raises:
-        ValueError: if it is damaged or cut short.
+        ValueError: if the file is truncated or its compression is not supported.
     """
     size = found.bits // 8
     row, rows = found.width * size, found.height * found.channels
@@ -151,7 +154,7 @@ def read(data: bytes, found: Document) -> tuple[Values, Values | None, Values | 
 
 
 def _off_white(values: Values, alpha: Values) -> Values:
-    """Colours without the white that they lie on."""
+    """Undo the compositing over white."""
     top = np.iinfo(values.dtype).max
     out = np.empty_like(values)
     step = max(2**22 // max(values[:1].size, 1), 1)

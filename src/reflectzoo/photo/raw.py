@@ -12,13 +12,13 @@ import numpy as np
 from reflectzoo.photo import tiff
 from reflectzoo.photo.model import Values
 
-#: Beginnings of raw files that are no TIFF.
+#: Signatures of raw files that are not TIFF.
 _MAGICS = (b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"IIRO", b"IIRS", b"IIU\0", b"MMOR")
 INSTALL = "pip install 'reflectzoo[raw]'"
 
 
 def is_raw(data: bytes) -> bool:
-    """Whether these are the bytes of a camera's raw file; previews in it are no reason to take it for a picture."""
+    """Whether these bytes are a camera raw file, even if it contains previews that could be read as a picture."""
     lead = data[:16]
     if lead.startswith(_MAGICS) or lead[4:12] == b"ftypcrx ":
         return True
@@ -48,7 +48,7 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def develop(data: bytes) -> Values:
-    """The picture, upright, (H, W, 3) uint16, with the camera's white balance and the curve and colours of sRGB.
+    """Develop the picture, upright, (H, W, 3) uint16 in sRGB, with the camera's white balance.
 
     Raises:
         ValueError: if LibRaw cannot read it.

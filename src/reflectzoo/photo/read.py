@@ -1,4 +1,4 @@
-"""Files in: one reader for training, evaluation, reports and ``reflectzoo remove``."""
+"""Read photographs: the one reader of training, evaluation, reports and ``reflectzoo remove``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reflectzoo.photo.model import Origin, Picture, UnreadableImage
 from reflectzoo.photo.pillow import Limit, from_pillow, others
 
 _OWN = ("JPEG", "PNG", "JPEG2000", "TIFF")
-#: Pictures of other kinds, by how they begin.
+#: Formats that are not supported, by signature.
 _NOT_READ = tuple(
     (re.compile(begin, re.DOTALL), name)
     for begin, name in (
@@ -43,7 +43,7 @@ _NOT_READ = tuple(
         (rb"\x59\xa6\x6a\x95", "a Sun raster picture"),
     )
 )
-#: Pictures that some installations read: their names, first letters, and what is missing where they do not.
+#: Formats that only some installations read: name, brands in the file's first box, and the advice otherwise.
 _BRANDS = (
     (
         "HEIC",
@@ -52,24 +52,24 @@ _BRANDS = (
     ),
     ("AVIF", (b"avif", b"avis"), "which this Pillow was built without: save it as JPEG or PNG"),
 )
-#: What decoders raise for damaged headers and chunks.
+#: Exceptions of decoders for damaged headers and chunks.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, ArithmeticError)
 
 
 def read_picture(path: str | os.PathLike[str], max_pixels: int | None = None, shorter: int | None = None) -> Picture:
-    """Read a photograph with all that belongs to it; of an animation or a document the first page.
+    """Read a photograph with its metadata, upright; of an animation or a document, the first page.
 
-    The file is read once and decoded from memory, so that nobody can change it in between.
+    The file is read once and decoded from memory, so that it cannot change in between.
 
     Args:
         path: the file.
-        max_pixels: larger pictures are refused; None takes Pillow's bound, 179 million.
+        max_pixels: pictures with more pixels are refused; None takes Pillow's limit, 179 million.
         shorter: the shorter side that is needed. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, never
-            below this, which saves most of the time; other formats ignore it.
+            below this, which saves most of the time, and is not checked for damage; other formats ignore it.
 
     Raises:
-        UnreadableImage: if it is missing, no picture, damaged, empty of pixels, too large, changed while it was read,
-            or of a kind that needs a package that is not installed.
+        UnreadableImage: if the file is missing, not a picture, damaged, without pixels, too large, not supported, or
+            changed while it was read, or if it needs a package that is not installed.
     """
     file = Path(path)
     return decode(read_bytes(file), shown(file), max_pixels, shorter)
@@ -78,11 +78,11 @@ def read_picture(path: str | os.PathLike[str], max_pixels: int | None = None, sh
 def decode(
     data: bytes, name: str = "The picture", max_pixels: int | None = None, shorter: int | None = None
 ) -> Picture:
-    """Decode the bytes of a file; see :func:`read_picture`."""
+    """Decode the bytes of a file; see :func:`read_picture`. ``name`` is the subject of error messages."""
     limit = Limit(name, max_pixels)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries say here what we say better, or act on
+            warnings.simplefilter("ignore")  # libraries warn about what is handled or reported here
             picture, orientation = decoded(data, name, limit, shorter)
     except UserError:
         raise
@@ -93,14 +93,14 @@ def decode(
         raise UnreadableImage(limit.sentence(int(pixels[1]) if pixels else None)) from None
     except _DAMAGE as error:
         raise UnreadableImage(refusal(name, error)) from None
-    # Decoders raise these for damaged headers, too, which ask for impossible sizes.
+    # Raised for damaged headers that declare impossible sizes.
     except (MemoryError, struct.error, zlib.error, cv2.error) as error:
         raise UnreadableImage(f"{name} is damaged ({type(error).__name__}).") from None
     return fitting(picture).turned(orientation)
 
 
 def parse_pixels(text: str) -> int:
-    """``250M``, ``0.4G``, ``200000000``: a number of pixels.
+    """Parse a number of pixels, as ``250M``, ``0.4G`` or ``200000000``.
 
     Raises:
         UserError: for anything else.
@@ -117,34 +117,34 @@ def parse_pixels(text: str) -> int:
 
 
 def from_pil(image: Image.Image, upright: bool = True) -> Picture:
-    """A picture that Pillow has opened or made.
+    """Convert a Pillow image to a picture.
 
     Args:
-        image: any mode but the 32-bit ones; not changed.
-        upright: apply the EXIF orientation; otherwise values stay as they are stored.
+        image: of any mode except the 32-bit ones; not modified.
+        upright: apply the EXIF orientation; otherwise values stay in storage order.
 
     Raises:
         UnreadableImage: for a mode whose range is unknown, or a picture without pixels.
     """
-    image.load()  # a TIFF is turned by that, and forgets its orientation
+    image.load()  # for a TIFF, this applies the orientation and removes the tag
     origin = Origin(image.format or "", image.info.get("icc_profile") or None)
     picture = from_pillow(image, "The picture", replace(origin, exif=metadata.bare_exif(image.info.get("exif"))))
     return fitting(picture).turned(orientation_of(image) if upright else 1)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of an image that Pillow has loaded, 1 to 8; 1 if nothing (readable) is said."""
+    """The EXIF orientation of an image that Pillow has loaded, 1 to 8; defaults to 1."""
     try:
         return int(image.getexif().get(ifd.ORIENTATION, 1))
-    except Exception:  # damaged EXIF data fails in many ways, and the picture is fine without it
+    except Exception:  # damaged EXIF data raises many errors, and the picture is usable without it
         return 1
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height as shown, from the file's header alone.
+    """Width and height of the upright picture, from the file's header alone.
 
     Raises:
-        UnreadableImage: as :func:`read_picture` does, as far as the header shows it.
+        UnreadableImage: as in :func:`read_picture`, as far as the header reveals it.
     """
     name = shown(path)
     try:
@@ -174,18 +174,18 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     except Image.DecompressionBombError:
         raise UnreadableImage(Limit(name, None).sentence(None)) from None
     except OSError:
-        read_bytes(Path(path))  # says it better
+        read_bytes(Path(path))  # raises a more precise error for missing or unreadable files
         raise UnreadableImage(f"{name} is damaged or truncated.") from None
     except (struct.error, *_DAMAGE) as error:
         raise UnreadableImage(refusal(name, error)) from None
 
 
 def _told_before(image: Image.Image, path: Path) -> tuple[bytes | None, bytes | None]:
-    """EXIF data and XMP of a picture that Pillow has opened but not decoded, as the reader finds them."""
-    if image.format == "PNG":  # which may say them behind its values
+    """EXIF data and XMP of a picture that Pillow has opened but not decoded, the same as :func:`read_picture` finds."""
+    if image.format == "PNG":  # may store them after the picture
         with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             exif, xmp, *_ = png_metadata(png.chunks(data, empty=b"IDAT"))  # type: ignore[arg-type]
-    elif image.format == "JPEG2000":  # whose boxes Pillow does not read
+    elif image.format == "JPEG2000":  # Pillow does not read its metadata boxes
         boxes = jpeg2000.read_boxes(read_bytes(path))
         exif, xmp = boxes.exif, boxes.xmp
     else:

@@ -1,10 +1,10 @@
-"""TIFF: every layout of values read as it is written down, none of it guessed.
+"""TIFF directories and the layout of values, taken from the tags alone, without guessing.
 
-Libraries answer with pictures that are turned twice, negative, or striped where a file is planar, WhiteIsZero or
-oriented, and each drops other depths. Here the tags say what the values are: bit depth and number format, polarity,
-palette, planes, strips or tiles, predictor, byte and bit order, kinds of extra samples. libtiff (in Pillow) only
-unpacks bytes (LZW, PackBits, Zstandard), and whole pictures of 8 bits where colour is part of the compression (JPEG,
-fax, YCbCr, Lab). tifffile writes.
+Libraries return pictures that are rotated twice, negative or striped for files that are oriented, WhiteIsZero or
+planar, and each drops other depths. Here the tags define the values: bit depth and number format, polarity, palette,
+planes, strips or tiles, predictor, byte and bit order, kinds of extra samples. libtiff (in Pillow) only decompresses
+bytes (LZW, PackBits, Zstandard), and decodes whole 8-bit pictures whose compression includes colour (JPEG, fax, YCbCr).
+tifffile writes.
 
 TIFF 6.0 (Adobe 1992); Adobe Photoshop TIFF technical notes (2002) for predictors and Deflate; BigTIFF.
 """
@@ -28,7 +28,7 @@ TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 322, 323, 324, 325
 INK, EXTRA, FORMAT, JPEG_TABLES = 332, 338, 339, 347
 X, Y, UNIT = 282, 283, 296
 _RAW_PHOTOMETRIC = (32803, 34892)
-#: Tags that say how values lie, or are told by other means; they are made anew.
+#: Tags that describe the layout, or are represented elsewhere; they are not copied but written anew.
 STRUCTURE = frozenset(
     {TYPE, 255, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, 263, 264, 265, FILL, OFFSETS, ifd.ORIENTATION}
     | {SAMPLES, ROWS, COUNTS, 280, 281, X, Y, PLANAR, 288, 289, 290, 291, 292, 293, UNIT, PREDICTOR, COLOURS}
@@ -36,7 +36,7 @@ STRUCTURE = frozenset(
     | {EXTRA, FORMAT, 340, 341, 342, *range(512, 522), JPEG_TABLES, 529, 530, 531, 532, ICC, XMP, IPTC, PHOTOSHOP}
     | {ifd.EXIF_IFD, ifd.GPS_IFD, ifd.INTEROP_IFD, 301}
 )
-#: Tags of a directory that say what EXIF data says, too.
+#: Descriptive tags that EXIF data also has; they are carried in the EXIF block.
 DESCRIPTIVE = frozenset({269, 270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249})
 
 
@@ -44,7 +44,7 @@ class Page(NamedTuple):
     """One directory of a file.
 
     Attributes:
-        offset: where it stands.
+        offset: its position in the file.
         tags: its entries.
     """
 
@@ -54,24 +54,24 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """What the tags of a page say about its values.
+    """The layout of a page's values, from its tags.
 
     Attributes:
         width: columns.
         height: rows.
-        bits: of a sample.
-        samples: of a pixel, extra ones included.
+        bits: per sample.
+        samples: per pixel, extra ones included.
         number: ``uint``, ``int`` or ``float``.
-        photometric: TIFF's number of the colour model.
-        planar: whether each sample has a plane of its own.
-        compression: TIFF's number.
-        predictor: 1 none, 2 differences, 3 floating point.
-        reverse: whether bits of a byte run backwards.
-        tile: width and height of the pieces.
-        tiled: whether pieces are whole at the borders.
-        pieces: offset and length of each.
+        photometric: TIFF number of the colour model.
+        planar: whether each sample is stored in a separate plane.
+        compression: TIFF number of the compression.
+        predictor: 1 none, 2 horizontal differences, 3 floating point.
+        reverse: whether the bits of each byte are in reverse order.
+        tile: width and height of a piece (strip or tile).
+        tiled: whether the pieces are tiles, which are padded at the borders.
+        pieces: offset and length in bytes of each piece.
         extra: kinds of the extra samples: 0 unspecified, 1 alpha of premultiplied colours, 2 alpha.
-        order: byte order.
+        order: byte order, ``<`` or ``>``.
     """
 
     width: int
@@ -99,8 +99,8 @@ class File:
         data: its bytes.
         order: byte order.
         big: whether it is BigTIFF.
-        pages: those that follow each other.
-        inner: those that tags point at (SubIFDs).
+        pages: the linked list of directories.
+        inner: the directories that tags point to (SubIFDs).
     """
 
     data: bytes
@@ -111,10 +111,10 @@ class File:
 
     @classmethod
     def parse(cls, data: bytes) -> File:
-        """Find the directories.
+        """Find the directories; stops at the first damaged one and skips damaged SubIFDs.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is no readable directory.
         """
         order = "<" if data[:2] == b"II" else ">"
         big = data[2:4] in (b"+\0", b"\0+")
@@ -150,19 +150,23 @@ class File:
         return cls(data, order, big, tuple(pages), tuple(inner))
 
     def value(self, page: Page, tag: int, default: int = 0) -> int:
-        """The first number of a tag."""
+        """The first value of an integer tag; ``default`` if it is missing."""
         return ifd.integer(page.tags.get(tag), self.order, default)
 
     @property
     def raw(self) -> bool:
-        """Whether it is a camera's raw file: its pictures are previews, or no pictures yet."""
+        """Whether it is a camera raw file, whose pictures are previews or undeveloped sensor data."""
         pages = (*self.pages, *self.inner)
         mosaic = any(self.value(page, PHOTOMETRIC, -1) in _RAW_PHOTOMETRIC for page in pages)
         return mosaic or DNG_VERSION in self.pages[0].tags or self.data[8:10] == b"CR"
 
     @property
     def main(self) -> Page:
-        """The first page that is no reduced copy of another, nor a mask."""
+        """The first page that is neither a reduced copy nor a mask; the first with a picture if all are.
+
+        Raises:
+            ValueError: if no page has a picture.
+        """
         usable = [page for page in (*self.pages, *self.inner) if WIDTH in page.tags]
         if not usable:
             raise ValueError("it has no picture")
@@ -171,12 +175,12 @@ class File:
 
     @property
     def others(self) -> int:
-        """How many further pictures there are, reduced copies not counted."""
+        """Number of further pictures among the pages, without reduced copies."""
         return sum(not self.value(page, TYPE) & 1 and WIDTH in page.tags for page in self.pages) - 1
 
 
 def numbers(entry: Entry | None, order: str) -> list[int]:
-    """All values of a whole-number tag."""
+    """All values of an unsigned integer tag; empty if it is missing or of another type."""
     kinds = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
     if entry is None or entry.kind not in kinds:
         return []
@@ -184,10 +188,10 @@ def numbers(entry: Entry | None, order: str) -> list[int]:
 
 
 def read_sheet(file: File, page: Page) -> Sheet:
-    """Read what the tags say.
+    """Read the layout of a page's values from its tags.
 
     Raises:
-        ValueError: if they contradict each other, or say what nobody knows.
+        ValueError: if the tags contradict each other or describe an unsupported kind of value.
     """
     order, tags = file.order, page.tags
     width, height = file.value(page, WIDTH), file.value(page, LENGTH)
@@ -198,14 +202,14 @@ def read_sheet(file: File, page: Page) -> Sheet:
     kinds = numbers(tags.get(FORMAT), order) or [1]
     number = {1: "uint", 2: "int", 3: "float", 4: "uint"}.get(kinds[0], "other")
     photometric = file.value(page, PHOTOMETRIC, 1)
-    # Of Lab, some say that a and b have a sign, as they always have.
+    # Some Lab files declare a and b as signed, which they always are.
     if (len(set(kinds[:samples])) != 1 and photometric != 8) or number == "other":
         raise ValueError("its values are of a kind that no picture has (complex or mixed)")
     tiled = TILE_WIDTH in tags
     if tiled:
         tile = file.value(page, TILE_WIDTH), file.value(page, TILE_LENGTH)
         offsets, counts = numbers(tags.get(TILE_OFFSETS), order), numbers(tags.get(TILE_COUNTS), order)
-        # Some writers use the tags of strips.
+        # Some writers use the strip tags for tiles.
         offsets = offsets or numbers(tags.get(OFFSETS), order)
         counts = counts or numbers(tags.get(COUNTS), order)
     else:
@@ -238,16 +242,16 @@ def _extra(photometric: int, samples: int, said: list[int]) -> tuple[int, ...]:
     colours = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3}.get(photometric, 1)
     count = max(samples - colours, 0)
     if not said and count == 1 and photometric in (0, 1, 2):
-        # OpenCV and others do not say that their fourth channel is alpha.
+        # OpenCV and others do not declare their last channel as alpha.
         return (2,)
     return tuple((said + [0] * count)[:count])
 
 
-# -- what stands beside ------------------------------------------------------------------------------------------------
+# -- metadata ----------------------------------------------------------------------------------------------------------
 
 
 def resolution(file: File, page: Page) -> tuple[float, float] | None:
-    """Dots per inch; None if it says none, or in no unit."""
+    """Dots per inch; None if the resolution is missing or has no unit."""
     unit = {2: 1.0, 3: 2.54}.get(file.value(page, UNIT, 2))
     found = []
     for tag in (X, Y):
@@ -262,11 +266,11 @@ def resolution(file: File, page: Page) -> tuple[float, float] | None:
 
 
 def exif(file: File, page: Page) -> bytes | None:
-    """What the tags say of exposure, place and description, as an EXIF block."""
+    """Exposure, place and description from the tags, as an EXIF block; None if there are none."""
     _, exposure, gps, interop = ifd.inner(file.data, page.tags, file.order, file.big)
     described = {tag: entry for tag, entry in page.tags.items() if tag in DESCRIPTIVE}
     if (entry := described.get(270)) is not None and entry.raw.startswith(b'{"shape"'):
-        # tifffile's note on its arrays, which a changed picture contradicts.
+        # The array shape recorded by tifffile, which would no longer be true.
         del described[270]
     groups = []
     for group in (described, exposure, gps, interop):
@@ -276,6 +280,6 @@ def exif(file: File, page: Page) -> bytes | None:
 
 
 def further(file: File, page: Page) -> tuple[Entry, ...]:
-    """All other tags that do not say how the values lie, little-endian."""
+    """All other tags (neither layout nor description), converted to little-endian."""
     told = STRUCTURE | DESCRIPTIVE
     return tuple(ifd.reordered(entry, file.order, "<") for tag, entry in page.tags.items() if tag not in told)

@@ -1,4 +1,4 @@
-"""The values of a TIFF page, from its pieces to layers of a picture."""
+"""Decode the strips and tiles of a TIFF page to the layers of a picture."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from reflectzoo.photo.model import Values, as_depth
 from reflectzoo.photo.netpbm import scaled
 from reflectzoo.photo.tiff import File, Page, Sheet, numbers
 
-#: Bytes alone: what comes out are the values as they are.
+#: Compressions of plain bytes: decompression gives the values as stored.
 _BYTES = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
-#: Compressions and a colour model that libtiff decodes as a whole.
+#: Compressions whose pictures libtiff decodes as a whole, as it does YCbCr.
 _WHOLE = {2: "fax", 3: "fax", 4: "fax", 6: "old JPEG", 7: "JPEG"}
 _YCBCR, _LAB = 6, (8, 9)
 _MODELS = {0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", _YCBCR: "YCbCr", 8: "Lab", 9: "Lab"}
@@ -37,11 +37,11 @@ class TiffLayers(NamedTuple):
     """Decoded values.
 
     Attributes:
-        values: (H, W, 1, 3 or, for CMYK, 4), uint8, uint16 or floating point.
+        values: (H, W, 1, 3 or, for CMYK, 4), uint8, uint16 or float32.
         alpha: (H, W) or None.
-        extra: (H, W, n) or None.
-        premultiplied: whether the file's colours were multiplied by alpha; they are not any more.
-        notes: what was lost.
+        extra: further channels, (H, W, n) or None.
+        premultiplied: whether the file's colours were multiplied by alpha; ``values`` have been divided by it.
+        notes: sentences about what was lost.
     """
 
     values: Values
@@ -52,10 +52,10 @@ class TiffLayers(NamedTuple):
 
 
 def by_library(found: Sheet) -> bool:
-    """Whether a whole picture is decoded by libtiff.
+    """Whether the page must be decoded as a whole by libtiff (:func:`opened`) rather than by :func:`layers`.
 
     Raises:
-        ValueError: if nobody can decode it; what is missing is named.
+        ValueError: if neither can decode it, with the unsupported feature.
     """
     if found.compression in _BYTES and found.photometric != _YCBCR:
         return False
@@ -69,10 +69,12 @@ def by_library(found: Sheet) -> bool:
 
 
 def opened(file: File, page: Page, found: Sheet) -> Image.Image:
-    """A page for Pillow, which turns pictures in some cases: here in none, and reads BigTIFF in some: here no such.
+    """Open a page with Pillow, after rewriting it as a classic TIFF without orientation.
+
+    Pillow applies the orientation only in some cases, and reads only some BigTIFF files.
 
     Raises:
-        ValueError: if Pillow has no mode for it.
+        ValueError: if the page is lossless JPEG, or Pillow has no mode for it.
     """
     order, data = file.order, bytearray(file.data)
     if found.compression == 7:
@@ -83,7 +85,7 @@ def opened(file: File, page: Page, found: Sheet) -> Image.Image:
     laid = tiff.STRUCTURE - {ifd.ORIENTATION, tiff.ICC, tiff.SUB_IFDS, ifd.EXIF_IFD, ifd.GPS_IFD, ifd.INTEROP_IFD}
     tags = {tag: _short(entry, order) for tag, entry in page.tags.items() if tag in laid}
     if found.compression == 1 and found.photometric == _YCBCR:
-        # Pillow itself would take the bytes for pixels; libtiff knows how they lie, and is asked for what is packed.
+        # Pillow would take uncompressed bytes for pixels. It leaves compressed ones to libtiff, which unpacks YCbCr.
         tags |= _packed(data, found, {**tags})
     data += b"\0" * (len(data) % 2)
     data[:8] = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", len(data))
@@ -99,7 +101,7 @@ def opened(file: File, page: Page, found: Sheet) -> Image.Image:
 
 
 def _short(entry: Entry, order: str) -> Entry:
-    """A tag of a BigTIFF as one of a TIFF; offsets of files below 4 GiB fit."""
+    """Convert a BigTIFF entry to classic TIFF; offsets in files below 4 GiB fit into 32 bits."""
     if entry.kind not in (13, 16, 18):
         return entry
     values = numbers(entry, order)
@@ -107,7 +109,7 @@ def _short(entry: Entry, order: str) -> Entry:
 
 
 def _packed(data: bytearray, found: Sheet, tags: dict[int, Entry]) -> dict[int, Entry]:
-    """Tags for pieces that are appended to the file with Deflate."""
+    """Append Deflate-compressed copies of the pieces to the file, and return the tags that point to them."""
     offsets, lengths = [], []
     for offset, length in found.pieces:
         piece = zlib.compress(bytes(data[offset : offset + length]), 1)
@@ -120,16 +122,16 @@ def _packed(data: bytearray, found: Sheet, tags: dict[int, Entry]) -> dict[int, 
         new.append(Entry(tag, 4, len(values), struct.pack(f"{found.order}{len(values)}I", *values)))
     rows = found.tile[1] if found.tiled else min(found.tile[1], found.height)
     if _SAMPLING not in tags and found.pieces[0][1] == 3 * found.tile[0] * rows:
-        # What is not said is halved by the standard, but here each pixel has its own colour.
+        # By default chroma is subsampled 2x2, but here the size of the data implies full resolution.
         new.append(Entry(_SAMPLING, 3, 2, struct.pack(f"{found.order}2H", 1, 1)))
     return {entry.tag: entry for entry in new}
 
 
 def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
-    """Decode a page whose compression packs bytes alone.
+    """Decode a page whose compression is one of plain bytes.
 
     Raises:
-        ValueError: if it is damaged, cut short, or holds what is no picture; the sentence's end.
+        ValueError: if it is damaged, truncated, or of an unsupported kind; the message ends a sentence about the file.
     """
     if found.number == "int":
         raise ValueError(f"it contains signed integers ({found.bits} bits), which no photograph has")
@@ -152,7 +154,7 @@ def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
             )
         if found.bits == 64:
             notes = ("Its 64-bit values are kept as 32-bit ones.",)
-        with np.errstate(over="ignore"):  # what is beyond is infinite, and said to be
+        with np.errstate(over="ignore"):  # overflow gives infinity, which the caller refuses
             values, rest = values.astype(np.float32), rest.astype(np.float32)
         if found.photometric == 0:
             values = 1 - values
@@ -184,9 +186,9 @@ def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
 
 
 def divided(values: Values, alpha: Values) -> tuple[Values, bool]:
-    """Colours that were multiplied by alpha, as they are without it, and whether some were greater than alpha.
+    """Divide premultiplied colours (H, W, C) by alpha (H, W), and tell whether some exceeded alpha and were clipped.
 
-    Rounding loses nothing: multiplied and rounded again they are the same numbers.
+    For integers, the round-trip through :func:`multiplied` is exact unless colours were clipped.
     """
     if values.dtype == np.float32:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -203,7 +205,7 @@ def divided(values: Values, alpha: Values) -> tuple[Values, bool]:
 
 
 def multiplied(values: Values, alpha: Values) -> Values:
-    """What :func:`divided` undoes."""
+    """Multiply colours (H, W, C) by alpha (H, W) of the same type, rounded; inverse of :func:`divided`."""
     if values.dtype == np.float32:
         return (values * alpha[..., None]).astype(np.float32)
     top = int(np.iinfo(values.dtype).max)
@@ -224,7 +226,7 @@ def _scaled(values: Values, bits: int) -> Values:
 
 
 def _coloured(indices: Values, colours: list[int], bits: int) -> Values:
-    """Look colours up; in 8 bits where the palette says no more than that."""
+    """Look up palette colours; uint8 if the palette has no more precision than that, otherwise uint16."""
     if bits > 16 or len(colours) != 3 * 2**bits:
         raise ValueError("its palette is damaged")
     table = np.array(colours, np.uint32).reshape(3, -1).T
@@ -238,13 +240,13 @@ def _coloured(indices: Values, colours: list[int], bits: int) -> Values:
 
 
 def _from_lab(stored: Values, signed: bool) -> Values:
-    """CIE L*a*b* for the white D50 as sRGB of the same depth, what lies outside cut off.
+    """Convert CIE L*a*b* with white point D50 to sRGB of the same depth, clipped to its gamut.
 
-    TIFF 6.0, section 23, and Adobe's ICCLab; from D50 to D65 by Bradford's matrix, together with that to sRGB.
+    TIFF 6.0, section 23, and Adobe's ICCLab; one matrix adapts from D50 to D65 (Bradford) and converts to linear sRGB.
 
     Args:
         stored: (H, W, 3), uint8 or uint16.
-        signed: whether a and b are numbers with a sign (CIELab), or begin at the middle (ICCLab).
+        signed: whether a and b are two's complement (CIELab) rather than offset by half the range (ICCLab).
     """
     deep = stored.dtype == np.uint16
     unit = 256 if deep else 1
@@ -268,7 +270,7 @@ def _from_lab(stored: Values, signed: bool) -> Values:
 
 
 def _stored(found: Sheet, data: bytes) -> Values:
-    """All samples as they are stored, (H, W, samples)."""
+    """Assemble the stored samples of all pieces, (H, W, samples)."""
     kind = _type(found)
     wide, tall = found.tile
     down, across = -(-found.height // tall), -(-found.width // wide)
@@ -314,7 +316,7 @@ def _unpacked(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
             case "Deflate":
                 packed = zlib.decompressobj()
                 out = packed.decompress(raw, row * rows)
-                if not packed.eof:  # the checksum stands behind
+                if not packed.eof:  # also read the checksum at the end
                     packed.decompress(packed.unconsumed_tail, 64)
                 return out
             case "LZMA":
@@ -328,15 +330,15 @@ def _unpacked(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
 def unpacked_by_libtiff(
     raw: bytes, compression: int, row: int, rows: int, order: str = "<", reverse: bool = False
 ) -> bytes:
-    """Let libtiff unpack a strip or tile, told to it as a grey picture whose pixels are the bytes.
+    """Decompress a strip or tile with libtiff, disguised as an 8-bit grey picture of the same bytes.
 
     Args:
-        raw: the packed bytes.
-        compression: TIFF's number.
-        row: bytes of a row.
-        rows: how many.
-        order: byte order, which some old LZW depends on.
-        reverse: whether bits of a byte run backwards.
+        raw: the compressed bytes.
+        compression: TIFF number of the compression.
+        row: bytes per row.
+        rows: number of rows.
+        order: byte order, which matters to some old LZW files.
+        reverse: whether the bits of each byte are in reverse order.
     """
     lead = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
 
@@ -349,17 +351,17 @@ def unpacked_by_libtiff(
     tags += [ifd.whole(tiff.FILL, 2 if reverse else 1, order), whole(tiff.OFFSETS, 0)]
     place = 8 + len(ifd.directory_bytes(tags, 8, order))
     tags[-1] = whole(tiff.OFFSETS, place)
-    # A long strip's bytes would be taken for too many pixels.
+    # The bytes of a long strip could exceed Pillow's limit on pixels.
     with unguarded(), TiffImagePlugin.TiffImageFile(BytesIO(lead + ifd.directory_bytes(tags, 8, order) + raw)) as image:
         return image.tobytes()
 
 
 def _samples(raw: bytes, found: Sheet, rows: int, row: int, wide: int, per: int) -> Values:
-    """Bytes of a strip or tile as samples (rows, wide, per)."""
+    """Convert the bytes of a strip or tile to samples, (rows, wide, per), undoing the predictor."""
     if found.predictor == 3 and found.number == "float":
         size = found.bits // 8
         data = np.frombuffer(raw, np.uint8, rows * row).reshape(rows, -1, per).cumsum(axis=1, dtype=np.uint8)
-        planes = data.reshape(rows, size, -1)  # of each value first all highest bytes
+        planes = data.reshape(rows, size, -1)  # each row stores all most significant bytes first
         return np.ascontiguousarray(planes.swapaxes(1, 2)).view(f">f{size}").reshape(rows, wide, per)
     if found.predictor not in (1, 2):
         raise ValueError(f"its predictor (number {found.predictor}) is not supported")
@@ -377,7 +379,7 @@ def _samples(raw: bytes, found: Sheet, rows: int, row: int, wide: int, per: int)
 
 
 def _bits(raw: bytes, rows: int, row: int, count: int, bits: int) -> Values:
-    """Numbers of any few bits, packed without gaps; rows begin at whole bytes."""
+    """Unpack integers of up to 16 bits, stored without gaps; rows begin at whole bytes."""
     packed = np.frombuffer(raw, np.uint8, rows * row).reshape(rows, row)
     out = np.empty((rows, count), np.uint8 if bits <= 8 else np.uint16)
     width = 8 * out.itemsize

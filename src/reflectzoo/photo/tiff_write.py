@@ -1,4 +1,4 @@
-"""TIFF out: tifffile writes the values, and a directory behind them says all that belongs to them."""
+"""Encode TIFF: tifffile writes the values; a new directory after them adds the metadata."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from reflectzoo.photo.tiff_values import multiplied
 
 @dataclass(frozen=True)
 class Beside:
-    """What is written beside the values.
+    """The metadata to write.
 
     Attributes:
-        icc: profile.
+        icc: colour profile.
         exif: EXIF block.
-        xmp: packet.
-        iptc: records.
-        photoshop: resources.
+        xmp: XMP packet.
+        iptc: IPTC records.
+        photoshop: Photoshop resources.
         dpi: dots per inch.
-        tags: further ones, little-endian.
+        tags: further tags, little-endian.
     """
 
     icc: bytes | None = None
@@ -42,15 +42,15 @@ class Beside:
 def encode_tiff(
     values: Values, alpha: Values | None, extra: Values | None, premultiplied: bool, half: bool, beside: Beside
 ) -> bytes:
-    """A file of one picture, Deflate-compressed.
+    """Encode one picture, Deflate-compressed.
 
     Args:
-        values: (H, W, 1 or 3).
-        alpha: (H, W) or None.
-        extra: (H, W, n) or None.
-        premultiplied: whether colours are to be multiplied by alpha.
+        values: (H, W, 1 or 3), uint8, uint16 or float32.
+        alpha: (H, W) of the same type, or None.
+        extra: further channels, (H, W, n) of the same type, or None.
+        premultiplied: multiply the colours by alpha.
         half: write floating-point values with 16 bits.
-        beside: all else.
+        beside: the metadata.
     """
     import tifffile
 
@@ -90,9 +90,9 @@ def encode_tiff(
 
 
 def _described(data: bytes, beside: Beside) -> bytes:
-    """The file with a directory behind its values that says what is beside them, in place of its own.
+    """Replace the directory of a file by one after its values that includes the metadata.
 
-    tifffile writes neither the directories of exposure and place, nor some tags that others use.
+    tifffile writes neither the EXIF and GPS directories nor some tags of other programs.
     """
     block = ifd.Exif.parse(beside.exif) if beside.exif else ifd.Exif()
     image, exif, gps, interop = (
@@ -112,7 +112,7 @@ def _described(data: bytes, beside: Beside) -> bytes:
     out = bytearray(data)
 
     def put(group: Directory) -> Entry:
-        """Append a directory; what points at it."""
+        """Append a directory, and return an entry that points to it."""
         out.extend(b"\0" * (len(out) % 2))
         offset = len(out)
         out.extend(ifd.directory_bytes(group.values(), offset, "<", big))

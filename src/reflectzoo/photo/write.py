@@ -1,4 +1,4 @@
-"""Files out: a picture with all that its file said, as far as the format has a place for it; what has none is noted."""
+"""Write photographs with all the metadata that the format can store, and a note on the rest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reflectzoo.photo import avif, ifd, jpeg, jpeg2000, metadata, netpbm, png, t
 from reflectzoo.photo.files import shown, write_atomically
 from reflectzoo.photo.model import Origin, Picture, as_depth, on_white
 
-#: Format by suffix, in Pillow's names where it has one.
+#: Format by suffix, under Pillow's name if it has one.
 FORMATS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -43,10 +43,10 @@ _NAMES = {"JPEG2000": "JPEG 2000", "WEBP": "WebP"}
 
 
 def format_of(path: Path) -> str:
-    """The format that a suffix stands for, in Pillow's name.
+    """The format of a file name's suffix, a value of :data:`FORMATS`.
 
     Raises:
-        UserError: for any other suffix.
+        UserError: if the suffix is not supported.
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
@@ -58,9 +58,9 @@ def format_of(path: Path) -> str:
 
 
 def suffix_for(path: Path, picture: Picture) -> str:
-    """The suffix of a result: that of its source where this format can hold it without loss of kind.
+    """The suffix of a result: that of its source if the format can store the picture's depth and alpha.
 
-    Else ``.png``, or ``.tif`` for floating point and camera raw.
+    Otherwise ``.png``, or ``.tif`` for floating point and camera raw.
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is not None and kind == picture.origin.format and _holds(picture, kind):
@@ -69,12 +69,12 @@ def suffix_for(path: Path, picture: Picture) -> str:
 
 
 def _holds(picture: Picture, kind: str) -> bool:
-    """Whether a format can hold values and transparency as they are."""
+    """Whether a format can store the picture's depth and alpha."""
     return _depth(picture, kind) == picture.depth and (picture.alpha is None or kind in _WITH_ALPHA)
 
 
 def _depth(picture: Picture, kind: str) -> int:
-    """The bits of a value that a format can hold of a picture's."""
+    """Bits per value (8, 16 or 32) with which a format stores a picture."""
     if kind == "PFM" or (kind == "TIFF" and picture.depth == 32):
         return 32
     if picture.depth == 8 or kind not in _SIXTEEN:
@@ -83,10 +83,10 @@ def _depth(picture: Picture, kind: str) -> int:
 
 
 def fitted(picture: Picture, kind: str) -> Picture:
-    """The picture as a format can hold it, with a note on each thing that it cannot.
+    """Reduce a picture to what a format can store, with a note on each loss.
 
     Args:
-        picture: what is to be written.
+        picture: the picture to write.
         kind: a value of :data:`FORMATS`.
     """
     name = _NAMES.get(kind, kind)
@@ -110,7 +110,7 @@ def fitted(picture: Picture, kind: str) -> Picture:
         notes.append(f"{picture.extra.shape[2]} further channels are dropped, because {name} supports none.")
         picture = replace(picture, extra=None)
     icc, channels = picture.origin.icc, picture.values.shape[2]
-    # Of these two, Pillow writes grey as three channels.
+    # Pillow writes grey as three channels in these two formats.
     stored = 3 if kind in ("WEBP", "AVIF") else channels
     if icc is not None and not metadata.profile_fits(icc, stored, strictly=kind == "PNG"):
         picture = replace(picture, origin=replace(picture.origin, icc=None))
@@ -122,7 +122,7 @@ def fitted(picture: Picture, kind: str) -> Picture:
 
 
 def _holdable(origin: Origin, kind: str) -> tuple[Origin, list[str]]:
-    """What of the metadata a format can hold, and names of the rest."""
+    """The metadata that a format can store, and the names of the rest."""
     lost: list[str] = []
 
     def drop(name: str, what: str, empty: Any = None) -> None:
@@ -153,7 +153,7 @@ def _holdable(origin: Origin, kind: str) -> tuple[Origin, list[str]]:
         held = tuple(chunk for chunk in origin.chunks if kind == "AVIF" and chunk.kind == b"cICP")
         kinds = {"text" if chunk.kind in png.TEXT else chunk.kind.decode("latin-1") for chunk in origin.chunks}
         kinds -= {chunk.kind.decode() for chunk in held}
-        # What sRGB's own say, or the picture already follows, is no loss.
+        # No loss: sRGB is the default, and the values have been converted for gAMA.
         lost.extend(sorted(kinds - {"sRGB", "gAMA"}))
         origin = replace(origin, chunks=held)
     if kind != "TIFF" and origin.tags:
@@ -165,7 +165,7 @@ def _holdable(origin: Origin, kind: str) -> tuple[Origin, list[str]]:
 
 
 def _without_maker_note(exif: bytes | None) -> bytes | None:
-    """An EXIF block short enough for a JPEG, or None."""
+    """An EXIF block without its maker note; None if it is still too long for a JPEG."""
     if exif is None:
         return None
     found = ifd.Exif.parse(exif)
@@ -175,24 +175,24 @@ def _without_maker_note(exif: bytes | None) -> bytes | None:
 
 
 def write_picture(picture: Picture, path: Path, overwrite: bool = False) -> Path:
-    """Write a picture, complete or not at all; the format follows the suffix.
+    """Write a picture atomically, in the format of the suffix.
 
     Raises:
-        UserError: if the suffix is none that can be written, the file exists, or it cannot be written.
+        UserError: if the suffix is not supported, the file exists without ``overwrite``, or it cannot be written.
     """
     write_atomically(path, encode(picture, format_of(path)), overwrite)
     return path
 
 
 def encode(picture: Picture, kind: str) -> bytes:
-    """The bytes of a file.
+    """Encode a picture as the bytes of a file.
 
     Args:
-        picture: what to write; it is :func:`fitted` first.
+        picture: the picture; reduced by :func:`fitted` first.
         kind: a value of :data:`FORMATS`.
 
     Raises:
-        UserError: if a library cannot write it.
+        UserError: if the encoder fails.
     """
     picture = fitted(picture, kind)
     try:
@@ -218,7 +218,7 @@ def encode(picture: Picture, kind: str) -> bytes:
 def _jpeg(picture: Picture) -> bytes:
     origin, image = picture.origin, picture.to_pil()
     options: dict[str, Any] = {"dpi": tuple(round(each) for each in origin.dpi)} if origin.dpi else {}
-    best = {"quality": origin.quality or 95, "subsampling": 0}  # tables of more than 8 bits are not taken
+    best = {"quality": origin.quality or 95, "subsampling": 0}  # fallback: Pillow refuses 16-bit tables
     attempts: list[dict[str, Any]] = [best]
     if origin.jpeg and origin.quality is None and (image.mode == "RGB" or len(origin.jpeg.get("qtables", ())) == 1):
         attempts.insert(0, dict(origin.jpeg))
