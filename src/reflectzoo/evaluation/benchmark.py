@@ -1,4 +1,4 @@
-"""Benchmarks: the test pictures of the zoo's data modules under the names by which papers report them."""
+"""Benchmarks: the test sets of the zoo's data modules, under the names that papers use."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _NO_PICTURE = ("folder", "count", "small")
 
 @dataclass(frozen=True)
 class Known:
-    """What papers call a data set and how many pictures they measure on.
+    """Name of a data set in papers, and the number of pictures that their scores cover.
 
     Attributes:
-        title: for people.
-        published: in ``published_results.json``.
-        images: there; None where papers differ.
+        title: for display.
+        published: name in ``published_results.json``.
+        images: number of pictures behind the published scores; None if papers differ.
     """
 
     title: str
@@ -73,14 +73,14 @@ AVERAGES: Mapping[frozenset[str], str] = {
 
 @dataclass(frozen=True)
 class BenchmarkPicture:
-    """One sample of a set, as far as it is known before it is read.
+    """Names and files of one sample of a set, known before the sample is read.
 
     Attributes:
         name: unique within the set.
-        files: what is read.
-        mixture: the photograph through glass, if it is a file.
-        transmission: likewise its truth.
-        reflection: likewise.
+        files: all files of the sample.
+        mixture: file of the photograph through glass; None for synthetic mixtures.
+        transmission: file of the true transmission; None if there is none.
+        reflection: file of the true reflection; None if there is none.
     """
 
     name: str
@@ -90,7 +90,7 @@ class BenchmarkPicture:
     reflection: Path | None = None
 
     def stored_size(self) -> tuple[int, int] | None:
-        """Height and width of the stored mixture; None if mixtures are made, not stored."""
+        """Height and width of the stored mixture in pixels; None for synthetic mixtures."""
         if self.mixture is None:
             return None
         width, height = picture_size(self.mixture)
@@ -101,17 +101,17 @@ class EvaluationSet:
     """One data set of a benchmark.
 
     Args:
-        name: the data module's name for it.
-        data: reads it.
-        module: completes its batches.
-        limit: only this many of its pictures.
+        name: as in the data module.
+        data: dataset that reads the samples.
+        module: data module that completes the batches.
+        limit: use only the first so many pictures; None for all.
 
     Attributes:
-        found: every picture.
-        pictures: those that are used.
+        every_picture: all pictures found.
+        pictures: those within the limit.
 
     Raises:
-        UserError: if two samples have one name.
+        UserError: if two samples have the same name.
     """
 
     def __init__(self, name: str, data: KeyedDataset, module: ReflectionDataModule, limit: int | None = None) -> None:
@@ -128,11 +128,16 @@ class EvaluationSet:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Name for display."""
         return KNOWN[self.name].title if self.name in KNOWN else self.name
 
     def pixels(self, places: Sequence[int], protocol: Protocol) -> list[int]:
-        """How large some of its pictures are when they are scored; 0 where mixtures are made, not stored."""
+        """Number of pixels of some pictures at the size at which they are scored; 0 for synthetic mixtures.
+
+        Args:
+            places: indices into :attr:`pictures`.
+            protocol: defines the resizing.
+        """
         found = []
         for place in places:
             stored = self.pictures[place].stored_size()
@@ -141,7 +146,7 @@ class EvaluationSet:
         return found
 
     def record(self) -> dict[str, Any]:
-        """What a result file says about it."""
+        """Description of the set for a result file, with a hash per picture under ``files``."""
         known = KNOWN.get(self.name)
         return {
             "name": self.name,
@@ -156,13 +161,13 @@ class EvaluationSet:
 
 
 class Benchmark:
-    """Some test sets, from one data module or from several.
+    """Collection of test sets from one or several data modules.
 
     Args:
         name: of the benchmark.
-        parts: data modules; their test sets are used.
-        limit: only the first so many pictures of each set, for a quick look; None for all.
-        blind: whether sets without any truth are kept, for scores that need none.
+        parts: name -> data module whose test sets are used.
+        limit: use only the first so many pictures of each set, for a quick check; None for all.
+        blind: keep sets without any ground truth, for scores that need none.
 
     Raises:
         UserError: for a limit below 1.
@@ -180,14 +185,14 @@ class Benchmark:
 
     @property
     def left_out(self) -> int:
-        """Pictures that were found but cannot be scored; :attr:`notices` say why."""
+        """Number of pictures that were found but cannot be scored; :attr:`notices` gives the reasons."""
         return sum(notice.kind not in _NO_PICTURE for notice in self.notices)
 
     def open(self, protocol: Protocol) -> list[EvaluationSet]:
-        """Find, check and list the pictures. Sets without any truth are left out.
+        """Find, check and list the pictures. Unless the benchmark is blind, sets without ground truth are skipped.
 
         Raises:
-            UserError: if something is missing, or nothing can be scored.
+            UserError: if a set is missing, no picture can be scored, or the protocol names an unknown data set.
         """
         opened: list[EvaluationSet] = []
         for module in self.parts.values():
@@ -217,11 +222,11 @@ class Benchmark:
 
 
 class Remaining(KeyedDataset):
-    """Those pictures of a set that are still to be scored.
+    """The pictures of a set that remain to be scored.
 
     Args:
         whole: the set.
-        indices: which.
+        indices: of the remaining pictures within the set.
     """
 
     def __init__(self, whole: EvaluationSet, indices: Sequence[int]) -> None:
@@ -232,18 +237,18 @@ class Remaining(KeyedDataset):
         return len(self.indices)
 
     def sample(self, key: SampleKey) -> Sample:
-        """The sample of a place among the remaining ones."""
+        """Read the sample at ``key.index`` among the remaining ones."""
         place = self.indices[key.index]
         return self.whole.data.sample(SampleKey(0, place, place))
 
 
 class ProcessShare(SequentialSampler):
-    """Every N-th place: each process's own, none twice, however the number divides.
+    """Distributed sampler that assigns every N-th index to a process, without the padding that would repeat samples.
 
     Args:
-        length: places, over all processes.
+        length: number of samples over all processes.
         rank: of this process.
-        world_size: N.
+        world_size: number of processes N.
     """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
@@ -259,12 +264,12 @@ class ProcessShare(SequentialSampler):
 
 
 class BenchmarkData(pl.LightningDataModule):
-    """The remaining pictures of a benchmark, one at a time, shared out over processes.
+    """The remaining pictures of a benchmark in batches of one, distributed over processes.
 
     Args:
         sets: of the benchmark.
-        remaining: for each set, the places still to be scored.
-        num_workers: processes that read; ``auto``: none on the CPU, else up to four.
+        remaining: for each set, the indices of the pictures still to be scored.
+        num_workers: worker processes per loader; ``auto`` means none on the CPU, else up to four.
     """
 
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -282,7 +287,7 @@ class BenchmarkData(pl.LightningDataModule):
         self.num_workers = num_workers
 
     def test_dataloader(self) -> list[ReflectionLoader]:
-        """One loader for each set."""
+        """One loader per set."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         loaders = []
         for each, places in zip(self.sets, self.remaining, strict=True):
@@ -292,12 +297,12 @@ class BenchmarkData(pl.LightningDataModule):
         return loaders
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Draw the blends while the seeds are still at hand."""
+        """Draw the parameters of synthetic mixtures from the samples' seeds, before the batch goes to its device."""
         self.sets[dataloader_idx].module.draw(batch)
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Complete a batch on its device. In single precision always: it holds the truth too."""
+        """Complete a batch on its device, always in single precision, because it contains the ground truth."""
         return self.sets[dataloader_idx].module.complete_batch(batch)
 
     def _workers(self) -> int:
@@ -308,7 +313,7 @@ class BenchmarkData(pl.LightningDataModule):
 
 
 def _content(files: Sequence[Path]) -> str:
-    """A hash by which other pictures are noticed: of sizes, beginnings and ends, since whole data sets take long."""
+    """Hash that detects changed pictures: of sizes, first and last 64 KiB, since hashing whole data sets is slow."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -320,7 +325,7 @@ def _content(files: Sequence[Path]) -> str:
 
 def _test_sets(module: ReflectionDataModule) -> Mapping[str, KeyedDataset]:
     if isinstance(module, SplitPairs) and not module.pairs_found.test and module.pairs_found.train:
-        # The user pointed at the folder of test pictures itself, which no subfolder marks as such.
+        # data.root is the folder of test pictures itself, so that no subfolder marks them as a test set.
         return {module.test_name: module.everything(module.test_name)}
     return module.test_sets()
 

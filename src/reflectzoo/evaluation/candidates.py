@@ -1,4 +1,4 @@
-"""What is evaluated: networks, folders of pictures made elsewhere, and the untouched input."""
+"""Entries of an evaluation: networks, and the untouched input; see also :mod:`.predictions`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NAME = re.compile(r"[^\w.+@=-]+")
 
 
 class Candidate:
-    """What is scored; a result calls it an entry.
+    """Base class of what is scored; called an entry in results.
 
     Args:
-        name: unique among the entries; also a folder's name.
+        name: unique among the entries; also used as the name of a folder.
     """
 
     kind = ""
@@ -31,7 +31,7 @@ class Candidate:
         self.name = name
 
     def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
-        """The layers of one sample of a set, (1, 3, H, W); None if the entry has none."""
+        """The layers of one sample of a set, each (1, 3, H, W); None if the entry has none."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its layers are")
 
     def has(self, dataset: str, image: str) -> bool:
@@ -39,16 +39,16 @@ class Candidate:
         return True
 
     def identity(self) -> dict[str, Any]:
-        """What the scores of this entry follow from."""
+        """Everything that determines the scores of this entry; part of the plan of a run."""
         return {"kind": self.kind}
 
     def record(self) -> dict[str, Any]:
-        """What a result file says about it."""
+        """Description of the entry for a result file."""
         return {"name": self.name, "kind": self.kind}
 
 
 class InputCandidate(Candidate):
-    """The mixture taken for a transmission: what doing nothing scores."""
+    """The mixture itself as the transmission: the baseline of doing nothing."""
 
     kind = "input"
 
@@ -56,7 +56,7 @@ class InputCandidate(Candidate):
         super().__init__(INPUT)
 
     def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
-        """The mixture."""
+        """The mixture as the transmission."""
         return {"transmission": batch["mixture"]}
 
 
@@ -67,9 +67,9 @@ class NetworkCandidate(Candidate):
         name: see :class:`Candidate`.
         module: in evaluation mode.
         path: of its weights.
-        kind: ``checkpoint`` of this zoo or ``weights`` from elsewhere.
+        kind: ``checkpoint`` written by this zoo, or ``weights`` from elsewhere.
         sha256: of the file.
-        provenance: what the file says about how it was made.
+        provenance: information in the file on how it was trained.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class NetworkCandidate(Candidate):
         self.provenance = provenance
 
     def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
-        """One forward pass."""
+        """The outputs of one forward pass."""
         return self.module.predict_batch(batch)
 
     def identity(self) -> dict[str, Any]:
-        """The hash of the weights, the method, and the VGG it looks through."""
+        """The hash of the weights, the model and its configuration, and the VGG weights that it uses."""
         return {
             "kind": self.kind,
             "model": self.module.name,
@@ -97,7 +97,7 @@ class NetworkCandidate(Candidate):
         }
 
     def record(self) -> dict[str, Any]:
-        """With path, hash, number of parameters and provenance."""
+        """Description with path, hash, number of parameters, VGG weights and provenance."""
         return {
             **super().record(),
             "model": self.module.name,
@@ -110,15 +110,15 @@ class NetworkCandidate(Candidate):
 
 
 def from_checkpoint(path: str | Path, model: str | None = None, name: str | None = None) -> NetworkCandidate:
-    """A checkpoint that ``reflectzoo.train`` wrote.
+    """Load a checkpoint written by ``reflectzoo.train``.
 
     Args:
-        path: the file.
-        model: what it must be; None for whatever it says.
-        name: of the entry; None for the model's.
+        path: of the file.
+        model: model required; None to accept the one in the file.
+        name: of the entry; None for the model's name.
 
     Raises:
-        UserError: if the file is missing, damaged, of another model, or not of this zoo.
+        UserError: if the file is missing, damaged, contains another model, or was not written by this zoo.
     """
     file = Path(path).expanduser()
     checkpoint = read_checkpoint(file, "ckpt")
@@ -139,12 +139,12 @@ def from_checkpoint(path: str | Path, model: str | None = None, name: str | None
 
 
 def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None = None) -> NetworkCandidate:
-    """Weights of a method: of its authors, of ``reflectzoo convert``, or any other file that its method reads.
+    """Load weights of a method: from its authors, ``reflectzoo convert``, or any other file that the method recognises.
 
     Args:
-        path: the file.
-        config: the model as configured, for files that do not say what they hold.
-        name: of the entry; None for the model's.
+        path: of the file.
+        config: configuration of the model, for files that do not contain one.
+        name: of the entry; None for the model's name.
 
     Raises:
         UserError: if the file is missing or damaged, or the weights do not fit the model.
@@ -159,10 +159,12 @@ def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None =
 
 
 def name_apart(entries: Sequence[Candidate]) -> None:
-    """Give entries that would have one name longer ones, with the hash of their weights.
+    """Make the names of entries unique and fit for folders, in place.
+
+    Special characters become ``_``; to names that occur several times, the beginning of the weights' hash is appended.
 
     Raises:
-        UserError: if two are the same, or one is called as the input is.
+        UserError: if two entries are the same, or one has a reserved name (``input``, ``truth``).
     """
     for entry in entries:
         entry.name = _NAME.sub("_", entry.name)
@@ -183,13 +185,13 @@ def name_apart(entries: Sequence[Candidate]) -> None:
 
 
 def _run_of(checkpoint: Path) -> dict[str, Any] | None:
-    """The configuration of the training run that a checkpoint lies in, as far as it is there: seed, data and so on."""
+    """Parts of the configuration of the training run that a checkpoint belongs to; None if it cannot be read."""
     file = checkpoint.resolve().parent.parent / "config.yaml"
     if not file.is_file():
         return None
     try:
         content = OmegaConf.to_container(OmegaConf.load(file))
-    except Exception:  # a file of somebody else's, perhaps; provenance is a courtesy
+    except Exception:  # may be an unrelated file; provenance is optional
         return None
     if not isinstance(content, dict):
         return None

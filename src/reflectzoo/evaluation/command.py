@@ -1,4 +1,4 @@
-"""What ``python -m reflectzoo.evaluate`` does: from the configuration to entries, a benchmark and a run."""
+"""The command ``python -m reflectzoo.evaluate``: builds entries and a benchmark from the configuration, and scores."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _SETTINGS = {
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Evaluate as configured, print the table, and write the result into ``config.run_dir``.
+    """Run the configured evaluation, print a table, and write the result to ``config.run_dir``.
 
     Args:
         config: composed from ``conf/evaluate.yaml``.
 
     Returns:
-        What ``results.json`` holds.
+        The content of ``results.json``.
 
     Raises:
-        UserError: for a configuration that cannot work; and, when everything else is measured and written, for
-            predictions that are missing.
+        UserError: for an invalid configuration; or, after everything else is measured and written, for missing
+            predictions.
         TrainingError: if a network cannot be run.
         Interrupted: after Ctrl-C.
     """
@@ -66,7 +66,7 @@ def _evaluate(config: DictConfig) -> dict[str, Any]:
     if config.resume is not None and not (Path(config.resume) / PLAN).is_file():
         raise UserError(f"resume={config.resume} contains no evaluation: give the folder of an interrupted one.")
     protocol: Protocol = build(config.protocol)
-    # Before anything is loaded: what is missing on disk is told at once.
+    # Before any network is loaded, so that missing data sets are reported at once.
     parts = {str(name): build(part) for name, part in config.benchmark.parts.items()}
     benchmark = Benchmark(config.benchmark.name, parts, config.limit, config.benchmark.get("blind", False))
     save_pictures = config.save_pictures
@@ -151,7 +151,7 @@ def _predictions(name: str, path: str, fit: bool) -> CandidateFactory:
 
 
 def _named(value: Any, key: str) -> list[tuple[str | None, str]]:
-    """One path, a list of them or a mapping of names to them."""
+    """Read a setting that is one path, a list of paths, or a mapping from names to paths."""
     content = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if content is None:
         return []

@@ -1,4 +1,4 @@
-"""``python -m reflectzoo.compare a/ b/``: is one result better than the other, or is it noise?"""
+"""``python -m reflectzoo.compare a/ b/``: paired comparison of two results, with tests of significance."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from reflectzoo.evaluation.results import read_results
 
 RESAMPLES = 10_000
 _NAMED = 10
-# Attributes of a protocol that do not change the score of a picture.
+# Attributes of a protocol that do not affect the score of a single picture.
 _HARMLESS = ("name", "source", "in_words", "layers", "metrics", "average", "overall")
-# Two machines may differ in the last digits of the score of the same picture.
+# Tolerance for the scores of the same picture on different machines.
 _SAME_PICTURE = 1e-3
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture that both have.
+    """Scores of a picture that both results contain.
 
     Attributes:
-        dataset: its set.
-        image: its name.
-        a: score of the first result.
-        b: score of the second.
+        dataset: set of the picture.
+        image: name of the picture.
+        a: score in the first result.
+        b: score in the second result.
     """
 
     dataset: str
@@ -55,20 +55,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the pictures of one set, or of all, say.
+    """Statistics of the comparison on one set, or on all pictures.
 
     Attributes:
         title: of the set.
-        images: pictures compared.
-        mean_a: of the first result.
-        mean_b: of the second.
+        images: number of pictures compared.
+        mean_a: mean score of the first result.
+        mean_b: mean score of the second result.
         difference: mean of b - a.
-        low: of the 95 % bootstrap interval of the difference.
-        high: of the same.
-        b_higher: pictures on which b has the larger value.
-        a_higher: likewise a.
-        ties: neither.
-        p: of the exact two-sided sign test; ties do not count.
+        low: lower end of the 95 % bootstrap interval of the difference.
+        high: upper end.
+        b_higher: number of pictures on which b has the larger value.
+        a_higher: number of pictures on which a has the larger value.
+        ties: number of pictures on which both are equal.
+        p: p-value of the exact two-sided sign test, without ties.
     """
 
     title: str
@@ -85,7 +85,11 @@ class Verdict:
 
 
 def sign_test(larger: int, smaller: int) -> float:
-    """Exact two-sided p of so many differences of either sign if both signs were equally likely.
+    """Exact two-sided p-value for the null hypothesis that both signs of a difference are equally likely.
+
+    Args:
+        larger: number of positive differences.
+        smaller: number of negative differences.
 
     Example:
         >>> sign_test(9, 1)
@@ -104,19 +108,19 @@ def bootstrap(
     """Percentile bootstrap interval of the mean over all pictures (Efron & Tibshirani 1993, chapter 13).
 
     Args:
-        groups: differences, (N,) for each set; pictures are drawn again within their set, so that large and small sets
-            keep their share.
-        resamples: how often.
-        seed: the same one gives the same interval.
-        level: that the interval should hold.
+        groups: differences, (N,) for each set; pictures are resampled within their set, so that each set keeps its
+            share.
+        resamples: number of bootstrap samples.
+        seed: of the random generator, for reproducible intervals.
+        level: confidence level in (0, 1).
 
     Returns:
-        Lower and upper end. Of one picture alone, both are its difference.
+        Lower and upper end. If no set has more than one picture, both are the mean difference.
     """
     from scipy import stats
 
     total = sum(len(group) for group in groups)
-    # A set of one picture leaves nothing to chance.
+    # A set of one picture has no variance to resample.
     fixed = sum(float(group.sum()) for group in groups if len(group) < 2)
     drawn = [group for group in groups if len(group) >= 2]
     if not drawn:
@@ -139,10 +143,10 @@ def bootstrap(
 
 
 def check_comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """Refuse results that were not scored in the same way.
+    """Check that two results were scored in the same way.
 
     Raises:
-        UserError: naming what differs.
+        UserError: naming the attributes of the protocols that differ.
     """
     first, second = a["protocol"], b["protocol"]
     keys = [key for key in dict.fromkeys([*first, *second]) if key not in _HARMLESS]
@@ -163,16 +167,16 @@ def match_pictures(
     Args:
         a: first result.
         b: second result.
-        entry_a: entry of the first.
-        entry_b: entry of the second.
+        entry_a: entry of the first result.
+        entry_b: entry of the second result.
         layer: ``transmission`` or ``reflection``.
         metric: key of the score.
 
     Returns:
-        Pairs, pictures with a score in the first alone, and in the second alone, as ``set/image``.
+        Matched pairs, pictures scored only in the first result, and only in the second, as ``set/image``.
 
     Raises:
-        UserError: if nothing is in both, or pictures of one name are not the same picture.
+        UserError: if no picture is in both, or pictures of the same name differ.
     """
     first, second = _scores(a, entry_a, layer, metric), _scores(b, entry_b, layer, metric)
     common = [key for key in first if key in second]
@@ -207,7 +211,7 @@ def match_pictures(
 
 
 def judge(pairs: Sequence[Pair], titles: Mapping[str, str], seed: int = 0) -> list[Verdict]:
-    """A verdict for each set, and for all pictures together if there are several.
+    """Compute a verdict for each set, and for all pictures together if there are several sets.
 
     Args:
         pairs: matched pictures.
@@ -224,10 +228,10 @@ def judge(pairs: Sequence[Pair], titles: Mapping[str, str], seed: int = 0) -> li
 
 
 def verdict_in_words(verdict: Verdict, name_a: str, name_b: str, measure: Measure) -> str:
-    """What a verdict means, in one or two sentences.
+    """Interpret a verdict in one or two sentences.
 
-    The interval decides: a difference is told from noise if 0 is outside of it. If the sign test says otherwise, that
-    is said too.
+    The bootstrap interval decides: a difference is significant if the interval does not contain 0. Disagreement of the
+    sign test (p < 0.05) is mentioned. Fewer than six pictures allow no conclusion.
     """
     size = measure.text(abs(verdict.difference)) + (f" {measure.unit}" if measure.unit else "")
     interval = f"95 % interval {measure.signed(verdict.low)} to {measure.signed(verdict.high)}"
@@ -256,10 +260,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare two results.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0, or 2 for results that cannot be compared.
+        Exit status: 0, or 2 for results that cannot be compared.
     """
     return alone("compare", sys.modules[__name__], argv)
 
@@ -271,7 +275,7 @@ DESCRIPTION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("a", type=Path, help="folder of the first result")
     parser.add_argument("b", type=Path, help="folder of the second result")
     parser.add_argument(
@@ -287,7 +291,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare two results and print what is found."""
+    """Compare two results, print the statistics, and return the exit status 0.
+
+    Raises:
+        UserError: if the results cannot be compared, or an option names something that they do not contain.
+    """
     a, b = read_results(arguments.a), read_results(arguments.b)
     check_comparable(a, b)
     known = {each.key: each for each in measures_of(a)}
@@ -344,7 +352,7 @@ def _scores(results: Mapping[str, Any], entry: str, layer: str, metric: str) -> 
 
 
 def _inputs(results: Mapping[str, Any]) -> dict[tuple[str, str], tuple[tuple[int, int], dict[str, float] | None]]:
-    """Size of every picture, and PSNR and SSIM of the untouched input, by which a picture is known again."""
+    """Size of every picture, and PSNR and SSIM of the untouched input, by which the same picture is recognised."""
     found = {}
     for row in results["images"]:
         if row["entry"] == INPUT:
@@ -369,7 +377,7 @@ def _entry(results: Mapping[str, Any], wanted: str | None, option: str) -> str:
 
 
 def _names(a: Path, b: Path, entry_a: str, entry_b: str) -> tuple[str, str]:
-    """Names that tell them apart."""
+    """Names that distinguish the two results: their entries, their folders, or A and B."""
     if entry_a != entry_b:
         return entry_a, entry_b
     first, second = a.resolve().name, b.resolve().name

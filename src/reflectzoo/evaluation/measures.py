@@ -1,4 +1,4 @@
-"""How a score is told: its name, unit, digits and direction, as its class says and a result file keeps them."""
+"""Presentation of scores: name, unit, digits and direction, as declared by the metric classes and stored in results."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from reflectzoo.metrics.known import digits_of
 
 @dataclass(frozen=True)
 class Measure:
-    """One of ``metrics`` of a result.
+    """One entry of ``metrics`` in a result.
 
     Attributes:
         key: e.g. ``psnr``.
-        title: for people, and as published tables have it.
-        unit: likewise; often empty.
-        digits: after the point, as papers print.
-        higher_is_better: None where neither is.
+        title: for display, and as in published tables.
+        unit: for display; often empty.
+        digits: decimal places, as papers print.
+        higher_is_better: None if the score has no direction.
     """
 
     key: str
@@ -29,7 +29,7 @@ class Measure:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Measure:
-        """From a result file; those of older versions do not say the digits."""
+        """Read from a result file; older files do not contain the digits."""
         digits = record.get("digits")
         return cls(
             record["key"],
@@ -41,7 +41,7 @@ class Measure:
 
     @property
     def heading(self) -> str:
-        """Name, unit and which way is better.
+        """Name, unit and an arrow towards better values.
 
         Example:
             >>> Measure("psnr", "PSNR", "dB").heading
@@ -51,25 +51,28 @@ class Measure:
         return f"{self.title}{f' {self.unit}' if self.unit else ''}{arrow}"
 
     def text(self, value: float) -> str:
-        """A value as it is printed."""
+        """Format a value for display."""
         return f"{value:.{self.digits}f}"
 
     def signed(self, value: float) -> str:
-        """A difference as it is printed."""
+        """Format a difference for display, with its sign."""
         return ("+" if value >= 0 else "-") + self.text(abs(value))
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best of some values; None if there is none, or none is better than another."""
+        """The best value; None if there are no values, or the score has no direction."""
         found = list(values)
         if not found or self.higher_is_better is None:
             return None
         return max(found) if self.higher_is_better else min(found)
 
     def gain(self, value: float, before: float) -> float:
-        """By how much a value is better than another one; positive for better, whatever the direction."""
+        """Improvement of ``value`` over ``before``; positive if it is better, whatever the direction of the score.
+
+        For a score without direction, the plain difference.
+        """
         return before - value if self.higher_is_better is False else value - before
 
 
 def measures_of(results: Mapping[str, Any]) -> list[Measure]:
-    """The scores of a result, in the order of columns."""
+    """The scores of a result, in the order of the columns."""
     return [Measure.read(each) for each in results["metrics"]]

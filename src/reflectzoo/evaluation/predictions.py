@@ -1,4 +1,4 @@
-"""Pictures that were made elsewhere, matched with a benchmark by their names."""
+"""Predictions produced elsewhere, matched with a benchmark by file name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from reflectzoo.evaluation.protocol import Protocol
 
 
 class PredictionsCandidate(Candidate):
-    """Pictures made elsewhere, matched with a benchmark's by name.
+    """Entry that reads predictions from a folder, matched with the pictures of a benchmark by name.
 
-    For the picture ``N`` of the set ``S``, these names fit, with any picture's suffix and in any case, in ``folder/S/``
-    if there is such a folder, else in ``folder`` itself:
+    For the picture ``N`` of the set ``S``, the following names match, with the suffix of any image format, regardless
+    of case, in ``folder/S/`` if that folder exists, otherwise in ``folder`` itself:
 
     ========================================================  =====================================================
     transmission                                              reflection
@@ -35,25 +35,27 @@ class PredictionsCandidate(Candidate):
     ``transmission_layer/``                                   ``reflection_layer/``
     ========================================================  =====================================================
 
-    ``N`` may also be the name of the mixture's file (``7-input``). Where it is a path (``1/Focus/11``), its parts may
-    be joined by ``_`` or ``-``, and its last part will do if no other picture of the set has the same. These are the
-    names that ``save_pictures=true`` writes, too. A picture must be of the scored size or of the stored mixture's; the
-    latter is resized as the mixture is.
+    ``N`` may also be the name of the mixture's file (``7-input``). If it is a path (``1/Focus/11``), its parts may be
+    joined by ``_`` or ``-``, and the last part alone suffices if it is unique within the set. The files written by
+    ``save_pictures=true`` match, too. A prediction must have the scored size or that of the stored mixture; in the
+    latter case, it is resized like the mixture.
 
     Args:
         name: see :class:`Candidate`.
-        folder: with the pictures.
-        sets: that they are to be matched with.
-        protocol: how they are resized.
-        fit: resize pictures of any other size too, instead of refusing them.
-        key: of the configuration, for messages.
+        folder: with the predictions.
+        sets: of the benchmark.
+        protocol: defines the resizing.
+        fit: resize predictions of any other size, too, rather than reject them.
+        key: name of the setting, for messages.
 
     Attributes:
         missing: ``{"set", "image", "reason"}`` of each picture without a usable prediction.
-        extra: paths below the folder that fit no picture.
+        extra: paths below the folder that match no picture.
+        sha256: hash over all matched files.
 
     Raises:
-        UserError: if there is no such folder, it holds no picture, or none fits.
+        UserError: if the folder does not exist, contains no picture or none that is usable, or one file matches
+            several pictures.
     """
 
     kind = "predictions"
@@ -73,7 +75,7 @@ class PredictionsCandidate(Candidate):
         self.fit = fit
         self.missing: list[dict[str, str]] = []
         self._found: dict[tuple[str, str], dict[str, Path]] = {}
-        self._spare: set[Path] = set()  # that fit pictures which a limit leaves out
+        self._spare: set[Path] = set()  # match pictures beyond the benchmark's limit
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise UserError(f"{key}={folder} {what}: give a folder of pictures.")
@@ -94,11 +96,15 @@ class PredictionsCandidate(Candidate):
         self.sha256 = self._check(sets)
 
     def has(self, dataset: str, image: str) -> bool:
-        """Whether a transmission fits."""
+        """Whether there is a usable transmission for a picture of a set."""
         return (dataset, image) in self._found
 
     def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
-        """The pictures as tensors, on the batch's device."""
+        """The predicted layers of a sample, (1, 3, H, W) in [0, 1], on the batch's device; None if it has none.
+
+        Raises:
+            UserError: if a prediction is not of the size that is scored, and ``fit`` is false.
+        """
         layers = self._found.get((dataset, batch["name"][0]))
         if layers is None:
             return None
@@ -111,11 +117,11 @@ class PredictionsCandidate(Candidate):
         return cast(Outputs, tensors)
 
     def identity(self) -> dict[str, Any]:
-        """The hash over all pictures."""
+        """The hash over all matched files, and whether other sizes are resized."""
         return {"kind": self.kind, "sha256": self.sha256, "fit": self.fit}
 
     def record(self) -> dict[str, Any]:
-        """With what matched and what did not."""
+        """Description with the number of matched pictures, and the missing and extra ones."""
         return {
             **super().record(),
             "folder": str(self.folder),
@@ -166,7 +172,7 @@ class PredictionsCandidate(Candidate):
                 )
 
     def _check(self, sets: Sequence[EvaluationSet]) -> str:
-        """Read every picture once, so that no evaluation stops half-way; returns the hash over all of them."""
+        """Read every prediction once, so that no evaluation fails halfway, and return the hash over all of them."""
         digest = hashlib.sha256()
         for each in sets:
             for picture in each.pictures:
@@ -218,7 +224,7 @@ class PredictionsCandidate(Candidate):
 
 
 class _WrongSizeError(Exception):
-    """A prediction is of neither size."""
+    """A prediction has neither the scored nor the stored size."""
 
 
 def _fitting(index: Mapping[str, Sequence[Path]], picture: BenchmarkPicture, alone: bool, layer: str) -> list[Path]:
@@ -226,7 +232,7 @@ def _fitting(index: Mapping[str, Sequence[Path]], picture: BenchmarkPicture, alo
     lasts = [last] + ([picture.mixture.stem] if picture.mixture is not None else [])
     stems = [f"{parent}/{each}" if parent else each for each in lasts]
     stems += [stem.replace("/", mark) for stem in list(stems) for mark in ("_", "-")]
-    # Files of a shot are often called alike (m.jpg), so a mixture's name alone says nothing.
+    # Mixtures often share one file name (m.jpg) in different folders, so that the file name alone is ambiguous.
     stems += [each for each in lasts if alone and each.lower().startswith(last.lower())]
     letter = layer[0]
     names = []

@@ -1,7 +1,7 @@
-"""How far an evaluation is, and how long it will still take.
+"""Progress of an evaluation and estimate of the remaining time.
 
-Time is counted by pixels, not by pictures: a set of large pictures after one of small ones takes as long as it is
-large. Until a few pictures are scored nothing is promised, since the first one pays for loading and warming up.
+The estimate is based on pixels rather than pictures, because the sets may differ in the size of their pictures. It
+starts after a few pictures and excludes the first one, which includes loading and warm-up.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _EVERY = 30.0
 
 
 class TimeLeft:
-    """An estimate of the time that the rest of some work takes, by its size.
+    """Estimator of the remaining time of some work, from the speed so far.
 
     Args:
-        total: of all that is to be done, in any unit.
+        total: amount of work, in any unit.
 
     Example:
         >>> left = TimeLeft(100.0)
@@ -41,7 +41,7 @@ class TimeLeft:
         self._size = self._seconds = 0.0
 
     def done(self, size: float, seconds: float) -> None:
-        """Some of it is done; the first step does not count for the speed."""
+        """Record a step of the given amount of work; the first step does not count for the speed."""
         self.rest = max(0.0, self.rest - size)
         self._steps += 1
         if self._steps > self._WARM_UP:
@@ -49,16 +49,16 @@ class TimeLeft:
             self._seconds += seconds
 
     def seconds(self) -> float | None:
-        """Of the rest; None while too little is known."""
+        """Remaining time in seconds; None before the third step."""
         if self._steps < self._WARM_UP + 2 or not self._size:
             return None
         return self._seconds / self._size * self.rest
 
 
 class EvaluationProgress(pl.Callback):
-    """A live bar over all pictures with the remaining time; on a file or a pipe, a line now and then.
+    """Progress bar over all pictures with the remaining time; without a terminal, a line every 30 seconds.
 
-    Under distributed evaluation the first process speaks, of its own share.
+    In distributed evaluation, rank 0 reports its own share.
     """
 
     def __init__(self) -> None:
@@ -71,16 +71,16 @@ class EvaluationProgress(pl.Callback):
         self._left = TimeLeft(0.0)
 
     def expect(self, pixels: Sequence[Sequence[int]]) -> None:
-        """What is coming: the pixels of each picture that is still to be scored, by set."""
+        """Set the number of pixels of each picture that remains to be scored, by set; 0 where it is unknown."""
         self._pixels = pixels
 
     @rank_zero_only
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the pictures."""
+        """Count the pictures and start the bar."""
         self._total = int(sum(trainer.num_test_batches))
         self._count = 0
         self._known = bool(self._pixels) and all(size for each in self._pixels for size in each)
-        # Every process has an equal share of every set.
+        # Each process has an equal share of every set.
         self._left = TimeLeft(sum(map(sum, self._pixels)) / trainer.world_size if self._known else self._total)
         self._said = self._last = time.monotonic()
         if sys.stdout.isatty() and self._total:
@@ -105,7 +105,7 @@ class EvaluationProgress(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """One more."""
+        """Update the bar, or print a line."""
         self._count += 1
         now = time.monotonic()
         height, width = batch["mixture"].shape[-2:]
@@ -122,12 +122,12 @@ class EvaluationProgress(pl.Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._stop()
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Likewise."""
+        """Remove the bar."""
         self._stop()
 
     def _stop(self) -> None:
@@ -137,7 +137,7 @@ class EvaluationProgress(pl.Callback):
 
 
 def duration(seconds: float) -> str:
-    """In words: ``2 h 5 min``, ``3 min 20 s``, ``8 s``."""
+    """Format a duration: ``2 h 5 min``, ``3 min 20 s``, ``8 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,4 +1,4 @@
-"""How a paper turns pictures into numbers, said in full: everything here changes the numbers."""
+"""Evaluation protocols: complete definition of how pictures become scores; every attribute affects the numbers."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way of scoring. Its files in ``conf/protocol/`` name the paper or program that scores so.
+    """Evaluation protocol. The files in ``conf/protocol/`` name the paper or program that uses it.
 
     Attributes:
         name: of the file.
-        source: who scores like this, and where we know it from.
-        resize: how mixtures and truths are resized before a network sees them and before anything is scored, see
+        source: who uses this protocol, and our reference for that.
+        resize: how mixtures and ground truth are resized before inference and scoring, see
             :class:`~reflectzoo.data.datasets.sizes.EvalSize`.
-        resize_for: data set -> what differs from ``resize`` there.
-        clamp: cut predictions off at 0 and 1 first.
-        round_8bit: round predictions to the 256 values that a picture file holds.
+        resize_for: data set -> attributes of ``resize`` that differ there.
+        clamp: clamp predictions to [0, 1] first.
+        round_8bit: round predictions to the 256 values of an 8-bit picture.
         psnr: ``per_channel`` or ``pooled`` (:mod:`reflectzoo.metrics.functional`).
         ssim: ``uniform7`` (scikit-image's default) or ``gaussian11`` (Wang et al.).
-        si: ``rgb`` or ``grey``, for SI and the scores of regions.
-        average: within a data set, over ``images``, or over ``pixels``: then PSNR is that of the error of all pixels of
-            the set, and other scores count by their images' size.
-        overall: the average column: over all ``images``, so that large sets count more (Location-aware's 494), over
-            ``sets`` alike, or a mapping of data set -> weight (0 for those not named).
-        reflection_truth: what a predicted reflection is compared with: ``layer``, the reflection as it was shot, where
-            it was; or ``residual``, mixture - transmission, clamped to [0, 1] (YTMT's Table 2).
-        layers: which layers are scored.
-        metrics: which scores, in the order of columns: keys of :func:`~reflectzoo.metrics.known.known_metrics`, or
-            ``module.Class`` of your own. Those of regions need ``masks``, without which they are left out.
-        crop_border: pixels cut off at every side of predictions and truths before anything is scored, as the NTIRE
-            challenges do.
+        si: ``rgb`` or ``grey``, for SI and the scores within regions.
+        average: mean within a data set: over ``images``, or over ``pixels``: PSNR is then computed from the mean error
+            of all pixels of the set, and other scores are weighted by image size.
+        overall: the average column: over all ``images``, so that large sets count more (the 494 of Location-aware
+            SIRR), over ``sets`` with equal weights, or a mapping of data set -> weight (0 for those not named).
+        reflection_truth: ground truth of the reflection: ``layer``, the reflection as photographed, if it was; or
+            ``residual``, mixture - transmission, clamped to [0, 1] (YTMT's Table 2).
+        layers: layers to score.
+        metrics: scores in the order of the columns: keys of :func:`~reflectzoo.metrics.known.known_metrics`, or
+            ``module.Class`` for your own. Scores within regions are skipped without ``masks``.
+        crop_border: pixels cropped from each side of predictions and ground truth before scoring, as in the NTIRE
+            challenges.
 
     Raises:
-        UserError: for a value that is none of these.
+        UserError: for an invalid value.
     """
 
     name: str
@@ -85,12 +85,12 @@ class Protocol:
             raise UserError("protocol.overall gives every data set the weight 0.")
         for name in self.metrics:
             metric_classes(name)
-        # Read now, so that a mistake is told before anything is scored.
+        # Validate now, so that mistakes are reported before anything is scored.
         for name in ("", *self.resize_for):
             self.size_for(name)
 
     def size_for(self, dataset: str) -> EvalSize:
-        """How pictures of a data set are resized."""
+        """Resizing of the pictures of a data set; ``""`` for the default."""
         base = dataclasses.asdict(EvalSize.read(self.resize, "protocol.resize"))
         own = dict(self.resize_for.get(dataset) or {})
         if {"shorter", "longer", "size"} & {name for name, value in own.items() if value is not None}:
@@ -98,15 +98,15 @@ class Protocol:
         return EvalSize.read({**base, **own}, f"protocol.resize_for.{dataset}" if own else "protocol.resize")
 
     def prepare(self, prediction: Tensor) -> Tensor:
-        """A prediction (B, 3, H, W) as it is scored, in double precision."""
+        """Clamp and round a prediction (B, 3, H, W) for scoring; the result is in double precision."""
         image = prediction.detach().float()
         if self.clamp:
             image = image.clamp(0, 1)
-        # Rounded in single precision, as where files are written: halves go the same way.
+        # Round in single precision, as when writing files, so that halves are rounded in the same direction.
         return (image * 255).round().double() / 255 if self.round_8bit else image.double()
 
     def truth(self, layer: str, batch: Batch) -> Tensor | None:
-        """What a layer of one sample is compared with, (1, 3, H, W) in double precision; None where it is unknown."""
+        """Ground truth of a layer of one sample, (1, 3, H, W) in double precision; None if it is unknown."""
         if layer == "transmission":
             return batch["transmission"].double() if bool(batch["has_transmission"][0]) else None
         if self.reflection_truth == "residual":
@@ -116,13 +116,13 @@ class Protocol:
         return batch["reflection"].double() if bool(batch["has_reflection"][0]) else None
 
     def scores(self, masks: bool = False) -> dict[str, ImageMetric]:
-        """The scores by key, ready to be used.
+        """Create the scores, by key.
 
         Args:
-            masks: whether there are regions to be scored.
+            masks: include scores within regions.
 
         Raises:
-            UserError: if one needs weights that cannot be had, or two have one key.
+            UserError: if a score needs weights that are not available, or two scores have the same key.
         """
         scores: dict[str, ImageMetric] = {}
         for name in dict.fromkeys(self.metrics):
@@ -138,12 +138,12 @@ class Protocol:
         return scores
 
     def cut(self, image: Tensor) -> Tensor:
-        """An image (..., H, W) without its border; at least a pixel remains."""
+        """Crop the border of an image (..., H, W); at least one pixel remains."""
         border = min(self.crop_border, (min(image.shape[-2:]) - 1) // 2)
         return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
 
     def record(self) -> dict[str, Any]:
-        """Plain values of every attribute, for a result file."""
+        """All attributes as plain values, for a result file."""
         plain = dataclasses.asdict(self)
         plain["resize"] = dataclasses.asdict(EvalSize.read(self.resize))
         plain["layers"], plain["metrics"] = list(self.layers), list(self.metrics)
@@ -180,17 +180,17 @@ def score_image(
     mixture: Tensor,
     mask: Tensor | None = None,
 ) -> float | None:
-    """One score of one image.
+    """Compute one score of one image.
 
     Args:
-        score: which.
-        prediction: (1, 3, H, W), as :meth:`Protocol.prepare` returns it.
-        truth: same shape; None where it is unknown.
-        mixture: same shape, the untouched input; what blind scores look at besides.
-        mask: (1, H, W) bool; needed by scores of regions.
+        score: the metric.
+        prediction: (1, 3, H, W), as returned by :meth:`Protocol.prepare`.
+        truth: same shape; None if it is unknown.
+        mixture: same shape, the untouched input; second input of blind scores.
+        mask: (1, H, W) bool; required by scores within regions.
 
     Returns:
-        None where the image has no such score.
+        The score; None if it is not defined for this image (NaN, no ground truth, or no mask).
     """
     with torch.no_grad(), torch.autocast(prediction.device.type, enabled=False):
         if score.blind:

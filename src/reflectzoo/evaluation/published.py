@@ -1,4 +1,4 @@
-"""What papers report, with their sources: facts collected from the papers' tables, not measured here."""
+"""Published results with their sources: collected from the papers' tables, not measured here."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _BY_PICTURE = (
 
 @dataclass(frozen=True)
 class Published:
-    """One number of one table.
+    """One number from one table.
 
     Attributes:
-        method: as the papers call it.
-        variant: which one of it; empty for the only one.
+        method: name in the papers.
+        variant: of the method; empty if there is only one.
         dataset: e.g. ``Real20``, ``SIR2-Objects``.
         metric: ``PSNR``, ``SSIM``, ``LMSE``, ``NCC``, ``SI``, ``SSIMr``, ``SIr``, or a cost.
         value: as printed.
         source: paper and table.
-        split_size: pictures that it was measured on; None if not told.
-        note: what else to know.
+        split_size: number of pictures that it was measured on; None if not stated.
+        note: remarks.
         layer: ``transmission`` or ``reflection``.
-        confirmed: whether the value was read in the source itself.
+        confirmed: whether the value was checked in the original source.
     """
 
     method: str
@@ -54,12 +54,12 @@ class Published:
 
     @property
     def is_average(self) -> bool:
-        """Whether it is a mean over several data sets."""
+        """Whether the value is a mean over several data sets."""
         return self.dataset.startswith("Average") or self.dataset == "SIR2"
 
     @property
     def rule(self) -> str:
-        """Which pictures it was measured on, and how they are averaged.
+        """Number of pictures that the value covers, and how they are averaged, in words.
 
         Example:
             >>> [p.rule for p in published_results() if p.method == "GFRRN"]
@@ -73,13 +73,13 @@ class Published:
 
     @property
     def is_ablation(self) -> bool:
-        """Whether it is a crippled variant that only its own paper compares with."""
+        """Whether the value belongs to an ablation, which only the method's own paper reports."""
         return self.variant.startswith("ablation")
 
 
 @cache
 def published_results() -> tuple[Published, ...]:
-    """Every number we know of.
+    """All published numbers that we have collected.
 
     Example:
         >>> ytmt = [p for p in published_results() if p.method == "YTMT" and p.dataset == "Real20"]
@@ -92,12 +92,12 @@ def published_results() -> tuple[Published, ...]:
 
 
 def published_for(datasets: Iterable[str], layer: str = "transmission", ablations: bool = False) -> list[Published]:
-    """The numbers for some data sets.
+    """Published numbers for some data sets.
 
     Args:
-        datasets: names as in ``dataset``.
+        datasets: names as in :attr:`Published.dataset`.
         layer: ``transmission`` or ``reflection``.
-        ablations: also crippled variants.
+        ablations: include ablations.
     """
     wanted = set(datasets)
     return [
@@ -108,5 +108,5 @@ def published_for(datasets: Iterable[str], layer: str = "transmission", ablation
 
 
 def rules_of(facts: Iterable[Published]) -> str:
-    """Which pictures and which average some numbers are of; all of them where sources differ."""
+    """The rules (:attr:`Published.rule`) of some numbers, in words; several if the sources differ."""
     return " or ".join(dict.fromkeys(fact.rule for fact in facts))

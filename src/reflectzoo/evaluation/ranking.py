@@ -1,6 +1,6 @@
-"""``python -m reflectzoo.ranking``: a page of what was measured here, made from results committed as JSON.
+"""``python -m reflectzoo.ranking``: page of scores measured in this repository, generated from committed JSON files.
 
-It knows nothing of what papers report, on purpose: that stands in the reports, and in each method's README.
+Published numbers are deliberately excluded: they are in the reports and in each method's README.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ itself. Rows are sorted by the first score.
 
 
 def measured(results: Mapping[str, Any], entry: str, title: str | None = None, note: str = "") -> dict[str, Any]:
-    """One entry of a result as it is committed: means and provenance, no single images, no path of anybody's disk.
+    """Extract one entry of a result for committing: means and provenance, without scores per image and local paths.
 
     Args:
         results: of an evaluation.
-        entry: its name.
-        title: another name on the page.
-        note: what a reader should know, e.g. how it was trained.
+        entry: name of the entry.
+        title: name on the page; defaults to ``entry``.
+        note: remark for readers, e.g. how it was trained.
 
     Returns:
         A mapping in the format ``reflectzoo-measured/1``.
 
     Raises:
-        UserError: if there is no such entry, or it was not scored on every picture.
+        UserError: if the entry does not exist, or was not scored on every picture.
     """
     names = [each["name"] for each in results["entries"]]
     if entry not in names:
@@ -88,10 +88,10 @@ def measured(results: Mapping[str, Any], entry: str, title: str | None = None, n
 
 
 def read_measured(folder: Path) -> list[dict[str, Any]]:
-    """Every committed result, by file name.
+    """Read all committed results, in the order of file names.
 
     Raises:
-        UserError: if the folder has none, or a file is something else.
+        UserError: if the folder contains no result, or a file cannot be read or has another format.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
@@ -108,14 +108,15 @@ def read_measured(folder: Path) -> list[dict[str, Any]]:
 
 
 def make_page(found: Sequence[Mapping[str, Any]], folder: str = FOLDER.as_posix()) -> str:
-    """The ranking as Markdown.
+    """Format the ranking as Markdown.
 
     Args:
         found: committed results.
-        folder: where they are, as the page says it.
+        folder: of these results, as named on the page.
 
     Returns:
-        A table for each benchmark, protocol and layer: what differs in one of these is not comparable. Best is bold.
+        Tables grouped by benchmark, protocol and layer, since only scores that agree in these can be compared. The best
+        score is bold.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for each in found:
@@ -129,13 +130,13 @@ def make_page(found: Sequence[Mapping[str, Any]], folder: str = FOLDER.as_posix(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Keep a result, or make the page.
+    """Store a result, or generate the page.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0; 1 if ``--check`` finds a page that is not up to date; 2 for a mistake in what was given.
+        Exit status: 0; 1 if ``--check`` finds the page out of date; 2 for invalid arguments.
     """
     return alone("ranking", sys.modules[__name__], argv)
 
@@ -144,7 +145,7 @@ DESCRIPTION = "Generate docs/ranking.md from the results in docs/results/."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("--folder", type=Path, default=FOLDER, help="committed results (default %(default)s)")
     parser.add_argument("--page", type=Path, default=PAGE, help="page to write (default %(default)s)")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
@@ -157,7 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Keep a result, or make the page."""
+    """Store a result, or generate the page, and return the exit status."""
     return _add(arguments) if arguments.action == "add" else _write(arguments)
 
 

@@ -1,22 +1,22 @@
-"""The result of an evaluation as files: the format, the averages, and how half a result is kept and gone on from.
+"""Result files of an evaluation: their format, averages, and the partial results from which a run resumes.
 
-A run folder holds
+A run folder contains
 
 ``plan.json``
-    What was to be scored, written first: entries with their hashes, protocol, and the list of pictures. A folder is
-    gone on with only if all of that is the same (:func:`fingerprint`).
+    What is to be scored, written first: entries with their hashes, protocol, list of pictures, masks, precision. An
+    evaluation can be resumed only if all of it is unchanged (:func:`check_same_plan`).
 ``images.rank<N>.jsonl``
-    One line for each picture of each entry (:class:`Row`), appended as it is scored, by process N.
+    One line per picture and entry (:class:`Row`), appended by process N as soon as it is scored.
 ``results.json``
-    Everything, written last; :func:`read_results` reads it. The format is below.
+    Everything, written last; :func:`read_results` reads it. The format is described below.
 ``results.csv``
-    The rows of ``images`` as a table, one line for each picture of each entry: ``entry, set, image, height, width``,
-    and ``<layer>_<metric>``; an empty cell is a score that does not exist.
+    The rows of ``images`` as a table, one line per picture and entry: ``entry, set, image, height, width``, and
+    ``<layer>_<metric>``; an empty cell is a score that does not exist.
 ``averages.csv``
     ``averages`` as a table: ``entry, set, layer, metric, value, images, missing``.
 ``pictures/``
     With ``save_pictures=true``: ``pictures/<entry>/<set>/<image>_transmission.png`` (and ``_reflection.png``), 8-bit,
-    of the scored size; ``pictures/input/<set>/<image>_mixture.png``; the truth in ``pictures/truth/``.
+    at the scored size; ``pictures/input/<set>/<image>_mixture.png``; the ground truth in ``pictures/truth/``.
 
 **results.json**, format ``reflectzoo-results/1``. Paths are relative to the folder, with forward slashes. Numbers are
 never NaN or infinite; null stands for a score that does not exist::
@@ -24,29 +24,29 @@ never NaN or infinite; null stands for a score that does not exist::
     format          "reflectzoo-results/1"
     complete        bool: false if an entry lacks pictures (see entries.missing) or the run was limited
     created         time of writing, ISO 8601, UTC
-    version         reflectzoo's
-    command         list of the overrides that were given
+    version         of reflectzoo
+    command         list of the overrides given
     configuration   the resolved configuration
     environment     {python, torch, device, precision, processes}
-    fingerprint     sha256 over entries, protocol and pictures
+    fingerprint     sha256 over plan.json: entries, protocol, pictures, masks, precision
     benchmark       {name, average: name of the average column in published_results.json or null,
-                     left_out: [sentence], left_out_pictures: how many could not be scored (absent in older
-                     results), limit: pictures of each set or null, masks: folder or null}
+                     left_out: [sentence], left_out_pictures: number that could not be scored (absent in older
+                     results), limit: pictures per set or null, masks: folder or null}
     sets            [{name, title, images, images_found, published: name in published_results.json or null,
                       published_images: pictures behind the published numbers or null, root}], in the order scored
     protocol        every attribute of evaluation.protocol.Protocol, and in_words: one line
-    metrics         [{key, title, unit, digits, higher_is_better: null where neither is, blind: needs no truth}], in
-                    the order of columns; results of older versions lack digits and blind
+    metrics         [{key, title, unit, digits, higher_is_better: null if it has no direction, blind: needs no ground
+                      truth}], in the order of the columns; results of older versions lack digits and blind
     entries         [{name, kind: "input" | "checkpoint" | "weights" | "predictions",
-                      model, path, sha256, parameters, provenance: {...}      (networks)
-                      folder, sha256, matched, missing: [{set, image, reason}], extra: [path]   (predictions)}]
+                      model, path, sha256, parameters, vgg, provenance: {...}      (networks)
+                      folder, sha256, fit, matched, missing: [{set, image, reason}], extra: [path]   (predictions)}]
     images          [Row], in the order of entries, sets and pictures
     averages        {entry: {set or "average": {images, missing,
                      transmission: {metric: mean or null}, reflection: {metric: ...} or null,
-                     counted: {layer: {metric: pictures that have this score}}}}}
+                     counted: {layer: {metric: number of pictures with this score}}}}}
 
-``average`` is there if there are two sets or more; ``protocol.overall`` says how it is weighted. ``entries[0]`` is
-always the untouched input.
+``average`` is present if there are two or more sets; ``protocol.overall`` defines its weights. ``entries[0]`` is always
+the untouched input.
 """
 
 from __future__ import annotations
@@ -77,23 +77,25 @@ Scores = dict[str, float | None]
 
 
 class Row(TypedDict):
-    """One picture of one entry.
+    """Scores of one entry on one picture.
 
     Keys:
         entry: name of the entry.
         set: name of the data set.
         image: name of the picture, unique within the set.
         height: of the scored picture, in pixels.
-        width: likewise.
-        source_height: of the stored mixture; null if mixtures are made, not stored.
-        source_width: likewise.
-        tags: what else is known about the picture (scene, aperture, ...).
-        transmission: score by metric; null if the truth is unknown.
-        reflection: likewise; null too if the entry has no reflection.
-        errors: layer -> mean squared error of the three channels, of values in [0, 1].
-        pictures: what -> path, with ``save_pictures=true``: ``transmission`` and ``reflection``; of the entry ``input``
-            instead ``mixture``, ``truth_transmission``, ``truth_reflection``.
-        seconds: that the entry took to produce its layers (a network: one forward pass), not those of scoring.
+        width: of the scored picture, in pixels.
+        source_height: of the stored mixture; null for synthetic mixtures.
+        source_width: of the stored mixture; null for synthetic mixtures.
+        tags: further properties of the picture (scene, aperture, ...).
+        transmission: metric -> score; null if the layer is not scored: the protocol excludes it, or the ground truth is
+            unknown and no blind score is requested.
+        reflection: metric -> score; null if the protocol excludes it, the ground truth is unknown, or the entry has no
+            reflection.
+        errors: layer -> mean squared error of the three channels, of values in [0, 1]; only for known ground truth.
+        pictures: kind -> path, with ``save_pictures=true``: ``transmission`` and ``reflection``; for the entry
+            ``input`` instead ``mixture``, ``truth_transmission``, ``truth_reflection``.
+        seconds: time in which the entry produced its layers (one forward pass of a network), without scoring.
     """
 
     entry: str
@@ -115,15 +117,17 @@ Key = tuple[str, str, str]
 
 
 def key_of(row: Row) -> Key:
-    """Entry, set and image."""
+    """The key of a row: entry, set and image."""
     return row["entry"], row["set"], row["image"]
 
 
-# -- while it runs -----------------------------------------------------------------------------------------------------
+# -- during the run ----------------------------------------------------------------------------------------------------
 
 
 class RowLog:
-    """Appends rows to a file of this process's own; what is in it survives whatever happens next.
+    """Appends rows to this process's log file, so that they survive a later failure.
+
+    If the file ends in an incomplete line, new rows start on a line of their own.
 
     Args:
         folder: of the run.
@@ -138,19 +142,19 @@ class RowLog:
             self._file.write("\n")
 
     def append(self, row: Row) -> None:
-        """Write one row, out of this process's hands at once."""
+        """Write one row and flush it, so that it survives the death of this process."""
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Force everything onto the disk."""
+        """Sync all rows to disk and close the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
 
 def read_rows(folder: Path) -> dict[Key, Row]:
-    """All rows that any process has written; a line that was cut off by a crash is left out."""
+    """Read the rows written by all processes; lines cut off by a crash are skipped."""
     rows: dict[Key, Row] = {}
     for path in sorted(folder.glob("images.rank*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -163,19 +167,19 @@ def read_rows(folder: Path) -> dict[Key, Row]:
 
 
 def fingerprint(plan: Mapping[str, Any]) -> str:
-    """sha256 over everything that the scores follow from."""
+    """SHA-256 of a plan, hence over everything that determines the scores."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 def check_same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Refuse to go on in a folder whose rows mean something else.
+    """Check that an interrupted evaluation had the same plan, so that its rows can be kept.
 
     Args:
         folder: with a ``plan.json``.
         plan: of this run.
 
     Raises:
-        UserError: naming what differs.
+        UserError: naming the parts that differ, or if ``plan.json`` cannot be read.
     """
     path = folder / PLAN
     try:
@@ -212,17 +216,17 @@ def averages(
     protocol: Protocol,
     metrics: Sequence[str],
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Means of every entry over every set, and over all sets, as the protocol has them.
+    """Compute the means of every entry over every set, and over all sets, as defined by the protocol.
 
     Args:
         rows: of all pictures.
-        entries: their names.
-        sets: name -> number of pictures there should be.
-        protocol: says over what means are taken.
+        entries: names of the entries.
+        sets: name -> expected number of pictures.
+        protocol: defines the averages.
         metrics: keys of the scores.
 
     Returns:
-        As ``averages`` in the format above. Pictures without a score do not count for it, so no mean is NaN.
+        ``averages`` in the format above. A mean covers only the pictures that have the score, so that none is NaN.
     """
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -306,11 +310,11 @@ def _score(row: Row, layer: str, key: str) -> float | None:
     return scores.get(key)
 
 
-# -- when it is done ---------------------------------------------------------------------------------------------------
+# -- after the run -----------------------------------------------------------------------------------------------------
 
 
 def write_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write ``results.json``, ``results.csv`` and ``averages.csv``; a reader never sees half a file."""
+    """Write ``results.json``, ``results.csv`` and ``averages.csv``, each atomically."""
     stamped = {"format": FORMAT, "created": datetime.now(UTC).isoformat(timespec="seconds"), **results}
     write_text(folder / RESULTS, json.dumps(stamped, indent=1, allow_nan=False) + "\n")
     keys = [metric["key"] for metric in results["metrics"]]
@@ -344,7 +348,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
         path: a run folder, or its ``results.json``.
 
     Raises:
-        UserError: if there is none, it cannot be read or is of another format.
+        UserError: if there is no result, or it cannot be read or has another format.
     """
     path = Path(path)
     file = path / RESULTS if path.is_dir() else path

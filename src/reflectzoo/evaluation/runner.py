@@ -1,4 +1,4 @@
-"""One evaluation from beginning to end: plan, score what is missing, average, write."""
+"""Evaluation from beginning to end: plan, score the remaining pictures, average, write."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ def run_benchmark(
     command: Sequence[str] = (),
     say: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Any]:
-    """Evaluate networks, pictures made elsewhere and the untouched input on a benchmark.
+    """Evaluate networks, predictions produced elsewhere, and the untouched input on a benchmark.
 
     Args:
         benchmark: the pictures.
-        protocol: how they are scored.
-        entries: besides the input, which always comes first. An entry that must know the pictures before it can be made
+        protocol: defines the scores.
+        entries: besides the input, which always comes first. An entry whose construction requires the pictures
             (:class:`~reflectzoo.evaluation.predictions.PredictionsCandidate`) is given as a function of sets and
             protocol.
-        folder: of the run. If an unfinished evaluation is in it, with the same entries, protocol and pictures, what is
-            scored already is not scored again.
-        trainer: makes the Trainer, with ``callbacks``; choose devices and precision here.
+        folder: of the run. If it contains an unfinished evaluation with the same plan (entries, protocol, pictures,
+            masks, precision), the run resumes from there.
+        trainer: creates the Trainer from ``callbacks`` and other arguments; choose devices and precision here.
         masks: folder of regions for SSIMr and SIr.
-        save_pictures: keep predictions, mixtures and truths as PNG files.
-        num_workers: processes that read pictures.
-        configuration: to be recorded.
-        command: likewise.
-        say: is told in one line each what is about to happen.
+        save_pictures: save predictions, mixtures and ground truth as PNG files.
+        num_workers: worker processes that read pictures.
+        configuration: to be recorded in the result.
+        command: overrides, to be recorded in the result.
+        say: called with one-line messages on the progress.
 
     Returns:
-        What ``results.json`` holds, see :mod:`reflectzoo.evaluation.results`.
+        The content of ``results.json``, see :mod:`reflectzoo.evaluation.results`.
 
     Raises:
-        UserError: if something does not fit.
-        TrainingError: if a network cannot be run.
+        UserError: if the arguments do not fit each other, or ``folder`` contains another evaluation.
+        TrainingError: if a network cannot be run, a process is lost, or scores are missing from ``folder`` at the end.
         Interrupted: after Ctrl-C; everything scored so far is kept.
     """
     from reflectzoo.evaluation.progress import EvaluationProgress
@@ -82,7 +82,7 @@ def run_benchmark(
     folder = Path(folder)
     sets = benchmark.open(protocol)
     regions = Masks(masks, sets) if masks is not None else None
-    # Before any work: a score may need weights that cannot be had.
+    # First of all, since a score may need weights that are not available.
     scores = protocol.scores(regions is not None)
     made: list[Candidate] = [InputCandidate()]
     made += [entry if isinstance(entry, Candidate) else entry(sets, protocol) for entry in entries]
@@ -106,7 +106,7 @@ def run_benchmark(
         check_same_plan(folder, plan)
     elif runner.global_rank == 0:
         write_text(folder / PLAN, _dump(plan))
-    # Each process looks before any of them writes: processes meet when the Trainer starts.
+    # Every process reads the rows before any of them writes: they synchronise when the Trainer starts.
     done = read_rows(folder)
     names = {entry.name for entry in made}
     done = {key: row for key, row in done.items() if key[0] in names}
@@ -178,7 +178,7 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
     watch(runner, going_on)
     try:
         runner.test(scorer, data, verbose=False)
-    except (SystemExit, KeyboardInterrupt) as stop:  # how Lightning leaves after Ctrl-C
+    except (SystemExit, KeyboardInterrupt) as stop:  # raised by Lightning after Ctrl-C
         scorer.close()
         raise Interrupted(f"Interrupted; {going_on()}.") from stop
     except (RuntimeError, LostProcess) as error:
@@ -190,7 +190,7 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
     except (UserError, TrainingError):
         scorer.close()
         raise
-    # A process must not read what another has not written yet.
+    # Wait until all processes have written their rows.
     if runner.world_size > 1 and dist.is_available() and dist.is_initialized():
         dist.barrier()
 
@@ -235,7 +235,7 @@ def _plan(
 
 
 def _remarks(sets: Sequence[EvaluationSet], entries: Sequence[Candidate]) -> list[str]:
-    """What a reader of the numbers must know, beforehand."""
+    """Remarks for the user on the pictures and predictions, before scoring starts."""
     remarks = []
     for each in sets:
         record = each.record()

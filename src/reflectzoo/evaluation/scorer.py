@@ -1,4 +1,4 @@
-"""Scoring pictures one by one, each written down as soon as it is scored."""
+"""Scoring of single pictures; each row is written as soon as it is scored."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from reflectzoo.metrics.images import ImageMetric
 
 
 class Masks:
-    """The regions for SSIMr and SIr: pictures named like the benchmark's, in which everything but black is marked.
+    """Regions for SSIMr and SIr: pictures named like the benchmark's, in which bright pixels mark the region.
+
+    A pixel belongs to the region if the largest of its three channels exceeds 127 of 255.
 
     Args:
-        folder: with ``<set>/<image>.png``, or ``<image>.png`` for a benchmark of one set; any picture's suffix will do.
+        folder: with ``<set>/<image>.png``, or ``<image>.png`` for a benchmark of one set; any image format.
         sets: of the benchmark.
 
     Raises:
-        UserError: if there is no such folder, or it has no mask for any picture.
+        UserError: if the folder does not exist, or contains no mask for any picture.
     """
 
     def __init__(self, folder: str | Path, sets: Sequence[EvaluationSet]) -> None:
@@ -56,7 +58,7 @@ class Masks:
             raise UserError(f"masks={folder} has no picture named like one of the benchmark: <set>/<image>.png.")
 
     def read(self, dataset: str, image: str, like: Tensor) -> Tensor | None:
-        """The region of a picture, (1, H, W) bool, in the size of an image (1, 3, H, W); None if none is marked."""
+        """Read the region of a picture, (1, H, W) bool, resized to an image (1, 3, H, W); None if there is no mask."""
         path = self.paths.get((dataset, image))
         if path is None:
             return None
@@ -66,17 +68,17 @@ class Masks:
 
 
 class Scorer(pl.LightningModule):
-    """Scores every entry on every picture it is shown, for ``Trainer.test``.
+    """Scores every entry on every picture of the loaders, for ``Trainer.test``.
 
     Args:
-        entries: what is scored.
+        entries: to be scored.
         sets: in the order of the loaders.
-        protocol: how.
+        protocol: defines the scores.
         scores: by key, see :meth:`Protocol.scores`.
-        done: entry, set and image of what is scored already.
+        done: keys (entry, set, image) of existing rows, which are skipped.
         folder: of the run.
-        masks: regions, if there are any.
-        save_pictures: whether predictions, mixtures and truths are kept as PNG files.
+        masks: regions for SSIMr and SIr; None without.
+        save_pictures: save predictions, mixtures and ground truth as PNG files.
     """
 
     def __init__(
@@ -98,27 +100,32 @@ class Scorer(pl.LightningModule):
         self.folder = folder
         self.masks = masks
         self.save_pictures = save_pictures
-        # So that the Trainer moves them to its device.
+        # As submodules, so that the Trainer moves them to its device.
         self.networks = nn.ModuleList(entry.module for entry in entries if isinstance(entry, NetworkCandidate))
         self.scores = nn.ModuleDict(scores)
         self._log: RowLog | None = None
 
     def on_test_start(self) -> None:
-        """Open this process's file of rows."""
+        """Open this process's log of rows."""
         self._log = RowLog(self.folder, self.global_rank)
 
     def on_test_end(self) -> None:
-        """Close it."""
+        """Close the log."""
         self.close()
 
     def close(self) -> None:
-        """Force what is written onto the disk."""
+        """Sync the log to disk and close it; does nothing if it is closed."""
         if self._log is not None:
             self._log.close()
             self._log = None
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score one picture for every entry that still lacks it."""
+        """Score one picture for every entry without a row for it.
+
+        Raises:
+            UserError: if the picture is too small, or an entry returns another size.
+            TrainingError: if a network runs out of memory, or an entry returns non-finite values.
+        """
         dataset, image = self.sets[dataloader_idx].name, batch["name"][0]
         height, width = batch["mixture"].shape[-2:]
         if min(height, width) < SMALLEST_SCORED:
@@ -142,7 +149,7 @@ class Scorer(pl.LightningModule):
         began = time.perf_counter()
         given = batch
         if isinstance(entry, NetworkCandidate):
-            # With trainer.precision=bf16-true the network's copy has its type; the truth keeps its own.
+            # With trainer.precision=bf16-true, only the network's input is converted; the ground truth keeps its type.
             given = cast(Batch, self.trainer.precision_plugin.convert_input(cast(Any, dict(batch))))
         try:
             outputs = entry.outputs(given, dataset)
@@ -207,7 +214,7 @@ class Scorer(pl.LightningModule):
         return row
 
     def _blind(self, layer: str) -> bool:
-        """Whether a layer whose truth is unknown has a score all the same."""
+        """Whether a layer can be scored without ground truth."""
         return (
             layer == "transmission"
             and layer in self.protocol.layers
@@ -217,7 +224,7 @@ class Scorer(pl.LightningModule):
     def _scored(
         self, layer: str, prepared: Tensor, truth: Tensor | None, mixture: Tensor, mask: Tensor | None
     ) -> dict[str, float | None]:
-        """Every score of a layer. Blind ones are of photographs, so a reflection has none."""
+        """Compute all scores of a layer; blind ones only for the transmission, since they assess photographs."""
         cut = self.protocol.cut
         given = (
             cut(prepared),

@@ -1,4 +1,4 @@
-"""The result as a table on the terminal, published numbers of the same pictures beneath it."""
+"""Results as tables for the terminal, with published numbers for the same data sets below."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def print_results(results: Mapping[str, Any], published: bool = True, console: C
 
     Args:
         results: as :func:`reflectzoo.evaluation.runner.run_benchmark` returns it.
-        published: with what papers report for the same data sets.
-        console: where to; standard output when None. One that is no terminal becomes as wide as the tables.
+        published: include published numbers for the same data sets.
+        console: output; None for standard output. Unless it is a terminal, its width is set to that of the tables.
     """
     console = console or Console()
     found = tables(results, published)
     if not console.is_terminal:
-        # Nobody scrolls sideways in a file, but a table broken into pieces cannot be read at all.
+        # Long lines in a file are easier to read than tables with wrapped cells.
         wanted = [console.measure(table, options=console.options.update(width=1000)).maximum for table in found[:-1]]
         console.width = max([_NARROWEST, *wanted])
     for renderable in found:
@@ -38,7 +38,7 @@ def print_results(results: Mapping[str, Any], published: bool = True, console: C
 
 
 def tables(results: Mapping[str, Any], published: bool = True) -> list[RenderableType]:
-    """What :func:`print_results` prints: a table for each layer that was scored, and the protocol."""
+    """Tables of each layer that was scored, and a text with the protocol and warnings, for :func:`print_results`."""
     found: list[RenderableType] = []
     for layer in ("transmission", "reflection"):
         if not any(mean[layer] for means in results["averages"].values() for mean in means.values()):
@@ -66,7 +66,7 @@ def tables(results: Mapping[str, Any], published: bool = True) -> list[Renderabl
 
 
 def left_out(results: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of pictures that were not scored: "3 of 4", and why each was not."""
+    """Sentences on pictures that could not be scored: their number, and the reason for each."""
     sentences = list(results["benchmark"]["left_out"])
     count = results["benchmark"].get("left_out_pictures", 0)
     if not count:
@@ -76,7 +76,7 @@ def left_out(results: Mapping[str, Any]) -> list[str]:
 
 
 def rule(results: Mapping[str, Any], dataset: str, mean: Mapping[str, Any]) -> str:
-    """Which pictures a measured mean is of, and how they are averaged, in the words of published ones."""
+    """Number of pictures behind a measured mean, and how they are averaged, in the words of :attr:`Published.rule`."""
     pictures = f"{mean['images']} pictures"
     if results["protocol"].get("average") == "pixels":
         pictures += ", weighted by size"
@@ -88,13 +88,13 @@ def rule(results: Mapping[str, Any], dataset: str, mean: Mapping[str, Any]) -> s
 
 
 def main_measures(results: Mapping[str, Any]) -> list[Measure]:
-    """The scores that papers print first, or else the first two."""
+    """PSNR and SSIM, or the first two scores of a result that has neither."""
     measures = measures_of(results)
     return [each for each in measures if each.key in _MAIN] or measures[:2]
 
 
 def _rows(results: Mapping[str, Any], layer: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Entries that have the layer, with their means."""
+    """Entries with scores of the layer, and their means."""
     return [
         (entry, means) for entry, means in results["averages"].items() if any(mean[layer] for mean in means.values())
     ]
@@ -163,7 +163,16 @@ def _with_published(
     facts: Sequence[Published],
     ruled: Sequence[str],
 ) -> RenderableType:
-    """Add a row for each published method, and name the sources below; ``ruled`` are the places of the last column."""
+    """Add a row per published method, and the sources below.
+
+    Args:
+        table: of the measured scores.
+        grid: method -> place -> published numbers.
+        places: for each column of the table, keys of ``grid`` whose values share a cell.
+        measures: place -> its score.
+        facts: all published numbers, in the order of their sources.
+        ruled: places whose rule is given in the last column.
+    """
     rows = {
         method: cells for method, cells in grid.items() if any(place in cells for group in places for place in group)
     }
@@ -203,7 +212,7 @@ def _grid(facts: Sequence[Published], place: Any) -> dict[str, dict[str, list[Pu
 
 
 def _range(facts: Sequence[Published], measure: Measure | None) -> str:
-    """One value, or the least and the largest where sources disagree."""
+    """Format one value, or the smallest and the largest if the sources disagree."""
     if measure is None:
         return _NOTHING
     shown = list(dict.fromkeys(measure.text(value) for value in sorted(fact.value for fact in facts)))
@@ -211,7 +220,7 @@ def _range(facts: Sequence[Published], measure: Measure | None) -> str:
 
 
 def _best(results: Mapping[str, Any], dataset: str, layer: str, measure: Measure) -> float | None:
-    """The best value among entries that were scored on every picture."""
+    """The best value among entries that were scored on all pictures; None if there are fewer than two."""
     values = [
         means[dataset][layer][measure.key]
         for means in results["averages"].values()

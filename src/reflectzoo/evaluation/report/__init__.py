@@ -1,4 +1,4 @@
-"""Reports of evaluations: one HTML file, and the same as Markdown, CSV and JSON."""
+"""Reports of evaluations: a self-contained HTML file, and the same content as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def write_report(run: str | Path, out: str | Path | None = None, published: bool
 
     Args:
         run: folder of a finished ``reflectzoo.evaluate``, or its ``results.json``.
-        out: folder for the files; the run's own when None.
-        published: with what papers report for the same data sets.
+        out: output folder; None for that of the run.
+        published: include published numbers for the same data sets.
 
     Returns:
-        ``html``, ``md``, ``csv`` and ``json`` -> the file ``report.<that>``; with pictures without truth also
-        ``sheet`` -> their contact sheet.
+        ``html``, ``md``, ``csv`` and ``json`` -> path of ``report.<format>``; if there are saved pictures without
+        ground truth, also ``sheet`` -> their contact sheet.
 
     Raises:
-        UserError: if there is no result, or a stored picture of it cannot be read.
+        UserError: if there is no result, or one of its saved pictures cannot be read.
     """
     results = read_results(run)
     folder = Path(run) if Path(run).is_dir() else Path(run).parent

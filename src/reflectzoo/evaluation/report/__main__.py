@@ -16,23 +16,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the report of a finished evaluation.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0, or 2 for a mistake in what was given.
+        Exit status: 0, or 2 for invalid arguments.
     """
     return alone("report", sys.modules[__name__], argv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of the evaluation")
     parser.add_argument("-o", "--out", type=Path, help="output folder (default: RUN)")
     parser.add_argument("--no-published", action="store_true", help="omit published scores")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the files and say where they are."""
+    """Write the files, print their paths, and return the exit status 0."""
     from reflectzoo.evaluation.report import write_report
 
     paths = write_report(arguments.run_folder, arguments.out, not arguments.no_published)

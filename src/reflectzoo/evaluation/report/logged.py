@@ -1,4 +1,4 @@
-"""The result of an evaluation for loggers: a W&B Table with pictures, plain numbers for the others."""
+"""Logging of results: W&B tables with pictures, and plain numbers for all loggers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _PICTURES = ("input", "ours", "truth", "error")
 
 
 def log_results(loggers: Sequence[Logger], results: Mapping[str, Any], folder: Path) -> None:
-    """Log an evaluation and end the run of each logger.
+    """Log an evaluation and finish the run of each logger.
 
-    W&B gets ``scores``, the averages as they stand in the report with published numbers in rows of their own, and
-    ``pictures``, a row for each picture of each entry, with images in those that the report shows (where pictures were
-    kept), so that an upload stays small. Every logger gets ``<entry>/<set>/<layer>_<metric>``.
+    W&B receives the table ``scores``, with the averages and published numbers of the report, and ``pictures``, with one
+    row per picture and entry. To keep the upload small, only rows that the report shows have images (if pictures were
+    saved). Every logger receives ``<entry>/<set>/<layer>_<metric>``.
 
     Args:
-        loggers: of Lightning.
+        loggers: Lightning loggers.
         results: of the evaluation.
-        folder: of the run, which stored pictures lie in.
+        folder: of the run, with the saved pictures.
     """
     averages = {
         f"{entry}/{name}/{layer}_{key}": value
@@ -83,7 +83,7 @@ def _pictures(results: Mapping[str, Any], folder: Path) -> Any:
 
 
 def _images(row: Mapping[str, Any], stored: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """W&B images of one picture; none if they were not kept."""
+    """W&B images of one picture; empty if pictures were not saved."""
     import wandb
 
     found = case_pictures(row, {INPUT: stored}, folder)

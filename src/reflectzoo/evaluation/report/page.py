@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no other file."""
+"""Report as a self-contained HTML file, without references to other files or the network."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from reflectzoo.evaluation.table import main_measures
 
 
 def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPicture], remark: str = "") -> str:
-    """The page.
+    """Format the report as HTML.
 
     Args:
         results: of an evaluation.
-        tables: made of them.
+        tables: of these results.
         cases: pictures to show.
-        remark: what to know about these pictures.
+        remark: on these pictures.
 
     Returns:
-        HTML. Every name in it is escaped.
+        HTML in which all names are escaped.
     """
     titles = {each["name"]: each["title"] for each in results["sets"]}
     strengths, anchors = _strengths(results), _anchors(cases)
@@ -72,7 +72,7 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPi
 
 @cache
 def _template() -> Template:
-    # Autoescape is what makes an image called <script> harmless; only what plots.py made is trusted, and it escapes.
+    # Autoescaping makes an image named <script> harmless. Tables and plots are marked as safe: they escape their text.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(
         (files("reflectzoo.evaluation.report") / "template.html").read_text(encoding="utf-8"),
@@ -80,7 +80,7 @@ def _template() -> Template:
 
 
 def _groups(cases: Sequence[ReportPicture], titles: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Cases of one entry, set and side together."""
+    """Group cases by entry, set and side."""
     groups: dict[tuple[str, str, str], list[ReportPicture]] = {}
     for case in cases:
         groups.setdefault((case.row["entry"], case.row["set"], case.side), []).append(case)
@@ -91,7 +91,7 @@ def _groups(cases: Sequence[ReportPicture], titles: Mapping[str, str]) -> list[d
 
 
 def _plots(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One plot for each main score of the transmission on each set."""
+    """One plot per set and main score of the transmission."""
     plots = []
     for dataset in results["sets"]:
         for measure in main_measures(results):
@@ -106,7 +106,7 @@ def _plots(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _gain_of(results: Mapping[str, Any]) -> dict[Key, float]:
-    """Gain over the untouched input by entry, set and image."""
+    """Gain over the untouched input, by entry, set and image."""
     return {
         (case.row["entry"], case.row["set"], case.row["image"]): case.gain
         for case in every_case(results)
@@ -115,7 +115,7 @@ def _gain_of(results: Mapping[str, Any]) -> dict[Key, float]:
 
 
 def _strengths(results: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """How strong the reflection of each picture is: root mean square of input - truth, in percent of white."""
+    """Strength of the reflection in each picture: root mean square of input - ground truth, in percent of white."""
     return {
         (row["set"], row["image"]): 100 * math.sqrt(math.fsum(errors) / len(errors))
         for row in results["images"]
@@ -124,7 +124,7 @@ def _strengths(results: Mapping[str, Any]) -> dict[tuple[str, str], float]:
 
 
 def _least_gained_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The scored pictures, those made worst first, and at last those that have no gain, such as the input itself."""
+    """All rows sorted by ascending gain, followed by those without a gain, such as the input's."""
     gains = _gain_of(results)
 
     def order(row: Mapping[str, Any]) -> tuple[bool, float]:
@@ -135,7 +135,7 @@ def _least_gained_first(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _harmed(worse: MadeWorse, strengths: Mapping[tuple[str, str], float], anchors: Mapping[Key, str]) -> TextTable:
-    """The pictures that an entry made worse on a set."""
+    """Table of the pictures in a set that an entry made worse."""
     measure = worse.measure
     heads = [f"gain {measure.unit}".rstrip(), measure.heading, "of the input"]
     rows: list[list[Place]] = []
@@ -151,7 +151,7 @@ def _harmed(worse: MadeWorse, strengths: Mapping[tuple[str, str], float], anchor
 
 
 def _every_picture(results: Mapping[str, Any], strengths: Mapping[tuple[str, str], float]) -> Markup:
-    """A table of all scores of all pictures, which a page sorts and filters by its columns."""
+    """Table of all scores of all pictures, which the page's script can sort and filter."""
     several, gains, deciding = len(results["sets"]) > 1, _gain_of(results), deciding_measure(results)
     measures, scores = {measure.key: measure for measure in measures_of(results)}, _image_columns(results)
     words = ["picture", "method", *(["set"] if several else [])]
@@ -185,7 +185,7 @@ def _number(value: float | None, digits: int = 0) -> Cell:
 
 
 def _label(what: str, case: ReportPicture) -> str:
-    """What a picture of a case is called on the page: an entry's result by the entry's name."""
+    """Label of a picture on the page; the result is labelled with the entry's name."""
     return {
         "ours": str(case.row["entry"]),
         "truth": "ground truth",
@@ -195,13 +195,13 @@ def _label(what: str, case: ReportPicture) -> str:
 
 
 def _anchors(cases: Sequence[ReportPicture]) -> dict[Key, str]:
-    """Places on the page of the pictures shown, by entry, set and image."""
+    """HTML anchors of the pictures shown, by entry, set and image."""
     keys = [(case.row["entry"], case.row["set"], case.row["image"]) for case in cases]
     return {key: f"case-{place}" for place, key in enumerate(keys, start=1)}
 
 
 def _gains(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each set a plot of the gain of each picture against how strong its reflection is."""
+    """One plot per set of the gain of each picture against the strength of its reflection."""
     measure, gains, strengths = deciding_measure(results), _gain_of(results), _strengths(results)
     if measure is None:
         return []
@@ -219,7 +219,7 @@ def _gains(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _image_columns(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Layer, key and title of the scores that any picture has."""
+    """Layer, key and title of all scores that at least one picture has."""
     return [
         (layer, measure.key, f"{measure.heading}{' of R' if layer == 'reflection' else ''}")
         for layer in LAYERS

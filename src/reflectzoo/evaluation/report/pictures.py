@@ -1,4 +1,4 @@
-"""Pictures of a report: those that gained least and most over the untouched input, small enough to be mailed."""
+"""Pictures of a report: those with the smallest and largest gain over the untouched input, small enough for e-mail."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ BUDGET = 7_500_000
 
 _WORDS = ("input", "ours", "truth", "error", "removed", "reflection", "true reflection")
 """What pictures of a case are called; an entry of such a name is not shown beside others."""
-# Sizes (longer side, WebP quality) that are tried one after another until everything fits.
+# (longer side in pixels, WebP quality), tried in this order until all pictures fit into the budget.
 _LADDER = ((448, 78), (384, 74), (320, 70), (256, 66), (192, 62))
 
 
 @dataclass(frozen=True)
 class ReportPicture:
-    """One picture of one entry that the report shows.
+    """One picture of one entry in the report.
 
     Attributes:
         row: of the results.
-        place: 1 for the worst or the best, 2 for the next ...
-        side: ``worst`` or ``best``, by the gain.
-        measure: by which it was chosen.
+        place: rank within its side, 1 for the worst or the best; 0 if not chosen.
+        side: ``worst`` or ``best``, by the gain; empty if not chosen.
+        measure: score by which pictures are chosen.
         before: the same score of the untouched input; None if there is none.
-        uris: what -> data URI, in the order shown: ``input``, ``ours``, the other entries by name, ``truth``, ``error``
-            (against the truth), ``removed`` (against the input), ``reflection``, ``true reflection``, as far as there
-            are; empty without stored pictures.
+        uris: kind -> data URI, in the order shown: ``input``, ``ours``, the other entries by name, ``truth``, ``error``
+            (against the ground truth), ``removed`` (against the input), ``reflection``, ``true reflection``, as far as
+            they exist; empty without saved pictures.
     """
 
     row: Mapping[str, Any]
@@ -54,30 +54,30 @@ class ReportPicture:
 
     @property
     def value(self) -> float:
-        """Its score."""
+        """The deciding score of the transmission."""
         return float(self.row["transmission"][self.measure.key])
 
     @property
     def gain(self) -> float | None:
-        """By how much it is better than the untouched input; negative for worse; None if that has no score."""
+        """Improvement over the untouched input; negative if worse; None if the input has no score."""
         return None if self.before is None else self.measure.gain(self.value, self.before)
 
     @property
     def made_worse(self) -> bool:
-        """Whether nothing would have been better, by more than the last printed digit."""
+        """Whether the untouched input is better, by at least half a unit of the last printed digit."""
         return self.gain is not None and self.gain <= -0.5 * 10**-self.measure.digits
 
 
 def deciding_measure(results: Mapping[str, Any]) -> Measure | None:
-    """The score by which pictures are chosen: the first that has a direction."""
+    """The score by which pictures are chosen: the first that has a direction; None if there is none."""
     return next((each for each in measures_of(results) if each.higher_is_better is not None), None)
 
 
 def every_case(results: Mapping[str, Any]) -> list[ReportPicture]:
-    """Every scored picture of every entry (but the input, if there is another), those that gained least first.
+    """All scored pictures of all entries; the input is excluded unless it is the only entry.
 
     Returns:
-        In the order of entries and sets; without pictures and sides.
+        In the order of entries and sets, within these by ascending gain; without places, sides and images.
     """
     measure = deciding_measure(results)
     if measure is None:
@@ -96,7 +96,7 @@ def every_case(results: Mapping[str, Any]) -> list[ReportPicture]:
             found.setdefault((row["entry"], row["set"]), []).append(case)
 
     def order(case: ReportPicture) -> float:
-        # The input itself gains nothing anywhere; then its score decides.
+        # The gain of the input itself is zero everywhere, so that its score decides.
         if case.gain is None or case.row["entry"] == INPUT:
             return measure.gain(case.value, 0.0)
         return case.gain
@@ -110,14 +110,15 @@ def every_case(results: Mapping[str, Any]) -> list[ReportPicture]:
 
 
 def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[ReportPicture]:
-    """The pictures of every entry on every set that gained least and most over the untouched input, without pictures.
+    """Choose the pictures of every entry and set with the smallest and largest gain over the untouched input.
 
     Args:
         results: of an evaluation.
-        each: so many worst ones and best ones. No picture is among both: the middle one of few counts as a worst one.
+        each: largest number of worst and of best pictures. No picture is in both groups; if there are few, the middle
+            one counts as one of the worst.
 
     Returns:
-        In the order of entries, sets, worst first, then best first.
+        In the order of entries and sets, within these the worst, then the best; without images.
     """
     groups: dict[tuple[str, str], list[ReportPicture]] = {}
     for case in every_case(results):
@@ -132,18 +133,18 @@ def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[ReportPic
 
 
 def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -> tuple[list[ReportPicture], str]:
-    """Choose pictures and embed them.
+    """Choose pictures and embed them as data URIs.
 
     Args:
         results: of an evaluation.
-        folder: of the run, which stored pictures lie in.
-        budget: bytes for all of them.
+        folder: of the run, with the saved pictures.
+        budget: total size in bytes of all data URIs.
 
     Returns:
-        Cases, and a sentence about what had to be left out or made smaller; empty if nothing.
+        Cases, and a remark if pictures are missing or fewer are shown; otherwise the remark is empty.
 
     Raises:
-        UserError: if a stored picture cannot be read.
+        UserError: if a saved picture cannot be read.
     """
     cases = choose_cases(results)
     stored: dict[tuple[str, str], dict[str, Mapping[str, str]]] = {}
@@ -169,18 +170,18 @@ def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -
 def case_pictures(
     row: Mapping[str, Any], stored: Mapping[str, Mapping[str, str]], folder: Path
 ) -> dict[str, NDArray[np.uint8]]:
-    """What there is to see of one picture of one entry, in the order of :attr:`ReportPicture.uris`.
+    """Read and compute the images of one picture of one entry, in the order of :attr:`ReportPicture.uris`.
 
     Args:
         row: of the results.
-        stored: entry -> ``pictures`` of the same picture.
+        stored: entry -> ``pictures`` of the row for the same picture.
         folder: of the run.
 
     Returns:
-        What -> (H, W, 3) in 0..255; empty without a stored input and a stored result.
+        Kind -> (H, W, 3) uint8; empty unless both the input and the result were saved.
 
     Raises:
-        UserError: if a stored picture cannot be read.
+        UserError: if a saved picture cannot be read.
     """
     known = stored.get(INPUT, {})
     ours = known.get("mixture") if row["entry"] == INPUT else row["pictures"].get("transmission")
@@ -210,7 +211,7 @@ def _draw(
     quality: int,
     budget: int,
 ) -> list[ReportPicture] | None:
-    """All cases with pictures of one size; None as soon as they take too much."""
+    """Embed the images of all cases at one size; None as soon as they exceed the budget."""
     drawn, used = [], 0
     for case in cases:
         pictures = case_pictures(case.row, stored[case.row["set"], case.row["image"]], folder)
@@ -223,7 +224,7 @@ def _draw(
 
 
 def read_stored_picture(path: Path) -> NDArray[np.uint8]:
-    """A stored picture, (H, W, 3) in 0..255.
+    """Read a saved picture, (H, W, 3) uint8.
 
     Raises:
         UserError: if it cannot be read.

@@ -1,4 +1,4 @@
-"""Distributions of scores as small inline SVG pictures."""
+"""Distributions and scatter plots of scores as small inline SVG images."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
-    """How the scores of pictures spread: dots, and a box from the first to the third quartile with the median.
+    """Plot the distribution of scores: dots, and a box from the first to the third quartile with the median.
 
     Args:
-        values: entry -> its scores, at least one in all.
+        values: entry -> scores; at least one in total.
         title: of the axis.
 
     Returns:
-        An ``<svg>`` element that scales with its place; all text in it is escaped.
+        A scalable ``<svg>`` element; all text in it is escaped.
 
     Raises:
         ValueError: if there is no score.
@@ -71,7 +71,7 @@ def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
             f'height="24" rx="2"/>'
         )
         for place in _spread(len(each)):
-            # The golden ratio spreads neighbours over the height without a pattern, and the same way every time.
+            # Multiples of the golden ratio spread neighbours over the height evenly and reproducibly.
             offset = (place * 0.618034) % 1
             parts.append(f'<circle cx="{x(each[place])}" cy="{round(top + 23 + 18 * offset, 1)}" r="2"/>')
         parts.append(f'<line class="median" x1="{x(median)}" x2="{x(median)}" y1="{top + 18}" y2="{top + 46}"/>')
@@ -88,9 +88,9 @@ class Point:
     """One picture of a scatter plot.
 
     Attributes:
-        x: to the right.
-        y: upwards.
-        name: told when it is pointed at.
+        x: horizontal coordinate.
+        y: vertical coordinate, upwards.
+        name: shown in the tooltip.
     """
 
     x: float
@@ -99,15 +99,15 @@ class Point:
 
 
 def scatter(points: Mapping[str, Sequence[Point]], across: str, upwards: str) -> str:
-    """Points of several entries, each by a mark and a colour of its own, with a line where the value is 0.
+    """Plot points of several entries, each with its own mark and colour, and a line at y = 0.
 
     Args:
-        points: entry -> its points, at least one in all. More than :data:`_MARKS` entries share marks.
-        across: title of the axis to the right.
-        upwards: title of the other axis.
+        points: entry -> points; at least one in total. From the fifth entry on, marks are reused.
+        across: title of the horizontal axis.
+        upwards: title of the vertical axis.
 
     Returns:
-        An ``<svg>`` element that scales with its place; all text in it is escaped.
+        A scalable ``<svg>`` element; all text in it is escaped.
 
     Raises:
         ValueError: if there is no point.
@@ -166,7 +166,7 @@ def _margins(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _spread(count: int) -> list[int]:
-    """Indices of at most ``_DOTS`` of so many, evenly, both ends among them."""
+    """At most ``_DOTS`` evenly spaced indices out of ``count``, including both ends."""
     if count <= _DOTS:
         return list(range(count))
     return [round(k * (count - 1) / (_DOTS - 1)) for k in range(_DOTS)]

@@ -1,4 +1,4 @@
-"""A contact sheet of pictures without truth: before, after and what was taken away, one row for each photograph."""
+"""Contact sheet of pictures without ground truth: before, after and difference, one row per photograph and entry."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _SHOWN = ("input", "ours", "removed", "reflection")
 
 
 def write_contact_sheet(results: Mapping[str, Any], folder: Path, target: Path) -> Path | None:
-    """Draw the photographs whose truth is unknown.
+    """Draw the photographs whose ground truth is unknown, at most :data:`MOST` rows.
 
     Args:
-        results: of an evaluation that kept its pictures.
-        folder: of the run, which they lie in.
+        results: of an evaluation with saved pictures.
+        folder: of the run, with the saved pictures.
         target: folder for the sheet.
 
     Returns:
-        The file; None if there is no such photograph, or no picture was kept.
+        Path of the JPEG file; None if there is no such photograph, or no picture was saved.
 
     Raises:
-        UserError: if a stored picture cannot be read.
+        UserError: if a saved picture cannot be read.
     """
     measures = measures_of(results)
     inputs = {(row["set"], row["image"]): row["pictures"] for row in results["images"] if row["entry"] == INPUT}

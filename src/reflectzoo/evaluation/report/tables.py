@@ -1,4 +1,4 @@
-"""What a report says in numbers: tables that every format (HTML, Markdown, CSV, JSON) writes in its own way."""
+"""Tables of a report, independent of the format (HTML, Markdown, CSV, JSON)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NOTHING = "·"
 
 @dataclass
 class ScoreCell:
-    """One value, or what several sources that disagree say.
+    """One value, or the values of several sources.
 
     Attributes:
-        low: the least; None if there is none.
-        high: the largest; the same where there is one value only.
+        low: smallest value; None if there is none.
+        high: largest value; equal to ``low`` if there is only one.
         text: as printed.
-        rank: 1 for the best of its kind, 2 for the second best, else 0.
-        said: of a published cell, (value, number of its source, note).
+        rank: 1 for the best of its kind, 2 for the second best, otherwise 0.
+        said: (value, index of its source, note) for each published value; empty for measured cells.
     """
 
     low: float | None = None
@@ -35,23 +35,23 @@ class ScoreCell:
 
     @property
     def disagrees(self) -> bool:
-        """Whether sources do."""
+        """Whether the sources disagree."""
         return self.low != self.high
 
 
 @dataclass
 class Line:
-    """One method.
+    """Row of one method.
 
     Attributes:
-        name: of the entry, or as papers call it.
+        name: of the entry, or of the method in papers.
         kind: ``measured`` here or ``published``.
-        cells: one for each column.
-        images: pictures that a measured line is the mean of.
-        missing: pictures it lacks.
-        sources: numbers of the sources of a published line.
-        pictures: which ones it is the mean of, and how they are averaged, in words.
-        unconfirmed: whether a published value was not read in its source itself.
+        cells: one per column.
+        images: number of pictures behind the means; None for published lines.
+        missing: number of missing pictures.
+        sources: indices of the sources of a published line.
+        pictures: number of pictures behind the means, and how they are averaged, in words.
+        unconfirmed: whether a published value was not checked in its original source.
     """
 
     name: str
@@ -66,16 +66,16 @@ class Line:
 
 @dataclass
 class Table:
-    """All scores of one layer on one data set, or on their average.
+    """All scores of one layer on one data set, or on the average of all sets.
 
     Attributes:
         layer: ``transmission`` or ``reflection``.
         dataset: name of the set, or ``average``.
-        title: for people.
-        images: pictures in the set.
-        published_images: pictures behind published numbers, if known.
+        title: for display.
+        images: number of pictures in the set.
+        published_images: number of pictures behind published numbers; None if unknown.
         columns: the scores.
-        lines: measured ones first, then published ones.
+        lines: measured lines, then published ones.
     """
 
     layer: str
@@ -88,7 +88,7 @@ class Table:
 
     @property
     def conflicts(self) -> list[str]:
-        """A sentence for each published cell whose sources disagree; [n] is the number of a source."""
+        """A sentence for each published cell whose sources disagree; [n] is the number of a source, from 1."""
         return [
             f"{line.name}, {column.title}: "
             + ", ".join(f"{column.text(value)} [{source + 1}]" for value, source, _ in cell.said)
@@ -100,23 +100,23 @@ class Table:
 
 @dataclass
 class Tables:
-    """All tables of a report and the sources that they name, counted through from 1 in print and from 0 here."""
+    """All tables of a report, and the sources that they cite; numbered from 1 in print, indexed from 0 here."""
 
     tables: list[Table]
     sources: list[str]
 
 
 def make_tables(results: Mapping[str, Any], published: bool = True) -> Tables:
-    """Tables of a result.
+    """Create the tables of a result.
 
     Args:
-        results: as :func:`reflectzoo.evaluation.results.read_results` gives them.
-        published: with what papers report for the same data sets.
+        results: as returned by :func:`reflectzoo.evaluation.results.read_results`.
+        published: include published numbers for the same data sets.
 
     Returns:
-        A table for each layer of each set, the average first if there are several sets. Best and second best are
-        marked among what was measured here and, apart from that, among what was published: the two are by different
-        protocols. Where sources disagree, the middle of what they say counts.
+        A table per layer and set; with several sets, their average comes first. The best and second best are ranked
+        separately among measured and among published lines, since their protocols differ. If sources disagree, the
+        midpoint of the smallest and the largest value is ranked.
     """
     places = [(each["name"], each["title"], each["published"], each["published_images"]) for each in results["sets"]]
     if len(places) > 1:
@@ -138,7 +138,7 @@ def make_tables(results: Mapping[str, Any], published: bool = True) -> Tables:
 
 
 def _columns(results: Mapping[str, Any], layer: str, dataset: str) -> list[Measure]:
-    """Scores that any entry has there."""
+    """Scores of the layer and set that at least one entry has."""
     means = [of_sets[dataset][layer] for of_sets in results["averages"].values() if of_sets[dataset][layer]]
     return [each for each in measures_of(results) if any(mean.get(each.key) is not None for mean in means)]
 
@@ -160,7 +160,7 @@ def _measured(results: Mapping[str, Any], layer: str, dataset: str, columns: Seq
 
 
 def _published(facts: Sequence[Published], columns: Sequence[Measure], sources: dict[str, int]) -> list[Line]:
-    """Lines of published methods; new sources are added to ``sources``."""
+    """Lines of published methods; adds new sources to ``sources`` in place."""
     titles = {column.title for column in columns}
     by_method: dict[str, list[Published]] = {}
     for fact in facts:
@@ -187,7 +187,7 @@ def _published(facts: Sequence[Published], columns: Sequence[Measure], sources: 
 
 
 def _rank(lines: Sequence[Line], columns: Sequence[Measure]) -> None:
-    """Mark best and second best among lines that are means of every picture; equal in print is equal."""
+    """Mark the best and second best of the lines without missing pictures; values that print alike are ties."""
     for place, column in enumerate(columns):
         cells = [line.cells[place] for line in lines if not line.missing and line.cells[place].low is not None]
         if len(cells) < 2 or column.higher_is_better is None:
@@ -195,7 +195,7 @@ def _rank(lines: Sequence[Line], columns: Sequence[Measure]) -> None:
         found = sorted({_middle(cell, column) for cell in cells}, reverse=column.higher_is_better)
         for cell in cells:
             place_of = found.index(_middle(cell, column)) + 1
-            # Of two, the worse one is no runner-up.
+            # With only two values, the worse one is not marked as second best.
             cell.rank = place_of if place_of == 1 or (place_of == 2 and len(cells) > 2) else 0
 
 

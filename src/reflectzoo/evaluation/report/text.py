@@ -21,7 +21,7 @@ FORMAT = "reflectzoo-report/1"
 
 
 def warnings_of(results: Mapping[str, Any]) -> list[str]:
-    """What a reader of the numbers must know first, a sentence each."""
+    """Warnings for readers of the scores, one sentence each."""
     found = left_out(results)
     if results["benchmark"]["limit"] is not None:
         found.append(f"Only the first {results['benchmark']['limit']} pictures of each set were scored.")
@@ -48,14 +48,14 @@ def warnings_of(results: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class MadeWorse:
-    """How often an entry did harm on a set.
+    """Pictures of a set that an entry made worse than the untouched input.
 
     Attributes:
-        entry: its name.
+        entry: name of the entry.
         dataset: title of the set.
-        cases: the pictures, most harmed first.
-        total: pictures with a score.
-        measure: by which it was judged.
+        cases: these pictures, the largest loss first.
+        total: number of pictures with a score.
+        measure: score that was compared.
     """
 
     entry: str
@@ -66,7 +66,7 @@ class MadeWorse:
 
     @property
     def sentence(self) -> str:
-        """In one line."""
+        """Summary in one line."""
         which = f"{len(self.cases)} of {self.total} pictures of {self.dataset}"
         words = f"{self.entry}: {which} are worse than the untouched input, by {self.measure.title}"
         if not self.cases:
@@ -77,7 +77,7 @@ class MadeWorse:
 
 
 def made_worse(results: Mapping[str, Any]) -> list[MadeWorse]:
-    """Every entry but the input on every set, with the pictures that were better before."""
+    """The pictures made worse by each entry except the input, for each set."""
     titles = {each["name"]: each["title"] for each in results["sets"]}
     groups: dict[tuple[str, str], list[ReportPicture]] = {}
     for case in every_case(results):
@@ -90,7 +90,7 @@ def made_worse(results: Mapping[str, Any]) -> list[MadeWorse]:
 
 
 def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPicture]) -> str:
-    """The report for a README or a pull request, without pictures."""
+    """Format the report as Markdown, without pictures, for instance for a pull request."""
     lines = [
         f"# {escape(results['benchmark']['name'])}",
         "",
@@ -139,7 +139,7 @@ def to_markdown(results: Mapping[str, Any], tables: Tables, cases: Sequence[Repo
 
 
 def score_table(table: Table) -> TextTable:
-    """All scores of one layer on one data set: a row for each method, what is published below what was measured."""
+    """All scores of one layer on one data set: a row per method, published rows below measured ones."""
     columns = [Column("method"), *(Column(each.heading, right=True) for each in table.columns), Column("of")]
     rows: dict[str, list[list[Place]]] = {"measured": [], "published": []}
     for line in table.lines:
@@ -148,7 +148,7 @@ def score_table(table: Table) -> TextTable:
 
 
 def describe_entry(entry: Mapping[str, Any]) -> str:
-    """One line: what it is, of what size, from which file with which hash."""
+    """Describe an entry in one line: model, number of parameters, file and hash."""
     words = [entry["name"]]
     if entry["kind"] == "input":
         words.append("the untouched mixture")
@@ -181,9 +181,10 @@ def _marked(cell: ScoreCell) -> Cell:
 
 
 def to_csv(tables: Tables) -> str:
-    """One line for each value: ``layer, set, method, kind, metric, low, high, rank, images, missing, sources, of``.
+    """Format the tables as CSV, one line per value.
 
-    ``low`` and ``high`` differ where sources disagree; full precision. ``of`` says which pictures, and how they are
+    The columns are ``layer, set, method, kind, metric, low, high, rank, images, missing, sources, of``. ``low`` and
+    ``high``, in full precision, differ if sources disagree. ``of`` gives the number of pictures and how they are
     averaged.
     """
     file = io.StringIO(newline="")
@@ -205,7 +206,7 @@ def to_csv(tables: Tables) -> str:
 
 
 def to_json(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPicture]) -> str:
-    """Tables, chosen pictures and everything about the run but the scores of single images (``results.json``)."""
+    """Format as JSON: tables, chosen pictures, metadata of the run; scores per image are only in ``results.json``."""
     kept = ("created", "version", "command", "environment", "fingerprint", "benchmark", "sets", "protocol", "entries")
     content = {
         "format": FORMAT,
