@@ -1,1 +1,1 @@
-"""From a photograph to its layers: reading, separating in tiles, writing."""
+"""Inference: load a trained network and separate photographs and videos into their layers."""

@@ -1,4 +1,4 @@
-"""``reflectzoo.separate``: whatever kind of image comes in goes out."""
+"""``reflectzoo.separate``: the layers are returned as the same kind of image as the input."""
 
 from __future__ import annotations
 
@@ -34,28 +34,29 @@ def separate(
     untrained: bool = False,
     max_pixels: int | None = None,
 ) -> Separation:
-    """Separate a photograph taken through glass into the scene behind it and the reflection in it.
+    """Separate a photograph taken through glass into the scene behind the glass and the reflection.
 
     Args:
         image: a path; a PIL image; a :class:`~reflectzoo.photo.model.Picture`; a numpy array (H, W), (H, W, 1),
             (H, W, 3) or (H, W, 4), uint8, uint16 or float in [0, 1]; or a tensor (3, H, W) or (B, 3, H, W) (or with one
-            channel), uint8 or float in [0, 1]. RGB in the order of channels, sRGB-encoded; the fourth channel is alpha.
-        model: name of a method, a module, or a ready :class:`~reflectzoo.inference.separator.Separator`, which brings
-            its own device, precision and memory; None takes the zoo's best that has weights.
-        weights: as for :func:`reflectzoo.load_model`; None takes the method's default ones.
-        strength: how much of the reflection is removed, 0 (the image itself, exactly) to 1.
-        device: see :class:`~reflectzoo.inference.separator.Separator`, as for the next two.
-        precision: see there.
-        memory: see there.
-        untrained: let a model without any trained weights try.
-        max_pixels: larger files are refused; None takes Pillow's bound, 179 million.
+            channel), uint8 or float in [0, 1]. Channels are in RGB order, sRGB-encoded; a fourth channel is alpha.
+        model: name of a model, a module, or a :class:`~reflectzoo.inference.separator.Separator`, whose own device,
+            precision and memory apply; None takes the default model of the zoo.
+        weights: as for :func:`reflectzoo.load_model`; None takes the model's default weights.
+        strength: how much of the reflection is removed, from 0 (exactly the input) to 1.
+        device: see :class:`~reflectzoo.inference.separator.Separator`.
+        precision: likewise.
+        memory: likewise.
+        untrained: run a model even if it has no trained weights.
+        max_pixels: files with more pixels are refused; None takes Pillow's limit, 179 million.
 
     Returns:
-        ``(transmission, reflection)`` of the kind, type, size and shape that came in; for a path, pictures, which have
-        ``save(path)`` and ``to_pil()``.
+        ``(transmission, reflection)``, of the same kind, type, size and shape as the input; for a path, pictures, which
+        have ``save(path)`` and ``to_pil()``.
 
     Raises:
-        UserError: for an image of another kind or range, a model without weights, or what :func:`load_model` raises.
+        UserError: if the image is of another kind or range or cannot be read, if the model has no weights, or as in
+            :func:`reflectzoo.load_model`.
 
     Example:
         >>> import numpy, reflectzoo
@@ -92,7 +93,7 @@ def _separator(
     if isinstance(model, Separator):
         return model
     if isinstance(model, nn.Module):
-        # What a module has learnt is its owner's business.
+        # Not checked for trained weights: that is up to the caller.
         return Separator(model, device, precision, memory)
     name = model or (default_model() if weights is None else "")
     stamp = None
@@ -112,12 +113,12 @@ def _cached(
 
 
 def _pillow(separator: Separator, image: Image.Image, strength: float) -> Separation:
-    image.load()  # a TIFF turns by that, and forgets its orientation
+    image.load()  # for a TIFF, this applies the orientation and removes the tag
     orientation = orientation_of(image)
     found = separator.picture(from_pil(image), strength)
 
     def back(picture: Picture) -> Image.Image:
-        # The network sees it upright, the caller as it came, with all its info.
+        # The network processed it upright; the caller gets the original orientation, and all of ``info``.
         result = picture.turned_back(orientation).to_pil()
         result.info = {key: each for key, each in image.info.items() if key != "transparency"}
         return result

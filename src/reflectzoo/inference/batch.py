@@ -1,4 +1,4 @@
-"""Many photographs: which ones, where their results go, and a report at the end."""
+"""Process many photographs: find the inputs, name the results, and report failures at the end."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _KINDS = ("transmission", "reflection", "side-by-side")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is written for a photograph besides its transmission, and how.
+    """Options for the results of each photograph; the transmission is always written.
 
     Attributes:
-        reflection: the reflection, too.
-        side_by_side: all in one picture, too.
+        reflection: also write the reflection.
+        side_by_side: also write input, transmission and reflection in one picture.
         strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
-        overwrite: replace results that exist.
-        max_pixels: larger photographs are refused; None takes the usual bound.
-        skip_existing: photographs whose results are all there count as done.
-        keep_dates: results get the photograph's dates.
-        suffix: of all results, such as ``.jpg``; empty for that of the photograph where its format can hold them.
-        quality: of lossy formats, 1 to 100; None for the photograph's own, or the usual one.
+        overwrite: replace existing results.
+        max_pixels: photographs with more pixels are refused; None takes Pillow's limit, 179 million.
+        skip_existing: skip photographs whose results all exist.
+        keep_dates: give the results the photograph's access and modification times.
+        suffix: of all results, such as ``.jpg``; empty keeps that of the photograph if its format can store them.
+        quality: of lossy formats, 1 to 100; None keeps the photograph's own or takes the format's default.
     """
 
     reflection: bool = False
@@ -57,19 +57,19 @@ class Wanted:
 
     @property
     def kinds(self) -> list[str]:
-        """Names of the results."""
+        """Names of the results that are written."""
         chosen = (True, self.reflection, self.side_by_side)
         return [kind for kind, wanted in zip(_KINDS, chosen, strict=True) if wanted]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One photograph.
+    """One photograph to process.
 
     Attributes:
         source: its file.
-        stem: the results' path without ``.<kind><suffix>``.
-        exact: the transmission's path, where it was named.
+        stem: path of the results without ``.<kind><suffix>``.
+        exact: path of the transmission, if the user gave one.
     """
 
     source: Path
@@ -86,21 +86,21 @@ class Task:
 
 
 def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, wanted: Wanted) -> list[Task]:
-    """The photographs that words of a command line mean.
+    """Find the photographs given on the command line.
 
-    A word is a file, a folder, or a pattern with ``*``, ``?`` or ``[`` where no file is called so. In folders earlier
-    results (``.transmission.`` and so on) and hidden files are left out, links to folders are not followed; with
-    ``output`` the tree below a folder is kept.
+    Each argument is a file, a folder, or, if no such file exists, a pattern with ``*``, ``?`` or ``[``. In folders,
+    earlier results (``.transmission.`` and so on) and hidden files are skipped and links to folders are not followed;
+    with ``output``, the structure below a folder is kept.
 
     Args:
-        inputs: words.
-        output: a folder; or a file, if its suffix is that of a picture and there is one photograph.
-        recursive: look into folders of folders.
-        wanted: what will be written.
+        inputs: arguments of the command line.
+        output: a folder; or a file with a picture's suffix, if there is a single photograph.
+        recursive: include subfolders.
+        wanted: options for the results.
 
     Raises:
-        UserError: if a word means nothing, nothing is found, two results would have one name, or the strength is
-            outside [0, 1].
+        UserError: if an argument does not exist, no photographs are found, ``output`` does not fit, two results would
+            have the same name, or the strength is outside [0, 1].
     """
     check_value("--strength", wanted.strength, Share)
     found: dict[Path, Path] = {}  # file -> its path within a result folder
@@ -126,7 +126,7 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
     stems: dict[Path, Path] = {}
     for source, place in found.items():
         stem = source.with_suffix("") if output is None else output / place.with_suffix("")
-        # photo.jpg and photo.png side by side: the second keeps its suffix in the name.
+        # For photo.jpg and photo.png in one folder, the result of the second keeps its suffix in the name.
         if stem in stems:
             stem = stem.with_name(source.name)
         if stem in stems:
@@ -153,7 +153,7 @@ def _meant(word: str, recursive: bool) -> list[tuple[Path, Path]]:
 
 
 def _readable(files: Sequence[Path]) -> list[Path]:
-    """Without earlier results; without camera raw files, which are counted, where nothing is installed for them."""
+    """Remove earlier results, and, with a warning, camera raw files if rawpy is not installed."""
     files = [file for file in files if not _is_result(file)]
     raws = [file for file in files if file.suffix.lower() in RAW_SUFFIXES]
     if not raws or can_develop():
@@ -172,11 +172,11 @@ def _warn(path: str, text: str) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photograph.
+    """The outcome of one photograph.
 
     Attributes:
-        lines: what there is to say about it; the results' paths come first.
-        error: why there is no result; None if there is one.
+        lines: messages to print; the results' paths come first.
+        error: why there is no result; None if it succeeded.
     """
 
     lines: tuple[str, ...] = ()
@@ -188,18 +188,18 @@ Told = Callable[[int, float, str], None]
 
 
 def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> int:
-    """Separate photographs one after the other, going on past those that fail.
+    """Separate photographs one after the other, continuing after failures.
 
     Args:
         tasks: see :func:`find_tasks`.
         separator: the network.
-        wanted: what to write.
+        wanted: options for the results.
 
     Returns:
-        0; 1 if some failed of several, 2 if the only one did.
+        0 on success; 1 if any of several failed; 2 if the only one failed.
 
     Raises:
-        Interrupted: after Ctrl-C; what is written is complete.
+        Interrupted: after Ctrl-C; every result written so far is complete.
     """
 
     def one_by_one(told: Told) -> Iterator[Outcome]:
@@ -216,7 +216,7 @@ def _tiles(told: Told, number: int, name: str, tile: int, tiles: int) -> None:
 
 
 def outcome_of(task: Task, separator: Separator, wanted: Wanted, told: object = None) -> Outcome:
-    """Separate one photograph; a user's mistake is an outcome, not an exception."""
+    """Separate one photograph; a :class:`UserError` becomes the outcome's error instead of being raised."""
     try:
         return Outcome(tuple(_one(task, separator, wanted, told)))
     except UserError as error:
@@ -224,17 +224,17 @@ def outcome_of(task: Task, separator: Separator, wanted: Wanted, told: object = 
 
 
 def report(count: int, work: Callable[[Told], Iterator[Outcome]]) -> int:
-    """Say what becomes of photographs while they are worked on, and at the end which ones failed.
+    """Print outcomes and a progress bar while photographs are processed, and a summary of failures at the end.
 
     Args:
-        count: how many there are.
-        work: given whom to tell, yields an outcome for each, in any order.
+        count: number of photographs.
+        work: takes the progress callback and yields one outcome per photograph, in any order.
 
     Returns:
-        0; 1 if some failed of several, 2 if the only one did.
+        0 on success; 1 if any of several failed; 2 if the only one failed.
 
     Raises:
-        Interrupted: after Ctrl-C; what is written is complete.
+        Interrupted: after Ctrl-C; every result written so far is complete.
     """
     console = Console(stderr=True, soft_wrap=True)
     failed: list[str] = []
@@ -250,7 +250,7 @@ def report(count: int, work: Callable[[Told], Iterator[Outcome]]) -> int:
         bar = progress.add_task("", total=count)
 
         def told(number: int, share: float, name: str) -> None:
-            # With fractions of a photograph, so that a large one is seen to move.
+            # Fractional, so that the bar also moves during a large photograph.
             progress.update(bar, description=escape(name), completed=number + share)
 
         try:
@@ -276,14 +276,14 @@ def report(count: int, work: Callable[[Told], Iterator[Outcome]]) -> int:
 
 
 def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list[str]:
-    """Separate one photograph; what there is to say about it."""
+    """Separate one photograph, and return the messages to print."""
     picture = read_picture(task.source, wanted.max_pixels)
     suffix = wanted.suffix or suffix_for(task.source, picture)
     targets = {kind: task.target(kind, suffix) for kind in wanted.kinds}
     if wanted.skip_existing and all(os.path.lexists(target) for target in targets.values()):
         return [f"{shown(next(iter(targets.values())))} already exists"]
     for target in targets.values():
-        # Asked before the work, and again when the file is written.
+        # Checked before the work, and again on writing.
         if _same_file(target, task.source):
             raise UserError(f"{shown(target)} is the photograph itself and is never replaced: choose another name.")
         if not wanted.overwrite and os.path.lexists(target):
@@ -314,7 +314,7 @@ def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list
 
 
 def _give_dates(source: Path, target: Path) -> None:
-    """Give a result the dates of its photograph, where the file system lets us."""
+    """Copy a photograph's access and modification times to a result; ignored if the file system refuses."""
     with contextlib.suppress(OSError):
         dates = source.stat()
         os.utime(target, ns=(dates.st_atime_ns, dates.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""Weights into a safetensors file that says what they are and where they come from."""
+"""Convert weights to a safetensors file whose metadata describe the network and its provenance."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from reflectzoo.weights.stored import Stored
 
 
 class Converted(NamedTuple):
-    """What was written.
+    """Summary of a written file.
 
     Attributes:
-        model: which method.
-        tensors: how many.
-        parameters: numbers in them.
+        model: name of the model.
+        tensors: number of tensors.
+        parameters: number of their elements.
         sha256: of the new file.
     """
 
@@ -46,23 +46,23 @@ def convert(
     overwrite: bool = False,
     half: bool = False,
 ) -> Converted:
-    """Write the network of a file of weights as safetensors.
+    """Convert a weights file to safetensors.
 
-    The metadata hold ``format`` ("reflectzoo"), ``record`` (JSON: model, network, settings, training phase, the VGG it
-    looks through; see :mod:`reflectzoo.weights.stored`) and ``provenance`` (JSON: name and sha256 of the source,
-    version, and what was given).
+    The metadata hold ``format`` ("reflectzoo"), ``record`` (JSON: model, network, settings, training phase, the VGG
+    that the network takes features from; see :mod:`reflectzoo.weights.stored`) and ``provenance`` (JSON: name and
+    sha256 of the source, version, and the argument of that name).
 
     Args:
-        source: see :func:`reflectzoo.load_model`.
-        target: ends in ``.safetensors``.
-        model: what it is of; None recognises it.
+        source: a checkpoint or weights file; see :func:`reflectzoo.load_model`.
+        target: the new file; must end in ``.safetensors``.
+        model: name of the model; None recognises it from the file.
         overrides: of the model's configuration.
-        provenance: who trained it, on what, the licence.
-        overwrite: replace a file that exists.
-        half: store 16-bit floating-point numbers, half the size; loading makes them 32-bit again.
+        provenance: who trained the weights, on what data, under which licence.
+        overwrite: replace an existing file.
+        half: store 16-bit floating-point numbers, which halves the size; loading converts them back to 32 bits.
 
     Raises:
-        UserError: as :func:`reflectzoo.load_model` does, if a number is too large for 16 bits, or if the file cannot be
+        UserError: as in :func:`reflectzoo.load_model`, if a number is too large for 16 bits, or if the file cannot be
             written.
     """
     if target.suffix != ".safetensors":
@@ -88,16 +88,16 @@ def write_network(
     half: bool = False,
     source: str = "the network",
 ) -> Converted:
-    """Write a network as :func:`convert` does.
+    """Write a network in the format of :func:`convert`.
 
     Args:
-        net: whose weights they are.
-        stored: what it is.
-        target: ends in ``.safetensors``.
-        provenance: who trained it, on what, the licence.
-        overwrite: replace a file that exists.
-        half: see there.
-        source: the subject of a complaint.
+        net: the network.
+        stored: its description.
+        target: the new file; must end in ``.safetensors``.
+        provenance: who trained the weights, on what data, under which licence.
+        overwrite: replace an existing file.
+        half: see :func:`convert`.
+        source: name of the weights in error messages.
 
     Raises:
         UserError: if a number is too large for 16 bits, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""A page in the browser: a photograph in, both layers out. Everything stays on this machine."""
+"""A web page for separating photographs, served to this machine only; no data leaves it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from reflectzoo.photo.read import picture_size, read_picture
 from reflectzoo.photo.write import suffix_for
 from reflectzoo.weights.stored import shortened
 
-#: What an upload may weigh, and how many pixels it may have.
+#: Limits of one upload, in bytes and in pixels.
 MAX_FILE = 64 * 2**20
 MAX_UPLOAD_PIXELS = 24_000_000
-#: What all uploads together may weigh, and all results.
+#: Limits of all uploads and of all results together, in bytes.
 MAX_UPLOADS = 2 * 2**30
 MAX_RESULTS = 2 * 2**30
-#: What the page shows is reduced to this; what it gives to download is not.
+#: Longest side in pixels of the pictures shown on the page; downloads have full size.
 _SHOWN = 1600
-#: Seconds after which results are removed while the page still runs, and how often that is looked after.
+#: Lifetime of results in seconds while the page is running, and the interval of Gradio's clean-up.
 _KEPT = 1800
 _LOOK = 300
-#: The same for what the browser sent and was sent, samples among it; all goes when the page ends.
+#: Lifetime in seconds of Gradio's files (uploads, downloads, samples); all are removed when the page ends.
 _SESSION = 86_400
-#: What stands behind the glass, and what the glass mirrors.
+#: Pairs of scene and reflection for the sample photographs.
 _SAMPLES = (("coffee.png", "chelsea.png"), ("chelsea.png", "rocket.jpg"), ("motorcycle_left.png", "coffee.png"))
 
 _CSS = """
@@ -48,14 +48,14 @@ _CSS = """
 
 
 class DemoResult(NamedTuple):
-    """What the page shows after a run.
+    """The result of one run, as shown on the page.
 
     Attributes:
         before: the photograph, reduced.
-        after: its transmission, likewise.
-        transmission: a file of full size.
-        reflection: likewise.
-        told: a line about it.
+        after: its transmission, reduced.
+        transmission: file of the transmission in full size.
+        reflection: file of the reflection in full size.
+        told: a line with size, method and time.
     """
 
     before: Image.Image
@@ -66,11 +66,14 @@ class DemoResult(NamedTuple):
 
 
 class Desk:
-    """What the page can do, without the page.
+    """The work behind the page, independent of Gradio.
 
     Args:
-        separators: by the name that the page shows; the first is chosen at the start.
-        folder: where results may lie; whoever made it removes it.
+        separators: by the name shown on the page; the first is preselected.
+        folder: where results are written; the caller removes it.
+
+    Raises:
+        ValueError: if there are no separators.
     """
 
     def __init__(self, separators: Mapping[str, Separator], folder: Path) -> None:
@@ -82,16 +85,16 @@ class Desk:
         self._closing = False
 
     def run(self, photo: str | None, method: str, strength: float) -> DemoResult:
-        """Separate a photograph.
+        """Separate a photograph, one at a time.
 
         Args:
-            photo: its file; None if none was given.
-            method: one of those given.
+            photo: its file; None if the user chose none.
+            method: a key of ``separators``.
             strength: see :meth:`reflectzoo.inference.separator.Separator.picture`.
 
         Raises:
-            UserError: if there is none, it is too large or no picture, there is no such method, the disk is full, or
-                the page ends.
+            UserError: if there is no photograph, it cannot be read or is too large, there is no such method, the
+                results cannot be written, or the page is being closed.
         """
         with self._work:
             try:
@@ -101,13 +104,13 @@ class Desk:
                 raise UserError(f"The page cannot read the photograph or write its results: {why}.") from error
 
     def close(self, seconds: float) -> bool:
-        """Stop what is worked on at its next tile.
+        """Stop a run in progress at its next tile, and refuse further ones.
 
         Args:
-            seconds: to wait for that.
+            seconds: how long to wait for the run to stop.
 
         Returns:
-            Whether nothing is worked on any more.
+            Whether no run is in progress any more.
         """
         self._closing = True
         if not self._work.acquire(timeout=seconds):
@@ -131,7 +134,7 @@ class Desk:
         began = time.monotonic()
         layers = self.separators[method].picture(picture, strength, self._go_on)
         seconds = time.monotonic() - began
-        # Names of photographs are their owner's: nothing of them becomes a part of a path but the suffix.
+        # Of an uploaded file's name, which is untrusted, only the suffix becomes part of a path.
         place = self.folder / secrets.token_hex(8)
         suffix = suffix_for(path, picture)
         saved = [
@@ -142,7 +145,7 @@ class Desk:
         return DemoResult(_reduced(picture), _reduced(layers.transmission), saved[0], saved[1], told)
 
     def tidy(self, older: float = _KEPT) -> None:
-        """Remove results of more than ``older`` seconds ago, and the oldest of too many."""
+        """Remove results older than ``older`` seconds, and the oldest beyond :data:`MAX_RESULTS` bytes in total."""
         held = 0
         for each in sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
             held += sum(path.stat().st_size for path in each.rglob("*")) if each.is_dir() else 0
@@ -167,10 +170,13 @@ def _reduced(picture: Picture) -> Image.Image:
 
 
 def samples(folder: Path) -> list[str]:
-    """Photographs as if through glass, blended from those that come with scikit-image, as far as it is installed.
+    """Synthesise sample photographs from the pictures of scikit-image; skips those that are not installed.
 
     Args:
         folder: where they are written.
+
+    Returns:
+        Their paths.
     """
     from reflectzoo.data.datasets.base import to_tensor
     from reflectzoo.data.modules.sample import find_in_package
@@ -194,12 +200,12 @@ def samples(folder: Path) -> list[str]:
 
 
 def import_gradio(folder: Path) -> Any:
-    """Gradio, which then keeps its files in a folder and tells nobody.
+    """Import Gradio, with telemetry off and its files in ``folder``.
 
     Raises:
         UserError: if it is not installed.
     """
-    # Read when it is imported.
+    # Gradio reads these variables on import.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
@@ -211,17 +217,17 @@ def import_gradio(folder: Path) -> Any:
 
 
 def _file_of(payload: Any) -> str | None:
-    """The file of what was uploaded; what is wrong with it is said by who reads it."""
+    """The path of an uploaded file, not checked: reading it reports any error."""
     return None if payload is None or not payload.path else str(payload.path)
 
 
 def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
-    """The page, not yet served.
+    """Build the page, without serving it.
 
     Args:
         desk: does the work.
         gradio: see :func:`import_gradio`.
-        learnt: whether its networks have; a warning stands on the page otherwise.
+        learnt: whether the networks are trained; otherwise the page shows a warning.
     """
 
     def run(photo: str | None, method: str, strength: float) -> tuple[Any, ...]:
@@ -235,7 +241,7 @@ def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
         return (done.before, done.after), *files, done.told
 
     def clear() -> tuple[Any, ...]:
-        # What is shown belongs to the photograph before.
+        # The results still belong to the previous photograph.
         return None, *(gradio.DownloadButton(value=None, interactive=False) for _ in range(2)), ""
 
     names = list(desk.separators)
@@ -252,7 +258,7 @@ def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
                     label="Photograph", type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"],
                     height=320, buttons=["fullscreen"], elem_id="photo",
                 )  # fmt: skip
-                # Gradio would open it itself, and what it says of a file that is no picture is nothing.
+                # Gradio's own preprocessing opens the file, and gives no message for one that is not a picture.
                 photo.preprocess = _file_of
                 found = samples(desk.folder)
                 if found:
@@ -278,17 +284,20 @@ def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
 
 
 def serve(desk: Desk, gradio: Any, *, port: int | None, browser: bool, learnt: bool = True) -> Any:
-    """Serve the page to this machine alone; the caller closes what comes back.
+    """Serve the page to this machine only.
 
     Args:
         desk: does the work.
         gradio: see :func:`import_gradio`.
-        port: None takes the first free one from 7860.
-        browser: open one.
+        port: None takes the first free port from 7860 to 7959.
+        browser: open the page in a browser.
         learnt: see :func:`page`.
 
+    Returns:
+        The running page, which the caller must close.
+
     Raises:
-        UserError: if the port is taken.
+        UserError: if the port is in use.
     """
     from starlette.middleware import Middleware
 
@@ -296,7 +305,7 @@ def serve(desk: Desk, gradio: Any, *, port: int | None, browser: bool, learnt: b
     guard = Middleware(
         Guard, folder=Path(os.environ["GRADIO_TEMP_DIR"]), most=MAX_UPLOADS, largest=MAX_FILE + 2**16, kept=_KEPT
     )
-    # Names of fonts alone: the usual theme fetches them from elsewhere.
+    # System fonts only: the default theme downloads its fonts.
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     try:
         blocks.queue(max_size=8).launch(

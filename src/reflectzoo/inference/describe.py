@@ -1,4 +1,4 @@
-"""What a method costs: parameters, and arithmetic for a megapixel."""
+"""The cost of a method: parameters, and floating-point operations per megapixel."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class MethodInfo:
 
     Attributes:
         name: of the method.
-        parameters: of its network, without a shared VGG; None if it was not counted.
-        gflop_per_megapixel: 10^9 multiplications and additions for 10^6 pixels.
-        weights: those the registry knows.
+        parameters: number of its network's parameters, without a shared VGG; None if not counted.
+        gflop_per_megapixel: 10^9 floating-point operations (one multiply-add counts as two) per 10^6 pixels; None if
+            not counted.
+        weights: registered weights.
     """
 
     name: str
@@ -32,17 +33,20 @@ class MethodInfo:
     weights: tuple[WeightRecord, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values, as for JSON."""
         return {**asdict(self), "weights": [{**asdict(each), "folder": str(each.folder)} for each in self.weights]}
 
 
 def describe(name: str, counted: bool = True, side: int = 64) -> MethodInfo:
-    """What there is to know about a method.
+    """Describe a method.
 
     Args:
         name: one of :func:`reflectzoo.list_models`.
-        counted: build it and count; otherwise only its weights.
-        side: of the picture that is counted on, a multiple of 32.
+        counted: build the network to count parameters and operations; otherwise only look up its weights.
+        side: of the square picture used for counting, in pixels, a multiple of 32.
+
+    Raises:
+        UserError: if there is no such method.
     """
     weights = tuple(record for record in records() if record.model == name)
     if not counted:
@@ -51,7 +55,7 @@ def describe(name: str, counted: bool = True, side: int = 64) -> MethodInfo:
     if needs_vgg(net):
         attach_vgg(net, _vgg())
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    # With gradients: a network's own ways of saving arithmetic, which not every machine has, are left aside.
+    # With gradients enabled, networks skip inference-only shortcuts, which depend on the machine.
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 3, side, side))
     return MethodInfo(name, parameters, counter.get_total_flops() / side**2 / 1e3, weights)

@@ -1,4 +1,4 @@
-"""Better for eight times the work: the mean of what a network sees of a photograph that lies on all its sides."""
+"""Test-time augmentation: the mean of a network's outputs over eight views of a photograph, at eight times the cost."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ VIEWS = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in
 
 
 def turned(image: Tensor, quarters: int, mirrored: bool) -> Tensor:
-    """(…, H, W) turned by so many quarters, counterclockwise, and then mirrored from left to right."""
+    """Rotate (…, H, W) counterclockwise by a number of quarter turns, and then optionally mirror it left to right."""
     image = torch.rot90(image, quarters, (-2, -1))
     return image.flip(-1) if mirrored else image
 
 
 def turned_back(image: Tensor, quarters: int, mirrored: bool) -> Tensor:
-    """The reverse of :func:`turned`."""
+    """Inverse of :func:`turned`."""
     return torch.rot90(image.flip(-1) if mirrored else image, -quarters, (-2, -1))
 
 
 class Ensemble(nn.Module):
     """The mean of a network over the eight views of :data:`VIEWS`.
 
-    A network that saw its training pictures from the side of the sky only may lose by the quarter turns: measure.
+    Quarter turns may harm a network that was only trained on upright photographs: measure it.
 
     Args:
         network: ``(1, 3, h, w) in [0, 1] -> {"transmission", "reflection"?}``.
@@ -37,7 +37,7 @@ class Ensemble(nn.Module):
         self.network = network
 
     def forward(self, mixture: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> the layers that the network gives, each (B, 3, H, W)."""
+        """Separate (B, 3, H, W) into the network's layers, each (B, 3, H, W)."""
         total: dict[str, Tensor] = {}
         for quarters, mirrored in VIEWS:
             outputs = self.network(turned(mixture, quarters, mirrored))

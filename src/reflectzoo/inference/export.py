@@ -1,8 +1,8 @@
-"""A network as an ONNX file for any size of picture, compared with PyTorch before the file is there.
+"""Export a network to an ONNX file for pictures of any size, compared with PyTorch before the file is written.
 
-The exporter follows the network once with symbolic sides, and takes one branch wherever a network asks about them. So
-it is shown an awkward size, at which every padding is needed: a padding by nothing is then only a special case. What it
-gets wrong all the same it gets wrong silently; hence the comparison at sizes that were not exported.
+The exporter traces the network once with symbolic sides, and takes a single branch wherever a network tests them. It is
+therefore given a size at which every padding is needed, so that no padding becomes a special case of the same branch.
+Remaining errors of the exporter are silent; hence the comparison at other sizes.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from reflectzoo.nets.hypercolumn import plain_hypercolumn
 from reflectzoo.photo.files import shown, write_atomically
 
 OPSET = 20
-#: (height, width) of the comparison: multiples of every stride, odd, and neither; no square.
+#: (height, width) of the comparison: multiples of 32, odd, and neither; none is square.
 CHECKED_SIZES = ((64, 96), (67, 93), (90, 58))
 ONNX_TOLERANCE = 1e-3
-#: Smaller pictures are continued to this before the exported network sees them.
+#: Sides of smaller pictures are padded to this many pixels before the exported network runs.
 SMALLEST = 32
 _LARGEST = 2**16
-#: One file of ONNX cannot be larger.
+#: Maximum size of weights in bytes: a single ONNX file must stay below 2 GiB.
 _MOST_BYTES = 2**31 - 2**20
 _PROBE = 129
 
 
 class Exported(NamedTuple):
-    """What was written.
+    """Summary of a written file.
 
     Attributes:
-        model: which method.
-        opset: of ONNX.
+        model: name of the model.
+        opset: ONNX opset.
         layers: names of the outputs.
-        differences: largest difference from PyTorch, values about [0, 1], for each (height, width).
-        size: bytes.
+        differences: largest absolute difference from PyTorch, of values about [0, 1], for each (height, width).
+        size: of the file in bytes.
     """
 
     model: str
@@ -61,7 +61,7 @@ class Exported(NamedTuple):
 
 
 class ExportError(UserError):
-    """A network that cannot be exported, or comes out wrong; nothing has been written."""
+    """Raised if a network cannot be exported or its export is wrong; nothing has been written."""
 
 
 def export(
@@ -73,23 +73,23 @@ def export(
     tolerance: float = ONNX_TOLERANCE,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a network as ONNX, if onnxruntime then says the same as PyTorch.
+    """Export a network to ONNX, and write the file if its outputs in onnxruntime match PyTorch.
 
-    Input ``mixture`` (1, 3, height, width), float32 in [0, 1], RGB, sides from 32 up; outputs ``transmission`` and, if
-    the network has one, ``reflection``, same size, not clamped. The metadata hold what
-    :class:`reflectzoo.inference.onnx.Session` needs.
+    Input ``mixture`` (1, 3, height, width), float32 in [0, 1], RGB, with sides of at least ``smallest`` (32 or more;
+    see :data:`reflectzoo.inference.onnx.FACTS`); outputs ``transmission`` and, if the network has one, ``reflection``,
+    of the same size, not clamped. The metadata hold what :class:`reflectzoo.inference.onnx.Session` needs.
 
     Args:
-        module: with its weights, on the CPU.
-        target: ends in ``.onnx``.
-        opset: version of ONNX's operators, 18 or later.
-        sizes: at which to compare.
-        tolerance: largest difference allowed.
-        overwrite: replace a file that exists.
+        module: a model with its weights, on the CPU.
+        target: the new file; must end in ``.onnx``.
+        opset: ONNX opset, 18 or later.
+        sizes: (height, width) of the pictures used for comparison.
+        tolerance: largest absolute difference allowed.
+        overwrite: replace an existing file.
 
     Raises:
-        ExportError: if it cannot be exported or differs from PyTorch.
-        UserError: if a package is missing, or the file cannot be written.
+        ExportError: if the network cannot be exported or the export differs from PyTorch.
+        UserError: if a package is missing, the opset is not supported, or the file cannot be written.
     """
     if target.suffix != ".onnx":
         raise UserError(f"{shown(target)} must end in .onnx.")
@@ -145,7 +145,7 @@ def export(
 
 
 def _look(module: nn.Module) -> tuple[int, tuple[str, ...], int]:
-    """What the network pads to, which layers it has, how many means over the whole picture it takes."""
+    """The multiple that the network pads to, the names of its layers, and its number of statistics over all pixels."""
     image = torch.rand(1, 3, _PROBE, _PROBE, generator=torch.Generator().manual_seed(0))
     spy, view = _PaddingSpy(image.shape), WholeView()
     with torch.no_grad(), plain_hypercolumn():
@@ -158,7 +158,7 @@ def _look(module: nn.Module) -> tuple[int, tuple[str, ...], int]:
 
 
 class _PaddingSpy(TorchFunctionMode):
-    """Learns to which multiple a network continues its picture, from what it adds to a side of 128 + 1."""
+    """Finds the multiple to which a network pads, from the pixels that it adds to a side of 128 + 1."""
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class _PaddingSpy(TorchFunctionMode):
 
 
 class _Exportable(nn.Module):
-    """From a picture to a tuple of layers, with the padding done so that the exporter can follow it."""
+    """Maps a picture to a tuple of layers, with padding that the exporter can trace."""
 
     def __init__(self, module: nn.Module, stride: int, layers: tuple[str, ...]) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class _Exportable(nn.Module):
         height, width = mixture.shape[-2:]
         image = mixture
         if self.stride > 1:
-            # The sides that come out are multiples for everybody to see, and the network has nothing left to decide.
+            # Symbolically, the new sides are multiples of the stride, so that the network's own padding is no branch.
             for axis, length in ((2, height), (3, width)):
                 places = torch.arange((length + self.stride - 1) // self.stride * self.stride)
                 image = image.index_select(axis, torch.where(places < length, places, 2 * (length - 1) - places))
@@ -199,7 +199,7 @@ class _Exportable(nn.Module):
 
 
 class _ForExport(TorchFunctionMode):
-    """Says in other words what exporter and runtime do not do alike."""
+    """Replaces average pooling with ragged borders, for which exporter and runtime differ, by other operators."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -212,11 +212,14 @@ class _ForExport(TorchFunctionMode):
 
 
 def mean_of_blocks(x: Tensor, side: int) -> Tensor:
-    """``avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)`` in operators that know no ragged borders.
+    """``avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)`` without pooling over ragged borders.
 
     Args:
         x: (B, C, H, W).
-        side: of a block.
+        side: of a block, in pixels.
+
+    Returns:
+        (B, C, ceil(H / side), ceil(W / side)).
 
     Example:
         >>> mean_of_blocks(torch.arange(6.0).view(1, 1, 2, 3), 2)
@@ -232,20 +235,20 @@ def mean_of_blocks(x: Tensor, side: int) -> Tensor:
 
 
 def _newest_opset() -> int:
-    """The newest opset that the installed ONNX knows."""
+    """The newest opset that the installed ONNX supports."""
     from onnx.defs import onnx_opset_version
 
     return int(onnx_opset_version())
 
 
 def _follow(net: nn.Module, opset: int, stride: int, layers: tuple[str, ...], name: str) -> Any:
-    """The ONNX program."""
-    # One less than odd multiples of the stride, or of two again and again: nothing fits without padding.
+    """Trace the network and convert it to an ONNX program."""
+    # One less than an odd multiple of the stride, or of 32 without one: no size fits without padding.
     sides = (63, 95) if stride == 1 else tuple((-(-least // stride) // 2 * 2 + 1) * stride - 1 for least in (64, 96))
     smallest = max(SMALLEST, stride)
     dynamic = {axis: torch.export.Dim(word, min=smallest, max=_LARGEST) for axis, word in ((2, "height"), (3, "width"))}
     try:
-        # With gradients: a network's own ways of saving arithmetic are no operators of ONNX.
+        # With gradients enabled, networks skip inference-only shortcuts, which ONNX has no operators for.
         with torch.enable_grad(), plain_hypercolumn(), _quiet():
             with _ForExport():
                 followed = torch.export.export(
@@ -265,7 +268,7 @@ def _follow(net: nn.Module, opset: int, stride: int, layers: tuple[str, ...], na
                 verbose=False,
             )
     except Exception as error:
-        # The exporter has no exception of its own, and raises whatever it meets.
+        # The exporter raises exceptions of many unrelated types.
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(
             f"model={name} cannot be exported ({line[:200].rstrip('.!')}); nothing was written, use PyTorch for it."
@@ -276,7 +279,7 @@ def _with_metadata(program: Any, facts: dict[str, Any]) -> bytes:
     import onnx
 
     proto = program.model_proto
-    # The names of both sides, for programs that show them; torch calls them s28 and the like.
+    # Readable names of both sides, for programs that display them; torch's are s28 and the like.
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, word in ((2, "height"), (3, "width")):
             value.type.tensor_type.shape.dim[axis].dim_param = word
@@ -295,7 +298,7 @@ def _compare(module: nn.Module, data: bytes, sizes: Sequence[tuple[int, int]]) -
             expected = module(image)
         try:
             found = session(image)
-        except Exception as error:  # its exceptions have no common class of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise ExportError(
                 f"The export of this network is wrong: onnxruntime cannot run it at {width}x{height} pixels; nothing "
                 "was written, use PyTorch for this model."
@@ -315,7 +318,7 @@ def _bytes_per_pixel(module: nn.Module) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells about packages that are not there, and about its own insides."""
+    """Silence the exporter's messages about optional packages and its own internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [each.level for each in loggers]
     try:

@@ -1,4 +1,4 @@
-"""Who may talk to the page, and how much it takes in."""
+"""Access control of the web page: which requests it accepts, and how large."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _HERE = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Guard:
-    """In front of the page's server (an ASGI middleware).
+    """ASGI middleware that protects the page's server.
 
-    A name of a foreign host that was made to point to this machine, and pages of other sites in this machine's own
-    browser, get nothing; what is sent to the page has a size, and all of it together a bound.
+    Refuses host names other than this machine's (DNS rebinding), requests from pages of other sites (CSRF) and
+    websockets, and limits the size of each request and of all uploads together.
 
     Args:
         app: the server.
-        folder: where uploads lie.
-        most: bytes that all of them may have.
-        largest: bytes that one request may have.
-        kept: seconds after which an upload gives way to a new one that finds no room.
+        folder: where uploads are stored.
+        most: limit of all uploads together, in bytes.
+        largest: limit of one request, in bytes.
+        kept: age in seconds from which an upload may be deleted to make room for a new one.
     """
 
     def __init__(self, app: App, folder: Path, most: int, largest: int, kept: float) -> None:

@@ -1,6 +1,6 @@
-"""From a name and a file to a network that may see photographs, without the trainer.
+"""Load a network with its weights for inference, without the Trainer.
 
-Who made the weights, what layout they have, whether they fit: all that is special about a method is asked of its
+Everything specific to a method (layouts of the authors' weights, checks, phases) is delegated to its
 :class:`~reflectzoo.core.method.Method`.
 """
 
@@ -34,17 +34,17 @@ FORMAT = "reflectzoo"
 
 
 class LoadedModel(nn.Module):
-    """A network with its weights, in evaluation mode, and the method it is of. Knows nothing of training.
+    """A network with its weights and its method, in evaluation mode and independent of training.
 
     Args:
-        net: ``(B, 3, H, W) in [0, 1] -> Outputs``, any size.
-        stored: which network it is, of which model and method, with which settings.
-        vgg_source: where its VGG comes from, if it looks through one (see :func:`reflectzoo.nets.vgg.load_vgg19`).
+        net: ``(B, 3, H, W) in [0, 1] -> Outputs``, for any size.
+        stored: describes the network: its model, method, settings and phase.
+        vgg_source: source of the VGG, if the network uses one (see :func:`reflectzoo.nets.vgg.load_vgg19`).
 
     Attributes:
         net: the network alone.
         stored: as given.
-        vgg_used: ``{"source", "fingerprint"}`` of the attached VGG, or None.
+        vgg_used: ``{"source", "fingerprint"}`` of the attached VGG; None before :meth:`attach_vgg` or without one.
     """
 
     def __init__(self, net: nn.Module, stored: Stored, vgg_source: str = "auto") -> None:
@@ -56,42 +56,42 @@ class LoadedModel(nn.Module):
 
     @property
     def name(self) -> str:
-        """The choice of ``model=``."""
+        """Name of the model, an option of ``model=``."""
         return self.stored.model
 
     @property
     def method(self) -> Method:
-        """The method that it is of."""
+        """The method that provides the model."""
         return self.stored.method
 
     @property
     def size(self) -> Size:
-        """What sides it takes."""
+        """Constraints on the sides of a photograph."""
         return self.method.size_of(self.name)
 
     @property
     def tiling(self) -> Tiling:
-        """How large photographs may be cut."""
+        """How to cut a large photograph into tiles."""
         return self.method.tiling_of(self.name)
 
     def forward(self, mixture: Tensor) -> Outputs:
-        """Separate (B, 3, H, W) in [0, 1]; outputs have the same size."""
+        """Separate (B, 3, H, W) in [0, 1]; the outputs have the same size and are not clamped."""
         return cast(Outputs, self.net(mixture))
 
     def predict_batch(self, batch: Batch) -> Outputs:
-        """The outputs for a batch, of which some methods see more than the mixture."""
+        """Separate a batch; some methods use more of it than the mixture."""
         return self.method.predict_batch(self.net, batch)
 
     def enter_last_phase(self) -> LoadedModel:
-        """Make it run as a finished training leaves it, for fresh weights that are only measured."""
+        """Enter the last training phase, so that untrained weights are measured in the form that is used in the end."""
         self.method.enter_phase(self.net, len(self.method.models[self.name].phases) - 1)
         return self
 
     def attach_vgg(self) -> LoadedModel:
-        """Give the network the VGG that it looks through, if it does and has none yet.
+        """Attach the VGG that the network takes features from; idempotent, and a no-op for a network without one.
 
         Raises:
-            UserError: if it cannot be had, or is another than the one it learnt to look through.
+            UserError: if it cannot be loaded, or is not the one that the network was trained with.
         """
         if self.vgg_used is not None or not needs_vgg(self.net):
             return self
@@ -110,11 +110,11 @@ class LoadedModel(nn.Module):
 
 
 class LocatedWeights(NamedTuple):
-    """Where weights come from.
+    """The location of weights.
 
     Attributes:
-        path: the file, on this machine.
-        record: what the registry says about it, if it is from there.
+        path: the local file.
+        record: its entry in the registry, if any.
     """
 
     path: Path
@@ -125,7 +125,7 @@ class LocatedWeights(NamedTuple):
 
 
 def default_model() -> str:
-    """The method that is taken when none is named: that of the first weights of the zoo marked as default.
+    """The default model: that of the first available weights of the zoo that are marked as default.
 
     Raises:
         UserError: if there are no such weights.
@@ -140,16 +140,19 @@ def default_model() -> str:
 
 
 def find_source(model: str | None, weights: str | Path | None) -> LocatedWeights | None:
-    """The file that is meant, downloaded if need be; None if nothing is given and the method has no default.
+    """Locate weights, downloading them if necessary.
 
     Args:
-        model: name of the method, if known.
-        weights: a file, the name of a record, an address with a hash (``https://…/name-<sha256 digits>.safetensors``),
-            or None for the method's default.
+        model: name of the model, if known.
+        weights: a file, the name of a record, a URL with a hash (``https://…/name-<sha256 digits>.safetensors``), or
+            None for the model's default.
+
+    Returns:
+        None if no weights are given and the model has no default.
 
     Raises:
         UserError: if there is no such file or record.
-        DownloadError: if it cannot be had.
+        DownloadError: if the download fails.
     """
     if weights is None:
         for record in records():
@@ -176,16 +179,16 @@ def load(
     overrides: Sequence[str] = (),
     untrained: bool = False,
 ) -> LoadedModel:
-    """A network with weights, in evaluation mode, on the CPU.
+    """Load a network with weights, in evaluation mode, on the CPU.
 
     Args:
-        model: one of :func:`reflectzoo.list_models`; None for what the file says or is recognised as.
+        model: one of :func:`reflectzoo.list_models`; None takes the model recorded in the file or recognised from it.
         weights: see :func:`find_source`.
-        overrides: of the model's configuration, for files that do not say it.
-        untrained: take fresh weights where there are no trained ones.
+        overrides: of the model's configuration, for files that do not record it.
+        untrained: without ``weights``, initialise the network randomly; requires ``model``.
 
     Raises:
-        UserError: if there are no weights, or they do not fit; one sentence.
+        UserError: if there is no such model or setting, there are no weights, or they do not fit.
     """
     if model is not None:
         method_of(model)
@@ -209,16 +212,16 @@ def load_file(
     overrides: Sequence[str] = (),
     configured: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
-    """A network from a file: one of our checkpoints, our safetensors, or the authors'.
+    """Load a network from a file: a checkpoint or safetensors file of reflectzoo, or weights of the authors.
 
     Args:
         path: the file.
-        model: what it must be; None for what it says or is recognised as.
-        overrides: of the model's configuration, for files that do not say it.
-        configured: that configuration itself, composed already, instead.
+        model: the model that it must contain; None takes the one recorded in the file or recognised from it.
+        overrides: of the model's configuration, for files that do not record it.
+        configured: the composed configuration of the model, in place of ``overrides``.
 
     Raises:
-        UserError: if it is damaged, would run code, holds no network of the zoo, or another than ``model``.
+        UserError: if the file is damaged, would execute code, or contains no network of the zoo or not ``model``.
     """
     return open_file(path, model, overrides, configured).attach_vgg()
 
@@ -229,7 +232,7 @@ def open_file(
     overrides: Sequence[str] = (),
     configured: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
-    """As :func:`load_file`, without the VGG that the network may look through."""
+    """Same as :func:`load_file`, but without attaching a VGG."""
     name = shown(path)
     if path.suffix == ".safetensors":
         state, metadata = read_safetensors(path)
@@ -250,10 +253,10 @@ def open_file(
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata.
+    """Read tensors and metadata from a safetensors file.
 
     Raises:
-        UserError: if the file is no safetensors file, or damaged.
+        UserError: if it is missing, damaged or not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -269,12 +272,12 @@ def _ours(stored: Stored, state: Mapping[str, Tensor], model: str | None, name: 
         raise UserError(f"{name} holds model={stored.model}, not model={model}: leave the model out.")
     net = build_stored(stored, name)
     fill(net, state, name, stored.model)
-    # A record may be of the VGG that only the loss looked through.
+    # The recorded VGG may have been used by the loss only.
     loaded = LoadedModel(net, stored if needs_vgg(net) else replace(stored, vgg=None))
     return loaded.eval()
 
 
-# -- files of others -------------------------------------------------------------------------------------------------
+# -- files of other programs -----------------------------------------------------------------------------------------
 
 
 def _foreign(
@@ -298,7 +301,7 @@ def _foreign(
     if configured is not None:
         loaded = from_config(configured)
     else:
-        # A model that was named may be a sibling of the one recognised (the same names and shapes): its settings fit.
+        # The given model may be a sibling of the recognised one (same names and shapes), whose settings then fit.
         settings = next((layout.overrides for layout in layouts if siblings(layout.model, model)), ())
         loaded = untrained_model(model, (*settings, *overrides))
     fill_foreign(loaded, content, name)
@@ -306,7 +309,7 @@ def _foreign(
 
 
 def untrained_model(model: str, overrides: Sequence[str] = ()) -> LoadedModel:
-    """A model with fresh weights as its configuration has it, without a VGG.
+    """Build a model with random weights from its configuration, without a VGG.
 
     Raises:
         UserError: if there is no such model or setting.
@@ -320,7 +323,7 @@ def untrained_model(model: str, overrides: Sequence[str] = ()) -> LoadedModel:
 
 
 def from_config(config: Mapping[str, Any]) -> LoadedModel:
-    """As :func:`untrained_model`, from what ``model`` is in a composed configuration.
+    """Same as :func:`untrained_model`, from the ``model`` section of a composed configuration.
 
     Raises:
         UserError: if no method registers its network.
@@ -337,20 +340,20 @@ def from_config(config: Mapping[str, Any]) -> LoadedModel:
             "it to METHOD.networks."
         )
     stored = understood(record, f"model={name}")
-    net = OmegaConf.create({"model": {"net": config["net"]}}).model.net  # with its path, for sentences
+    net = OmegaConf.create({"model": {"net": config["net"]}}).model.net  # with its path, for error messages
     return LoadedModel(instantiate(net), stored, str(config.get("vgg", "auto"))).eval()
 
 
 def fill_foreign(loaded: LoadedModel, content: Mapping[str, Any], source: str) -> None:
-    """Give a model the weights of somebody else's file, and put it into the training phase that they are of.
+    """Load another program's weights into a model, and enter the training phase that they belong to.
 
     Args:
-        loaded: as it was built.
+        loaded: the freshly built model.
         content: of the file.
-        source: for messages.
+        source: name of the file in error messages.
 
     Raises:
-        UserError: if they do not fit.
+        UserError: if the weights do not fit.
     """
     method, name = loaded.method, loaded.name
     try:
@@ -360,6 +363,6 @@ def fill_foreign(loaded: LoadedModel, content: Mapping[str, Any], source: str) -
         raise UserError(f"{source} does not fit model={name}: {error}") from error
     fill(loaded.net, found.state, source, name)
     method.enter_phase(loaded.net, found.phase)
-    # They have learnt to see through ImageNet's VGG; with random weights their output would be noise.
+    # The authors trained them with an ImageNet VGG; with a random one the output would be noise.
     vgg = {"source": "imagenet", "fingerprint": None} if needs_vgg(loaded.net) else None
     loaded.stored = replace(loaded.stored, phase=found.phase, vgg=vgg if loaded.vgg_source == "auto" else None)

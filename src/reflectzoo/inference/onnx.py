@@ -1,4 +1,4 @@
-"""Networks that ``reflectzoo export`` has written, run by onnxruntime."""
+"""Run networks exported by ``reflectzoo export`` with onnxruntime."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from reflectzoo.weights.stored import parse_metadata
 FORMAT = "reflectzoo"
 """What our ONNX files call themselves in their metadata."""
 
-#: What the metadata say: which model, sides below ``smallest`` must be continued to it, how many means over the whole
-#: picture it takes, and what it holds for each pixel. Also there, for people: network, settings, opset, version.
+#: Required metadata: name of the model, length to which shorter sides must be padded, number of statistics over all
+#: pixels, and peak memory per pixel. Also written: ``multiple`` and ``halo`` for tiles, which are read if present, and
+#: network, settings, opset and version, for information.
 FACTS: dict[str, type | tuple[type, ...]] = {
     "model": str, "smallest": int, "statistics": int, "bytes_per_pixel": (int, float),
 }  # fmt: skip
 
-#: onnxruntime keeps more at a time than torch does, which frees what nobody needs any more.
+#: Memory of onnxruntime relative to torch, which frees intermediate results earlier.
 _HELD = 2.0
 
 
 def need(name: str) -> Any:
-    """A package of the extra ``onnx``.
+    """Import a package of the extra ``onnx``.
 
     Raises:
         UserError: if it is not installed.
@@ -43,18 +44,19 @@ def need(name: str) -> Any:
 
 
 class Session:
-    """A network in an ONNX file; called as a module is, with (1, 3, H, W) in [0, 1], H and W from ``smallest`` up.
+    """A network in an ONNX file; callable like a module, with (1, 3, H, W) in [0, 1], H and W at least ``smallest``.
 
     Args:
         source: the file, or its content.
-        name: what to call it in messages.
-        threads: of onnxruntime; None takes torch's.
+        name: name of the file in error messages.
+        threads: number of onnxruntime's threads; None takes torch's.
 
     Attributes:
-        facts: what ``reflectzoo export`` wrote down, see :data:`FACTS`.
+        facts: metadata from ``reflectzoo export``, see :data:`FACTS`.
+        layers: names of the outputs.
 
     Raises:
-        UserError: if there is no such file, it is damaged, of another program, or onnxruntime is missing.
+        UserError: if the file is missing, damaged or from another program, or onnxruntime is not installed.
     """
 
     def __init__(self, source: Path | bytes, name: str = "", threads: int | None = None) -> None:
@@ -66,12 +68,12 @@ class Session:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
         options.log_severity_level = 3
-        # Kept for the next picture, memory of one size would lie idle beside that of the other.
+        # An arena would keep memory of each size of picture for later reuse, mostly idle.
         options.enable_cpu_mem_arena = False
         try:
             given = str(source) if isinstance(source, Path) else source
             self._session = runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no common class of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise UserError(f"{name} cannot be opened by onnxruntime and may be damaged: export it again.") from error
         noted = self._session.get_modelmeta().custom_metadata_map
         if noted.get("format") != FORMAT:
@@ -80,7 +82,7 @@ class Session:
         self.layers = tuple(each.name for each in self._session.get_outputs())
 
     def __call__(self, mixture: Tensor) -> dict[str, Tensor]:
-        """Layers by name, float32, not clamped."""
+        """Separate a picture into layers by name, each (1, 3, H, W) float32, not clamped."""
         found = self._session.run(None, {"mixture": mixture.detach().float().contiguous().numpy()})
         return {name: torch.from_numpy(layer) for name, layer in zip(self.layers, found, strict=True)}
 
@@ -96,12 +98,12 @@ def _facts(text: str, name: str) -> dict[str, Any]:
 
 
 class OnnxSeparator(Separator):
-    """As :class:`~reflectzoo.inference.separator.Separator`, with a :class:`Session`, on the CPU.
+    """A :class:`~reflectzoo.inference.separator.Separator` that runs a :class:`Session` on the CPU.
 
     Args:
         session: the network.
-        memory: see there.
-        quality: see there.
+        memory: as in :class:`~reflectzoo.inference.separator.Separator`.
+        quality: likewise.
     """
 
     def __init__(self, session: Session, memory: int | None = None, quality: Quality = "normal") -> None:
@@ -116,7 +118,7 @@ class OnnxSeparator(Separator):
     def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> TilePlan:
         plan = super()._plan(height, width, held, banded)
         if plan.count > 1 and self.statistics:
-            # In PyTorch tiles are told the means of the whole picture; nobody can tell a finished graph.
+            # In PyTorch, WholeView substitutes statistics of the whole picture; an exported graph cannot be changed.
             raise UserError(
                 f"This picture of {width}x{height} pixels does not fit into memory at once, and this ONNX file cannot "
                 "be tiled, because its network takes means over the whole picture: allow more with --memory, or use "

@@ -1,4 +1,4 @@
-"""One photograph through a pipe: bytes in, bytes out, nothing on the disk."""
+"""Separate one photograph from standard input to standard output, without temporary files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def run_pipe(separator: Separator, wanted: Wanted, output: Path | None) -> int:
 
     Args:
         separator: the network.
-        wanted: how; only the transmission can be had.
+        wanted: options for the result; only the transmission is supported.
         output: a file; None or ``-`` for standard output.
 
     Returns:
         0.
 
     Raises:
-        UserError: if what comes is no photograph, or more than one result is wanted.
+        UserError: if the input cannot be read as a picture, or further results are requested.
     """
     if wanted.reflection or wanted.side_by_side:
         raise UserError("A pipe carries only the transmission: leave --reflection and --side-by-side out.")

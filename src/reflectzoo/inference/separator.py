@@ -1,4 +1,4 @@
-"""A network made ready for photographs: any size, any kind of image, on any device."""
+"""Apply a network to photographs of any size and kind, on any device, in bounded memory."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ Precision = Literal["32", "16", "bf16"]
 Quality = Literal["normal", "best"]
 ProgressFunction = Callable[[int, int], None]
 
-#: What a run may take of the machine's free memory when nothing is said, and never more than the second.
+#: Default memory budget: this share of the free memory, but at most so many bytes on the CPU.
 _SHARE_OF_FREE = 0.7
 _MOST = int(3.4 * 2**30)
-#: The measured need of a tile knows nothing of the scratch memory of the libraries below torch.
+#: Allowances for scratch memory of the libraries below torch, which the measurement of a tile does not include.
 _SAFETY = 1.3
 _SCRATCH = 256 * 2**20
-#: Bytes by pixel of a picture, the same continued to the stride, and both layers, in float32.
+#: Bytes per pixel of a whole picture in float32: the picture, its padded copy, and both layers.
 _WHOLE = 4 * 3 * 4
-#: Copies of a row of tiles that are held at a time: of the picture, continued, and of both layers, with what is added.
+#: Copies of a row of tiles held at a time: the picture, its padded copy, both layers, and the summands.
 _BAND_COPIES = 5
-#: Pictures up to this size are separated at once without measuring anything.
+#: Pictures of up to this many pixels are processed whole, without measuring memory.
 _SMALL = 256 * 256
 _LAYERS = ("transmission", "reflection")
 
@@ -60,7 +60,7 @@ class Separation(NamedTuple):
 
     Attributes:
         transmission: the scene behind the glass.
-        reflection: what the glass mirrors, as it lies in the picture.
+        reflection: the reflected light, as it appears in the picture.
     """
 
     transmission: Any
@@ -69,12 +69,12 @@ class Separation(NamedTuple):
 
 @dataclass(frozen=True)
 class TileUse:
-    """What was done, for whoever wants to tell.
+    """How a picture was cut into tiles, for reports.
 
     Attributes:
-        tiles: how many; 1 if the picture was seen at once.
-        tile: height and width of the largest.
-        statistics: means and maxima over all pixels that tiles were given from the reduced picture.
+        tiles: number of tiles; 1 if the picture was processed whole.
+        tile: height and width of the largest tile.
+        statistics: number of means and maxima over all pixels that were taken from the reduced picture.
     """
 
     tiles: int
@@ -86,18 +86,23 @@ class Separator:
     """Separates photographs with one network.
 
     Args:
-        network: ``(1, 3, h, w) in [0, 1] -> {"transmission", "reflection"?}``; a module of the zoo, its network, or any
-            function (an ONNX session, say). Modules are moved to the device and set to evaluation.
+        network: ``(1, 3, h, w) in [0, 1] -> {"transmission", "reflection"?}``; a model of the zoo, its network, or any
+            callable, such as an ONNX session. Modules are moved to the device and put into evaluation mode.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        precision: ``32``, or on a GPU ``16`` or ``bf16`` (mixed).
-        memory: bytes that the whole process may take on the CPU, or the tiles on a GPU; None chooses from what is free.
-        tile: largest tile in pixels a side instead of a choice by memory; 0 never cuts.
-        halo: pixels of overlap, see :mod:`reflectzoo.inference.tiles`; None takes the method's, or the usual ones.
-        quality: ``best`` averages over flips and quarter turns, for eight times the time.
-        smallest: sides below this are continued to it before the network sees them; for functions that need it.
+        precision: ``32``, or mixed precision ``bf16``, or on a GPU ``16``.
+        memory: limit in bytes of the whole process on the CPU, or of the tiles on a GPU; None derives it from the free
+            memory.
+        tile: maximum side of a tile in pixels, in place of a choice by memory; 0 disables tiling.
+        halo: half the overlap of tiles in pixels, see :mod:`reflectzoo.inference.tiles`; None takes the method's value,
+            or the default.
+        smallest: shorter sides are padded to this many pixels before the network runs.
+        quality: ``best`` averages over mirrored and rotated views, in eight times the time.
+
+    Attributes:
+        last: the tiles of the last picture; None before the first.
 
     Raises:
-        UserError: for a device or a precision that is not there.
+        UserError: if the device, precision or quality is not available.
     """
 
     def __init__(
@@ -139,13 +144,18 @@ class Separator:
     # -- one image -----------------------------------------------------------------------------------------------------
 
     def layers(self, mixture: Tensor, progress: ProgressFunction | None = None) -> Layers:
-        """Separate (3, H, W) in [0, 1], float32; both layers likewise, clamped.
-
-        A method without a reflection gives what the transmission lacks of the mixture.
+        """Separate a float32 tensor into its layers.
 
         Args:
-            mixture: any H and W >= 1.
-            progress: told after each tile how many of how many are done.
+            mixture: (3, H, W) in [0, 1], H and W at least 1.
+            progress: called after each tile with the number of finished tiles and of all tiles.
+
+        Returns:
+            ``transmission`` and ``reflection``, float32 (3, H, W) on the CPU, clamped to [0, 1]. For a network without
+            a reflection, that is the mixture minus the transmission.
+
+        Raises:
+            UserError: if the device's memory is too small, or the output is not finite.
         """
         height, width = mixture.shape[-2:]
         image = continued_to(mixture, max(height, self.smallest), max(width, self.smallest))
@@ -163,7 +173,7 @@ class Separator:
 
         plan = self._plan(*size, held=size[0] * size[1] * _WHOLE)
         self._separate(lambda first, last: image[:, first:last], size, plan, progress, take)
-        # In place: they are ours, and of a large photograph each copy counts.
+        # In place, to avoid copies of a large photograph.
         transmission = layers["transmission"][:, :height, :width].clamp_(0, 1)
         if "reflection" in layers:
             reflection = layers["reflection"][:, :height, :width].clamp_(0, 1)
@@ -174,18 +184,19 @@ class Separator:
     def picture(
         self, picture: Picture, strength: float = 1.0, progress: ProgressFunction | None = None, reflection: bool = True
     ) -> Separation:
-        """Separate a picture; both layers are pictures of the same kind, size, depth, profile and metadata.
+        """Separate a picture into pictures of the same kind, size, depth, profile and metadata.
 
-        What is held besides is one row of tiles, whatever the size.
+        If the picture is cut into tiles, only one row of them is held in addition to the results.
 
         Args:
-            picture: as :func:`~reflectzoo.photo.read.read_picture` gives it.
-            strength: how much of the removal is applied, from 0 (the picture as it was, exactly) to 1.
+            picture: as from :func:`~reflectzoo.photo.read.read_picture`.
+            strength: how much of the removal is applied, from 0 (exactly the input) to 1.
             progress: see :meth:`layers`.
-            reflection: whether the reflection is wanted, too; else it is None.
+            reflection: also return the reflection, which is None otherwise.
 
         Raises:
-            UserError: if the strength is not in [0, 1], or the network's output holds what is no number.
+            UserError: if the strength is not in [0, 1], the device's memory is too small, or the network's output is
+                not finite.
         """
         size = (picture.height, picture.width)
         names = _LAYERS if reflection else _LAYERS[:1]
@@ -213,15 +224,15 @@ class Separator:
         return Separation(*(replace(picture, values=values[name]) if name in names else None for name in _LAYERS))
 
     def blended(self, image: Tensor, strength: float = 1.0, progress: ProgressFunction | None = None) -> Layers:
-        """As :meth:`layers` for grey (1, H, W), too, with the transmission ``I + strength (T - I)``.
+        """Same as :meth:`layers`, also for grey (1, H, W), with the transmission ``I + strength (T - I)``.
 
         Raises:
-            UserError: if the strength is not in [0, 1].
+            UserError: if the strength is not in [0, 1], or as in :meth:`layers`.
         """
         check_strength(strength)
         return blend(image, self.layers(image.expand(3, -1, -1), progress), strength)
 
-    # -- how -----------------------------------------------------------------------------------------------------------
+    # -- tiles and memory ----------------------------------------------------------------------------------------------
 
     def _separate(
         self,
@@ -231,7 +242,7 @@ class Separator:
         progress: ProgressFunction | None,
         take: Callable[[FinishedRows], None],
     ) -> None:
-        """Hand all bands of a picture on, with smaller tiles from the start where a device has not enough memory."""
+        """Pass all bands of a picture to ``take``; if memory runs out, start again with tiles of half the size."""
         with torch.no_grad():
             while True:
                 try:
@@ -256,7 +267,7 @@ class Separator:
     ) -> Iterator[FinishedRows]:
         if plan.count == 1:
             self.last = TileUse(1, size, 0)
-            # Not continued to the stride: the network's own way with odd sizes is what its authors had.
+            # Not padded to the stride: the network handles odd sizes in its authors' way.
             found = self._call(rows(0, size[0])[None].to(self.device))
             if progress:
                 progress(1, 1)
@@ -277,7 +288,7 @@ class Separator:
                 progress(number, plan.count)
 
     def _check_numbers(self, band: FinishedRows) -> None:
-        """Raise where a layer holds what a picture would show as black or white."""
+        """Raise a UserError for NaN or infinity, which a picture would show as black or white."""
         for layer in band.layers.values():
             if not bool(torch.isfinite(torch.stack(torch.aminmax(layer))).all()):
                 reason = "its weights are damaged" if self.precision == "32" else "--precision 32 may help"
@@ -299,8 +310,8 @@ class Separator:
         Args:
             height: of the picture.
             width: of the picture.
-            held: bytes that will be taken besides the tiles.
-            banded: whether a row of tiles is held in floating point, of the picture and of its layers.
+            held: bytes needed in addition to the tiles.
+            banded: whether only a row of tiles of picture and layers is held in floating point at a time.
         """
         pixels = height * width
         if self.tile == 0 or (self.tile is None and pixels <= _SMALL):
@@ -319,7 +330,12 @@ class Separator:
         )
 
     def _pixels_in_budget(self, held: float, width: int) -> float:
-        """How large a tile may be."""
+        """Maximum number of pixels per tile.
+
+        Args:
+            held: bytes needed in addition to the tiles.
+            width: of the picture, if a row of tiles is held; otherwise 0.
+        """
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             room = float(self.memory if self.memory is not None else _SHARE_OF_FREE * free)
@@ -332,7 +348,7 @@ class Separator:
         if self._per_pixel is None:
             with torch.no_grad():
                 self._per_pixel = max(bytes_per_pixel(self._call, self.device), 1.0)
-        # A tile of x^2 pixels stands in a row x high: tile x^2 + row x = room.
+        # Solve tile x^2 + row x = room for the side x of a square tile, in a row of height x.
         tile, row = self._per_pixel * _SAFETY, width * 3 * 4 * _BAND_COPIES
         return float(((math.sqrt(row**2 + 4 * tile * max(room, 0.0)) - row) / (2 * tile)) ** 2)
 
@@ -343,11 +359,11 @@ def check_strength(strength: float) -> None:
 
 
 def blend(image: Tensor, layers: Layers, strength: float) -> Layers:
-    """Layers of a picture's own number of channels, with the transmission ``I + strength (T - I)``.
+    """Reduce layers to the picture's number of channels, and blend the transmission to ``I + strength (T - I)``.
 
     Args:
         image: I, (1 or 3, H, W).
-        layers: (3, H, W) by name, in [0, 1].
+        layers: (3, H, W) by name, in [0, 1]; for a colour picture, modified in place.
         strength: in [0, 1].
     """
     if image.shape[0] == 1:
@@ -358,10 +374,10 @@ def blend(image: Tensor, layers: Layers, strength: float) -> Layers:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name.
+    """The device of a name; ``auto`` prefers CUDA, then MPS, then the CPU.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -380,7 +396,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def parse_bytes(text: str) -> int:
-    """``2G``, ``800M``, ``1.5GiB``: bytes, counted in powers of 1024.
+    """Parse an amount of memory, as ``2G``, ``800M`` or ``1.5GiB``, to bytes; units are powers of 1024.
 
     Raises:
         UserError: for anything else.
@@ -399,29 +415,29 @@ def parse_bytes(text: str) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that the system would give now, or the container that this runs in."""
+    """Bytes available on this machine, or within the limit of this process's container."""
     free = int(psutil.virtual_memory().available)
     with contextlib.suppress(OSError, ValueError):
-        # In a container the machine's own memory says nothing.
+        # In a container, its own limit applies.
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
         free = min(free, max(limit - int(Path("/sys/fs/cgroup/memory.current").read_text()), 0))
     return free
 
 
 def resident() -> int:
-    """Bytes that this process holds now."""
+    """Resident memory of this process in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def difference(separator: Separator, mixture: Tensor, tile: int) -> dict[str, float]:
-    """Largest difference between tiles and the whole picture, by layer.
+    """Largest absolute difference between tiled and whole processing, by layer.
 
-    The picture should have sides that are multiples of the stride; others are continued to it in tiles only.
+    The sides should be multiples of the stride, because only tiled processing pads them to it.
 
     Args:
-        separator: whose own choice of tiles is not changed.
-        mixture: (3, H, W).
-        tile: of this many pixels a side at most.
+        separator: its setting for tiles is restored afterwards.
+        mixture: (3, H, W) in [0, 1].
+        tile: maximum side of a tile in pixels.
     """
     before = separator.tile
     try:
@@ -435,10 +451,11 @@ def difference(separator: Separator, mixture: Tensor, tile: int) -> dict[str, fl
 
 
 def side_by_side(pictures: list[Picture]) -> Picture:
-    """Pictures of one height beside each other, with the metadata of the first.
+    """Join pictures of the same height from left to right, with the metadata of the first.
 
     Raises:
-        ValueError: if there are none, or they are not of one height and kind.
+        IndexError: if there are none.
+        ValueError: if they differ in height, channels or type.
     """
     first = pictures[0]
     if len({(each.height, each.values.shape[2], each.values.dtype) for each in pictures}) > 1:

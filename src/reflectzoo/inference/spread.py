@@ -1,4 +1,4 @@
-"""Photographs over a Ray cluster: many machines, or many processes of one, any of which may die."""
+"""Distribute photographs over a Ray cluster of machines or processes, any of which may fail."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TRIES = 3
 
 
 class Worker:
-    """One process of the cluster, with a network of its own.
+    """One process of the cluster, with its own copy of the network.
 
     Args:
-        arguments: the command line, from which it makes the network.
-        wanted: what to write.
+        arguments: the parsed command line, from which the network is built.
+        wanted: options for the results.
     """
 
     def __init__(self, arguments: argparse.Namespace, wanted: Wanted) -> None:
@@ -33,7 +33,7 @@ class Worker:
         self.separator: Any = None
 
     def ready(self) -> tuple[str, str | None]:
-        """The version of reflectzoo here, and why this process cannot work; None if it can."""
+        """Build the network; return this machine's version of reflectzoo, and an error message or None."""
         from reflectzoo.inference.commands.remove import make_separator
 
         try:
@@ -43,31 +43,31 @@ class Worker:
         return reflectzoo.__version__, None
 
     def separate(self, task: Task) -> Outcome:
-        """Separate one photograph."""
+        """Separate one photograph, after building the network if :meth:`ready` was not called."""
         if self.separator is None:
             self.ready()
         return outcome_of(task, self.separator, self.wanted)
 
 
 def run_on_ray(tasks: Sequence[Task], arguments: argparse.Namespace, wanted: Wanted) -> int:
-    """Separate photographs on a Ray cluster, with the guarantees of one process.
+    """Separate photographs on a Ray cluster, with the same guarantees as in one process.
 
-    Results are written whole or not at all, by the processes themselves, so every machine must see the folders under
-    the same paths. Nothing is overwritten. A photograph whose process dies is given to another one, at most
-    :data:`TRIES` times, unless its results are there already; a broken one is named at the end.
+    The worker processes write the results atomically, so every machine must have the folders under the same paths.
+    Existing results are only replaced with ``overwrite``. If a process dies, its photograph is given to another one, up
+    to :data:`TRIES` times in all, unless results were already written; failures are listed at the end.
 
     Args:
         tasks: see :func:`~reflectzoo.inference.batch.find_tasks`.
-        arguments: the command line: the model's, ``ray_address`` (None: of ``RAY_ADDRESS``, else a cluster of this
-            machine alone, for as long as it takes) and ``workers`` (None: one a GPU, else one a core).
-        wanted: what to write.
+        arguments: the parsed command line: options of the model, ``ray_address`` (None takes ``RAY_ADDRESS``, or else
+            starts a temporary cluster on this machine) and ``workers`` (None: one per GPU, or else one per core).
+        wanted: options for the results.
 
     Returns:
-        As :func:`~reflectzoo.inference.batch.run_tasks`.
+        The exit code, as from :func:`~reflectzoo.inference.batch.run_tasks`.
 
     Raises:
-        UserError: if Ray is not installed, the cluster is not there, or the network cannot be made.
-        Interrupted: after Ctrl-C; what is written is complete.
+        UserError: if Ray is not installed, the cluster is not available, or the network cannot be built.
+        Interrupted: after Ctrl-C; every result written so far is complete.
     """
     whole = [
         replace(task, source=task.source.absolute(), stem=task.stem.absolute(), exact=_absolute(task.exact))
@@ -87,7 +87,7 @@ def _absolute(path: Path | None) -> Path | None:
 def _connect(arguments: argparse.Namespace) -> Any:
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers must be at least 1, got {arguments.workers}.")
-    # It would ask, and start a web page; nobody asked for either.
+    # Neither usage statistics nor a warning about GPUs hidden from processes that request none.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -96,12 +96,12 @@ def _connect(arguments: argparse.Namespace) -> Any:
         raise UserError("--engine ray needs Ray: pip install 'reflectzoo[ray]'.") from error
     address = arguments.ray_address or os.environ.get("RAY_ADDRESS")
     own = {} if address else {"num_cpus": arguments.workers, "include_dashboard": False}
-    # Ray gives its own processes half a minute to start, too little on a busy machine; the next time they are quicker.
+    # Ray's processes must start within half a minute, which a busy machine may miss; the next attempt is faster.
     for attempt in range(1 if address else TRIES, 0, -1):
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
             break
-        except Exception as error:  # Ray raises plain ones, too
+        except Exception as error:  # Ray also raises plain exceptions
             ray.shutdown()
             if attempt > 1:
                 continue
@@ -166,7 +166,7 @@ def _first_workers(ray: Any, make: Any, count: int, arguments: argparse.Namespac
 
 
 def _names(tasks: Sequence[Task]) -> dict[Path, set[str]]:
-    """What lies in the folders of the results before the work."""
+    """Names of the files in each result folder before the run."""
     return {folder: _listed(folder) for folder in {_place(task).parent for task in tasks}}
 
 
@@ -182,12 +182,12 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _after_death(task: Task, wanted: Wanted, before: dict[Path, set[str]], attempt: int) -> Outcome | None:
-    """What became of a photograph whose process died; None if another one is to try."""
+    """The outcome of a photograph whose process died; None if it should be tried again."""
     folder = _place(task).parent
     new = sorted(_listed(folder) - before[folder])
     found = [[name for name in new if _is_of(name, task, kind)] for kind in wanted.kinds]
     if all(found) and not wanted.overwrite:
-        # It died between its last file and its answer; files are whole or not there.
+        # The process died after writing its last result, and results are written atomically.
         return Outcome(tuple(str(shown(folder / names[0])) for names in found))
     if any(found) and not wanted.overwrite:
         there = ", ".join(str(shown(folder / names[0])) for names in found if names)

@@ -1,4 +1,4 @@
-"""From frame to frame the same correction: what is removed is averaged along the motion of the picture."""
+"""Reduce flicker in videos by averaging the correction of each frame over time, along the optical flow."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ALIKE = 0.06
 
 
 class Steady:
-    """Averages corrections over time, each aligned with the frame at hand.
+    """Averages corrections over time, aligned with the current frame.
 
-    A network sees each frame alone, so what it removes flickers. The correction of the frame before is moved along the
-    optical flow between both mixtures (DIS, Kroeger et al., ECCV 2016, as OpenCV has it) and mixed into the new one
-    wherever the moved mixture is the new one; where it is not, something was uncovered or changed.
+    A network processes each frame independently, so that its corrections flicker. The previous correction is warped
+    along the optical flow between both mixtures (DIS, Kroeger et al., ECCV 2016, from OpenCV) and blended into the new
+    one wherever the warped mixture resembles the new one; elsewhere something was uncovered or changed.
 
     Args:
-        share: of the frame before, in [0, 1); 0 changes nothing.
+        share: weight of the previous frame, in [0, 1); 0 disables averaging.
     """
 
     def __init__(self, share: float = 0.7) -> None:
@@ -34,11 +34,14 @@ class Steady:
         """Mixture and correction of the frame before."""
 
     def step(self, mixture: Frame, correction: Frame) -> Frame:
-        """The correction of a frame, steadied.
+        """Average the correction of the next frame with the previous ones.
 
         Args:
             mixture: (H, W, 3) in [0, 1].
             correction: (H, W, 3), transmission minus mixture.
+
+        Returns:
+            The averaged correction, (H, W, 3).
         """
         if self.before is not None and self.share > 0 and self.before[0].shape == mixture.shape:
             earlier, removed = self.before
@@ -52,18 +55,18 @@ class Steady:
         return correction
 
     def state(self) -> dict[str, Any]:
-        """What the next frame needs, to go on later."""
+        """Arrays from which :meth:`resume` can continue later; empty before the first frame."""
         if self.before is None:
             return {}
         return {"mixture": self.before[0], "correction": self.before[1]}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`state`."""
+        """Restore a :meth:`state`."""
         self.before = (state["mixture"], state["correction"]) if "mixture" in state else None
 
 
 def _grid(now: Frame, before: Frame) -> tuple[Frame, Frame]:
-    """Where each pixel of a frame was in the one before: columns and rows."""
+    """Position of each pixel in the previous frame: columns and rows, each (H, W)."""
     height, width = now.shape[:2]
     scale = min(_FLOW_SIDE / max(height, width), 1.0)
     small = (max(round(width * scale), 16), max(round(height * scale), 16))

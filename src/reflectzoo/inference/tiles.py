@@ -1,13 +1,13 @@
-"""Any size in bounded memory: overlapping tiles, joined so smoothly that one cannot see where.
+"""Pictures of any size in bounded memory, by overlapping tiles that are joined without visible seams.
 
-Tiles begin at multiples of a stride, so that every network pools and pads in them as in the whole. In the overlap of
-two tiles their shares rise and fall as sin^2 and cos^2 (Hann windows), which sum to one; the outermost quarter of the
-overlap, where a network already sees the tile's border, has no share at all.
+Tiles begin at multiples of a stride, so that a network pools and pads in them as in the whole picture. In the overlap
+of two tiles their weights rise and fall as sin^2 and cos^2 (Hann windows), which sum to one; in the outermost quarter
+of the overlap, where the tile's border affects the network, its weight is zero.
 
-Two things a network does depend on the whole picture, and would differ from tile to tile: means and maxima over all
-pixels (channel attention), and enlargements that pin the corners (``align_corners=True``), whose grid depends on the
-size. :class:`WholeView` gives each tile what the whole would give it: the first as they are in a reduced picture, the
-second exactly. It watches the calls of torch, so no network has to know.
+Two kinds of operations depend on the whole picture and would differ from tile to tile: means and maxima over all pixels
+(channel attention), and interpolation with ``align_corners=True``, whose grid depends on the size. :class:`WholeView`
+substitutes the values of the whole picture: for the former, those of a reduced picture; for the latter, exact ones. It
+intercepts torch functions, so that networks need no changes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from reflectzoo.inference.whole_view import HeldBytes, Where, WholeView
 
-#: Where tiles may begin, of networks that do not say it: such as halve at most five times.
+#: Default stride at which tiles begin, in pixels; suits networks that halve the resolution at most five times.
 TILE_STRIDE = 32
-#: Pixels by which neighbouring tiles reach into each other, each; likewise.
+#: Default half overlap of neighbouring tiles, in pixels.
 HALO = 96
-#: Pixels of the reduced picture that global statistics are taken from.
+#: Maximum number of pixels of the reduced picture from which global statistics are taken.
 REDUCED_PIXELS = 512 * 512
 
 
@@ -35,10 +35,10 @@ class Span(NamedTuple):
     """A tile along one axis.
 
     Attributes:
-        start: its first pixel.
-        stop: behind its last.
-        first: whether it begins where the picture does.
-        last: whether it ends where the picture does.
+        start: index of its first pixel.
+        stop: index after its last pixel.
+        first: whether it begins at the picture's border.
+        last: whether it ends at the picture's border.
     """
 
     start: int
@@ -52,9 +52,9 @@ class TilePlan:
     """How a picture is cut.
 
     Attributes:
-        height: of the picture, continued to a multiple of the stride.
+        height: of the picture, padded to a multiple of the stride.
         width: likewise.
-        halo: overlap of neighbours, half of it.
+        halo: half the overlap of neighbouring tiles, in pixels.
         rows: tiles from top to bottom.
         columns: tiles from left to right.
     """
@@ -77,20 +77,21 @@ class TilePlan:
 
 
 def spans(length: int, size: int, halo: int, stride: int = TILE_STRIDE) -> tuple[Span, ...]:
-    """Cut one axis into as few and as equal tiles as fit.
+    """Cut one axis into as few tiles as possible, of nearly equal size.
 
     Args:
         length: of the axis, a multiple of the stride.
-        size: of the largest tile, at least three times the halo; both are rounded to multiples of the stride.
-        halo: how far a tile reaches beyond the middle of the overlap; the overlap is twice as wide.
-        stride: where tiles may begin.
+        size: maximum size of a tile, rounded down to a multiple of the stride but raised to at least three halos.
+        halo: how far a tile extends beyond the middle of the overlap, which is twice as wide; rounded up to a multiple
+            of the stride.
+        stride: tiles begin at multiples of it.
     """
     halo = -(-halo // stride) * stride
     size = max(size // stride * stride, _least(halo, stride))
     if length <= size:
         return (Span(0, length, True, True),)
     count = -(-(length - 2 * halo) // (size - 2 * halo))
-    # Never less than the halo, or one tile would rise while another still falls.
+    # At least the halo, or the weights of more than two tiles would overlap.
     step = max(-(-(length - 2 * halo) // (count * stride)) * stride, halo)
     found: list[Span] = []
     start = 0
@@ -103,24 +104,22 @@ def spans(length: int, size: int, halo: int, stride: int = TILE_STRIDE) -> tuple
 
 
 def _least(halo: int, stride: int) -> int:
-    """The smallest tile."""
+    """Smallest size of a tile along one axis."""
     return max(3 * halo, 2 * halo + stride)
 
 
 def plan_tiles(
     height: int, width: int, pixels: int, halo: int = HALO, stride: int = TILE_STRIDE, side: int | None = None
 ) -> TilePlan:
-    """Choose tiles of at most so many pixels.
-
-    Among sizes that fit, the one with the least to compute, overlaps included.
+    """Choose the tiles that minimise the pixels computed in all, overlaps included.
 
     Args:
         height: of the picture.
         width: of the picture.
-        pixels: of a tile; where this is less than the smallest tile there is, the smallest is taken.
+        pixels: maximum of a tile; if no tile is that small, the smallest possible is used.
         halo: see :func:`spans`.
         stride: see :func:`spans`.
-        side: no tile is longer or wider than this, unless that is less than the smallest there is.
+        side: maximum side of a tile in pixels, raised to the smallest possible; None sets no limit.
     """
     high, wide = -(-height // stride) * stride, -(-width // stride) * stride
     halo = -(-halo // stride) * stride
@@ -144,7 +143,7 @@ def plan_tiles(
 
 
 def tile_share(span: Span, halo: int) -> Tensor:
-    """The share of a tile's result along one axis, (stop - start,); shares of neighbours sum to one."""
+    """Weights of a tile's result along one axis, (stop - start,) in [0, 1]; those of neighbours sum to one."""
     share = torch.ones(span.stop - span.start)
     if halo == 0:
         return share
@@ -169,11 +168,11 @@ Rows = Callable[[int, int], Tensor]
 
 
 class FinishedRows(NamedTuple):
-    """Finished rows.
+    """Finished rows of a picture.
 
     Attributes:
-        first: the first of them.
-        last: behind the last.
+        first: index of the first row.
+        last: index after the last row.
         layers: (C, last - first, W) float32 on the CPU by name, not clamped.
     """
 
@@ -185,26 +184,26 @@ class FinishedRows(NamedTuple):
 def in_bands(
     network: Network, rows: Rows, height: int, width: int, plan: TilePlan, view: WholeView | None, device: torch.device
 ) -> Iterator[FinishedRows | None]:
-    """Separate tile by tile, holding no more than a row of tiles of the picture and of its layers.
+    """Separate tile by tile, holding only one row of tiles of the picture and of its layers.
 
     Args:
-        network: (1, 3, h, w) on ``device`` to layers of that size.
-        rows: of the picture.
+        network: maps (1, 3, h, w) on ``device`` to layers of that size.
+        rows: returns rows of the picture.
         height: of the picture.
         width: of the picture.
-        plan: of this size.
-        view: that has learnt this picture; None leaves each tile alone.
-        device: where the network computes.
+        plan: for a picture of this size.
+        view: has recorded the statistics of this picture; None processes each tile independently.
+        device: of the network.
 
     Yields:
-        None after each tile; after each row of tiles the rows that no later one changes.
+        None after each tile; after each row of tiles, the rows that no later tile changes.
     """
     held: Layers = {}
     start = 0
     for number, row in enumerate(plan.rows):
         band = _continued_rows(rows, height, width, plan, row)
         bottom = min(row.stop, height)
-        # What the row before has left is added to.
+        # The overlap with the previous row of tiles is added to.
         held = {name: F.pad(layer, (0, 0, 0, bottom - start - layer.shape[1])) for name, layer in held.items()}
         for column in plan.columns:
             tile = band[:, :, column.start : column.stop]
@@ -219,7 +218,7 @@ def in_bands(
             right = min(column.stop, width)
             for name, layer in layers.items():
                 if name not in held:
-                    # Written to, not only promised: what a run takes is seen at its first tile.
+                    # Filled rather than lazily allocated, so that the peak memory is reached at the first tile.
                     held[name] = torch.full((layer.shape[1], bottom - start, width), 0.0)
                 part = layer[0].to("cpu", torch.float32) * share
                 inside = part[:, : bottom - row.start, : right - column.start]
@@ -233,7 +232,7 @@ def in_bands(
 
 
 def _continued_rows(rows: Rows, height: int, width: int, plan: TilePlan, row: Span) -> Tensor:
-    """The rows of a row of tiles, as :func:`continued_to` would continue the whole picture."""
+    """The rows of one row of tiles, padded as :func:`continued_to` would pad the whole picture."""
     down, right = plan.height - height, plan.width - width
     band = rows(row.start, min(row.stop, height))
     mode = "reflect" if down < height and right < width else "replicate"
@@ -244,7 +243,7 @@ def _continued_rows(rows: Rows, height: int, width: int, plan: TilePlan, row: Sp
 
 
 def continued_to(image: Tensor, height: int, width: int) -> Tensor:
-    """Continue (C, H, W) below and on the right, by reflection where it is large enough, else by its last pixels."""
+    """Pad (C, H, W) at the bottom and right to a size, by reflection if it is large enough, else by edge pixels."""
     down, right = height - image.shape[-2], width - image.shape[-1]
     if not (down or right):
         return image
@@ -253,7 +252,7 @@ def continued_to(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = TILE_STRIDE) -> Tensor:
-    """The picture small enough to be seen at once, as (1, 3, h, w), sides multiples of the stride."""
+    """Resize (3, H, W) in [0, 1] to (1, 3, h, w) of about ``pixels`` pixels at most, sides multiples of the stride."""
     height, width = mixture.shape[-2:]
     factor = min(1.0, math.sqrt(pixels / (height * width)))
     size = [max(round(side * factor / stride), 1) * stride for side in (height, width)]
@@ -261,10 +260,10 @@ def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = TILE_ST
 
 
 def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24, stride: int = TILE_STRIDE) -> Tensor:
-    """:func:`reduced` of a picture whose rows are given; one of more pixels than ``most`` never stands there whole."""
+    """:func:`reduced`, from rows; a picture of more than ``most`` pixels is never held in memory as a whole."""
     if height * width <= most:
         return reduced(rows(0, height), stride=stride)
-    # Means of small squares, still four times finer than what is wanted.
+    # Block means, with still about four times as many pixels as the result.
     side = int(math.sqrt(height * width / (4 * REDUCED_PIXELS)))
     step = max(most // (8 * width * side), 1) * side
     means = [
@@ -275,12 +274,12 @@ def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24, stride:
 
 
 def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * TILE_STRIDE) -> float:
-    """What a network holds at its peak for each pixel it looks at, found by looking at a small picture.
+    """Measure a network's peak memory per pixel, in bytes, by running it on a small picture.
 
     Args:
-        network: as for :func:`in_tiles`.
-        device: where it computes.
-        side: of the picture.
+        network: as for :func:`in_bands`.
+        device: of the network.
+        side: of the picture, in pixels.
     """
     held = HeldBytes()
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,8 +1,8 @@
-"""Videos and numbered pictures: every frame in its order, steadied, with the sound as it was, and resumable.
+"""Separate videos and numbered sequences of pictures: with reduced flicker, the original sound, and resumable.
 
-A video is worked on in parts of some frames. Each finished part lies encoded in a hidden folder beside the result, with
-what the next one needs, so that an interrupted run goes on where it was; at the end the parts and the sound are put
-together without being encoded again, and the folder goes.
+A video is processed in parts of 48 frames. Each finished part is stored, encoded, in a hidden folder next to the
+result, together with the state that the next part needs, so that an interrupted run resumes from there. At the end the
+parts and the sound are joined without re-encoding, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NUMBERED = re.compile(r"%0?(\d*)d")
 
 
 def is_video(word: str) -> bool:
-    """Whether a word of a command line names a video or a numbered sequence of pictures."""
+    """Whether a command-line argument denotes a video (by suffix) or a numbered sequence of pictures."""
     return Path(word).suffix.lower() in VIDEO_SUFFIXES or _NUMBERED.search(Path(word).name) is not None
 
 
@@ -55,18 +55,19 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
     """Separate a video, or a numbered sequence such as ``frame_%05d.png``.
 
     Args:
-        source: of frames.
-        output: a file of a video's suffix, or a pattern; None stands beside the source.
+        source: the video file or pattern.
+        output: a video file, a pattern, or a folder; None writes next to the source.
         separator: the network.
-        wanted: how; only the transmission can be had.
-        steady: see :class:`~reflectzoo.inference.steady.Steady`.
+        wanted: options for the result; only the transmission is supported.
+        steady: ``share`` of :class:`~reflectzoo.inference.steady.Steady`, in [0, 1).
 
     Returns:
         0.
 
     Raises:
-        UserError: if it cannot be read or written, or more than the transmission is wanted.
-        Interrupted: after Ctrl-C; the parts that are done are kept.
+        UserError: if the source cannot be read or the result not written, ``steady`` is out of range, or further
+            results are requested.
+        Interrupted: after Ctrl-C on a video; finished parts are kept.
     """
     if wanted.reflection or wanted.side_by_side:
         raise UserError("For a video, only the transmission is written: leave --reflection and --side-by-side out.")
@@ -95,7 +96,7 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
 
 @dataclass
 class _Kept:
-    """A part that is done: its frames' times, and what the next one needs."""
+    """A finished part: the times of its frames, in units of the stream's time base."""
 
     times: list[int]
 
@@ -145,7 +146,7 @@ class _Video:
         sys.stderr.write(f"{shown(self.target)}: {done} frames\n")
 
     def _check_sound(self, container: Any) -> None:
-        """Before hours of work: whether the result can hold the sound as it is."""
+        """Raise a UserError if the result's format cannot store the sound; checked before hours of work."""
         import av
 
         trial = io.BytesIO()
@@ -192,7 +193,7 @@ class _Video:
         return number
 
     def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
-        """All frames, those that are interlaced as pictures of one moment each; count and times stay."""
+        """Decode all frames, deinterlaced from the first interlaced one on; their number and times do not change."""
         graph: Any = None
         for frame in container.decode(stream):
             self.corrupt += frame.is_corrupt
@@ -211,7 +212,7 @@ class _Video:
             yield from _pulled(graph)
 
     def _note(self, last: int, stream: Any) -> None:
-        """Say what is not as it seems: fields, damage, and frames that are not there."""
+        """Print warnings: changes of size, damage, interlacing, and a video that ends too early."""
         if self.resized:
             sys.stderr.write(
                 f"{shown(self.source)} changes the size of its frames: all results have that of the first, "
@@ -235,7 +236,7 @@ class _Video:
             )
 
     def _one(self, frame: Any) -> Frame:
-        """The transmission of a frame, upright."""
+        """The upright transmission of a frame, (H, W, 3) in [0, 1]."""
         deep = any(each.bits > 8 for each in frame.format.components)
         kind = "rgb48le" if deep else "rgb24"
         values = frame.reformat(*self.size, format=kind, interpolation=_exactly()).to_ndarray()
@@ -247,7 +248,7 @@ class _Video:
         return np.clip(image + self.strength * correction, 0, 1)
 
     def _keep(self, part: list[tuple[int, Frame]], number: int, like: Any, stream: Any) -> None:
-        """Encode a part and put it into the folder, with what is needed to go on."""
+        """Encode a part into the folder, together with the state for resuming after it."""
         import av
 
         deep = any(each.bits > 8 for each in like.format.components)
@@ -260,14 +261,14 @@ class _Video:
         with av.open(str(unfinished), "w", format="h264") as out:
             video = out.add_stream("libx264", rate=stream.average_rate or Fraction(25))
             video.width, video.height, video.pix_fmt = *even, kind
-            # Without frames that wait for later ones: packets are then the frames in their order.
+            # Without B-frames, so that packets are in the order of the frames.
             video.options = {"crf": _QUALITY, "preset": "medium", "bf": "0"}
             context = video.codec_context
             context.gop_size = _PART
             for tag in ("color_range", "color_primaries", "color_trc", "colorspace"):
                 setattr(context, tag, getattr(given, tag))
             if shape := given.sample_aspect_ratio:
-                # Of pixels that are not square.
+                # Pixels may not be square.
                 context.sample_aspect_ratio = 1 / shape if round(like.rotation / 90) % 2 else shape
             for index, (_, image) in enumerate(part):
                 padded = np.pad(image, ((0, even[1] - height), (0, even[0] - width), (0, 0)), mode="edge")
@@ -289,7 +290,7 @@ class _Video:
         os.replace(unfinished, path)
 
     def _resumed(self, stream: Any) -> list[_Kept]:
-        """The parts that an earlier run of the same command left."""
+        """Restore the parts of an interrupted run with the same source and settings; delete any others."""
         status = self.source.stat()
         described = {
             "source": [str(self.source.resolve()), status.st_size, status.st_mtime_ns],
@@ -312,7 +313,7 @@ class _Video:
         return kept
 
     def _join(self) -> None:
-        """All parts and the sound in one file."""
+        """Join all parts and the sound into the result."""
         import av
 
         unfinished = self.parts / f"joined{self.target.suffix}"
@@ -333,7 +334,7 @@ class _Video:
 
     @staticmethod
     def _packets(paths: list[Path], base: Fraction, video: Any, usual: int) -> Iterator[tuple[float, Any]]:
-        """The packets of all parts, each shown until the next; the last one as long as frames usually are."""
+        """The packets of all parts, each lasting until the next one; the last has the usual duration of a frame."""
         import av
 
         times = [json.loads(path.with_suffix(".json").read_text())["times"] for path in paths]
@@ -349,7 +350,7 @@ class _Video:
 
 
 def _deinterlacer(frame: Any, stream: Any) -> Any:
-    """FFmpeg's bwdif: one picture of each interlaced frame, the others untouched."""
+    """FFmpeg's bwdif filter, which returns one picture per frame, and progressive frames unchanged."""
     from av.filter import Graph
 
     graph = Graph()
@@ -362,7 +363,7 @@ def _deinterlacer(frame: Any, stream: Any) -> Any:
 
 
 def _pulled(graph: Any) -> Iterator[Any]:
-    """The frames that a graph has ready."""
+    """The frames that a filter graph has ready."""
     import av
 
     while True:
@@ -373,12 +374,12 @@ def _pulled(graph: Any) -> Iterator[Any]:
 
 
 def _pictures(container: Any) -> Any:
-    """The stream of moving pictures; the cover of an album is none."""
+    """The first video stream that is not an album cover; None if there is none."""
     return next((each for each in container.streams.video if not each.disposition & _COVER), None)
 
 
 def _length(stream: Any) -> float | None:
-    """Seconds that a stream is said to last."""
+    """Duration of a stream in seconds, from the file's metadata; None if unknown."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
@@ -386,7 +387,7 @@ def _length(stream: Any) -> float | None:
 
 
 def _fingerprint(network: Any) -> str:
-    """Tells whether the parts that are there were made by the same network."""
+    """A hash of the network's weights, to detect parts from another network; for functions, the name of their class."""
     if not isinstance(network, torch.nn.Module):
         return type(network).__name__
     digest = hashlib.sha256()
@@ -407,7 +408,7 @@ def _sound(source: Any, sounds: dict[int, Any]) -> Iterator[tuple[float, Any]]:
 
 
 def _by_time(*streams: Iterator[tuple[float, Any]]) -> Iterator[Any]:
-    """Packets of several streams in the order of their times."""
+    """Merge the packets of several streams by time."""
     waiting = [(first, each) for each in streams if (first := next(each, None)) is not None]
     while waiting:
         first, stream = min(waiting, key=lambda pair: pair[0][0])
@@ -419,7 +420,7 @@ def _by_time(*streams: Iterator[tuple[float, Any]]) -> Iterator[Any]:
 
 
 def _time(frame: Any, number: int, stream: Any) -> int:
-    """When a frame is shown, in units of its stream; evenly where the file does not say."""
+    """Presentation time of a frame in units of the stream's time base; evenly spaced if the file has none."""
     if frame.pts is not None:
         ratio: Fraction = Fraction(frame.time_base or stream.time_base) / Fraction(stream.time_base)
         return round(int(frame.pts) * ratio)
@@ -427,19 +428,19 @@ def _time(frame: Any, number: int, stream: Any) -> int:
 
 
 def _coefficients(tag: int) -> int:
-    """Which matrix between RGB and YCbCr FFmpeg's scaler takes for a stream's tag; what is not said is BT.601."""
+    """The RGB-to-YCbCr matrix of FFmpeg's scaler for a stream's colorspace tag; defaults to BT.601."""
     return {1: 1, 9: 9, 10: 9, 7: 7}.get(int(tag), 5)
 
 
 def _exactly() -> Any:
-    """How FFmpeg's scaler converts colours: rounded, which takes longer; else grey comes out with a green tint."""
+    """Flags of FFmpeg's scaler for accurate rounding, which is slower, but without it grey gets a green tint."""
     from av.video.reformatter import Interpolation
 
     return Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wanted, steady: Steady) -> int:
-    """Numbered pictures, each written as its like."""
+    """Separate a numbered sequence; each picture keeps its depth and metadata."""
     pattern = Path(source).expanduser()
     found = _numbered(pattern)
     if not found:
@@ -469,7 +470,7 @@ def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wa
 
 
 def _numbered(pattern: Path) -> dict[int, Path]:
-    """The files that a pattern means, by their numbers, in order."""
+    """The files that match a pattern, by number, in ascending order."""
     match = _NUMBERED.search(pattern.name)
     if match is None or not pattern.parent.is_dir():
         return {}

@@ -1,4 +1,4 @@
-"""A folder that photographs are put into: each is separated once it is complete, until Ctrl-C."""
+"""Watch folders, and separate each new photograph once it is complete, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,26 +26,25 @@ def watch_folder(
     pause: float = 1.0,
     rounds: int | None = None,
 ) -> int:
-    """Separate what is in the folders and what comes into them.
+    """Separate the photographs in folders, and any that are added later.
 
-    A photograph waits until two looks in a row find the same size and date: whoever copies it may still be writing. One
-    that fails is named and tried again when it changes.
+    A photograph is processed once two consecutive scans find the same size and modification time, because it may still
+    be being copied. One that fails is reported, and tried again when it changes.
 
     Args:
-        folders: to look into; nothing but folders.
+        folders: the folders to watch.
         output: see :func:`~reflectzoo.inference.batch.find_tasks`.
         recursive: likewise.
-        wanted: likewise; photographs that have their results are left alone.
-        work: separates photographs and says what became of them, as
-            :func:`~reflectzoo.inference.batch.run_tasks` does.
-        pause: seconds between two looks.
-        rounds: how many looks; None goes on until Ctrl-C.
+        wanted: likewise; photographs whose results all exist are skipped.
+        work: separates and reports photographs, as :func:`~reflectzoo.inference.batch.run_tasks` does.
+        pause: seconds between scans.
+        rounds: number of scans; None continues until Ctrl-C.
 
     Returns:
         0.
 
     Raises:
-        UserError: if something else than folders is given.
+        UserError: if an argument is not a folder.
         Interrupted: after Ctrl-C.
     """
     for folder in folders:

@@ -1,4 +1,4 @@
-"""What makes a tile see its whole picture, and what a network holds while it looks."""
+"""Modes of torch for tiles: substitute operations on the whole picture, and measure memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Where(NamedTuple):
-    """A tile within its picture."""
+    """Position and size of a tile within the padded picture, in pixels."""
 
     top: int
     left: int
@@ -31,11 +31,12 @@ _POOLINGS = (F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.adaptive_avg_po
 
 
 class WholeView(TorchFunctionMode):
-    """Makes a network see a tile as a part of its picture.
+    """Makes a network process a tile as part of its picture.
 
-    First within ``with view.learning():`` the network runs on the reduced picture, and its means, maxima and adaptive
-    poolings over all pixels are noted. Then within ``with view.at(where):`` it runs on each tile: in the same order
-    they are answered from the notes, and enlargements are computed on the grid of the whole picture.
+    First, within ``with view.learning():``, the network runs on the reduced picture, and the results of its means,
+    maxima, minima and adaptive poolings over all pixels are recorded. Then, within ``with view.at(where):``, it runs on
+    each tile: these operations return the recorded results in the same order, and bilinear upsampling is computed on
+    the grid of the whole picture.
     """
 
     def __init__(self) -> None:
@@ -47,24 +48,28 @@ class WholeView(TorchFunctionMode):
 
     @property
     def statistics(self) -> int:
-        """How many results over all pixels the network asked for."""
+        """Number of recorded results over all pixels."""
         return len(self._notes)
 
     def learning(self) -> WholeView:
-        """Note statistics from now on."""
+        """Discard earlier records, and record statistics from now on."""
         self._notes.clear()
         self._place = None
         return self
 
     def at(self, where: Where) -> WholeView:
-        """Answer for a tile."""
+        """Return recorded statistics from now on, for a tile at this position."""
         self._place, self._next = where, 0
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the mode; after a tile all notes must have been used."""
+        """Leave the mode.
+
+        Raises:
+            RuntimeError: if a tile did not use all recorded statistics.
+        """
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         if kind is None and self._place is not None and self._next != len(self._notes):
             raise RuntimeError(f"a tile asked for {self._next} of {len(self._notes)} statistics of the whole picture")
@@ -72,7 +77,11 @@ class WholeView(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """What torch asks before each of its functions."""
+        """Intercept a torch function.
+
+        Raises:
+            RuntimeError: if a tile asks for more statistics than were recorded, or in another order.
+        """
         kwargs = kwargs or {}
         if _sees_all_pixels(func, args, kwargs):
             return self._statistic(func, args, kwargs)
@@ -116,7 +125,7 @@ class WholeView(TorchFunctionMode):
             size = (size, size)
         target = self._level(size) if source is None or size != tuple(image.shape[-2:]) else source
         finer = source is None or (target is not None and target < source)
-        # On the half-pixel grid a tile that begins at a multiple of the stride has the points of the whole.
+        # Without aligned corners, the grid of a tile that begins at a multiple of the stride is part of the whole's.
         if target is None or not finer or not (pinned or is_map):
             return plain(*args, **kwargs)
         assert self._place is not None
@@ -128,7 +137,7 @@ class WholeView(TorchFunctionMode):
         return image
 
     def _level(self, size: Sequence[int]) -> int | None:
-        """How often the tile was halved to give this size."""
+        """How many times the tile was halved to give this size, 0 to 6; None if it was not."""
         assert self._place is not None
         for level in range(7):
             if (self._place.height >> level, self._place.width >> level) == (int(size[0]), int(size[1])):
@@ -150,16 +159,16 @@ def _sees_all_pixels(func: Callable[..., Any], args: tuple[Any, ...], kwargs: di
 def _along(
     image: Tensor, axis: int, count: int, start: int, total: int, first: int, everything: int, pinned: bool
 ) -> Tensor:
-    """Linear interpolation of one axis on the grid of the whole.
+    """Interpolate one axis linearly on the grid of the whole picture.
 
     Args:
         image: (B, C, H, W).
         axis: 2 or 3.
-        count: results wanted, those from ``start`` on of ``total``.
-        start: see there.
-        total: see there.
-        first: which of ``everything`` the first sample here is.
-        everything: samples of the whole.
+        count: number of output samples.
+        start: index of the first output sample in the whole output.
+        total: length of the whole output.
+        first: index of the first input sample in the whole input.
+        everything: length of the whole input.
         pinned: ``align_corners``.
     """
     places = torch.arange(start, start + count, dtype=torch.float64, device=image.device)
@@ -175,7 +184,12 @@ def _along(
 
 
 class HeldBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows how many bytes the results of torch's operators hold."""
+    """Tracks the memory held by the results of torch operators, in bytes.
+
+    Attributes:
+        now: current amount.
+        peak: maximum so far.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -184,7 +198,7 @@ class HeldBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Otherwise torch imports its compiler with the first operator: two seconds of every ``reflectzoo remove``."""
+        """Keep torch from importing its compiler on the first operator: two seconds of every ``reflectzoo remove``."""
         return False
 
     def __torch_dispatch__(
