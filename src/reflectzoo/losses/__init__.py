@@ -1,4 +1,4 @@
-"""Loss terms, one file each, and their weighted sum."""
+"""Loss terms and their weighted sum."""
 
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.base import LossTerm

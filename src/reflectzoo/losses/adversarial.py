@@ -1,4 +1,4 @@
-"""Against a discriminator that tells true transmissions from predicted ones."""
+"""Adversarial loss with a discriminator that distinguishes true transmissions from predicted ones."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ _KINDS = get_args(GANKind)
 
 
 def generator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The generator's part of a GAN loss on logits (``lsgan``: on scores).
+    """Generator part of a GAN loss on logits (``lsgan``: on scores).
 
-    With bce(x, y) the mean binary cross entropy of logits x against y:
+    With bce(x, y) the mean binary cross-entropy of logits x against the label y:
     ``sgan``: bce(fake, 1); ``rsgan``: bce(fake - real, 1); ``rasgan`` (Jolicoeur-Martineau, ICLR 2019):
-    [bce(real - mean fake, 0) + bce(fake - mean real, 1)] / 2, the means over the batch alone, so that it is ``rsgan``
-    at batch size 1. ``lsgan`` (Mao et al., ICCV 2017): the mean of (fake - 1)^2.
+    [bce(real - mean fake, 0) + bce(fake - mean real, 1)] / 2 with means over the batch dimension only, so that it is
+    equal to ``rsgan`` at batch size 1; ``lsgan`` (Mao et al., ICCV 2017): the mean of (fake - 1)^2.
 
     Args:
         kind: see above.
         fake: logits of predictions, (B, 1, h, w).
         real: logits of true images, same shape.
-        valid: (B,) bool, the samples that count; all when None.
+        valid: (B,) bool, samples to include; None for all.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
 
     Raises:
+        UserError: for an unknown ``kind``.
         ValueError: if the shapes differ.
 
     Example:
@@ -58,11 +59,11 @@ def generator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor | No
 
 
 def discriminator_loss(kind: GANKind, fake: Tensor, real: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The discriminator's part of a GAN loss on logits.
+    """Discriminator part of a GAN loss on logits (``lsgan``: on scores).
 
     ``sgan``: [bce(fake, 0) + bce(real, 1)] / 2; ``rsgan``: bce(real - fake, 1); ``rasgan``:
-    [bce(real - mean fake, 1) + bce(fake - mean real, 0)] / 2; ``lsgan``: the means of (real - 1)^2 and of fake^2,
-    added and divided by 2.
+    [bce(real - mean fake, 1) + bce(fake - mean real, 0)] / 2; ``lsgan``: half the sum of the means of (real - 1)^2 and
+    of fake^2.
 
     Arguments, result and errors as for :func:`generator_loss`.
     """
@@ -95,27 +96,28 @@ def _bce(logits: Tensor, truth: int, valid: Tensor) -> Tensor:
 
 
 class AdversarialLoss(LossTerm):
-    """The generator's loss on the predicted transmission, and the discriminator's, for whoever trains it.
+    """Generator loss on the predicted transmission, together with the discriminator and its loss.
 
-    The discriminator is a submodule and so belongs to the checkpoint, but ``forward`` leaves its parameters without a
-    gradient. Samples without a true transmission are left out of both losses.
+    The discriminator is a submodule and hence part of the checkpoint, but ``forward`` does not compute gradients of its
+    parameters. Both losses exclude samples without a true transmission.
 
-    In the released program the discriminator's loss, too, is multiplied by the term's weight (lambda_gan = 0.01) before
-    its backward pass; here that is up to the caller of :meth:`discriminator_loss`, as with every weight.
+    In the released program, the discriminator's loss is also multiplied by the term's weight (lambda_gan = 0.01) before
+    its backward pass; here, as for all weights, that is up to the caller of :meth:`discriminator_loss`.
 
     Args:
         discriminator: (B, 3, H, W) -> logits (B, 1, h, w).
         kind: ``sgan``, ``rsgan``, ``rasgan`` or ``lsgan``, see :func:`generator_loss`.
-        candidates: the predicted layers that the discriminator is shown as fakes, one list for each training phase (the
-            last one holds for all later phases). With two of them its loss is the smaller one, each against the true
-            transmission: what YTMT's program does in its second stage.
-        unaligned: whether a transmission shot from a slightly different place (``batch["unaligned_transmission"]``) is
-            shown as a true one, too, as ERRNet does: a discriminator asks what an image looks like, not where.
+        candidates: predicted layers given to the discriminator as fakes, one list per training phase (the last one
+            applies to all later phases). With several layers, its loss is the smallest of the losses of each layer
+            against the true transmission, as in the second stage of YTMT's program.
+        unaligned: whether a transmission taken from a slightly different position
+            (``batch["unaligned_transmission"]``) also counts as a true one, as in ERRNet; a discriminator does not
+            need alignment.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
     Raises:
-        UserError: for an unknown ``kind`` or candidate, or a phase without any.
+        UserError: for an unknown ``kind`` or candidate, or a phase without candidates.
     """
 
     def __init__(
@@ -136,31 +138,31 @@ class AdversarialLoss(LossTerm):
         self.unaligned = unaligned
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """The generator's part, an unweighted scalar >= 0, without a gradient for the discriminator's parameters."""
+        """Return the generator part, an unweighted scalar >= 0 without gradients for the discriminator's parameters."""
         fake, (real, valid) = predicted(outputs, "transmission"), self._truth(batch)
         check_same_shape(prediction=fake, target=real)
-        # Detached views instead of requires_grad_(False) and back: nothing to restore when something raises.
+        # Detached parameters rather than toggling requires_grad, so that nothing must be restored after an exception.
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
-        # No detach needed: with the parameters frozen, no gradient goes through the prediction for the true images.
+        # The logits of the true images need no detach: with frozen parameters, they depend on nothing trainable.
         logits_fake, logits_real = (
             cast(Tensor, functional_call(self.discriminator, frozen, (image,))) for image in (fake, real)
         )
         return generator_loss(self.kind, logits_fake, logits_real, valid)
 
     def discriminator_loss(self, outputs: Outputs, batch: Batch, phase: int = 0) -> Tensor:
-        """The discriminator's part; no gradient reaches the outputs.
+        """Compute the discriminator part; no gradient reaches the outputs.
 
         Args:
             outputs: of the network.
-            batch: with the truth.
-            phase: training phase (0-based), which chooses the candidates.
+            batch: with the ground truth.
+            phase: training phase (0-based), which selects the candidates.
 
         Returns:
             Unweighted scalar >= 0; zero if no transmission is known.
 
         Raises:
-            UserError: if a candidate is not among the outputs.
-            ValueError: if the shapes of prediction and truth differ.
+            UserError: if a candidate is missing from the outputs.
+            ValueError: if the shapes of prediction and ground truth differ.
         """
         candidates = self.candidates[min(phase, len(self.candidates) - 1)]
         real, valid = self._truth(batch)
@@ -173,14 +175,14 @@ class AdversarialLoss(LossTerm):
             if smallest is None:
                 smallest = loss
                 continue
-            # Every process must choose alike, hence by the value over the whole batch.
+            # All processes must make the same choice, hence compare the values over the whole batch.
             chosen = across_processes(smallest.detach()) <= across_processes(loss.detach())
             smallest = torch.where(chosen, smallest, loss)
         assert smallest is not None
         return smallest
 
     def _truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the discriminator is shown as true, (B, 3, H, W), and for which samples, (B,) bool."""
+        """True images for the discriminator, (B, 3, H, W), and the samples that have one, (B,) bool."""
         real, valid = batch["transmission"], batch["has_transmission"]
         if not self.unaligned or "has_unaligned" not in batch:
             return real, valid

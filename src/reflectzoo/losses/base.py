@@ -1,4 +1,4 @@
-"""What a loss term is."""
+"""Base class of loss terms."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _PER_PHASE = Rule("a number, or a list with a number for each training phase", l
 
 
 class LossTerm(Checked, nn.Module):
-    """One named part of a loss: ``term(outputs, batch) -> scalar``, unweighted.
+    """One named term of a loss: ``term(outputs, batch) -> scalar``, unweighted.
 
-    A term is zero (not NaN) when no sample of the batch has the truth that it needs. Its weight is applied by
+    A term is zero (not NaN) if no sample of the batch has the ground truth that it needs. The weight is applied by
     :class:`reflectzoo.losses.weighted_sum.WeightedSum`, never by the term itself.
 
     Args:
         weight: a number, or one number per training phase for methods that train in phases
-            (the last one holds for all later phases).
-        start_epoch: the term is off before this epoch (0 = from the start); likewise one number or one per phase.
+            (the last one applies to all later phases).
+        start_epoch: the term is off before this epoch (0 = from the start); also one number or one per phase.
 
     Raises:
-        UserError: if either is not made of numbers.
+        UserError: if either is neither a number nor a non-empty list of numbers.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LossTerm(Checked, nn.Module):
         self.start_epoch = start_epoch
 
     def weight_at(self, phase: int, epoch: int) -> float:
-        """The weight in a training phase (0-based) at an epoch (0-based, counted over the whole fit)."""
+        """The weight in a training phase (0-based) at an epoch (0-based, over the whole fit); 0 before the start."""
         if epoch < _at_phase(self.start_epoch, phase):
             return 0.0
         return float(_at_phase(self.weight, phase))

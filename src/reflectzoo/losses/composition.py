@@ -1,4 +1,4 @@
-"""What the layers and the confidence map of Location-aware SIRR must compose to."""
+"""Composition losses of Location-aware SIRR and IBCLN, and losses on the confidence map."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from reflectzoo.ops.distributed import masked_mean
 _GAMMA = 2.2
 """Exponent of the inverse gamma correction; the paper does not say which, its predecessors' programs have 2.2."""
 
-_DARKEST = 0.01  # what brightness is bounded by from below, in squared stored values: 0.1 of full white
+_DARKEST = 0.01  # added to the squared brightness, so that the brightness is at least 0.1 of full white
 
-_AVERAGED = 9  # pixels a side over which a difference of real pairs is averaged
+_AVERAGED = 9  # side in pixels of the window over which differences of real pairs are averaged
 
 _GREY = (0.299, 0.587, 0.114)
 
 
 def linear_light(image: Tensor) -> Tensor:
-    """Inverse gamma correction; negative values count as 0."""
+    """Apply inverse gamma correction (exponent 2.2); negative values are clamped to 0."""
     return full_precision(image).clamp(min=0) ** _GAMMA
 
 
@@ -45,17 +45,17 @@ def confidence_loss(
     """Mean squared error of (1 - C) T + R against I.
 
     Dong et al., ICCV 2021, equations 7 and 8, one iteration, as published: on the gamma-corrected images. (In linear
-    light 1 - C would be the blend's constant alpha wherever nothing is clipped, and locate nothing.)
+    light, 1 - C would equal the blend's constant alpha wherever nothing is clipped, and would locate nothing.)
 
     Args:
         confidence: C, (B, 1, H, W) in [0, 1], 1 where the reflection dominates.
-        transmission: true T, (B, 3, H, W) in [0, 1], gamma-corrected as files hold it.
-        reflection: true R, likewise, as it lies in the mixture.
-        mixture: I, likewise.
-        valid: (B,) bool, the samples that count; all when None.
-        relative: own variant: every pixel's error divided by its brightness, the mean of T^2 over the channels plus
-            0.01. As published an error of C counts T^2 times, hence hardly where T is dark, which is where reflections
-            dominate; divided, it counts about the same wherever T is not nearly black.
+        transmission: true T, (B, 3, H, W) in [0, 1], gamma-corrected as in image files.
+        reflection: true R as it appears in the mixture, same shape and encoding.
+        mixture: I, same shape and encoding.
+        valid: (B,) bool, samples to include; None for all.
+        relative: variant of ours: the squared error of each pixel is divided by its brightness, the mean of T^2 over
+            the channels plus 0.01. As published, an error of C is weighted by T^2, hence hardly counts where T is dark,
+            although reflections dominate there; after the division, it counts about equally unless T is nearly black.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -82,15 +82,15 @@ def composition_loss(
 ) -> Tensor:
     """Mean squared error of alpha T + R against I, all in linear light.
 
-    Dong et al., ICCV 2021, equation 6 and the text below equation 8; one of its two forms. First in IBCLN (Li et al.,
-    CVPR 2020).
+    Dong et al., ICCV 2021, equation 6 and the text below equation 8; one of its two forms. First proposed in IBCLN (Li
+    et al., CVPR 2020).
 
     Args:
         transmission: T, true or predicted, (B, 3, H, W), gamma-corrected.
-        reflection: R, predicted or true, likewise.
-        mixture: I, likewise.
-        alpha: (B,), the blend's weight of the transmission; not looked at where a sample is not valid.
-        valid: (B,) bool, the samples that count; all when None.
+        reflection: R, predicted or true, same shape and encoding.
+        mixture: I, same shape and encoding.
+        alpha: (B,), weight of the transmission in the blend; ignored for samples that are not valid.
+        valid: (B,) bool, samples to include; None for all.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -105,7 +105,7 @@ def composition_loss(
     """
     check_same_shape(transmission=transmission, reflection=reflection, mixture=mixture)
     if valid is not None:
-        # Unknown ones are NaN, and NaN times a zero mask would still be NaN on the way back.
+        # Unknown alphas are NaN, and a zero mask would not keep NaN out of the gradients.
         alpha = torch.where(valid, alpha, torch.zeros_like(alpha))
     weight = alpha.to(mixture.device, full_precision(mixture).dtype).view(-1, 1, 1, 1)
     composed = weight * linear_light(transmission) + linear_light(reflection)
@@ -113,15 +113,15 @@ def composition_loss(
 
 
 def reflection_mask(mixture: Tensor, transmission: Tensor, threshold: float = 0.3) -> Tensor:
-    """Where a true pair differs much: the thresholded truth that the paper compares its own loss with.
+    """Mask of large differences in a true pair: the thresholded ground truth of the paper's ablation.
 
     Dong et al., ICCV 2021, below equation 16, after Qian et al., CVPR 2018: with D the grey version of the absolute
-    difference of I and T, 1 where D is above max(min D + b (max D - min D), b).
+    difference of I and T, the mask is 1 where D exceeds max(min D + b (max D - min D), b).
 
     Args:
         mixture: I, (B, 3, H, W) in [0, 1].
         transmission: T, same shape.
-        threshold: b.
+        threshold: b, in [0, 1].
 
     Returns:
         (B, 1, H, W), 0 or 1.
@@ -141,18 +141,18 @@ CLEARLY_VISIBLE = 0.1
 
 
 def difference_mask(mixture: Tensor, transmission: Tensor, threshold: float = CLEARLY_VISIBLE) -> Tensor:
-    """Where a true pair visibly differs: own truth for real pairs, whose reflections nobody knows.
+    """Mask of visible differences in a true pair: ground truth of ours for real pairs, whose reflection is unknown.
 
-    The signed difference is averaged over 9x9 pixels first, so that a pair shifted by less than a pixel differs hardly
-    more along its edges than elsewhere.
+    The signed difference is first averaged over 9x9 pixels, so that a misalignment of less than a pixel hardly matters
+    along edges.
 
     Args:
         mixture: I, (B, 3, H, W) in [0, 1].
         transmission: T, same shape.
-        threshold: what the difference must exceed.
+        threshold: lower bound of the absolute difference, in [0, 1].
 
     Returns:
-        (B, 1, H, W), 1 where the averaged difference of the grey I and T is above the threshold, or below minus it.
+        (B, 1, H, W), 1 where the absolute averaged difference of grey I and T exceeds the threshold, otherwise 0.
 
     Raises:
         ValueError: if the shapes differ.
@@ -165,7 +165,7 @@ def difference_mask(mixture: Tensor, transmission: Tensor, threshold: float = CL
 
 
 class ConfidenceLoss(LossTerm):
-    """:func:`confidence_loss` of ``aux["confidence"]``; samples whose true layers are unknown are left out.
+    """:func:`confidence_loss` of ``aux["confidence"]``; excludes samples unless both true layers are known.
 
     Args:
         relative: see :func:`confidence_loss`.
@@ -189,12 +189,12 @@ class ConfidenceLoss(LossTerm):
 class ConfidenceMaskLoss(LossTerm):
     """Binary cross entropy of ``aux["confidence"]`` against :func:`reflection_mask`.
 
-    Dong et al., ICCV 2021, equation 16, one iteration: an ablation in Table 3. Real pairs count, too.
+    Dong et al., ICCV 2021, equation 16, one iteration: an ablation in Table 3. Includes real pairs.
 
     Args:
         threshold: of the mask, in [0, 1].
-        balanced: ours: the mask is :func:`difference_mask`, and in each picture the pixels that are marked weigh as
-            much as those that are not.
+        balanced: variant of ours: the mask is :func:`difference_mask`, and the pixels of each picture are weighted such
+            that those inside and outside of the mask have the same total weight.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
@@ -219,7 +219,7 @@ class ConfidenceMaskLoss(LossTerm):
         layers = batch["mixture"], batch["transmission"]
         truth = (difference_mask if self.balanced else reflection_mask)(*layers, self.threshold)
         check_same_shape(confidence=confidence, truth=truth)
-        # Not with logits, which the network does not return; autocast forbids this form in half precision.
+        # The network returns no logits, and autocast does not allow this form of the loss in half precision.
         with torch.autocast(confidence.device.type, enabled=False):
             entropy = F.binary_cross_entropy(confidence, truth, reduction="none")
         if self.balanced:
@@ -229,21 +229,21 @@ class ConfidenceMaskLoss(LossTerm):
 
 
 class CompositionLoss(LossTerm):
-    """The sum of :func:`composition_loss` in several forms: some layers predicted, the other ones true.
+    """Sum of :func:`composition_loss` over several forms, each with some layers predicted and the others true.
 
-    By default true T with predicted R, plus predicted T with true R: Dong et al., ICCV 2021, L_res below equation 8.
-    Needs ``alpha`` among the batch's draws, as ``synthesis=location_aware``, ``ibcln`` and ``zhang`` have it. Samples
-    without it or without a true reflection, such as real pairs, are left out.
+    By default, true T with predicted R, plus predicted T with true R: Dong et al., ICCV 2021, L_res below equation 8.
+    Requires ``alpha`` among the batch's draws, as in ``synthesis=location_aware``, ``ibcln`` and ``zhang``. Excludes
+    samples without alpha or without either true layer, such as real pairs.
 
     Args:
-        forms: for each form, the layers that are predicted in it. IBCLN's residual reconstruction loss is
+        forms: for each form, its predicted layers. IBCLN's residual reconstruction loss is
             ``[[transmission, reflection]]``, its loss on the reflection ``[[reflection]]``.
-        decimals: to how many decimals alpha is rounded; None leaves it as it was drawn. IBCLN's program: 1.
+        decimals: decimal places to which alpha is rounded; None for no rounding. IBCLN's program: 1.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
     Raises:
-        UserError: if there is no form, or one predicts nothing or an unknown layer.
+        UserError: if there is no form, or a form is empty or contains an unknown layer.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class CompositionLoss(LossTerm):
         """Return the unweighted scalar >= 0.
 
         Raises:
-            UserError: if the samples were synthesised without an alpha.
+            UserError: if the synthesis does not draw an alpha, or the network does not predict a layer.
         """
         device = outputs["transmission"].device
         draws = batch.get("draws", {})
@@ -289,10 +289,10 @@ class CompositionLoss(LossTerm):
 
 
 def confidence_map(outputs: Outputs) -> Tensor:
-    """``aux["confidence"]``, of the last iteration if there are several.
+    """``aux["confidence"]``, that of the last iteration if there are several.
 
     Raises:
-        UserError: if the network predicts none.
+        UserError: if the network does not predict a confidence map.
     """
     maps = aux_output(outputs, "confidence")
     return cast(Tensor, maps[-1] if isinstance(maps, list) else maps)

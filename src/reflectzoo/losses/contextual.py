@@ -1,4 +1,4 @@
-"""Like features somewhere, wherever they lie."""
+"""Contextual loss: similarity of features regardless of their position."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from torch.nn import functional as F
 from reflectzoo.ops.checks import check_same_shape, full_precision
 from reflectzoo.ops.distributed import masked_mean
 
-_EPSILON = 1e-5  # beside the smallest distance
+_EPSILON = 1e-5  # added to the smallest distance
 
 
 def contextual_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """How badly the features of a target are found among those of a prediction, wherever they lie.
+    """Dissimilarity of two sets of features, regardless of their position.
 
-    Mechrez et al., The Contextual Loss, ECCV 2018, as ERRNet's program computes it, bandwidth 1. All features, less the
-    mean of the target's, have unit length. With d the cosine distance, halved, between a place of the prediction and
-    one of the target, and d' = d / (smallest d of that place + 1e-5): a softmax of -d' over the target's places says
-    which of them a place of the prediction resembles. For every place of the target the best resemblance counts;
-    the loss is minus the logarithm of their mean.
+    Mechrez et al., The Contextual Loss, ECCV 2018, as in ERRNet's program, with bandwidth 1. The mean of the target's
+    features is subtracted from all features, which are then normalised to unit length. With d half the cosine distance
+    between a position of the prediction and one of the target, and d' = d / (smallest d of that position of the
+    prediction + 1e-5), a softmax of -d' over the target's positions gives the similarities of a position of the
+    prediction. For each position of the target, the largest similarity counts; the loss is the negative logarithm of
+    the mean of these.
 
-    The program subtracts the mean over the whole batch and looks at the first sample only; here each sample has its own
-    mean, and the loss is the mean over samples. With one sample, as the program trains, both are the same.
+    The program subtracts the mean over the whole batch and uses only the first sample; here, each sample has its own
+    mean, and the loss is the mean over samples. For batches of one sample, which the program uses, both are the same.
 
     Args:
         prediction: features, (B, C, h, w).
         target: same shape; no gradient flows to it.
-        valid: (B,) bool, the samples that count; all when None. The others cost nothing.
+        valid: (B,) bool, samples to include; None for all. The others are not computed.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -52,7 +53,7 @@ def contextual_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = N
 
 
 def _of_sample(prediction: Tensor, target: Tensor) -> Tensor:
-    """The same for (C, h, w)."""
+    """Contextual loss of one sample, (C, h, w)."""
     mean = target.mean(dim=(1, 2), keepdim=True)
     found, wanted = (F.normalize((each - mean).flatten(1), dim=0) for each in (prediction, target))
     distance = (1 - wanted.T @ found) / 2  # (places of the target, places of the prediction)

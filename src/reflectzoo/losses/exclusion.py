@@ -1,4 +1,4 @@
-"""An edge belongs to one layer, not to both."""
+"""Exclusion loss: an edge should appear in one layer only."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _EPSILON = 1e-6
 def exclusion_loss(
     transmission: Tensor, reflection: Tensor, levels: int = 3, form: ExclusionForm = "program"
 ) -> Tensor:
-    """Penalise gradients that both layers have at one place, over ``levels`` scales, each half the size of the last.
+    """Penalise gradients at the same position in both layers, over ``levels`` scales, each half the size of the last.
 
     YTMT, NeurIPS 2021, Eq. (5); first in Zhang et al., CVPR 2018.
 
-    ``program``: per scale and direction, with a = 2 mean|dT| / (mean|dR| + 1e-6), which is differentiated too,
-    ``(mean(s(dT)^2 s(a dR)^2) + 1e-6)^(1/4)`` where s(x) = 2 sigmoid(x) - 1 = tanh(x / 2). The means run over the whole
-    batch. The sum over scales is always divided by 3, whatever their number; the two directions are averaged.
+    ``program``: per scale and direction, ``(mean(s(dT)^2 s(a dR)^2) + 1e-6)^(1/4)`` with s(x) = 2 sigmoid(x) - 1 =
+    tanh(x / 2) and a = 2 mean|dT| / (mean|dR| + 1e-6), through which gradients flow, too. The means are taken over the
+    whole batch. The sum over scales is divided by 3 regardless of their number; the two directions are averaged.
 
-    ``paper``: mean over scales of ``|tanh(lT |dT|) tanh(lR |dR|)|^2``, directions added. The paper leaves the
-    normalisation lT, lR open: here as in Zhang et al., lT = sqrt(|dR| / |dT|) and lR = 1 / lT with Frobenius norms, for
-    each image. The squared norm is taken as a mean over pixels, else the weight would depend on the image size.
+    ``paper``: mean over scales of ``|tanh(lT |dT|) tanh(lR |dR|)|^2``, summed over the directions. The paper does not
+    define the normalisation lT, lR; as in Zhang et al., lT = sqrt(|dR| / |dT|) and lR = 1 / lT with Frobenius norms per
+    image. The squared norm is a mean over pixels; otherwise the weight would depend on the image size.
 
     Args:
         transmission: predicted T, (B, C, H, W).
@@ -46,7 +46,7 @@ def exclusion_loss(
         Scalar >= 0; in the program's form never below ``levels * 1e-6 ** 0.25 / 3``.
 
     Raises:
-        ValueError: if the shapes differ, or the image is too small for that many scales (or there are none).
+        ValueError: if the shapes differ, ``levels`` is below 1, or the image is too small for that many scales.
 
     Example:
         >>> flat, edge = torch.zeros(1, 1, 2, 2), torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
@@ -67,13 +67,13 @@ def exclusion_loss(
             layers = half_t, half_r
         for of_t, of_r in zip(*map(forward_differences, layers), strict=True):
             total = total + scale(of_t, of_r)
-    # Two directions: averaged by the program, which also divides by its usual number of scales even where it uses
-    # another one; added by the paper, as parts of one norm.
+    # The program averages the two directions, and always divides by its default number of scales, 3. The paper adds
+    # the directions, as parts of one norm.
     return total / 6 if form == "program" else total / levels
 
 
 def _program_scale(of_t: Tensor, of_r: Tensor) -> Tensor:
-    # Neither the ratio nor the fourth root is linear in a mean over the batch: both need the mean over all processes.
+    # Neither the ratio nor the fourth root is linear in the batch mean, so that both need the mean over all processes.
     ratio = 2 * across_processes(of_t.abs().mean()) / (across_processes(of_r.abs().mean()) + _EPSILON)
     squashed_t, squashed_r = 2 * torch.sigmoid(of_t) - 1, 2 * torch.sigmoid(ratio * of_r) - 1
     overlap = across_processes((squashed_t.square() * squashed_r.square()).mean())
@@ -87,7 +87,7 @@ def _paper_scale(of_t: Tensor, of_r: Tensor) -> Tensor:
 
 
 class ExclusionLoss(LossTerm):
-    """:func:`exclusion_loss` of the predicted layers; needs no truth.
+    """:func:`exclusion_loss` of the predicted layers; needs no ground truth.
 
     Args:
         levels: number of scales.

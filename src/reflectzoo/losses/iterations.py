@@ -1,4 +1,4 @@
-"""A term summed over the iterations of a recurrent network."""
+"""Sum of a loss term over the iterations of a recurrent network."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from reflectzoo.losses.base import LossTerm
 
 
 class OverIterations(LossTerm):
-    """Any term, of every iteration: ``sum over i = 1...N of attenuation^(N - i) * term_i``.
+    """Any term, summed over the iterations: ``sum over i = 1...N of attenuation^(N - i) * term_i``.
 
     Dong et al., ICCV 2021, equations 8, 11, 12 and 16 (attenuation 0.85); IBCLN's program has attenuation 1. Iterations
-    are the entries of lists in ``aux``: the i-th one's ``aux["transmission"][i]`` and ``aux["reflection"][i]`` stand in
-    for the layers, and every other list of the same length for its i-th entry. A network without such lists has one
-    iteration.
+    are the entries of lists in ``aux``: for the i-th iteration, ``aux["transmission"][i]`` and ``aux["reflection"][i]``
+    replace the layers, and every other list of the same length is replaced by its i-th entry. A network without such
+    lists has one iteration.
 
     Args:
-        term: of one iteration; its own weight is not looked at.
-        attenuation: factor from each iteration to the one before it, in (0, 1].
+        term: applied to each iteration; its own weight is ignored.
+        attenuation: factor from each iteration to the previous one, in (0, 1].
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
@@ -52,7 +52,7 @@ class OverIterations(LossTerm):
 
 
 def iterations(outputs: Outputs) -> list[Outputs]:
-    """The outputs of each iteration, as if it had been the last; ``[outputs]`` for a network without any."""
+    """The outputs of each iteration, as if it were the last one; ``[outputs]`` for a network without iterations."""
     aux = outputs.get("aux", {})
     transmissions = aux.get("transmission")
     if not isinstance(transmissions, list) or not transmissions:

@@ -1,4 +1,4 @@
-"""What the loss terms share: which prediction meets which truth, and checks."""
+"""Helpers of the loss terms: matching predictions with their ground truth, and checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def predicted(outputs: Outputs, layer: Layer) -> Tensor:
     """The predicted layer, (B, 3, H, W).
 
     Raises:
-        UserError: if the method does not predict that layer.
+        UserError: if the method does not predict this layer.
     """
     if layer not in outputs:
         raise UserError(
@@ -30,20 +30,20 @@ def predicted(outputs: Outputs, layer: Layer) -> Tensor:
 def layer_pair(
     outputs: Outputs, batch: Batch, layer: Layer, unknown_reflection: UnknownReflection = "skip"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Prediction and truth of one layer, and for which samples the truth is known.
+    """Prediction and ground truth of one layer, and the samples whose ground truth is known.
 
     Args:
         outputs: of a network.
-        batch: with the truth.
-        layer: which one.
-        unknown_reflection: what a sample with a true transmission but no true reflection is compared with.
-            ``residual``: mixture - transmission, which may be negative; ``skip``: nothing.
+        batch: with the ground truth.
+        layer: ``transmission`` or ``reflection``.
+        unknown_reflection: target of the reflection for samples with a true transmission but no true reflection.
+            ``residual``: mixture - transmission, which may be negative; ``skip``: none.
 
     Returns:
         ``(prediction, target, valid)``: (B, 3, H, W) twice, and (B,) bool.
 
     Raises:
-        UserError: if the method does not predict that layer.
+        UserError: if the method does not predict this layer.
     """
     prediction = predicted(outputs, layer)
     if layer == "transmission":
@@ -60,7 +60,7 @@ def aux_output(outputs: Outputs, key: str) -> Any:
     """``outputs["aux"][key]``.
 
     Raises:
-        UserError: if this network does not make it.
+        UserError: if the network does not provide it.
     """
     aux = outputs.get("aux", {})
     if key not in aux:

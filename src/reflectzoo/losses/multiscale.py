@@ -1,4 +1,4 @@
-"""FeatureNet of the transmission at several sizes."""
+"""Perceptual loss of the transmission at several scales."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
     """``sum over scales of gamma * perceptual loss`` of the transmission and its coarse versions.
 
     Dong et al., ICCV 2021, equation 10. The coarse predictions are ``aux["half"]`` and ``aux["quarter"]`` (of the last
-    iteration, if they are lists); the truth is brought to their size by an anti-aliased bilinear resize. Samples
-    without a true transmission are left out.
+    iteration, if they are lists); the ground truth is resized to match them (bilinear, antialiased). Samples without a
+    true transmission are excluded.
 
     Args:
-        scales: ``full``, ``half``, ``quarter`` -> weight; those with weight 0 are not looked at.
+        scales: ``full``, ``half``, ``quarter`` -> weight; scales with weight 0 are skipped.
         layers: VGG-19 layer -> weight, by default :data:`SECOND_CONVOLUTIONS`; for EfficientNet-Lite0
             see :func:`~reflectzoo.losses.perceptual.layers_for`.
-        normalise: whether VGG sees ImageNet-normalised images.
+        normalise: whether to normalise images for VGG with ImageNet's mean and standard deviation.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
         features: ``vgg19``, or ``efficientnet_lite0``, which needs no download.
 
     Raises:
-        UserError: for an unknown scale or features, or if scales or layers are empty.
+        UserError: for an unknown scale or feature network, or if no scale or layer is left.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
         """Return the unweighted scalar >= 0.
 
         Raises:
-            UserError: if the network has no coarse transmissions, or they are too small for VGG-19's deepest layer.
+            UserError: if the network has no coarse transmissions, or they are too small for the deepest VGG-19 layer.
+            ValueError: for an unknown VGG-19 layer.
         """
         total = outputs["transmission"].new_zeros((), dtype=full_precision(outputs["transmission"]).dtype)
         for name, factor in self.scales.items():
@@ -88,7 +89,7 @@ class MultiScalePerceptualLoss(UsesVGG, LossTerm):
 
     def _check_size(self, prediction: Tensor, name: str) -> None:
         if self.features != "vgg19":
-            return  # it rounds sizes up, so a map always has a pixel
+            return  # EfficientNet rounds sizes up, so that its maps are never empty
         deepest = max(int(layer[4]) for layer in self.layers)
         least = 2 ** (deepest - 1)
         if min(prediction.shape[-2:]) < least:

@@ -1,4 +1,4 @@
-"""Recordings of loss values and their gradients, see :mod:`reflectzoo.parity`."""
+"""Comparison of loss values and their gradients with recordings, see :mod:`reflectzoo.parity`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NOT_IN_TOTALS = ("reconsx_pred_t_vs_input", "mtv", "ktv", "ssim_loss_t")
 
 
 class _Setting:
-    """Images of one case in one precision, and the loss that ``loss=ytmt`` configures, with the rule's weights."""
+    """Images of one case in one precision, and the loss configured by ``loss=ytmt``, with the rule's weights."""
 
     def __init__(self, images: Mapping[str, Tensor], loss: WeightedSum, dtype: torch.dtype) -> None:
         self.images = {name: image.to(dtype) for name, image in images.items()}
@@ -61,7 +61,7 @@ class _Setting:
             "name": names,
             "dataset": names,
         }
-        # Everything that looks through the VGG or the discriminator is dear and asked for more than once.
+        # Values that need the VGG or the discriminator are expensive and used several times.
         self.logit = lru_cache(self._logit)
         self.total = lru_cache(self._total)
 
@@ -71,17 +71,17 @@ class _Setting:
 
     @torch.enable_grad()
     def _total(self, stage: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total of a stage and its gradients by prediction."""
+        """Total loss of a stage, and its gradient with respect to each prediction."""
         predictions = {name: self.images[name].clone().requires_grad_() for name in ("pred_t", "pred_r")}
         outputs: Outputs = {"transmission": predictions["pred_t"], "reflection": predictions["pred_r"]}
-        # Epoch 20 is the first of stage 1 with an adversarial term; in stage 2 it is on from the start.
+        # Epoch 20 is the first of stage 1 with the adversarial term; in stage 2, it is on from the start.
         total, _parts = self.loss(outputs, self.batch, phase=stage - 1, epoch=20)
         gradients = torch.autograd.grad(total, list(predictions.values()))
         return total.detach(), dict(zip(predictions, gradients, strict=True))
 
 
 class _YTMTLosses:
-    """Every term and both totals of YTMT's released program."""
+    """All terms and both totals of YTMT's released program."""
 
     def matches(self, fixture: Fixture) -> bool:
         has_values = any("values" in case for case in fixture.cases)
@@ -107,12 +107,12 @@ class _YTMTLosses:
 
 
 def _configured_loss(dtype: torch.dtype) -> WeightedSum:
-    """``loss=ytmt`` as anyone trains with it, the discriminator and VGG with the rule's weights."""
+    """``loss=ytmt`` as used in training, but with the rule's weights in the discriminator and VGG."""
     loss = cast(WeightedSum, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/ytmt.yaml"))))
     discriminator = cast(AdversarialLoss, loss.terms["adversarial"]).discriminator
     discriminator.load_state_dict(rule_state_dict(discriminator, gain=1.6, exceptions={"tail.3.weight": 4.0}))
     loss.to(dtype)
-    # Only now: the VGG is shared, and would follow to the other precision.
+    # After the conversion, which would otherwise also change the precision of the shared VGG.
     attach_vgg(loss, rule_vgg(dtype))
     return loss
 
@@ -131,7 +131,7 @@ def _compare_values(setting: _Setting, recorded: Mapping[str, float]) -> tuple[l
 
 
 def _value(name: str, setting: _Setting) -> Tensor:
-    """One value by the name it has in the recordings.
+    """Compute one value by its name in the recordings.
 
     Raises:
         ParityError: for an unknown name.
@@ -176,7 +176,7 @@ def _value(name: str, setting: _Setting) -> Tensor:
 
 
 def _compare_tensors(fixture: Fixture, case: Case, setting: _Setting) -> list[Comparison]:
-    """Logits and gradients of the totals, in the precision they were recorded in."""
+    """Compare logits and gradients of the totals, in the precision of the recording."""
     comparisons: list[Comparison] = []
     for spec in case.get("outputs") or []:
         name, recorded = str(spec["name"]), fixture.tensor(spec["npz"])
@@ -193,9 +193,9 @@ def _compare_tensors(fixture: Fixture, case: Case, setting: _Setting) -> list[Co
 
 
 def _compare_gradient(name: str, found: Tensor, recorded: Tensor, noise: float) -> list[Comparison]:
-    # The L1 terms have kinks: where two values tie but for rounding, a sign flips and one summand of the gradient turns
-    # over (through the VGG, one whole receptive field). Hence the recorded float32 error as the largest difference, and
-    # beside it that such places are few.
+    # The L1 terms have kinks: where two values are equal up to rounding, the sign of one summand of the gradient may
+    # flip (through the VGG, within a whole receptive field). Hence the tolerance is the recorded float32 error, and in
+    # addition the relative norm of the difference must be small, so that such positions are few.
     largest = max(noise, 1e-5 * float(recorded.abs().max()))
     off = float((found - recorded).norm() / recorded.norm())
     return [compare_tensor(name, found, recorded, largest), Comparison(f"{name} as a whole", off, 1e-2)]

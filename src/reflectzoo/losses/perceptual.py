@@ -1,4 +1,4 @@
-"""Images that look alike have like features: VGG-19's, as the papers have it, or EfficientNet-Lite0's."""
+"""Perceptual losses: distances between features of VGG-19, as in the papers, or of EfficientNet-Lite0."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ and their transmissions, so that every map says as much."""
 
 
 def imagenet_normalised(image: Tensor) -> Tensor:
-    """Subtract ImageNet's mean and divide by its standard deviation.
+    """Subtract ImageNet's mean and divide by its standard deviation, per channel.
 
     Args:
         image: (B, 3, H, W), RGB in [0, 1].
@@ -73,7 +73,7 @@ def imagenet_normalised(image: Tensor) -> Tensor:
 def vgg_features(
     vgg: VGG19, prediction: Tensor, target: Tensor, layers: Sequence[str], normalise: bool = True
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """VGG-19's maps of a prediction and, without a gradient, of its target, in the order of ``layers``.
+    """VGG-19 feature maps of a prediction and, without gradients, of its target, in the order of ``layers``.
 
     Arguments and errors as for :func:`perceptual_loss`.
     """
@@ -97,21 +97,21 @@ def perceptual_loss(
 ) -> Tensor:
     """Weighted sum of the mean absolute differences of VGG-19 features.
 
-    YTMT, NeurIPS 2021, Eq. (4), for one layer of the mixture.
+    YTMT, NeurIPS 2021, Eq. (4), for one of the two image layers.
 
     Args:
-        vgg: frozen.
+        vgg: frozen network.
         prediction: (B, 3, H, W), RGB, about [0, 1].
         target: same shape; no gradient flows to it.
         layers: name -> weight, e.g. ``{"relu1_1": 0.4}``.
-        valid: (B,) bool, the samples that count; all when None.
-        normalise: whether VGG sees ImageNet-normalised images.
+        valid: (B,) bool, samples to include; None for all.
+        normalise: whether to normalise images for VGG with ImageNet's mean and standard deviation.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or VGG-19 has no such layer.
     """
     found, wanted = vgg_features(vgg, prediction, target, list(layers), normalise)
     total = full_precision(prediction).new_zeros(())
@@ -127,14 +127,14 @@ def efficientnet_loss(
     layers: Mapping[str, float] = EFFICIENTNET_LAYERS,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """:func:`perceptual_loss` through EfficientNet-Lite0, which needs no download; ours.
+    """:func:`perceptual_loss` with features of EfficientNet-Lite0, which needs no download; a variant of ours.
 
     Args:
-        looker: through whose features, see :meth:`UsesVGG.efficientnet_maps`.
+        looker: provides the features, see :meth:`UsesVGG.efficientnet_maps`.
         prediction: (B, 3, H, W), RGB, about [0, 1].
         target: same shape; no gradient flows to it.
         layers: ``stride2`` to ``stride32`` -> weight.
-        valid: (B,) bool, the samples that count; all when None.
+        valid: (B,) bool, samples to include; None for all.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -144,7 +144,7 @@ def efficientnet_loss(
         UserError: if the weights are not installed.
     """
     check_same_shape(prediction=prediction, target=target)
-    # Small half-precision differences of features as large as these would be lost.
+    # In half precision, small differences of such large features would be lost.
     with torch.autocast(prediction.device.type, enabled=False):
         found = looker.efficientnet_maps(full_precision(prediction))
         with torch.no_grad():
@@ -164,20 +164,26 @@ def feature_loss(
     valid: Tensor | None = None,
     normalise: bool = True,
 ) -> Tensor:
-    """:func:`perceptual_loss` or :func:`efficientnet_loss`, by what the looker looks through."""
+    """:func:`perceptual_loss` or :func:`efficientnet_loss`, depending on ``looker.features``."""
     if looker.features == "efficientnet_lite0":
         return efficientnet_loss(looker, prediction, target, layers, valid)
     return perceptual_loss(looker.vgg, prediction, target, layers, valid, normalise)
 
 
 def layers_for(features: FeatureNet, layers: Mapping[str, float], setting: str) -> dict[str, float]:
-    """The layers of a loss by what it looks through; VGG-19 checks its own names when it is looked through.
+    """Layers and weights of a loss for the chosen feature network.
 
-    A recipe names layers of VGG-19. Looked through EfficientNet-Lite0 instead, it takes all of
-    :data:`EFFICIENTNET_LAYERS`, so that one override changes the features of any recipe.
+    Recipes name layers of VGG-19. With EfficientNet-Lite0, these are replaced by :data:`EFFICIENTNET_LAYERS`, so that a
+    single override changes the features of any recipe. Names of VGG-19 layers are not checked here, but in its forward
+    pass.
+
+    Args:
+        features: the feature network.
+        layers: name -> weight.
+        setting: name of the setting, for the message.
 
     Raises:
-        UserError: for a name that neither has.
+        UserError: for a name that is not a layer of EfficientNet-Lite0, if that is chosen.
     """
     if features == "vgg19":
         return dict(layers)
@@ -189,22 +195,23 @@ def layers_for(features: FeatureNet, layers: Mapping[str, float], setting: str) 
 
 
 class PerceptualLoss(UsesVGG, LossTerm):
-    """:func:`perceptual_loss` of one or both layers; samples without the truth of a layer are left out.
+    """:func:`perceptual_loss` of one or both layers; excludes samples without ground truth for a layer.
 
-    The released program looks at the transmission only, at the first convolution of each block; the paper (Eq. (4))
-    at both layers, at the second one: ``applied_to=[transmission, reflection]``, ``layers=`` :data:`PAPER_LAYERS`.
+    YTMT's released program applies it to the transmission only, with the first convolution of each block; the paper
+    (Eq. (4)) to both layers, with the second one: ``applied_to=[transmission, reflection]``, ``layers=paper``.
 
     Args:
         applied_to: ``transmission`` and/or ``reflection``; their losses are added.
         layers: VGG layer -> weight, or ``program`` or ``paper`` for :data:`PROGRAM_LAYERS` or :data:`PAPER_LAYERS`.
-        normalise: whether VGG sees ImageNet-normalised images.
+        normalise: whether to normalise images for VGG with ImageNet's mean and standard deviation.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
         features: ``vgg19``, or ``efficientnet_lite0``, which needs no download; see :func:`layers_for` for its
             layers.
 
     Raises:
-        UserError: for an unknown name in ``applied_to``, ``layers`` or ``features``, or if one of them is empty.
+        UserError: for an unknown name in ``applied_to`` or ``features``, an unknown set or EfficientNet-Lite0 layer in
+            ``layers``, or if one of them is empty. Unknown VGG-19 layers raise ``ValueError`` in ``forward``.
     """
 
     def __init__(

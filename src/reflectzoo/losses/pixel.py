@@ -1,4 +1,4 @@
-"""Distances between images: of the values and of their forward differences."""
+"""Distances between the values of images, and between their forward differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mse_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) ->
     Args:
         prediction: (B, C, H, W).
         target: same shape.
-        valid: (B,) bool, the samples that count; all when None.
+        valid: (B,) bool, samples to include; None for all.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -53,8 +53,8 @@ def gradient_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = Non
     """
     check_same_shape(prediction=prediction, target=target)
     valid = all_if_none(valid, prediction)
-    # Difference of the differences, in the program's order: on 8-bit data many of them tie, and a sign decided by
-    # rounding moves the gradient.
+    # Subtract the differences in the program's order: with 8-bit data many are equal, so that rounding would decide
+    # signs in the gradient.
     wanted = forward_differences(full_precision(target))
     found = forward_differences(full_precision(prediction))
     rows, columns = ((a - b).abs() for a, b in zip(found, wanted, strict=True))
@@ -73,8 +73,8 @@ class PixelLoss(LossTerm):
         mse: weight of the mean squared error.
         gradient: weight of the gradient loss.
         l1: weight of the mean absolute error.
-        unknown_reflection: for real pairs, whose reflection nobody saw. ``residual``, as the program does it:
-            the target is mixture - transmission, which may be negative; ``skip``: leave such samples out.
+        unknown_reflection: target for real pairs, whose reflection is unknown. ``residual``, as in the program:
+            mixture - transmission, which may be negative; ``skip``: exclude such samples.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 

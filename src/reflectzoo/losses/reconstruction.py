@@ -1,4 +1,4 @@
-"""The two layers must add up to the photograph."""
+"""Reconstruction loss: the two layers should add up to the mixture."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def reconstruction_loss(
 ) -> Tensor:
     """Mean absolute error of T + R, or of T + R + residue, against I.
 
-    YTMT, NeurIPS 2021, Eq. (3), last summand; with the residue DSRNet, ICCV 2023.
+    YTMT, NeurIPS 2021, Eq. (3), last summand; with the residue, DSRNet, ICCV 2023.
 
     Args:
         transmission: predicted T, (B, 3, H, W), about [0, 1], not clamped.
         reflection: predicted R, same shape and range.
         mixture: I, same shape, in [0, 1].
-        residue: what the network says that T + R lacks of I, same shape; None for nothing.
+        residue: predicted difference of I and T + R, same shape; None for zero.
 
     Returns:
         Scalar >= 0.
@@ -50,10 +50,10 @@ def reconstruction_loss(
 
 
 class ReconstructionLoss(LossTerm):
-    """:func:`reconstruction_loss` of the predicted layers; needs no truth.
+    """:func:`reconstruction_loss` of the predicted layers; needs no ground truth.
 
     Args:
-        residue: whether the network's ``aux["residue"]`` is added to them.
+        residue: whether to add the network's ``aux["residue"]``.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
     """

@@ -1,7 +1,7 @@
-"""Structural similarity: of images (SSIM), and of gradients by its structure part alone (SI).
+"""SSIM loss, with the window of CoRRN's program.
 
-Both look through the window that CoRRN's program uses: an 11x11 Gaussian of sigma 1.5 that moves over the whole image,
-zeros outside of it included. Other libraries reflect or cut the border, so their values differ near it.
+That is an 11x11 Gaussian of sigma 1.5 over the whole image, with zero padding. Other libraries use reflection padding
+or crop the border, so that their values differ near it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def ssim_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -
     """1 - mean SSIM over the valid samples; CoRRN, TPAMI 2019, Eq. (5).
 
     Args:
-        prediction: (B, C, H, W), values of about [0, 1].
+        prediction: (B, C, H, W), values in about [0, 1].
         target: same shape.
-        valid: (B,) bool, the samples that count; all when None.
+        valid: (B,) bool, samples to include; None for all.
 
     Returns:
         Scalar in [0, 2]; zero if no sample is valid.
@@ -45,8 +45,8 @@ class SSIMLoss(LossTerm):
 
     Args:
         layer: ``transmission`` or ``reflection``.
-        unknown_reflection: for real pairs, whose reflection nobody saw. ``residual``: the target is mixture -
-            transmission; ``skip``: leave such samples out.
+        unknown_reflection: target for real pairs, whose reflection is unknown. ``residual``: mixture - transmission,
+            which may be negative; ``skip``: exclude such samples.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 

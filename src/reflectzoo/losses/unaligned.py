@@ -1,4 +1,4 @@
-"""Against a transmission that was shot from a slightly different place."""
+"""Loss against a transmission taken from a slightly different position."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ UnalignedForm = Literal["features", "contextual", "both", "pixel"]
 
 _FORMS: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
     "features": ({"conv5_2": 1.0}, {}),
-    # Its program asks for convolutions before their rectifiers; but these work in place, so that it gets them only of
-    # the deepest layer.
+    # ERRNet's program requests convolutions before their ReLUs; but since these work in place, it actually gets the
+    # values after the ReLUs, except for the deepest layer.
     "contextual": ({}, {"relu2_2": 1.0, "relu3_2": 1.0, "conv4_2": 1.0}),
     "both": ({"conv5_2": 1.0}, {"relu2_2": 1.0, "relu3_2": 1.0, "relu4_2": 1.0}),
     "pixel": ({}, {}),
@@ -32,24 +32,24 @@ _FORMS: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
 
 
 class UnalignedLoss(UsesVGG, LossTerm):
-    """A distance of deep VGG-19 features, which hardly notice a small shift.
+    """Distance of deep VGG-19 features, which are insensitive to small shifts.
 
     Wei et al. (ERRNet), CVPR 2019, Sec. 4.2, the alignment-invariant loss. Compares the transmission with
-    ``batch["unaligned_transmission"]`` where ``batch["has_unaligned"]``; zero, at no cost, for a batch without such
-    samples.
+    ``batch["unaligned_transmission"]`` where ``batch["has_unaligned"]``; if no process has such a sample, returns zero
+    without computing features.
 
     Args:
-        layers: VGG-19 layer -> weight of its absolute differences, in place of the form's.
-        form: ``features``, the mean absolute difference of the highest layer (conv5_2, before its rectifier), the
-            program's default; ``contextual``, :func:`~reflectzoo.losses.contextual.contextual_loss` of three middle
-            layers; ``both``; ``pixel``, the mean squared error of the images, which blurs. The program weighs the first
-            three 0.1.
-        contextual: VGG-19 layer -> weight of its contextual loss, in place of the form's.
+        layers: VGG-19 layer -> weight of its absolute differences; defaults to those of the form.
+        form: ``features``, the mean absolute difference of the highest layer (conv5_2, before its ReLU), the program's
+            default; ``contextual``, :func:`~reflectzoo.losses.contextual.contextual_loss` of three middle layers;
+            ``both``; ``pixel``, the mean squared error of the images, which causes blur. In the program, the first
+            three have the weight 0.1.
+        contextual: VGG-19 layer -> weight of its contextual loss; defaults to those of the form.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
     Raises:
-        UserError: for an unknown form, or no layer at all.
+        UserError: for an unknown form, or if no layer is left.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class UnalignedLoss(UsesVGG, LossTerm):
         """Return the unweighted scalar >= 0."""
         prediction = full_precision(predicted(outputs, "transmission"))
         known = batch.get("has_unaligned")
-        # Every process takes part, or one with such a sample would wait for those without.
+        # All processes must take part in the collective operations, even those without such a sample.
         if not across_any(known is not None and bool(known.any()), prediction.device):
             return prediction.new_zeros(())
         if known is None:

@@ -1,4 +1,4 @@
-"""A loss as a named dictionary of weighted terms."""
+"""Loss as a weighted sum of named terms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class WeightedSum(nn.Module):
     """Weighted sum of named terms.
 
     Args:
-        terms: name -> term. ``None`` entries are dropped, so that a config may switch a term off.
+        terms: name -> term. ``None`` entries are dropped, so that a configuration can switch a term off.
 
     Raises:
         UserError: if no term is left, or an entry is not a :class:`LossTerm`.
@@ -39,12 +39,12 @@ class WeightedSum(nn.Module):
 
         Args:
             outputs: of a network.
-            batch: with the truth.
+            batch: with the ground truth.
             phase: training phase (0-based), for terms with one weight per phase.
             epoch: of the whole fit (0-based), for terms that start late.
 
         Returns:
-            The weighted sum (scalar), and the detached unweighted value of every term that is switched on.
+            The weighted sum (scalar), and the detached unweighted value of each term that is switched on.
         """
         total = torch.zeros((), device=outputs["transmission"].device)
         parts: dict[str, Tensor] = {}
