@@ -1,4 +1,4 @@
-"""What was done to a photograph whose truth nobody knows: how much of it changed, and how smooth the change is."""
+"""Scores without ground truth: how much of a photograph changed, and how smooth the change is."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def changed_share(preds: Tensor, mixture: Tensor) -> Tensor:
         [0.25]
     """
     p, m = as_double(preds, mixture)
-    # Half a step of grace, since 2/255 is not a number of float32.
+    # A tolerance of half a step, since 2/255 cannot be represented exactly in float32.
     return ((p - m).abs().amax(dim=1) >= CHANGE_THRESHOLD - 0.5 / 255).double().mean(dim=(1, 2))
 
 
 def smooth_share(preds: Tensor, mixture: Tensor) -> Tensor:
-    """Share of the change's energy that its mean under a 15x15 window holds.
+    """Share of the change's energy that remains after averaging it over a 15x15 window.
 
-    Reflections are mostly out of focus, so that taking one away is a smooth change; where details of the photograph
-    itself go, the change is as sharp as they are. Low values are a warning, not a proof: a reflection can be sharp.
+    Most reflections are out of focus, so that their removal is a smooth change; if details of the photograph itself are
+    removed, the change is as sharp as they are. Low values are a warning, not a proof, since reflections can be sharp.
 
     Args:
         preds: (B, 3, H, W) in [0, 1].
         mixture: same shape.
 
     Returns:
-        (B,) in [0, 1]; NaN where nothing changed, or for images smaller than the window.
+        (B,) in [0, 1]; NaN if nothing changed, or for images smaller than the window.
 
     Raises:
         ValueError: if the shapes differ.
@@ -74,7 +74,7 @@ def smooth_share(preds: Tensor, mixture: Tensor) -> Tensor:
 
 
 class Changed(BlindMetric):
-    """Share of the picture that changed; see :func:`changed_share`. Neither more nor less is better by itself."""
+    """Share of the picture that changed; see :func:`changed_share`. Has no direction."""
 
     key = "changed"
     title = "changed"
@@ -88,7 +88,7 @@ class Changed(BlindMetric):
 
 
 class Smooth(BlindMetric):
-    """How much of the change is smooth; see :func:`smooth_share`."""
+    """Share of the change that is smooth; see :func:`smooth_share`. Has no direction."""
 
     key = "smooth"
     title = "smooth"

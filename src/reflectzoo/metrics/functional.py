@@ -1,7 +1,8 @@
-"""Scores of single images, in double precision: PSNR, SSIM in two conventions, LMSE, NCC, SI, and of marked regions.
+"""Scores of single images, in double precision: PSNR and SSIM in two conventions, LMSE, NCC, SI, and scores of regions.
 
-All take predictions and truths of shape (B, C, H, W) in [0, 1] and return (B,) values, one for each image. NaN stands
-for a score that an image does not have (an empty region, an image smaller than the window), and for nothing else.
+Unless stated otherwise, they take predictions and ground truth of shape (B, C, H, W) in [0, 1] and return (B,), one
+value per image. For finite images, NaN only means that the score is not defined (an empty region, an image smaller than
+the window).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _K1, _K2 = 0.01, 0.03
 _UNIFORM = 7
 _GAUSSIAN = 11
 _LMSE_WINDOW, _LMSE_STEP = 20, 10
-# The program compares sums over images of 0..255.
+# The program has the threshold 1e-5 for sums over images of 0..255.
 _LMSE_DARK = 1e-5 / 255**2
 
 
@@ -31,7 +32,7 @@ def channel_errors(preds: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each colour channel of each image.
 
     Returns:
-        (B, C), in units of the images' own range squared.
+        (B, C), for values in the range of the images.
 
     Raises:
         ValueError: if the shapes differ.
@@ -41,7 +42,7 @@ def channel_errors(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def decibels(errors: Tensor) -> Tensor:
-    """PSNR of mean squared errors of images in [0, 1], at most :data:`PSNR_CAP`.
+    """Convert mean squared errors of images in [0, 1] to PSNR in dB, at most :data:`PSNR_CAP`.
 
     Example:
         >>> decibels(torch.tensor([0.01, 0.0]))
@@ -51,13 +52,13 @@ def decibels(errors: Tensor) -> Tensor:
 
 
 def channel_psnr(preds: Tensor, target: Tensor) -> Tensor:
-    """PSNR of each colour channel by itself, then their mean: how most programs of the field compute it.
+    """PSNR of each colour channel, averaged over the channels, as in most programs of the field.
 
-    ``quality_assess`` of the released programs of ERRNet, YTMT and DSRNet. Never below :func:`pooled_psnr`, since a
-    channel with little error gains more decibels than one with much error loses.
+    Same as ``quality_assess`` in the released programs of ERRNet, YTMT and DSRNet. By convexity not below
+    :func:`pooled_psnr`, except for the effect of the cap.
 
     Returns:
-        (B,) in dB, at most :data:`PSNR_CAP` for each channel.
+        (B,) in dB, at most :data:`PSNR_CAP` per channel.
 
     Raises:
         ValueError: if the shapes differ.
@@ -66,7 +67,7 @@ def channel_psnr(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def pooled_psnr(preds: Tensor, target: Tensor) -> Tensor:
-    """PSNR of the error of all pixels and channels of an image together, as Location-aware SIRR and CoRRN compute it.
+    """PSNR of the error over all pixels and channels of an image, as in Location-aware SIRR and CoRRN.
 
     Returns:
         (B,) in dB, at most :data:`PSNR_CAP`.
@@ -78,10 +79,10 @@ def pooled_psnr(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def uniform_ssim(preds: Tensor, target: Tensor) -> Tensor:
-    """SSIM under a uniform 7x7 window, channel by channel: scikit-image's default, and so most programs of the field.
+    """SSIM per channel with a uniform 7x7 window: scikit-image's default, and hence that of most programs of the field.
 
-    Wang et al., TIP 2004, with K1 = 0.01, K2 = 0.03 and sample covariances (divided by 48); the mean over all places
-    where the window lies wholly inside the image. torchmetrics' uniform window divides by 49, so this is our own.
+    Wang et al., TIP 2004, with K1 = 0.01, K2 = 0.03 and sample covariances (divided by 48); the mean over all positions
+    where the window lies inside the image. Implemented here because torchmetrics' uniform window divides by 49.
 
     Returns:
         (B,), at most 1; NaN for images smaller than the window.
@@ -102,9 +103,9 @@ def uniform_ssim(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def gaussian_ssim(preds: Tensor, target: Tensor) -> Tensor:
-    """SSIM under an 11x11 Gaussian window of sigma 1.5, as Wang et al., TIP 2004, define it, channel by channel.
+    """SSIM per channel with an 11x11 Gaussian window of sigma 1.5, as defined by Wang et al., TIP 2004.
 
-    The mean over all places where the window lies wholly inside the image.
+    The mean over all positions where the window lies inside the image.
 
     Returns:
         (B,), at most 1; NaN for images smaller than the window.
@@ -120,20 +121,20 @@ def gaussian_ssim(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim_parts(p: Tensor, t: Tensor, taps: Tensor, sample: bool = False) -> tuple[Tensor, Tensor]:
-    """The two parts of SSIM, luminance and contrast with structure, wherever the window lies wholly inside the images.
+    """The two factors of SSIM, luminance and contrast-structure, wherever the window lies inside the images.
 
     Wang et al., TIP 2004, Eq. (6) and (12), with K1 = 0.01 and K2 = 0.03.
 
     Args:
         p: (B, C, H, W) in [0, 1], double precision.
         t: same shape.
-        taps: one axis of the window, (K,), adding up to 1.
-        sample: divide sums of squares by one less than the window's pixels, as for a uniform window.
+        taps: one axis of the separable window, (K,), with the sum 1.
+        sample: use sample variances, divided by the number of pixels in the window minus 1; for uniform windows.
 
     Returns:
         Two maps, (B, C, H - K + 1, W - K + 1).
     """
-    # The two variances are needed as a sum only.
+    # Only the sum of the two variances is needed.
     mean_p, mean_t, squares, product = windowed(torch.stack((p, t, p * p + t * t, p * t)), taps).unbind()
     power, common = mean_p.square() + mean_t.square(), mean_p * mean_t
     pixels = len(taps) ** 2
@@ -144,14 +145,14 @@ def ssim_parts(p: Tensor, t: Tensor, taps: Tensor, sample: bool = False) -> tupl
 
 
 def lmse(preds: Tensor, target: Tensor) -> Tensor:
-    """Local mean squared error: the error that a best brightness for each window leaves. Lower is better.
+    """Local mean squared error: the error that remains after an optimal scaling of each window. Lower is better.
 
-    Grosse et al., ICCV 2009, as ``quality_assess`` of YTMT, ERRNet and DSRNet has it: windows of 20x20 pixels at steps
-    of 10, each channel by itself; in each the prediction is scaled by the least-squares factor; squared errors of all
-    windows over squared true values of all windows.
+    Grosse et al., ICCV 2009, as in ``quality_assess`` of YTMT, ERRNet and DSRNet: windows of 20x20 pixels at steps of
+    10, separately per channel; in each window, the prediction is multiplied by the least-squares factor. The score is
+    the sum of squared errors over all windows, divided by the sum of squared true values over all windows.
 
     Returns:
-        (B,), from 0 on; 0 where the truth is black; NaN for images smaller than a window.
+        (B,), >= 0; 0 if the ground truth is black; NaN for images smaller than a window.
 
     Raises:
         ValueError: if the shapes differ.
@@ -165,45 +166,45 @@ def lmse(preds: Tensor, target: Tensor) -> Tensor:
     if min(p.shape[-2:]) < _LMSE_WINDOW:
         return nowhere(p)
     error, total = p.new_zeros(len(p)), p.new_zeros(len(p))
-    # Windows that begin at the same multiples of the step do not overlap: four such sets are every window.
+    # All windows are covered by four sets of non-overlapping windows, one for each offset.
     for top in range(0, _LMSE_WINDOW, _LMSE_STEP):
         for left in range(0, _LMSE_WINDOW, _LMSE_STEP):
             wp, wt = (_tiles(image[:, :, top:, left:]) for image in (p, t))
             power, product, truth = (each.sum(dim=(3, 5), keepdim=True) for each in (wp * wp, wp * wt, wt * wt))
             factor = torch.where(power > _LMSE_DARK, product / power.clamp(min=_LMSE_DARK), 0.0)
-            # Not through the expanded square, which would lose half the digits where the error is small.
+            # Expanding the square would lose half of the digits where the error is small.
             error += (wt - factor * wp).square().flatten(1).sum(dim=1)
             total += truth.flatten(1).sum(dim=1)
     return torch.where(total > 0, error / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
 
 
 def ncc(preds: Tensor, target: Tensor) -> Tensor:
-    """Normalised cross-correlation of all values of an image, channels together.
+    """Normalised cross-correlation over all values of an image, channels together.
 
-    ``quality_assess`` of YTMT, ERRNet and DSRNet: mean((x - mean x)(y - mean y)) / (std x * std y).
+    As in ``quality_assess`` of YTMT, ERRNet and DSRNet: mean((x - mean x)(y - mean y)) / (std x * std y).
 
     Returns:
-        (B,) in [-1, 1]. Where an image is of one value the quotient has no meaning; then 1 for equal images, else 0.
+        (B,) in [-1, 1]. If an image is constant, the quotient is not defined; then 1 for equal images, otherwise 0.
 
     Raises:
         ValueError: if the shapes differ.
     """
     p, t = (image.flatten(1) for image in as_double(preds, target))
-    # A stored value of k/255 may have passed through float32.
+    # With a tolerance, since values k/255 may have been rounded to float32.
     equal = (p - t).abs().amax(dim=1) < 1e-6
     p, t = p - p.mean(dim=1, keepdim=True), t - t.mean(dim=1, keepdim=True)
     covariance = (p * t).mean(dim=1)
     deviations = p.square().mean(dim=1).sqrt() * t.square().mean(dim=1).sqrt()
-    # Rounding leaves a trace of variance in images of one value; real ones vary by 1/255 somewhere.
+    # Constant images have a tiny variance due to rounding; all others vary by at least 1/255 somewhere.
     flat = deviations < 1e-12
     return torch.where(flat, equal.to(p), covariance / torch.where(flat, 1.0, deviations))
 
 
 def structure_index(preds: Tensor, target: Tensor, grey: bool = False) -> Tensor:
-    """SI: SSIM without its luminance part, 1 minus CoRRN's structure loss of each image.
+    """SI: SSIM without its luminance factor, which equals 1 - CoRRN's structure loss of each image.
 
-    CoRRN, TPAMI 2019, Eq. (7); Wan et al., ICCV 2017. The authors released no code for their scores; these are the maps
-    of their losses (:mod:`reflectzoo.ops.ssim`), averaged. Images that differ by a constant have 1.
+    CoRRN, TPAMI 2019, Eq. (7); Wan et al., ICCV 2017. The authors released no code for their scores; this is the mean
+    of the maps of their losses (:mod:`reflectzoo.ops.ssim`). Images that differ by a constant score 1.
 
     Args:
         preds: (B, C, H, W); three channels if ``grey``.
@@ -222,8 +223,8 @@ def structure_index(preds: Tensor, target: Tensor, grey: bool = False) -> Tensor
 def regional_ssim(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = False) -> Tensor:
     """SSIMr: mean of the SSIM map where the mask is not 0.
 
-    CoRRN, TPAMI 2019, Sec. 5. The paper's regions, those that reflections dominate, were marked by hand and are not
-    public. Windows around pixels at the rim of a region look beyond it.
+    CoRRN, TPAMI 2019, Sec. 5. The paper's regions, those dominated by reflections, were annotated manually and are not
+    public. Windows around pixels at the edge of a region extend beyond it.
 
     Args:
         preds: (B, C, H, W).
@@ -232,7 +233,7 @@ def regional_ssim(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = Fals
         grey: see :func:`structure_index`.
 
     Returns:
-        (B,), at most 1; NaN where the mask is empty.
+        (B,), at most 1; NaN if the mask is empty.
 
     Raises:
         ValueError: if the shapes differ.
@@ -241,7 +242,7 @@ def regional_ssim(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = Fals
 
 
 def regional_si(preds: Tensor, target: Tensor, mask: Tensor, grey: bool = False) -> Tensor:
-    """SIr: mean of the SI map where the mask is not 0; otherwise as :func:`regional_ssim`."""
+    """SIr: mean of the SI map where the mask is not 0; arguments, result and errors as for :func:`regional_ssim`."""
     return _within(_quality(structure_map, preds, target, grey), mask)
 
 
@@ -254,19 +255,19 @@ def _within(values: Tensor, mask: Tensor) -> Tensor:
     if mask.shape != values.shape:
         raise ValueError(f"the mask is {tuple(mask.shape)}, but the images are {tuple(values.shape)} (B, H, W)")
     weights = (mask != 0).to(values)
-    # 0 / 0, the score of an empty region, is NaN.
+    # The score of an empty region, 0 / 0, is NaN.
     return (values * weights).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
 
 
 def _tiles(images: Tensor) -> Tensor:
-    """(B, C, H, W) to windows side by side, (B, C, rows, 20, columns, 20); what is left over is cut off."""
+    """Split (B, C, H, W) into adjacent windows, (B, C, rows, 20, columns, 20); the remainder is cropped."""
     rows, columns = (side // _LMSE_WINDOW for side in images.shape[-2:])
     whole = images[:, :, : rows * _LMSE_WINDOW, : columns * _LMSE_WINDOW]
     return whole.reshape(*images.shape[:2], rows, _LMSE_WINDOW, columns, _LMSE_WINDOW)
 
 
 def as_double(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Two batches of images in double precision.
+    """Convert two batches of images to double precision.
 
     Raises:
         ValueError: if the shapes differ, or are not (B, C, H, W).
@@ -278,5 +279,5 @@ def as_double(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nowhere(images: Tensor) -> Tensor:
-    """The score of images that have none: (B,) NaN, double precision."""
+    """The undefined score of a batch of images: (B,) NaN in double precision."""
     return images.new_full((len(images),), float("nan"), dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""The field's scores as torchmetrics: one value for each image, then the mean over images.
+"""The field's scores as torchmetrics classes: one value per image, then the mean over images.
 
-A score is one class: it says its key, by which ``protocol.metrics`` names it, its title, unit, digits and direction. A
-protocol that lists the key, or the path of a class of your own (``my_package.scores.Sharpness``), uses it; tables,
-reports and comparisons take the rest from the class.
+Each score is a class that declares its key (its name in ``protocol.metrics``), title, unit, digits and direction, which
+tables, reports and comparisons use. A protocol selects scores by key, or by the path of your own class
+(``my_package.scores.Sharpness``).
 
 >>> metric = ChannelPSNR()
 >>> truth = torch.zeros(2, 3, 32, 32)
@@ -27,22 +27,21 @@ if TYPE_CHECKING:
 
 
 class ImageMetric(Metric):
-    """Mean over images of a score that each image has by itself, summed up in double precision.
+    """Mean over images of a score per image, accumulated in double precision.
 
-    Images for which a score is not defined (see :mod:`reflectzoo.metrics.functional`) do not count. Subclasses
+    Images for which the score is not defined (see :mod:`reflectzoo.metrics.functional`) are excluded. Subclasses
     implement :meth:`per_image`.
 
     Attributes:
-        key: the score's name in ``protocol.metrics``, in result files and on command lines; classes without one cannot
-            be asked for.
-        variant: where several classes share a key: the value of the protocol's attribute of that name that means this
-            one, e.g. ``pooled`` of ``protocol.psnr``.
-        title: for people.
-        unit: likewise.
-        digits: printed after the point.
-        higher_is_better: None where neither is.
-        regional: whether it scores a marked region, for which ``masks`` are needed.
-        blind: whether it needs no truth, but looks at the prediction and at the untouched input.
+        key: name of the score in ``protocol.metrics``, in result files and on command lines; empty for base classes.
+        variant: if several classes share a key, the value of the protocol's attribute of that name that selects this
+            class, e.g. ``pooled`` of ``protocol.psnr``.
+        title: for display.
+        unit: for display.
+        digits: decimal places for display.
+        higher_is_better: None if the score has no direction.
+        regional: whether it scores marked regions, which requires ``masks``.
+        blind: whether it needs no ground truth, but uses the prediction and the untouched input.
     """
 
     full_state_update = False
@@ -64,12 +63,12 @@ class ImageMetric(Metric):
 
     @classmethod
     def for_protocol(cls, protocol: Protocol) -> ImageMetric:
-        """The score as a protocol wants it."""
+        """Create the score with the options of a protocol."""
         return cls()
 
     @classmethod
     def describe(cls) -> dict[str, Any]:
-        """What a result file says about the score."""
+        """Description of the score for a result file."""
         return {
             "key": cls.key,
             "title": cls.title,
@@ -80,18 +79,18 @@ class ImageMetric(Metric):
         }
 
     def prepare(self) -> None:
-        """Get what the score needs, such as weights, before anything is scored.
+        """Load what the score needs, such as weights, before anything is scored; does nothing by default.
 
         Raises:
-            UserError: if it cannot be had.
+            UserError: if something is not available.
         """
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,) scores of images (B, 3, H, W) in [0, 1]; NaN for an image that has none."""
+        """Scores (B,) of images (B, 3, H, W) in [0, 1]; NaN for an image whose score is not defined."""
         raise NotImplementedError(f"{type(self).__name__} does not say how an image is scored")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add images, (B, 3, H, W) in [0, 1] each.
+        """Add predictions and ground truth, both (B, 3, H, W) in [0, 1].
 
         Raises:
             ValueError: if the shapes differ.
@@ -104,12 +103,12 @@ class ImageMetric(Metric):
         self.count += defined.sum()
 
     def compute(self) -> Tensor:
-        """The mean over all images so far; NaN only if none was scored."""
+        """The mean over all images so far; NaN if none was scored."""
         return self.total / self.count
 
 
 class BlindMetric(ImageMetric):
-    """A score that needs no truth: ``per_image`` is given the prediction and the untouched input."""
+    """Base class of scores without ground truth: ``per_image`` takes the prediction and the untouched input."""
 
     blind = True
 
@@ -129,7 +128,7 @@ class ChannelPSNR(ImageMetric):
 
 
 class PooledPSNR(ImageMetric):
-    """PSNR of all channels of an image together, averaged over images; see :func:`functional.pooled_psnr`."""
+    """PSNR of the error over all channels of an image, averaged over images; see :func:`functional.pooled_psnr`."""
 
     higher_is_better = True
     key = "psnr"
@@ -143,7 +142,7 @@ class PooledPSNR(ImageMetric):
 
 
 class UniformSSIM(ImageMetric):
-    """SSIM under scikit-image's uniform 7x7 window; see :func:`functional.uniform_ssim`."""
+    """SSIM with scikit-image's uniform 7x7 window; see :func:`functional.uniform_ssim`."""
 
     higher_is_better = True
     key = "ssim"
@@ -156,7 +155,7 @@ class UniformSSIM(ImageMetric):
 
 
 class GaussianSSIM(ImageMetric):
-    """SSIM under a Gaussian 11x11 window; see :func:`functional.gaussian_ssim`."""
+    """SSIM with a Gaussian 11x11 window; see :func:`functional.gaussian_ssim`."""
 
     higher_is_better = True
     key = "ssim"
@@ -177,7 +176,7 @@ class LMSE(ImageMetric):
     title = "LMSE"
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,), from 0 on."""
+        """(B,), >= 0."""
         return functional.lmse(preds, target)
 
 
@@ -211,7 +210,7 @@ class SI(ImageMetric):
 
     @classmethod
     def for_protocol(cls, protocol: Protocol) -> ImageMetric:
-        """Of grey values or of colours."""
+        """Create the score for grey values or colours, as set by ``protocol.si``."""
         return cls(protocol.si == "grey")
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
@@ -220,7 +219,7 @@ class SI(ImageMetric):
 
 
 class RegionMetric(ImageMetric):
-    """A score of the marked region of each image.
+    """Base class of scores within a marked region of each image.
 
     Args:
         grey: compare grey values.
@@ -236,11 +235,11 @@ class RegionMetric(ImageMetric):
 
     @classmethod
     def for_protocol(cls, protocol: Protocol) -> ImageMetric:
-        """Of grey values or of colours."""
+        """Create the score for grey values or colours, as set by ``protocol.si``."""
         return cls(protocol.si == "grey")
 
     def per_region(self, preds: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """(B,) scores of images (B, 3, H, W) in [0, 1] where ``mask`` (B, H, W) is not 0; NaN for an empty region."""
+        """Scores (B,) of images (B, 3, H, W) in [0, 1] where ``mask`` (B, H, W) is not 0; NaN for an empty region."""
         raise NotImplementedError(f"{type(self).__name__} does not say how a region is scored")
 
     def update(self, preds: Tensor, target: Tensor, mask: Tensor) -> None:  # type: ignore[override]
@@ -253,7 +252,7 @@ class RegionMetric(ImageMetric):
 
 
 class SSIMr(RegionMetric):
-    """SSIM of a region; see :func:`functional.regional_ssim`."""
+    """SSIM within regions; see :func:`functional.regional_ssim`."""
 
     key = "ssimr"
     title = "SSIMr"
@@ -264,7 +263,7 @@ class SSIMr(RegionMetric):
 
 
 class SIr(RegionMetric):
-    """SI of a region; see :func:`functional.regional_si`."""
+    """SI within regions; see :func:`functional.regional_si`."""
 
     key = "sir"
     title = "SIr"

@@ -1,4 +1,4 @@
-"""Which scores there are: the classes of this package that have a key, and any class named by its path."""
+"""Lookup of scores: the classes of this package that have a key, and any other class by its path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_SCORES = ("parity",)
 
 @cache
 def known_metrics() -> dict[str, tuple[type[ImageMetric], ...]]:
-    """The scores of this package: key -> its classes, several where a protocol chooses the variant."""
+    """The scores of this package: key -> classes; several if the protocol selects a variant."""
     found: dict[str, list[type[ImageMetric]]] = {}
     for module in pkgutil.iter_modules(reflectzoo.metrics.__path__):
         if module.name in _NOT_SCORES:
@@ -30,13 +30,13 @@ def known_metrics() -> dict[str, tuple[type[ImageMetric], ...]]:
 
 
 def metric_classes(name: str) -> tuple[type[ImageMetric], ...]:
-    """The classes that a name in ``protocol.metrics`` means.
+    """The classes for a name in ``protocol.metrics``.
 
     Args:
         name: a key, or ``module.Class`` of an :class:`ImageMetric` with a key.
 
     Raises:
-        UserError: if there is no such score.
+        UserError: if there is no such score, or the class cannot be imported or has no key.
     """
     known = known_metrics()
     if name in known:
@@ -56,6 +56,6 @@ def metric_classes(name: str) -> tuple[type[ImageMetric], ...]:
 
 
 def digits_of(key: str) -> int:
-    """Digits after the point of a score, as far as its key is known; for results written before they said so."""
+    """Decimal places of a score, for results of older versions that do not contain them; 3 for an unknown key."""
     classes = known_metrics().get(key, (ImageMetric,))
     return classes[0].digits

@@ -1,4 +1,4 @@
-"""Validation metrics of a separation: how close each layer comes to its truth, and how close the input was."""
+"""Validation metrics: PSNR and SSIM of each predicted layer and of the untouched input."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SSIM_WINDOW = 11
 
 
 class _ChannelPSNR(Metric):
-    """PSNR per colour channel of each image, in [0, 1], and the mean over all of them.
+    """PSNR per colour channel of each image, for values in [0, 1], averaged over all channels and images.
 
-    ``torchmetrics.image.PeakSignalNoiseRatio`` keeps lists for that, and processes that have none to add to the others'
-    do not find together: 64-bit numbers meet 32-bit ones, and the training dies.
+    ``torchmetrics.image.PeakSignalNoiseRatio`` stores lists for this; if one process has an empty list, gathering them
+    fails, because 64-bit and 32-bit values are mixed, and the training crashes.
     """
 
     full_state_update = False
@@ -45,9 +45,9 @@ class _ChannelPSNR(Metric):
 
 
 def _psnr_and_ssim(prefix: str) -> MetricCollection:
-    # The field scores PSNR per colour channel of each image and then averages; the library's default pools the error
-    # of the whole data set and differs by decibels. SSIM is the 11x11 Gaussian form;
-    # the ssim of an evaluation by protocol=plain has the uniform 7x7 window: another number, hence another name.
+    # The field computes PSNR per colour channel of each image and then averages; torchmetrics by default pools the
+    # error over the whole data set, which differs by decibels. SSIM has the 11x11 Gaussian window; its name differs
+    # from the "ssim" of an evaluation with protocol=plain, which has the uniform 7x7 window.
     return MetricCollection(
         {
             "psnr": _ChannelPSNR(),
@@ -61,9 +61,9 @@ def _psnr_and_ssim(prefix: str) -> MetricCollection:
 class LayerMetrics(nn.Module):
     """PSNR and SSIM of the transmission, of the reflection and of the untouched input, over one data set.
 
-    ``psnr``/``ssim_gaussian11`` score the predicted transmission, ``input_…`` the mixture taken for a
-    transmission (what doing nothing scores), ``reflection_…`` the predicted reflection.
-    Predictions are clamped to [0, 1] first. Samples whose truth is unknown do not count.
+    ``psnr`` and ``ssim_gaussian11`` score the predicted transmission, ``input_…`` the mixture in place of the
+    transmission (the baseline of doing nothing), ``reflection_…`` the predicted reflection. Predictions are first
+    clamped to [0, 1]. Samples without ground truth are excluded.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class LayerMetrics(nn.Module):
         """Add a batch.
 
         Raises:
-            UserError: if the images are smaller than SSIM's window.
+            UserError: if the images are smaller than the SSIM window.
         """
         mixture = batch["mixture"]
         if min(mixture.shape[-2:]) < SSIM_WINDOW:
@@ -96,17 +96,17 @@ class LayerMetrics(nn.Module):
             self.reflection.update(_displayed(outputs["reflection"])[known], truth)
 
     def compute(self) -> dict[str, Tensor]:
-        """Values of all that was updated; a metric without any sample is left out."""
+        """Values of all metrics by name, except those without any sample."""
         values: dict[str, Tensor] = {}
         for collection in (self.transmission, self.input, self.reflection):
             first = next(iter(collection.values()))
-            # A process without a sample of its own must still take part in the others' sums.
+            # A process without samples must still take part in the reduction.
             if across_any(bool(first.update_called), first.device):
                 values.update(collection.compute())
         return values
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all metrics."""
         for collection in (self.transmission, self.input, self.reflection):
             collection.reset()
 

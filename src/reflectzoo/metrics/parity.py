@@ -1,4 +1,4 @@
-"""Recordings of metrics, see :mod:`reflectzoo.parity`."""
+"""Comparison of metrics with recordings, see :mod:`reflectzoo.parity`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _compare(case: Case, estimate: Tensor, target: Tensor) -> Iterator[Compariso
             for name, value in recorded.items():
                 yield from _each(f"{name} of {key}", _quality(name, estimate, target), value, single)
         elif key in _SCORES:
-            # CoRRN's loss, and so the recording of SI, computes in float32 whatever it is given.
+            # CoRRN's loss, and hence the recording of SI, always computes in float32.
             yield from _each(key, _SCORES[key](estimate, target), recorded, single=key.startswith("si_"))
         else:
             raise ParityError(f"no metric '{key}' is known")
@@ -62,7 +62,7 @@ def _quality(name: str, estimate: Tensor, target: Tensor) -> Tensor:
         case "SSIM":
             return functional.uniform_ssim(estimate, target)
         case "SSIM_per_channel":
-            # Each channel as an image of its own.
+            # Treat each channel as a separate image.
             return functional.uniform_ssim(estimate.transpose(0, 1), target.transpose(0, 1))
         case "LMSE":
             return functional.lmse(estimate, target)

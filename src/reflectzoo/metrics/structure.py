@@ -1,4 +1,4 @@
-"""MS-SSIM and GMSD: structure at several scales, and the spread of gradient similarity."""
+"""MS-SSIM and GMSD: structural similarity at several scales, and deviation of the gradient similarity."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from reflectzoo.metrics.images import ImageMetric
 from reflectzoo.ops.ssim import gaussian_window
 
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# 0.299, 0.587, 0.114 as MATLAB's rgb2gray has them.
+# 0.299, 0.587, 0.114 with the digits of MATLAB's rgb2gray.
 _GREY = (0.2989360213, 0.5870430745, 0.1140209043)
 _GMSD_C = 170 / 255**2
 
 
 def ms_ssim(preds: Tensor, target: Tensor) -> Tensor:
-    """MS-SSIM of each channel, then their mean.
+    """MS-SSIM of each channel, averaged over the channels.
 
-    Wang, Simoncelli and Bovik, Asilomar 2003, Eq. (7), with the weights of its Sec. 3.2: at five scales, each half the
-    size of the one before (means of 2x2 pixels), the mean of SSIM's contrast-and-structure part under a Gaussian 11x11
-    window that lies inside the image, at the last one that of SSIM as a whole. A negative mean counts as 0.
+    Wang, Simoncelli and Bovik, Asilomar 2003, Eq. (7), with the weights of its Sec. 3.2, over five scales, each half
+    the size of the previous one (means of 2x2 pixels). The factor of a scale is the mean of SSIM's contrast-structure
+    factor, at the last scale that of full SSIM, with a Gaussian 11x11 window inside the image. Negative means are
+    clamped to 0.
 
     Args:
         preds: (B, C, H, W) in [0, 1].
         target: same shape.
 
     Returns:
-        (B,), in [0, 1]; NaN for images with a side below 176 pixels, whose smallest scale has no room for the window.
+        (B,), in [0, 1]; NaN for images with a side below 176 pixels, whose smallest scale is smaller than the window.
 
     Raises:
         ValueError: if the shapes differ.
@@ -50,16 +51,16 @@ def ms_ssim(preds: Tensor, target: Tensor) -> Tensor:
 def gmsd(preds: Tensor, target: Tensor) -> Tensor:
     """Gradient magnitude similarity deviation of grey values, lower is better.
 
-    Xue, Zhang, Mou and Bovik, "Gradient Magnitude Similarity Deviation", TIP 23(2), 2014, Eq. (2)-(6) as the authors'
-    program has them: halved by means of 2x2 pixels, Prewitt's gradients with zeros around the image, T = 170 for values
-    of 0..255, and the sample deviation of the map.
+    Xue, Zhang, Mou and Bovik, "Gradient Magnitude Similarity Deviation", TIP 23(2), 2014, Eq. (2)-(6), as in the
+    authors' program: downsampling by means of 2x2 pixels, Prewitt gradients with zero padding, T = 170 for values in
+    0..255, and the sample standard deviation of the map.
 
     Args:
         preds: (B, 3, H, W) in [0, 1].
         target: same shape.
 
     Returns:
-        (B,), from 0 on; NaN for images with a side below 4 pixels.
+        (B,), >= 0; NaN for images with a side below 4 pixels.
 
     Raises:
         ValueError: if the shapes differ.
@@ -73,9 +74,9 @@ def gmsd(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def _prewitt(image: Tensor) -> Tensor:
-    """(B, 3, H, W) to gradient magnitudes of grey values at half the size."""
+    """Gradient magnitudes (B, H', W') of the grey values of (B, 3, H, W) at half the size, rounded up."""
     grey = (image * image.new_tensor(_GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-    # Zeros beyond an odd last row or column, as MATLAB's conv2(..., 'same') has them.
+    # Zeros after the last row or column of odd sizes, as in MATLAB's conv2(..., 'same').
     grey = F.avg_pool2d(F.pad(grey, (0, grey.shape[-1] % 2, 0, grey.shape[-2] % 2)), 2)
     slope = torch.tensor([[1.0, 0.0, -1.0]], dtype=grey.dtype, device=grey.device).expand(3, 3) / 3
     kernels = torch.stack((slope, slope.T))[:, None]
@@ -91,7 +92,7 @@ class MSSSIM(ImageMetric):
     higher_is_better = True
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,), at most 1."""
+        """(B,), in [0, 1]."""
         return ms_ssim(preds, target)
 
 
@@ -104,5 +105,5 @@ class GMSD(ImageMetric):
     higher_is_better = False
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
-        """(B,), from 0 on."""
+        """(B,), >= 0."""
         return gmsd(preds, target)
