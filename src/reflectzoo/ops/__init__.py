@@ -1,1 +1,1 @@
-"""Mathematics that losses and metrics share."""
+"""Mathematical operations shared by losses and metrics."""

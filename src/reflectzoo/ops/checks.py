@@ -1,4 +1,4 @@
-"""What mathematics on images asks of its arguments."""
+"""Checks and conversions of image tensors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def full_precision(image: Tensor) -> Tensor:
-    """The same numbers in float32 at least: a loss summed up in bfloat16 has two digits."""
+    """Convert half-precision images to float32, since a loss accumulated in bfloat16 has only two digits."""
     return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
 
 
 def check_same_shape(**tensors: Tensor) -> None:
-    """Raise unless all tensors have one shape.
+    """Check that all tensors have the same shape.
 
     Raises:
-        ValueError: naming both shapes.
+        ValueError: naming the first tensor, the first that differs from it, and both shapes.
     """
     (first, reference), *others = tensors.items()
     for name, tensor in others:

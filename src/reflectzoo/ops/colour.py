@@ -1,4 +1,4 @@
-"""Colour to grey."""
+"""Conversion of colours to grey."""
 
 from __future__ import annotations
 

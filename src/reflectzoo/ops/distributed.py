@@ -1,9 +1,9 @@
-"""Means that stay right when the batch is spread over processes or partly without truth.
+"""Means over batches that are distributed over processes, or that partly lack ground truth.
 
-Some terms are not linear in their batch mean (the exclusion loss takes a fourth root, relativistic GANs subtract
-it). Computed per process and then averaged, they would differ from one process with the whole batch. These
-helpers take the mean over all processes, and their gradient is the one that DistributedDataParallel's averaging
-turns into the gradient of the whole batch.
+Some loss terms are not linear in their batch mean (the exclusion loss takes a fourth root, relativistic GANs subtract
+it). Computed per process and then averaged, they would differ from the result of a single process with the whole batch.
+These functions compute the mean over all processes; their gradients are such that averaging by DistributedDataParallel
+yields the gradient of the whole batch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def across_processes(mean: Tensor) -> Tensor:
 
 
 def across_any(flag: bool, device: torch.device) -> bool:
-    """Whether a flag is set in any process."""
+    """Whether a flag is set in any process; a collective operation that all processes must call."""
     if processes() == 1:
         return flag
     seen = torch.tensor(int(flag), device=device)
@@ -45,16 +45,16 @@ def across_any(flag: bool, device: torch.device) -> bool:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the samples that count.
+    """Mean over the valid samples.
 
     Args:
         values: (B, ...), one value per element.
-        valid: (B,) bool, the samples that count.
+        valid: (B,) bool, samples to include.
 
     Returns:
-        Scalar: mean of ``values`` over all elements of valid samples of all processes; zero if there is none. Under
-        distributed training each process returns its own share times the number of processes, so that the average
-        over processes is that mean.
+        Scalar: mean of ``values`` over all elements of the valid samples of all processes; zero if there are none. In
+        distributed training, each process returns its own contribution times the number of processes, so that the
+        average over the processes is that mean.
     """
     per_sample = values.flatten(1).mean(dim=1)
     count = valid.sum().to(per_sample.dtype)
@@ -68,17 +68,17 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def masked_batch_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over the samples that count, of every element by itself.
+    """Element-wise mean over the valid samples.
 
-    Unlike :func:`masked_mean` the result is the mean over all processes on each of them (as by
-    :func:`across_processes`), because it is meant to enter something that is not linear in it.
+    Unlike :func:`masked_mean`, every process returns the mean over all processes (like :func:`across_processes`), for
+    use in functions that are not linear in it.
 
     Args:
         values: (B, ...).
-        valid: (B,) bool, the samples that count.
+        valid: (B,) bool, samples to include.
 
     Returns:
-        (1, ...); zero if no sample counts.
+        (1, ...); zero if no sample is valid.
     """
     mask = valid.view(-1, *(1,) * (values.ndim - 1))
     count = across_processes(valid.sum().to(values.dtype))
@@ -87,5 +87,5 @@ def masked_batch_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def all_if_none(valid: Tensor | None, images: Tensor) -> Tensor:
-    """``valid``, (B,) bool; all of the images when None."""
+    """``valid``, (B,) bool; all true if it is None."""
     return images.new_ones(len(images), dtype=torch.bool) if valid is None else valid

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 
 def sobel(grey: Tensor, border: Literal["zeros", "replicate"]) -> tuple[Tensor, Tensor]:
-    """Un-normalised Sobel derivatives along x and y.
+    """Unnormalised Sobel derivatives along x and y.
 
     Args:
         grey: (B, 1, H, W).
-        border: what lies outside.
+        border: padding mode.
 
     Returns:
-        Two (B, 1, H, W).
+        Two tensors (B, 1, H, W).
     """
     padded = F.pad(grey, (1, 1, 1, 1), mode="replicate") if border == "replicate" else F.pad(grey, (1, 1, 1, 1))
 
@@ -35,7 +35,7 @@ def forward_differences(image: Tensor) -> tuple[Tensor, Tensor]:
         image: (..., H, W), both at least 2.
 
     Returns:
-        (..., H-1, W) and (..., H, W-1); nothing is padded.
+        (..., H-1, W) and (..., H, W-1), without padding.
 
     Raises:
         ValueError: if a side is shorter than 2.

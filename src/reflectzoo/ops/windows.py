@@ -1,4 +1,4 @@
-"""Sums under a window that moves over images: what SSIM and its kin consist of."""
+"""Sliding-window sums over images, as needed for SSIM and similar scores."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch.nn import functional as F
 
 
 def windowed(images: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
-    """Correlation of every image with a window that is the outer product of one axis with itself.
+    """Correlate every image with a separable window, the outer product of ``taps`` with itself.
 
-    On a CPU, OpenCV does it where no gradient is wanted: several times faster than a convolution, and the same sums in
-    another order (they agree to 1e-15 in double precision).
+    On the CPU, for double precision without gradients, OpenCV is used: several times faster than a convolution, with
+    the same sums in another order (they agree to 1e-15).
 
     Args:
         images: (..., H, W), at least one element, floating point.
         taps: one axis of the window, (K,), K odd, of the images' type and device.
-        padding: zeros around the images, at most K // 2; with 0 only places where the window lies inside remain.
+        padding: zero padding on each side, at most K // 2; 0 keeps only positions where the window lies inside.
 
     Returns:
         (..., H + 2 * padding - K + 1, W + 2 * padding - K + 1).
@@ -31,7 +31,7 @@ def windowed(images: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
     wants_gradient = torch.is_grad_enabled() and images.requires_grad
     if images.device.type == "cpu" and images.dtype == torch.float64 and not wants_gradient:
         return _by_opencv(images, taps, padding)
-    # As channels of one image: on a CPU several times faster, there and back, than as images of one channel.
+    # As channels of one image: on the CPU several times faster, forward and backward, than as images of one channel.
     flat = images.reshape(1, -1, *images.shape[-2:])
     count = flat.shape[1]
     with torch.autocast(images.device.type, enabled=False):
@@ -48,7 +48,7 @@ def _by_opencv(images: Tensor, taps: Tensor, padding: int) -> Tensor:
     out = torch.empty(len(planes), height, width, dtype=images.dtype)
     found = out.numpy()
     for place, plane in enumerate(planes):
-        # Its border of zeros is what padding means, and is cut off where there is none.
+        # OpenCV always pads with zeros; crop the border that exceeds the requested padding.
         whole = cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
         found[place] = whole[cut : cut + height, cut : cut + width]
     return out.view(*images.shape[:-2], height, width)
