@@ -1,4 +1,4 @@
-"""Pixel and channel attention, as FFA-Net introduced the pair and several reflection networks took it over."""
+"""Pixel and channel attention, introduced by FFA-Net and adopted by several reflection removal networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def _hidden(channels: int, reduction: int) -> int:
-    # A narrow test network may have fewer channels than the reduction; one hidden unit is the least that works.
+    # A narrow test network may have fewer channels than the reduction; at least one hidden unit is needed.
     return max(channels // reduction, 1)
 
 
@@ -20,7 +20,7 @@ class PixelAttention(nn.Module):
 
     Args:
         channels: C of the input.
-        reduction: how many times narrower the hidden layer is (never below one unit).
+        reduction: factor by which the hidden layer is narrower; it has at least one unit.
     Shape:
         (B, C, H, W) -> the same; any range.
     """
@@ -33,7 +33,7 @@ class PixelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh the pixels of (B, C, H, W)."""
+        """Weight the pixels of (B, C, H, W)."""
         return x * cast(Tensor, self.pa(x))
 
 
@@ -44,8 +44,8 @@ class ChannelAttention(nn.Module):
 
     Args:
         channels: C of the input.
-        reduction: how many times narrower the hidden layer is (never below one unit).
-        inplace: overwrite the input where no gradient is recorded, as a rectifier would; for inputs nobody else needs.
+        reduction: factor by which the hidden layer is narrower; it has at least one unit.
+        inplace: overwrite the input if no gradient is recorded; only for inputs that are not used elsewhere.
     Shape:
         (B, C, H, W) -> the same; any range.
     """
@@ -59,6 +59,6 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh the channels of (B, C, H, W)."""
+        """Weight the channels of (B, C, H, W)."""
         weights = cast(Tensor, self.ca(torch.mean(x, dim=(2, 3), keepdim=True)))
         return x.mul_(weights) if self.inplace and not torch.is_grad_enabled() else x * weights

@@ -1,4 +1,4 @@
-"""Batch normalisation over the batch of all processes, on any device."""
+"""Synchronised batch normalisation on any device."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from reflectzoo.ops.distributed import across_processes, processes
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """A batch normalisation that in training knows the whole batch, of which each process has an equal part.
+    """Batch normalisation that in training uses the statistics of all processes, whose batches must be of equal size.
 
-    PyTorch's own SyncBatchNorm refuses the CPU. Weights and buffers are those of ``nn.BatchNorm2d``; with one process,
-    and outside training, so is the computation.
+    PyTorch's SyncBatchNorm does not support the CPU. Weights and buffers are those of ``nn.BatchNorm2d``; with one
+    process, and outside training, so is the computation.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W)."""
         if not self.training or processes() == 1:
             return super().forward(input)
-        # In two passes, as one process does it: the mean of squares less the squared mean would lose digits.
+        # In two passes, as in a single process: the mean of squares minus the squared mean would lose precision.
         values = input if input.dtype == torch.float64 else input.float()
         mean = across_processes(values.mean(dim=(0, 2, 3)))
         centred = values - mean.view(1, -1, 1, 1)
@@ -44,10 +44,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norm(module: nn.Module) -> int:
-    """Let every ``nn.BatchNorm2d`` in a module be a :class:`SharedBatchNorm2d`, in place.
+    """Turn every ``nn.BatchNorm2d`` in a module into a :class:`SharedBatchNorm2d`, in place.
 
     Returns:
-        How many there are.
+        The number of converted layers.
     """
     found = [each for each in module.modules() if type(each) is nn.BatchNorm2d]
     for each in found:

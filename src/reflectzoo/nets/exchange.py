@@ -1,8 +1,8 @@
-"""What two streams hand each other: the exchange of YTMT, for any network of two streams.
+"""YTMT's feature exchange between two streams, for any two-stream network.
 
 Hu and Guo, "Trash or Treasure? An Interactive Dual-Stream Strategy for Single Image Reflection Separation", NeurIPS
-2021. Stream l is the transmission's, r the reflection's; each gets what the other's rectifier throws away, Eq. (1) and
-(2): relu-(x) = x - relu(x) = min(x, 0) and x_l = relu(l) (+) relu-(r), and the mirror image.
+2021. Stream l is the transmission's, r the reflection's; each receives what the other's ReLU discards, Eq. (1) and (2):
+relu-(x) = x - relu(x) = min(x, 0) and x_l = relu(l) (+) relu-(r), and vice versa.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _side_by_side(own: Tensor, other: Tensor, negative: bool) -> Tensor:
     """[relu(own), min(other, 0)] on channels, or [relu(own), relu(other)]."""
     if torch.is_grad_enabled():
         return torch.cat((F.relu(own), negative_part(other) if negative else F.relu(other)), 1)
-    # Rectifying in place spares two fresh maps, and on a CPU fresh memory costs more than the arithmetic.
+    # Rectifying in place saves two allocations, which on a CPU cost more than the arithmetic.
     both = torch.cat((own, other), 1)
     kept, received = both.chunk(2, 1)
     kept.clamp_(min=0)
@@ -34,11 +34,11 @@ def _side_by_side(own: Tensor, other: Tensor, negative: bool) -> Tensor:
 
 
 class ConcatenationHead(nn.Module):
-    """Exchange by concatenation and a 1x1 convolution, Fig. 1 (b). The result is not rectified again.
+    """Exchange by concatenation and a 1x1 convolution, Fig. 1 (b), without another ReLU.
 
     Args:
         channels: C of each stream.
-        negative: take the negative part of the other stream; False takes its positive part, the "ReLU only" of Table 4.
+        negative: use the negative part of the other stream; False uses its positive part, "ReLU only" in Table 4.
     """
 
     def __init__(self, channels: int, negative: bool = True) -> None:
@@ -53,19 +53,19 @@ class ConcatenationHead(nn.Module):
 
 
 class AdditionHead(nn.Module):
-    """Exchange by addition, Fig. 1 (c); nothing to learn."""
+    """Exchange by addition, Fig. 1 (c), without parameters."""
 
     def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
         """Two maps (B, C, H, W) -> two of the same shape."""
-        # Autograd allows it: unlike the rectifier, the negative part does not need its result for the way back.
+        # Autograd allows this in place: unlike ReLU, clamp does not need its result in the backward pass.
         return negative_part(r).add_(F.relu(l)), negative_part(l).add_(F.relu(r))
 
 
 class SeparateHead(nn.Module):
-    """No exchange: each stream is rectified on its own.
+    """No exchange: each stream has its own ReLU.
 
-    Table 4's dual-stream U-Net "without any feature interaction" has no code in the released program; this is the
-    plainest reading of it, the network of pattern A with both YTMT connections cut.
+    The authors' program has no code for Table 4's dual-stream U-Net "without any feature interaction"; this is the
+    simplest interpretation, the network of pattern A without both YTMT connections.
     """
 
     def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741

@@ -1,20 +1,20 @@
-"""The hypercolumn of a photograph, and convolutions over it that never build it.
+"""The hypercolumn of a photograph, and convolutions over it that do not materialise it.
 
-A hypercolumn lays the image and five rectified VGG-19 maps, all brought to image size, one above the other:
-3 + 64 + 128 + 256 + 512 + 512 = 1475 channels (Hariharan et al., CVPR 2015; as the released program of Hu and Guo,
-"Trash or Treasure?", NeurIPS 2021, and that of ERRNet before it feed it to their networks). At 512x512 that is 1.5 GB,
-and the first 3x3 convolution over it is the dearest operation of the network, although 1408 of the channels are only
-blown up from much smaller maps.
+A hypercolumn stacks the image and five VGG-19 maps after their ReLUs, all resized to image size:
+3 + 64 + 128 + 256 + 512 + 512 = 1475 channels (Hariharan et al., CVPR 2015; used as network input by the authors'
+programs of ERRNet and of Hu and Guo, "Trash or Treasure?", NeurIPS 2021). At 512x512 that is 1.5 GB, and the first 3x3
+convolution over it is the most expensive operation of the network, although 1408 of the channels are merely upsampled
+from much smaller maps.
 
-The 3x3 convolution here uses that upsampling and projecting commute. With U the 1-D interpolation matrix of a level and
-S_k its rows shifted by the tap k (zero outside the picture, which is the convolution's padding),
+The 3x3 convolution here exploits that upsampling and projection commute. With U the 1-D interpolation matrix of a level
+and S_k its rows shifted by the tap k (zero outside the image, which is the convolution's padding),
 
     y = sum_ky S_ky [ sum_kx (W[ky, kx] F) S_kx^T ]^
 
 so each level is projected by the nine taps at its own resolution, then interpolated along rows, then along columns.
-Sums over kx are taken with the horizontal step, sums over ky and over the levels with the vertical one. The matrices
-are banded, so the work goes tile by tile, as small dense products with the channels innermost. A 1x1 convolution has a
-single tap: each level is projected at its own resolution and brought to image size afterwards.
+Sums over kx are taken in the horizontal step, sums over ky and the levels in the vertical one. The matrices are banded,
+so the computation proceeds tile by tile, as small dense products with the channels innermost. A 1x1 convolution has a
+single tap: each level is projected at its own resolution and then resized to image size.
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ VGG_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 LEVEL_CHANNELS = (64, 128, 256, 512, 512)
 HYPERCOLUMN_CHANNELS = 3 + sum(LEVEL_CHANNELS)
 EFFICIENTNET_CHANNELS = 3 + sum(efficientnet.CHANNELS)
-"""515, over the five maps of EfficientNet-Lite0, the finest at half the size."""
+"""515: the image and the five maps of EfficientNet-Lite0, of which the finest has half the image's size."""
 
-# Four halvings: below this side VGG has nothing left to look at.
+# Smallest side after whose four halvings VGG's coarsest map is not empty.
 _SMALLEST_SIDE = 16
-# Largest side of the tiles of the result that are worked on at a time. Larger ones waste work on zeros off the band,
-# smaller ones on overlap and on calls. On CPUs measured (AVX2; flat from 48 to 128); elsewhere fewer and larger
-# products are preferable.
+# Maximum side of the tiles of the result. Larger tiles waste work on zeros outside the band, smaller ones on overlap
+# and call overhead. Measured on CPUs (AVX2; flat from 48 to 128); elsewhere fewer and larger products are preferable.
 _TILE_CPU = 96
 _TILE_ELSEWHERE = 256
 
@@ -54,7 +53,7 @@ _plain: ContextVar[bool] = ContextVar("plain_hypercolumn", default=False)
 
 @contextmanager
 def plain_hypercolumn() -> Iterator[None]:
-    """Within this block the convolutions build the hypercolumn and convolve it, as the reference to compare with."""
+    """Within this block the convolutions materialise the hypercolumn, as a reference for comparison."""
     token = _plain.set(True)
     try:
         yield
@@ -63,11 +62,11 @@ def plain_hypercolumn() -> Iterator[None]:
 
 
 class HyperFeatures(NamedTuple):
-    """What a hypercolumn is made of, before anything is brought to image size.
+    """The components of a hypercolumn before resizing to image size.
 
     Attributes:
-        image: (B, 3, H, W), RGB in [0, 1], as it came in, not normalised, not detached.
-        levels: maps at their own resolutions, (B, C, h, w), detached: VGG-19's ``VGG_LAYERS``, or EfficientNet-Lite0's.
+        image: (B, 3, H, W), RGB in [0, 1], as given: neither normalised nor detached.
+        levels: detached maps at their own resolutions, (B, C, h, w): VGG-19's ``VGG_LAYERS``, or EfficientNet-Lite0's.
     """
 
     image: Tensor
@@ -75,12 +74,12 @@ class HyperFeatures(NamedTuple):
 
 
 def channels_over(features: FeatureNet) -> int:
-    """How many channels the hypercolumn over these features has, the image's three included."""
+    """The number of channels of a hypercolumn over the given features, including the image's three."""
     return HYPERCOLUMN_CHANNELS if features == "vgg19" else EFFICIENTNET_CHANNELS
 
 
 def dense(features: HyperFeatures) -> Tensor:
-    """Build the hypercolumn: (B, 3 + sum of level channels, H, W), image first, then the levels from fine to coarse.
+    """Build the hypercolumn, (B, 3 + sum of level channels, H, W): the image, then the levels from fine to coarse.
 
     Every level is resized bilinearly (align_corners=False, no antialiasing) to the size of the image.
     """
@@ -91,14 +90,14 @@ def dense(features: HyperFeatures) -> Tensor:
 
 
 class Hypercolumn(UsesVGG):
-    """From an image to the parts of its hypercolumn; see :class:`HyperFeatures` and :func:`dense`.
+    """Computes the components of an image's hypercolumn; see :class:`HyperFeatures` and :func:`dense`.
 
     Args:
-        features: ``vgg19`` as the papers have it, 1475 channels with the image; ``efficientnet_lite0``, which needs no
-            download, 515.
+        features: ``vgg19`` as in the papers, 1475 channels including the image; or ``efficientnet_lite0``, which needs
+            no download, 515 channels.
 
     Raises:
-        UserError: for other features.
+        UserError: for any other ``features``.
     """
 
     @checked("model.net")
@@ -107,18 +106,18 @@ class Hypercolumn(UsesVGG):
         self.features = features
 
     def forward(self, image: Tensor) -> HyperFeatures:
-        """Look at an image through the frozen network.
+        """Run the frozen network on an image.
 
         Args:
-            image: (B, 3, H, W), RGB, [0, 1]. It is not normalised first; the released program does not.
+            image: (B, 3, H, W), RGB, [0, 1]. As in the authors' program, it is not normalised for VGG.
 
         Returns:
-            The features. A side below 16 has no coarsest map in VGG: such an image is continued by its last rows and
-            columns for VGG alone, and its levels come back already at image size.
+            The features. Since VGG's coarsest map is empty for a side below 16, the frozen network then gets the image
+            padded by replication to 16, and the levels are returned at image size.
         """
         if image.device.type == "cpu" and not torch.is_grad_enabled():
-            # What follows keeps this layout: oneDNN's fp32 forward is up to 1.7 times as fast in it, on AVX2. Its
-            # weight gradients are several times slower, so training stays with what the caller gave.
+            # The following layers preserve this layout, in which oneDNN's fp32 forward pass is up to 1.7 times as fast
+            # (AVX2). Weight gradients are several times slower in it, so training keeps the caller's layout.
             image = image.contiguous(memory_format=torch.channels_last)
         height, width = image.shape[-2:]
         below, right = max(0, _SMALLEST_SIDE - height), max(0, _SMALLEST_SIDE - width)
@@ -138,12 +137,12 @@ class Hypercolumn(UsesVGG):
 
 
 class HypercolumnConv2d(nn.Conv2d):
-    """A convolution of unchanged size that takes a tensor or :class:`HyperFeatures`; the parameters are Conv2d's.
+    """A size-preserving convolution of a tensor or of :class:`HyperFeatures`, with the parameters of ``nn.Conv2d``.
 
     Args:
-        in_channels: 1475 for hypercolumns, any other number for plain tensors.
+        in_channels: 1475 or 515 for hypercolumns (see :func:`channels_over`); any number for plain tensors.
         out_channels: any number.
-        bias: whether there is one.
+        bias: whether to add a bias.
         kernel_size: 3 or 1.
     """
 
@@ -151,7 +150,7 @@ class HypercolumnConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=kernel_size, padding=kernel_size // 2, bias=bias)
 
     def forward(self, x: Tensor | HyperFeatures) -> Tensor:  # type: ignore[override]
-        """(B, in_channels, H, W), or features that make that many channels, to (B, out_channels, H, W)."""
+        """(B, in_channels, H, W), or features with that many channels in total, -> (B, out_channels, H, W)."""
         if isinstance(x, HyperFeatures):
             return hypercolumn_conv2d(x, self.weight, self.bias)
         return super().forward(x)
@@ -161,11 +160,14 @@ def joint_hypercolumn_conv2d(features: HyperFeatures, convs: Sequence[nn.Conv2d]
     """Run several 3x3 convolutions (padding 1) over the same hypercolumn in one pass.
 
     Args:
-        features: what all of them look at.
+        features: their common input.
         convs: convolutions that all have a bias, or all have none.
 
     Returns:
-        One (B, out_channels, H, W) per convolution: views of one tensor, so write into none of them in place.
+        One (B, out_channels, H, W) per convolution: views of one tensor, which must not be modified in place.
+
+    Raises:
+        ValueError: if only some of the convolutions have a bias, or a kernel does not fit the features.
     """
     weight = torch.cat([conv.weight for conv in convs])
     biases = [conv.bias for conv in convs if conv.bias is not None]
@@ -176,22 +178,23 @@ def joint_hypercolumn_conv2d(features: HyperFeatures, convs: Sequence[nn.Conv2d]
 
 
 def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``conv2d(dense(features), weight, bias)``, zeros outside, without the dense map; exact up to rounding.
+    """Compute ``conv2d(dense(features), weight, bias)``, zero-padded, without the dense map; exact up to rounding.
 
-    Differentiable once in weight, bias, image and, where they ask for it, the levels. Under autocast it computes in
-    autocast's type, as a convolution would. Any size, batch, float64 and both memory formats are fine; the result lies
-    in memory as the image does. Within :func:`plain_hypercolumn` and while exporting it takes the plain form.
+    Differentiable once with respect to weight, bias, image and those levels that require a gradient. Under autocast it
+    computes in autocast's dtype, like a convolution. Any image and batch size, float64 and both memory formats are
+    supported; the result has the image's memory format. Within :func:`plain_hypercolumn`,
+    :func:`~reflectzoo.nets.plain.plain_form` and during export the dense map is materialised.
 
     Args:
         features: image (B, 3, H, W) and levels (B, C_i, h_i, w_i).
         weight: (O, 3 + sum C_i, 3, 3) or (O, 3 + sum C_i, 1, 1).
-        bias: (O,) or none.
+        bias: (O,) or None.
 
     Returns:
         (B, O, H, W).
 
     Raises:
-        ValueError: if the weight is neither 3x3 nor 1x1, or does not have as many input channels as the features.
+        ValueError: if the weight is neither 3x3 nor 1x1, or its input channels do not match the features.
     """
     image, levels = features
     channels = image.shape[1] + sum(level.shape[1] for level in levels)
@@ -201,18 +204,18 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
             f"{tuple(weight.shape)}"
         )
     padding = weight.shape[2] // 2
-    # An exported program should consist of ordinary operators, and know nothing of one size.
+    # An exported program should consist of standard operators and not be tied to one size.
     if _plain.get() or is_plain() or torch.compiler.is_exporting():
         return F.conv2d(dense(features), weight, bias, padding=padding)
 
     kind = image.device.type
-    if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:  # which autocast leaves alone
+    if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:  # autocast does not convert float64
         dtype = torch.get_autocast_dtype(kind)
         weight = weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     dtype = weight.dtype
     size = image.shape[-2:]
-    # Levels at image size gain nothing from the detour: they go with the image through an ordinary convolution.
+    # Levels already at image size join the image in an ordinary convolution.
     whole = 0
     while whole < len(levels) and levels[whole].shape[-2:] == size:
         whole += 1
@@ -236,7 +239,7 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
 
 
 def _add_upsampled(total: Tensor, weight: Tensor, levels: Sequence[Tensor]) -> Tensor:
-    """The share of the coarse levels in a 1x1 convolution, added in place to ``total`` (B, O, H, W)."""
+    """Add the contribution of the coarse levels to a 1x1 convolution, in place, to ``total`` (B, O, H, W)."""
     size = total.shape[-2:]
     kernels = torch.split(weight, [level.shape[1] for level in levels], dim=1)
     for level, kernel in zip(levels, kernels, strict=True):
@@ -255,12 +258,12 @@ def _add_upsampled_taps(total: Tensor, weight: Tensor, levels: Sequence[Tensor])
 
 
 class _Strip(NamedTuple):
-    """Places of one axis of the result, and what of each level they depend on.
+    """A range of positions along one axis of the result, and the samples of each level that it depends on.
 
     Attributes:
-        places: where the strip lies in the result, m places.
-        samples: for each level the n samples it needs.
-        taps: for each level the shifted interpolation matrices (3, m, n).
+        places: the m positions in the result.
+        samples: the n samples needed of each level.
+        taps: the shifted interpolation matrices of each level, (3, m, n).
     """
 
     places: slice
@@ -269,21 +272,21 @@ class _Strip(NamedTuple):
 
 
 def _upsampling(source: int, target: int) -> Tensor:
-    """(target, source): the 1-D interpolation matrix, from ``interpolate`` itself, so that odd sizes come out right."""
+    """The 1-D interpolation matrix (target, source), computed by ``interpolate`` itself to be right for odd sizes."""
     identity = torch.eye(source, dtype=torch.float64).unsqueeze(0)
     return F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].t()
 
 
 def _strips(sources: tuple[int, ...], target: int, step: int) -> Iterator[_Strip]:
     levels = [_upsampling(source, target) for source in sources]
-    # As many strips as ``step`` makes necessary, all about as wide.
+    # As few strips as ``step`` allows, all of about the same width.
     step = -(-target // -(-target // step))
     for start in range(0, target, step):
         places = slice(start, min(start + step, target))
         length = places.stop - start
         samples, taps = [], []
         for level in levels:
-            # One place more on each side, for the taps; outside the picture it is zero, the padding of the convolution.
+            # One more position on each side, for the taps; zero outside the image, as the convolution's padding.
             reach = level[max(start - 1, 0) : places.stop + 1]
             reach = F.pad(reach, (0, 0, int(start == 0), int(places.stop == target)))
             used = reach.sum(dim=0).nonzero()
@@ -293,7 +296,7 @@ def _strips(sources: tuple[int, ...], target: int, step: int) -> Iterator[_Strip
 
 
 class _Columns(NamedTuple):
-    """A strip across the picture. ``spread``: for each level (m, 3 n), sample after sample with its taps together."""
+    """A range of columns. ``spread``: one (m, 3 n) per level, ordered by sample, then tap."""
 
     places: slice
     samples: tuple[slice, ...]
@@ -301,7 +304,7 @@ class _Columns(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """A strip along the picture. ``spread``: (m, sum of 3 n), level after level, tap after tap, sample after sample."""
+    """A range of rows. ``spread``: (m, sum of 3 n), ordered by level, then tap, then sample."""
 
     places: slice
     samples: tuple[slice, ...]
@@ -312,7 +315,7 @@ class _Rows(NamedTuple):
 def _column_strips(
     sources: tuple[int, ...], target: int, step: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[_Columns, ...]:
-    # The cache outlives the caller, who may be in inference mode; its tensors could not be used in training later.
+    # The cache outlives the caller, and tensors made in inference mode could not be used in training later.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
         return tuple(
             _Columns(
@@ -340,11 +343,11 @@ def _row_strips(
 
 
 class _UpsampledTaps(torch.autograd.Function):
-    """The share of the coarse levels in the convolution, added in place to ``total`` (B, H, W, O), contiguous.
+    """Adds the contribution of the coarse levels to a 3x3 convolution, in place, to ``total`` (B, H, W, O), contiguous.
 
-    Tile by tile: what a tile needs of each level is projected by the taps, spread along rows and, for all levels and
-    taps at once, spread along columns. The first two are batched products, contiguous so that each reaches the BLAS as
-    one call: every call is a barrier for the threads, and on a busy machine barriers cost more than arithmetic.
+    Tile by tile, the pixels needed of each level are projected by the taps, interpolated along rows and, for all levels
+    and taps at once, interpolated along columns. The first two are batched products on contiguous tensors, so that each
+    is a single BLAS call: every call synchronises the threads, which on a busy machine costs more than the arithmetic.
     """
 
     @staticmethod
@@ -412,7 +415,7 @@ class _UpsampledTaps(torch.autograd.Function):
 
 
 def _tap_kernels(weight: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
-    """Cut (O, sum C, 3, 3) into one (ky, C, kx * O) per level, the right-hand sides of the projections."""
+    """Split (O, sum C, 3, 3) into one (ky, C, kx * O) per level, the right-hand sides of the projections."""
     parts = torch.split(weight, [level.shape[1] for level in levels], dim=1)
     return [part.permute(2, 1, 3, 0).flatten(2) for part in parts]
 
@@ -426,5 +429,5 @@ def _tiles(levels: Sequence[Tensor], total: Tensor) -> Iterator[tuple[int, _Rows
 
 
 def _window(level: Tensor, index: int, rows: slice, columns: slice) -> Tensor:
-    """The pixels of a window, one below the other: (n, C)."""
+    """The pixels of a window as the rows of a matrix, (n, C)."""
     return level[index, :, rows, columns].permute(1, 2, 0).reshape(-1, level.shape[1])

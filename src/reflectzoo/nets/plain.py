@@ -1,4 +1,4 @@
-"""A switch for shortcuts: within :func:`plain_form` networks compute what their authors' programs write down."""
+"""A switch that disables computational shortcuts, so that networks compute step by step as the authors' programs do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _plain: ContextVar[bool] = ContextVar("plain_networks", default=False)
 
 @contextmanager
 def plain_form() -> Iterator[None]:
-    """Within this block everything is computed as the published program writes it down, shortcuts left out."""
+    """Within this block networks compute exactly as written in the published programs, without shortcuts."""
     token = _plain.set(True)
     try:
         with direct_convolutions():
@@ -25,10 +25,10 @@ def plain_form() -> Iterator[None]:
 
 
 def is_plain() -> bool:
-    """Whether the code runs within :func:`plain_form`."""
+    """Whether the code is running within :func:`plain_form`."""
     return _plain.get()
 
 
 def untouched() -> bool:
-    """Whether intermediate results must stay as they are: for the gradient, or because the plain form is asked for."""
+    """Whether intermediate results must not be overwritten: a gradient is recorded, or :func:`plain_form` is active."""
     return torch.is_grad_enabled() or _plain.get()

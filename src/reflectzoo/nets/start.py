@@ -1,4 +1,4 @@
-"""What new networks start from."""
+"""Weight initialisation of new networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LAYERS = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 def start_normal(net: nn.Module, std: float) -> None:
-    """All convolutions and linear layers from N(0, std^2), biases 0; everything else stays."""
+    """Initialise all convolutions and linear layers from N(0, std^2) with zero biases; other modules are unchanged."""
     for module in net.modules():
         if isinstance(module, _LAYERS):
             nn.init.normal_(module.weight, std=std)
@@ -21,7 +21,10 @@ def start_normal(net: nn.Module, std: float) -> None:
 
 
 def start_he(net: nn.Module) -> None:
-    """All convolutions and linear layers after He et al. (ICCV 2015), for rectifiers; biases 0; the rest stays."""
+    """Initialise all convolutions and linear layers after He et al. (ICCV 2015), for ReLUs, with zero biases.
+
+    Other modules are left unchanged.
+    """
     for module in net.modules():
         if isinstance(module, _LAYERS):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -34,27 +37,27 @@ def _no_bias(module: nn.Module) -> None:
 
 
 def weight_of(layer: nn.Module) -> Tensor:
-    """A layer's weight, to be changed in place."""
+    """A layer's weight, for changes in place."""
     return cast(Tensor, layer.weight).data
 
 
 @torch.no_grad()
 def hand_on(first: nn.Conv2d, up: nn.ConvTranspose2d, last: nn.Conv2d, output: nn.Conv2d, channel: int) -> None:
-    """Let three channels run through an auto-encoder's first and last layers, so that an image comes out unchanged.
+    """Initialise an auto-encoder so that it copies three of its input channels to the output.
 
-    They go through the first convolution and the skip connection at full size; nothing is added to them on the way, and
-    the output takes nothing else. For images >= 0 and rectifiers.
+    They pass through the first convolution and the skip connection at full size; nothing is added to them on the way,
+    and the output depends on nothing else. For images >= 0 and ReLU activations.
 
     Args:
-        first: the first convolution, of any odd kernel.
-        up: the last upsampling, whose result the skip connection is added to.
-        last: the convolution after it; what it otherwise makes starts at a tenth, since the first steps of Adam, as
-            long for a large input as for a small one, would spoil the copy.
-        output: the layer that makes the image.
-        channel: the first of the image's three channels in the input.
+        first: the first convolution, with an odd kernel size.
+        up: the last upsampling, to whose result the skip connection is added.
+        last: the convolution after it. Its other weights are scaled by 0.1: Adam's first steps are as long for large
+            inputs as for small ones and would spoil the copy.
+        output: the layer that produces the image.
+        channel: index of the image's first channel in the input.
 
     Raises:
-        UserError: if one of the layers has fewer than three channels.
+        UserError: if ``first``, ``up`` or ``last`` has fewer than three output channels.
     """
     if min(first.out_channels, up.out_channels, last.out_channels) < 3:
         raise UserError("A network that starts as a copy passes on three colours: set a larger model.net.width.")

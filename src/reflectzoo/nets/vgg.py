@@ -1,4 +1,4 @@
-"""The frozen VGG-19 that hypercolumns and perceptual losses look through."""
+"""The frozen VGG-19 of hypercolumns and perceptual losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_dict
 from reflectzoo.weights.read import read_state_dict
 
-#: ImageNet weights as torchvision publishes them (BSD-3-Clause); the name carries the head of the file's sha256.
+#: ImageNet weights published by torchvision (BSD-3-Clause); the name contains the first digits of the file's sha256.
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 
 # Channels of the convolutions of each block (Simonyan and Zisserman, ICLR 2015, table 1, configuration E).
@@ -27,21 +27,21 @@ _BLOCKS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
 class VGG19(nn.Module):
     """The convolutional part of VGG-19, frozen; keys ``features.N.weight`` and ``features.N.bias``.
 
-    The parameters never require a gradient; one flows to the image all the same. Copying a network that looks through
-    a VGG does not copy the VGG: ``deepcopy`` returns it itself.
+    The parameters never require a gradient, but gradients flow to the image. ``deepcopy`` returns the object itself, so
+    that copying a network that uses a VGG does not copy the VGG.
 
     Args:
-        state: its 32 tensors; seeded random ones if none are given. They are taken over, not copied.
-        source: where they come from: "imagenet", "random" or a path.
+        state: its 32 tensors, which are used without copying; defaults to seeded random ones.
+        source: origin of the weights: "imagenet", "random" or a path.
 
     Attributes:
-        source: as given.
-        fingerprint: the first 12 hex digits of the sha256 over all weights in float32, in order of their keys.
+        source: as given; "state dict" after a later ``load_state_dict``.
+        fingerprint: the first 12 hex digits of the sha256 of all weights in float32, in the order of their keys.
     """
 
     def __init__(self, state: Mapping[str, Tensor] | None = None, source: str = "random") -> None:
         super().__init__()
-        # Without memory first: torch's own initialisation would cost time and move the global random state.
+        # On the meta device first: PyTorch's initialisation would take time and advance the global random state.
         with torch.device("meta"):
             self.features = _features()
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
@@ -53,15 +53,14 @@ class VGG19(nn.Module):
     fingerprint: str
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """The named maps, in the order of the names; nothing behind the deepest one is computed.
+        """Compute the named maps, in the order of the names; layers beyond the deepest one are skipped.
 
         Args:
-            image: (B, 3, H, W), each side at least 1 where the first block, 2, 4, 8, 16 where the second to fifth is
-                asked for.
-            layers: names ``relu1_1`` to ``relu5_4`` and, before the rectifier, ``conv1_1`` to ``conv5_4``.
+            image: (B, 3, H, W); each side at least 1, 2, 4, 8 or 16 if the deepest layer is in block 1, 2, 3, 4 or 5.
+            layers: names ``relu1_1`` to ``relu5_4`` and, before the ReLU, ``conv1_1`` to ``conv5_4``.
 
         Returns:
-            One (B, C, H / 2^k, W / 2^k) per name, sizes rounded down.
+            One (B, C, H / 2^k, W / 2^k) per name, for a layer in block k + 1; sizes rounded down.
 
         Raises:
             ValueError: for a name that VGG-19 does not have.
@@ -74,7 +73,7 @@ class VGG19(nn.Module):
         x = image
         for position in range(max(wanted, default=-1) + 1):
             layer = self.features[position]
-            # In place saves a map, but one that was asked for before its rectifier must stay as it is.
+            # In place saves a map, unless the map before the ReLU is to be returned.
             x = F.relu(x, inplace=position - 1 not in wanted) if isinstance(layer, nn.ReLU) else layer(x)
             if position in wanted:
                 found[position] = x
@@ -88,13 +87,13 @@ def load_vgg19(weights: str = "auto") -> VGG19:
     """Make the frozen VGG-19.
 
     Args:
-        weights: "imagenet" takes torchvision's weights from torch.hub's cache or downloads them there (548 MB, hash
-            checked); "random" takes seeded He-normal ones, the same on every machine; a path takes a file with the
-            whole VGG-19 or only its ``features``; "auto" is "imagenet" if they are cached or can be had, otherwise
-            "random", said in one warning. Without a network the answer comes within some eight seconds.
+        weights: "imagenet" reads torchvision's weights from torch.hub's cache, downloading them first if missing (548
+            MB, hash checked); "random" draws seeded He-normal ones, the same on every machine; a path reads a file of
+            the whole VGG-19 or only its ``features``; "auto" is "imagenet" if they are cached or can be downloaded,
+            otherwise "random" with one warning. Without a network this takes about eight seconds.
 
     Raises:
-        UserError: if "imagenet" cannot be had, or the file is missing, damaged or not that of a VGG-19.
+        UserError: if "imagenet" is not available, or the file is missing, damaged or not of a VGG-19.
     """
     if weights == "random":
         return VGG19()
@@ -116,7 +115,7 @@ def load_vgg19(weights: str = "auto") -> VGG19:
 
 
 def random_state() -> dict[str, Tensor]:
-    """He-normal kernels and zero biases, from numpy generators seeded by the key: no torch random state involved."""
+    """He-normal kernels and zero biases, from NumPy generators seeded by the key; torch's random state is not used."""
     state = {}
     for key, shape in _SHAPES.items():
         if key.endswith("bias"):
@@ -130,7 +129,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def _pick_features(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The 32 tensors out of a file of the whole network, of its ``features``, or of ``features.state_dict()``."""
+    """The 32 tensors from a file of the whole network, of its ``features``, or of ``features.state_dict()``."""
     if "0.weight" in state:
         state = {f"features.{key}": value for key, value in state.items()}
     extra = [key for key in state if key not in _SHAPES and not key.startswith("classifier.")]
@@ -147,7 +146,7 @@ def _pick_features(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
             f"{name} holds no plain VGG-19: it also has {extra[0]}; give torchvision's vgg19 file (not vgg19_bn) or "
             "its features."
         )
-    # Cloned, so that the classifier's 500 MB are let go.
+    # Copied, so that the classifier's 500 MB are released.
     return {key: state[key].detach().to(torch.float32, copy=True) for key in _SHAPES}
 
 

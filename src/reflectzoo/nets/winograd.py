@@ -1,12 +1,12 @@
 """3x3 convolutions with a quarter of the multiplications, for inference on a CPU.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: a tile of 4x4 results needs 36 products
-of transformed numbers instead of 144. oneDNN does so only on processors with AVX-512; here the transformations and the
+of transformed numbers instead of 144. oneDNN uses this only on processors with AVX-512; here the transformations and
 products are ordinary matrix multiplications over a band of rows that stays in the cache.
 
-The same numbers come out, up to rounding. How much is lost depends on the points at which the polynomials behind the
-method are evaluated: at 0, +-1/sqrt 2, +-sqrt 2 and infinity errors are hardly larger than those of the direct sum
-(about 1.4 times, over 256 channels), at the usual 0, +-1, +-2 four times.
+The results are the same up to rounding. The error depends on the interpolation points of the underlying polynomials:
+at 0, +-1/sqrt 2, +-sqrt 2 and infinity it is little more than that of the direct sum (about 1.4 times, over 256
+channels), at the usual 0, +-1, +-2 and infinity four times.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from torch import Tensor, nn
 _TILE = 4
 _SIDE = _TILE + 2
 _POINTS = (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0))  # and infinity
-_PRODUCTS = 64 * 128  # channels in times channels out; with fewer, the transformations take what the rest saves
-_SMALLEST = 12  # pixels a side; below, tiles are mostly border
-_BAND = 2**19  # transformed numbers in a band: what stays in the second and third cache
+_PRODUCTS = 64 * 128  # minimum of input times output channels; below, the transformations cost more than is saved
+_SMALLEST = 12  # minimum side in pixels; below, tiles are mostly border
+_BAND = 2**19  # transformed numbers per band, so that it stays in the L2 and L3 caches
 
 _direct: ContextVar[bool] = ContextVar("direct_convolutions", default=False)
 
 
 @contextmanager
 def direct_convolutions() -> Iterator[None]:
-    """Within this block :func:`convolve` does nothing but call the layer."""
+    """Within this block :func:`convolve` calls the layer directly."""
     token = _direct.set(True)
     try:
         yield
@@ -42,15 +42,15 @@ def direct_convolutions() -> Iterator[None]:
 
 
 def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """``layer(x)``, in the faster of the two ways.
+    """Compute ``layer(x)``, by Winograd's method if that is faster.
 
     Args:
-        layer: any convolution; 3x3 ones of stride 1 and padding 1 with many channels go the fast way where no gradient
-            is recorded, on a CPU, in float32.
+        layer: any convolution. Winograd's method is used for 3x3 ones of stride 1 and zero padding 1 with many
+            channels, on a CPU in float32, if no gradient is recorded (see :func:`pays`).
         x: (B, C, H, W), any memory format.
 
     Returns:
-        (B, C', H', W'); channels-last if it went the fast way.
+        (B, C', H', W'); channels-last if computed by Winograd's method.
     """
     form = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     if form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") and pays(x, layer.weight):
@@ -59,7 +59,7 @@ def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether a 3x3 convolution of stride 1 may go the fast way, and gains by it.
+    """Whether Winograd's method is applicable to a 3x3 convolution of stride 1, and faster.
 
     Args:
         x: (B, C, H, W).
@@ -78,7 +78,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """3x3 convolution of stride 1, zeros outside; no gradient.
+    """3x3 convolution of stride 1 with zero padding of 1, by Winograd's method, without a gradient.
 
     Args:
         x: (B, C, H, W), any memory format.
@@ -96,12 +96,12 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class RowBand(NamedTuple):
-    """Some rows of the result for one sample.
+    """A band of rows of the result for one sample.
 
     Attributes:
-        sample: its index.
-        rows: which rows.
-        values: (rows, W, C'), channels last; overwritten when the next band is asked for.
+        sample: index of the sample.
+        rows: range of rows.
+        values: (rows, W, C'), channels last; overwritten when the next band is computed.
     """
 
     sample: int
@@ -111,7 +111,7 @@ class RowBand(NamedTuple):
 
 @torch.no_grad()
 def _kernels(weight: Tensor) -> Tensor:
-    """(C', C, 3, 3) -> transformed (36, C, C')."""
+    """Transform kernels: (C', C, 3, 3) -> (36, C, C')."""
     before, _, _ = _transformations(weight.dtype)
     out_channels, channels = weight.shape[:2]
     taps = weight.permute(2, 3, 1, 0).reshape(9, channels * out_channels)
@@ -119,7 +119,7 @@ def _kernels(weight: Tensor) -> Tensor:
 
 
 def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Iterator[RowBand]:
-    """:func:`winograd`, some rows at a time, for whoever wants to go on with them while they are in the cache."""
+    """:func:`winograd` as an iterator over bands of rows, for further processing while they are in the cache."""
     size, channels, height, width = x.shape
     out_channels = len(weight)
     kernels = _kernels(weight)
@@ -127,7 +127,7 @@ def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ite
     down, across = -(-height // _TILE), -(-width // _TILE)
     tiles_down = min(max(_BAND // (_SIDE**2 * across * max(channels, out_channels)), 1), down)
     tiles = tiles_down * across
-    # Made once: fresh memory costs more than the arithmetic.
+    # Allocated once: allocation costs more than the arithmetic.
     view = x.new_zeros(_TILE * tiles_down + 2, _TILE * across + 2, channels)
     gathered, transformed = (x.new_empty(_SIDE**2 * tiles * channels) for _ in range(2))
     products, finished = (x.new_empty(count * tiles * out_channels) for count in (_SIDE**2, _TILE**2))
@@ -165,7 +165,7 @@ def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ite
 
 
 def _bring_into_view(source: Tensor, top: int, view: Tensor) -> None:
-    """Copy rows from ``top`` on of (H, W, C) into a frame with a margin of one pixel, zeros outside."""
+    """Copy the rows of (H, W, C) from ``top`` on into a buffer with a margin of one pixel; zeros outside the image."""
     height, width = source.shape[:2]
     start, stop = max(top, 0), min(top + len(view), height)
     view[: start - top].zero_()
@@ -175,8 +175,8 @@ def _bring_into_view(source: Tensor, top: int, view: Tensor) -> None:
 
 @lru_cache(maxsize=4)
 def _transformations(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices for kernels (36, 9), for tiles (36, 36) and back (16, 36), by Toom and Cook."""
-    # The cache outlives the caller, who may be in inference mode.
+    """Toom-Cook matrices that transform kernels (36, 9), tiles (36, 36), and products to results (16, 36)."""
+    # The cache outlives the caller, which may be in inference mode.
     with torch.inference_mode(False):
         points = torch.tensor(_POINTS, dtype=torch.float64)
 
@@ -186,7 +186,7 @@ def _transformations(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
             return torch.cat((points[:, None] ** torch.arange(count), infinity))
 
         kernel, into, back = powers(3), torch.linalg.inv(powers(_SIDE)).T, powers(_TILE).T
-        # A factor may move from a tile's row to the kernel's: rows of like size keep rounding small.
+        # A factor may be moved from a tile's row to the kernel's: rows of similar magnitude reduce rounding errors.
         scale = into.abs().amax(dim=1, keepdim=True)
         both = [torch.kron(each, each).to(dtype) for each in (kernel * scale, into / scale, back)]
         return both[0], both[1], both[2]
