@@ -1,4 +1,4 @@
-"""``reflectzoo new method NAME``: the folder of a method that trains, converts and removes reflections at once."""
+"""``reflectzoo new method NAME``: creates a working method that can be trained and used immediately."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ packages = ["src/$package"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the arguments of ``reflectzoo new``."""
     parser.add_argument("what", choices=["method"], help="what to create")
     parser.add_argument("name", help="name for model=: lower-case letters, digits and _")
     parser.add_argument("--package", action="store_true", help="create a package instead of a folder in the zoo")
@@ -136,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the files, and say which and what comes next."""
+    """Write the files, and print their paths and the next command; returns exit status 0."""
     written = new_method(arguments.name, arguments.output if arguments.package else None)
     for file in written:
         sys.stdout.write(f"{file}\n")
@@ -151,14 +151,14 @@ def new_method(name: str, package_in: Path | None = None) -> list[Path]:
     """Write the files of a new method.
 
     Args:
-        name: of the method and its model.
-        package_in: the folder that its package is made in; None for a folder of the zoo, which then must be a checkout.
+        name: name of the method and its model.
+        package_in: parent folder of a new package; None for a folder inside the zoo, which must then be a checkout.
 
     Returns:
-        The files.
+        The written files.
 
     Raises:
-        UserError: if the name is no name or taken, the zoo is no checkout, or something stands there already.
+        UserError: if the name is invalid or taken, the zoo is not a checkout, or one of the files exists already.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(

@@ -1,6 +1,7 @@
-"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+"""Conversion of the authors' checkpoints, with clear errors for files of other networks.
 
-The names of the weights are ours already. Files may have been written by a PyTorch that did not count batches.
+The names of the weights are the same here. Files may lack the batch counters of batch normalisation, which old versions
+of PyTorch did not save.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ _FIRST = "model1.model.model.0.weight"
 
 
 def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the network in a checkpoint and name its weights as this zoo does.
+    """Extract the network from a checkpoint and rename its weights to reflectzoo's names.
 
-    Takes the authors' state dict, also wrapped in ``state_dict``, one of ours (returned unchanged) and the checkpoints
-    that training writes here (the network under ``net.``). A ``module.`` prefix, left by parallel training, is dropped.
-    Nothing is modified; tensors are not copied.
+    Accepts the authors' state dict, also wrapped in ``state_dict``, reflectzoo's (returned unchanged), and training
+    checkpoints (the network under ``net.``). The prefix ``module.`` of parallel training is removed. Nothing is
+    modified; tensors are not copied.
 
     Args:
-        checkpoint: what ``torch.load`` returned.
+        checkpoint: return value of ``torch.load``.
 
     Returns:
         A state dict for :class:`~reflectzoo.methods.bdn.net.BDNNet`.
 
     Raises:
-        UserError: if there is no BDN in it.
+        UserError: if the checkpoint holds no BDN.
 
     Example:
         >>> import torch
@@ -42,7 +43,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The model and its settings that a file fits; None if it holds no BDN."""
+    """The model and the overrides that fit a file; None if it holds no BDN."""
     try:
         state = remap(checkpoint)
     except (UserError, AttributeError, TypeError):
@@ -52,15 +53,15 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
-    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+    """Check that a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 
     Args:
-        state: weights, as :func:`remap` returns them.
+        state: weights as returned by :func:`remap`.
         net: a :class:`~reflectzoo.methods.bdn.net.BDNNet`.
-        source: where the weights came from, the subject of the sentence.
+        source: origin of the weights, the subject of the message.
 
     Raises:
-        UserError: one sentence that says what the weights are and what was expected.
+        UserError: if they do not fit; the message describes the weights and what was expected.
     """
     found, wanted = _described(state), _described(net.state_dict())
     if found != wanted:
@@ -77,7 +78,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
 
 
 def _described(state: Mapping[str, Tensor]) -> tuple[int, list[int]]:
-    """Width, and how many levels each part has: one nested ``model`` more for each."""
+    """Width, and the number of levels of each part, which is the nesting depth of ``model`` in its keys."""
     levels = [
         max((key.split(".").count("model") for key in state if key.startswith(f"model{part}.")), default=1) - 1
         for part in (1, 2, 3)

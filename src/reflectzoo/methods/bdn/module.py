@@ -1,4 +1,4 @@
-"""BDN's training: like any adversarial method's, from pix2pix's first weights."""
+"""Training of BDN: adversarial, with pix2pix's weight initialisation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from reflectzoo.training.adversarial import AdversarialModule
 
 
 class BDN(AdversarialModule):
-    """Seeing Deeply and Bidirectionally (Yang et al., ECCV 2018), the three parts trained together.
+    """Seeing Deeply and Bidirectionally (Yang et al., ECCV 2018), with all three parts trained together.
 
     Args:
-        init_std: standard deviation of the first weights, N(0, init_std^2) with biases 0; None leaves PyTorch's.
+        init_std: standard deviation of the initial weights, N(0, init_std^2) with zero biases; None keeps PyTorch's
+            initialisation.
         **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
     """
 

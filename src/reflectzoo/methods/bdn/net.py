@@ -1,14 +1,14 @@
 """The network of "Seeing Deeply and Bidirectionally" (Yang et al., ECCV 2018).
 
-Three U-Nets in a row. The first makes a transmission B0 of the photograph I; the second, in the other direction, the
-reflection R1 of B0 and I; the third the final transmission B1 of R1 and I.
+Three U-Nets in sequence. The first predicts a transmission B0 from the photograph I; the second, in the other
+direction, the reflection R1 from B0 and I; the third the final transmission B1 from R1 and I.
 
-Module names are those of the authors' program (github.com/yangj1e/bdn-refremv, c9f4447), so that its files load as they
-are. It was written from the recorded facts about that program and its outputs alone.
+Module names are those of the authors' program (github.com/yangj1e/bdn-refremv, c9f4447), so that its files load
+unchanged. This code was written only from recorded facts about that program and its outputs.
 
-Its layers are deep and their pictures small, so there is little to be saved without changing numbers: on a CPU
-everything is channels-last, and without gradients rectifiers work in place. :func:`~reflectzoo.nets.plain.plain_form`
-switches both off, which the tests compare with.
+Most layers work on small maps, which leaves little to optimise without changing results: on a CPU all tensors are
+channels-last, and without gradients ReLUs work in place. :func:`~reflectzoo.nets.plain.plain_form` disables both, as
+the reference for tests.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from reflectzoo.core.settings import checked
 from reflectzoo.nets.plain import untouched
 from reflectzoo.nets.sizes import prepared
 
-_SLOPE = 0.2  # of the rectifiers on the way down
-_WIDEST = 8  # channels of the deep levels, times the width
+_SLOPE = 0.2  # of the leaky ReLUs in the encoder
+_WIDEST = 8  # channels of the deep levels, as a multiple of the width
 
 
 class _Level(nn.Module):
     """One level of a U-Net and everything below it.
 
-    On the way down: leaky rectifier, 4x4 convolution of stride 2, normalisation; on the way up: rectifier, 4x4
-    transposed convolution of stride 2, normalisation. The positions in ``model`` are the authors'; activations have no
-    weights, and stand there for their numbers.
+    Encoder: leaky ReLU, 4x4 convolution of stride 2, batch normalisation; decoder: ReLU, 4x4 transposed convolution of
+    stride 2, batch normalisation. The positions in ``model`` are the authors'; activations are included only to keep
+    the numbering.
 
     Args:
-        outer: channels that come in and go out.
+        outer: channels of input and output.
         inner: channels one level below.
-        below: the next level; None at the bottom, where nothing is normalised on the way down.
+        below: the next level; None at the bottom, whose encoder has no normalisation.
     """
 
     def __init__(self, outer: int, inner: int, below: _Level | None) -> None:
@@ -53,13 +53,13 @@ class _Level(nn.Module):
         self.bottom = below is None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features from below beside those that came in, rectified.
+        """Concatenate the features from below with the input after its leaky ReLU.
 
         Args:
             x: (B, outer, H, W), each side at least 2.
 
         Returns:
-            (B, 2 outer, H, W): first what came up, then what came in.
+            (B, 2 outer, H, W): first the features from below, then the input.
         """
         layers = self.model
         skip = F.leaky_relu(x, _SLOPE, inplace=not untouched())
@@ -72,7 +72,7 @@ class _Level(nn.Module):
 
 
 class _Outermost(nn.Module):
-    """The first and the last layer of a U-Net: nothing is rectified or normalised here but the result, by tanh."""
+    """The first and the last layer of a U-Net, without normalisation; the result passes through tanh."""
 
     def __init__(self, in_channels: int, out_channels: int, width: int, below: _Level) -> None:
         super().__init__()
@@ -87,19 +87,19 @@ class _Outermost(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.model[1](self.model[0](x))
         y = F.relu(y, inplace=not untouched())
-        # In float32: what comes out is an image, and enters the next network.
+        # Without autocast, since the result is an image and the input of the next network.
         with torch.autocast(y.device.type, enabled=False):
             last = cast(nn.ConvTranspose2d, self.model[3])
             return torch.tanh(last(y.to(last.weight.dtype)))
 
 
 class UNet(nn.Module):
-    """A U-Net that is built from the inside out.
+    """A U-Net, built from the innermost level outwards.
 
     Args:
-        in_channels: of the picture that comes in; three go out.
-        width: channels after the first convolution; doubled at each level, at most eight times.
-        levels: how many times the size is halved, at least 2.
+        in_channels: channels of the input; the output has three.
+        width: channels after the first convolution; doubled at each level, up to eight times the width.
+        levels: number of times the size is halved, at least 2.
     """
 
     def __init__(self, in_channels: int, width: int, levels: int) -> None:
@@ -120,13 +120,13 @@ _Depth = Annotated[int, Ge(2)]
 
 
 class BDNNet(nn.Module):
-    """Three U-Nets: transmission, reflection, transmission; ``Generator_cascade`` of the program.
+    """Three U-Nets for transmission, reflection and transmission; ``Generator_cascade`` in the authors' program.
 
     75,162,633 parameters as published.
 
     Args:
-        width: channels after the first convolution of each, 64 as published.
-        levels: how many times each of the three halves the size; 7, 5 and 5 as published.
+        width: channels after the first convolution of each U-Net, 64 as published.
+        levels: number of times each of the three halves the size; 7, 5 and 5 as published.
 
     Raises:
         UserError: for a width below 1, or levels that are not three numbers of at least 2.
@@ -146,11 +146,11 @@ class BDNNet(nn.Module):
 
         Args:
             mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; odd sides, and those shorter than 2^levels, are
-                continued by reflection and the results are cut back.
+                padded by reflection and the results cropped.
 
         Returns:
             ``transmission`` B1 and ``reflection`` R1, (B, 3, H, W) in (0, 1); ``aux["transmission"]`` lists B0 and B1.
-            Float32 whatever the precision.
+            In the dtype of the weights, also under autocast.
         """
         height, width = mixture.shape[-2:]
         image = 2 * prepared(mixture, 2, least=2 ** max(self.levels)) - 1
@@ -162,7 +162,7 @@ class BDNNet(nn.Module):
 
 
 def _fitted(y: Tensor, skip: Tensor) -> Tensor:
-    """Zeros around what came up, where halving has lost a row or column; the smaller half above and on the left."""
+    """Zero-pad ``y`` to the size of ``skip`` where halving dropped a row or column; less above and on the left."""
     down, right = skip.shape[-2] - y.shape[-2], skip.shape[-1] - y.shape[-1]
     if not (down or right):
         return y

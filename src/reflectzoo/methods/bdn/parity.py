@@ -20,7 +20,7 @@ from reflectzoo.parity import (
 
 
 class _Network:
-    """All three results of Generator_cascade."""
+    """All three outputs of Generator_cascade."""
 
     def matches(self, fixture: Fixture) -> bool:
         return fixture.class_name == "Generator_cascade" and fixture.comes_from("bdn-refremv")

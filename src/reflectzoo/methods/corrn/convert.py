@@ -1,8 +1,8 @@
-"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+"""Conversion of the authors' checkpoints, with clear errors for files of other networks.
 
-Files of the released program (``checkpoint_<epoch>.pth.tar``) are dictionaries with ``epoch``, ``state_dict`` and
-``optimizer``. The names of the weights are ours already. They were written by a PyTorch that did not count batches, so
-the counters of the batch normalisations may be missing; nothing but a momentum of None would need them.
+Files of the authors' program (``checkpoint_<epoch>.pth.tar``) are dictionaries with ``epoch``, ``state_dict`` and
+``optimizer``. The names of the weights are the same here. The batch counters of batch normalisation may be missing,
+since old versions of PyTorch did not save them; they matter only if ``momentum`` is None.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _GUIDANCE = "pred1_contour.weight"
 
 
 def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the network in a checkpoint and name its weights as this zoo does.
+    """Extract the network from a checkpoint and rename its weights to reflectzoo's names.
 
-    Takes the authors' dictionary, a bare state dict, one of ours (returned unchanged) and the checkpoints that training
-    writes here (the network under ``net.``). A ``module.`` prefix, left by parallel training, is dropped. Nothing is
-    modified; tensors are not copied.
+    Accepts the authors' dictionary, a bare state dict, reflectzoo's (returned unchanged), and training checkpoints (the
+    network under ``net.``). The prefix ``module.`` of parallel training is removed. Nothing is modified; tensors are
+    not copied.
 
     Args:
-        checkpoint: what ``torch.load`` returned.
+        checkpoint: return value of ``torch.load``.
 
     Returns:
         A state dict for :class:`~reflectzoo.methods.corrn.net.CoRRNNet`.
 
     Raises:
-        UserError: if there is no CoRRN in it.
+        UserError: if the checkpoint holds no CoRRN.
 
     Example:
         >>> import torch
@@ -46,7 +46,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The model and its settings that a file fits; None if it holds no CoRRN."""
+    """The model and the overrides that fit a file; None if it holds no CoRRN."""
     try:
         state = remap(checkpoint)
     except (UserError, AttributeError, TypeError):
@@ -56,15 +56,15 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
-    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+    """Check that a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 
     Args:
-        state: weights, as :func:`remap` returns them.
+        state: weights as returned by :func:`remap`.
         net: a :class:`~reflectzoo.methods.corrn.net.CoRRNNet`.
-        source: where the weights came from, the subject of the sentence.
+        source: origin of the weights, the subject of the message.
 
     Raises:
-        UserError: one sentence that says what the weights are and what was expected.
+        UserError: if they do not fit; the message describes the weights and what was expected.
     """
     ours = net.state_dict()
     found, wanted = _describe(state), _describe(ours)

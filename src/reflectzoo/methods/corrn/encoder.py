@@ -1,4 +1,4 @@
-"""The context encoder: VGG-16 with batch normalisation, cut at its poolings, and where its first weights come from."""
+"""The context encoder, VGG-16 with batch normalisation, in stages that end with a pooling; and its initial weights."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from reflectzoo.errors import UserError
 from reflectzoo.weights.download import DownloadError, cache_path, fetch_state_dict
 from reflectzoo.weights.read import read_state_dict
 
-#: ImageNet weights as torchvision publishes them (BSD-3-Clause); the name carries the head of the file's sha256.
+#: ImageNet weights published by torchvision (BSD-3-Clause); the name contains the first digits of the file's sha256.
 VGG16_BN_URL = "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth"
 
 # Channels of the convolutions of each block (Simonyan and Zisserman, ICLR 2015, table 1, configuration D).
 _BLOCKS = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 STAGES = range(1, len(_BLOCKS) + 1)
-"""Numbers of the stages, of 1/2 to 1/32 of the size."""
+"""Numbers of the stages, whose outputs have 1/2 to 1/32 of the image's size."""
 
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def stage(number: int, width: int) -> nn.Sequential:
-    """One stage: 3x3 convolutions, each with batch normalisation and a rectifier, then a 2x2 max pooling.
+    """Make one stage: 3x3 convolutions, each with batch normalisation and ReLU, then 2x2 max pooling.
 
     Args:
         number: 1 to 5.
@@ -40,20 +40,21 @@ def stage(number: int, width: int) -> nn.Sequential:
 
 
 def fill_encoder(net: nn.Module, weights: str) -> str:
-    """Give the encoder of a network the weights that training starts from.
+    """Load the initial weights of a network's encoder.
 
     Args:
-        net: with the stages ``convs1R`` to ``convs5R``; filled in place.
-        weights: "imagenet" takes torchvision's VGG-16-BN from torch.hub's cache or downloads it there (528 MB, hash
-            checked); "random" leaves the network as it was made; a path takes a file with the whole VGG-16-BN or only
-            its ``features``; "auto" is "imagenet" if that is cached or can be had, otherwise "random", said in one
-            warning. A network of another width than VGG's cannot take any: "auto" is then "random".
+        net: network with the stages ``convs1R`` to ``convs5R``; changed in place.
+        weights: "imagenet" reads torchvision's VGG-16-BN from torch.hub's cache, downloading it first if missing (528
+            MB, hash checked); "random" leaves the network unchanged; a path reads a file of the whole VGG-16-BN or only
+            its ``features``; "auto" is "imagenet" if that is cached or can be downloaded, otherwise "random" with one
+            warning. VGG's weights fit width 64 only: for any other width "auto" is "random".
 
     Returns:
-        Where they came from: "imagenet", "random" or the path.
+        Their origin: "imagenet", "random" or the path.
 
     Raises:
-        UserError: if "imagenet" cannot be had, the file is missing, damaged or no VGG-16-BN, or the width is not 64.
+        UserError: if "imagenet" is not available, the file is missing, damaged or not a VGG-16-BN, or the width is not
+            64.
     """
     first = net.get_submodule("convs1R.0")
     assert isinstance(first, nn.Conv2d)
@@ -86,7 +87,7 @@ def fill_encoder(net: nn.Module, weights: str) -> str:
 
 
 def _pick(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The encoder's tensors, by our keys, out of a file of the whole network or of its ``features``."""
+    """The encoder's tensors, under their names here, from a file of the whole network or of its ``features``."""
     if "0.weight" in state:
         state = {f"features.{key}": value for key, value in state.items()}
     found: dict[str, Tensor] = {}
@@ -113,7 +114,7 @@ def _pick(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _layout() -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Key in torchvision's file -> key here and shape. The file is older than counting batches: no such entries."""
+    """Key in torchvision's file -> key here and shape; without batch counters, which that old file does not have."""
     layout: dict[str, tuple[str, tuple[int, ...]]] = {}
     position, before = 0, 3
     for number, block in zip(STAGES, _BLOCKS, strict=True):

@@ -1,4 +1,4 @@
-"""CoRRN's training: like any other method's, from an encoder that has seen ImageNet."""
+"""Training of CoRRN, whose encoder starts from ImageNet weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from reflectzoo.training.module import ReflectionModule
 
 
 class CoRRN(ReflectionModule):
-    """Cooperative Reflection Removal Network (Wan et al., TPAMI 2019), Sec. 4.3: trained end to end.
+    """Cooperative Reflection Removal Network (Wan et al., TPAMI 2019), trained end to end as in Sec. 4.3.
 
     Args:
-        encoder: the weights that a new network's encoder starts from: ``auto``, ``imagenet``, ``random`` or a path (see
-            :func:`~reflectzoo.methods.corrn.encoder.fill_encoder`). A checkpoint brings its own.
+        encoder: initial weights of a new network's encoder: ``auto``, ``imagenet``, ``random`` or a path (see
+            :func:`~reflectzoo.methods.corrn.encoder.fill_encoder`). Ignored if a checkpoint is loaded.
         **kwargs: as for :class:`~reflectzoo.training.module.ReflectionModule`.
     """
 
@@ -22,20 +22,20 @@ class CoRRN(ReflectionModule):
         self.save_hyperparameters("encoder")
         self.encoder_source = encoder
         self.encoder_used: str | None = None
-        """Where the encoder's first weights came from: ``imagenet``, ``random`` or a path; None before that."""
+        """Origin of the encoder's initial weights, ``imagenet``, ``random`` or a path; None before they are loaded."""
 
     def attach_vgg(self) -> None:
-        """Fill the encoder, once and unless a checkpoint did; then as for any method."""
+        """Also load the encoder's initial weights, once and only if no checkpoint has been loaded."""
         if self.encoder_used is None:
             self.encoder_used = fill_encoder(self.net, self.encoder_source)
         super().attach_vgg()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also write down what the encoder started from."""
+        """Also record the origin of the encoder's initial weights."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reflectzoo"]["encoder"] = self.encoder_used
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The weights come with the checkpoint: nothing is left to be filled."""
+        """Also mark the encoder as loaded, since the checkpoint contains its weights."""
         self.encoder_used = str((checkpoint.get("reflectzoo") or {}).get("encoder") or "checkpoint")
         super().on_load_checkpoint(checkpoint)

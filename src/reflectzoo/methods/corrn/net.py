@@ -1,15 +1,16 @@
 """The network of "CoRRN: Cooperative Reflection Removal Network" (Wan et al., TPAMI 2019).
 
 One VGG-16 encoder (CencN) feeds two decoders: one estimates the gradient of the transmission (GdecN), the other the
-transmission itself (IdecN), guided by the features of the first at every scale. The reflection is what is left over.
+transmission itself (IdecN), guided by the features of the first at every scale. The reflection is the remainder of the
+mixture.
 
-Module names are those of the authors' program (github.com/wanrenjie/CoRRN, 5f7f8d1), so that its files load as they
-are. Paper and program differ; what runs here is the program, and README.md beside this file lists the differences.
+Module names are those of the authors' program (github.com/wanrenjie/CoRRN, 5f7f8d1), so that its files load unchanged.
+Where paper and program differ, this code follows the program; README.md beside this file lists the differences.
 
-The paper draws every upsampling step of the image decoder as three parallel transposed convolutions. The program has
-one, applied three times to one tensor, and concatenates three equal maps. Here it is applied once, and the next layer's
-kernel is summed over the three places where the map would have stood: a convolution is linear, so the result is the
-same. :func:`plain_copies` switches back to the literal form, which the tests compare with.
+The paper shows every upsampling step of the image decoder as three parallel transposed convolutions. The program has
+one, applied three times to the same tensor, and concatenates three equal maps. Here it is applied once, and the next
+layer's kernel is summed over the three positions of that map: a convolution is linear, so the result is the same.
+:func:`plain_copies` restores the literal form, as the reference for tests.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from reflectzoo.nets.sizes import continued
 
 _STRIDE = 32  # five poolings
 _COPIES = 3  # equal sub-layers of an upsampling step
-_EPSILON = 1e-3  # of every batch normalisation but the encoder's
+_EPSILON = 1e-3  # of every batch normalisation except the encoder's
 
 _plain: ContextVar[bool] = ContextVar("plain_corrn", default=False)
 
 
 @contextmanager
 def plain_copies() -> Iterator[None]:
-    """Within this block equal sub-layers are computed one by one and concatenated, as the released program does it."""
+    """Within this block equal sub-layers are computed separately and concatenated, as in the authors' program."""
     token = _plain.set(True)
     try:
         yield
@@ -48,17 +49,18 @@ def plain_copies() -> Iterator[None]:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Units: convolution without bias, batch normalisation, rectifier
+# Units: convolution without bias, batch normalisation, ReLU
 
 
 class _Unit(nn.Module):
-    """3x3, 5x5, 7x7 or 1x1 convolution, batch normalisation, rectifier.
+    """3x3, 5x5, 7x7 or 1x1 convolution, batch normalisation and ReLU.
 
     Args:
-        in_channels: channels of the kernel.
-        out_channels: of the result.
-        kernel: its side, odd.
-        copied: the first ``3 * copied`` input channels are three equal maps; the unit takes them once.
+        in_channels: input channels of the kernel.
+        out_channels: channels of the result.
+        kernel: kernel size, odd.
+        copied: the kernel's first ``3 * copied`` input channels belong to three equal maps, of which the input holds
+            only one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, copied: int = 0) -> None:
@@ -73,11 +75,11 @@ class _Unit(nn.Module):
 
 
 class _UpUnit(nn.Module):
-    """4x4 transposed convolution of stride 2, batch normalisation, rectifier: twice the size.
+    """4x4 transposed convolution of stride 2, batch normalisation and ReLU, which doubles the size.
 
     Args:
-        in_channels: channels of the kernel.
-        out_channels: of the result.
+        in_channels: channels of the input.
+        out_channels: channels of the result.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -92,8 +94,8 @@ class _UpUnit(nn.Module):
 class _TripleUpUnit(nn.Module):
     """One of the three equal sub-layers of an upsampling step; arguments as for :class:`_Unit`.
 
-    In training each application updates the running statistics. Three updates with the same batch and momentum m are
-    one with momentum 1 - (1 - m)^3.
+    In training each of the three applications updates the running statistics. Three updates with the same batch and
+    momentum m equal one with momentum 1 - (1 - m)^3.
     """
 
     def __init__(self, in_channels: int, out_channels: int, copied: int = 0) -> None:
@@ -111,7 +113,7 @@ class _TripleUpUnit(nn.Module):
         if not self.training:
             return F.relu(bn(y), inplace=True)
         momentum = cast(float, bn.momentum)
-        # By the layer itself, which in one of several processes knows the batch of all.
+        # By the layer itself, which under distributed training may be synchronised across processes.
         bn.momentum = 1 - (1 - momentum) ** _COPIES
         y = bn(y)
         bn.momentum = momentum
@@ -120,7 +122,7 @@ class _TripleUpUnit(nn.Module):
 
 
 def _match(weight: Tensor, x: Tensor, copied: int, dim: int) -> tuple[Tensor, Tensor]:
-    """A kernel for an input that holds its first ``copied`` channels once instead of three times."""
+    """Fold the kernel for an input that holds its first ``copied`` channels once instead of three times."""
     if not copied or x.shape[1] == weight.shape[dim]:
         return weight, x
     equal, rest = torch.split(weight, [_COPIES * copied, weight.shape[dim] - _COPIES * copied], dim)
@@ -128,11 +130,11 @@ def _match(weight: Tensor, x: Tensor, copied: int, dim: int) -> tuple[Tensor, Te
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Feature extraction: "Reduction A" and "B" of Inception-ResNet-v2 without their reduction
+# Feature extraction: "Reduction A" and "B" of Inception-ResNet-v2, without reduction of the size
 
 
 class _ExtractionA(nn.Module):
-    """Three views of one map, side by side: 7x7, 3x3, and two 3x3 in a row."""
+    """Three parallel paths over one map, concatenated: 7x7, 3x3, and two successive 3x3."""
 
     def __init__(self, scale: _Scale) -> None:
         super().__init__()
@@ -147,14 +149,14 @@ class _ExtractionA(nn.Module):
 
 
 class _ExtractionB(nn.Module):
-    """Four views of one map, each after a 1x1 convolution."""
+    """Four parallel paths over one map, each starting with a 1x1 convolution, concatenated."""
 
     def __init__(self, scale: _Scale, in_channels: int, copied: int) -> None:
         super().__init__()
         c = scale
 
         def path(*units: tuple[int, int]) -> nn.Sequential:
-            """Output channels and kernel of the units after the 1x1."""
+            """Make a path from (output channels, kernel) of each unit after the 1x1."""
             layers, before = [_Unit(in_channels, c(128), 1, copied)], c(128)
             for channels, kernel in units:
                 layers.append(_Unit(before, c(channels), kernel))
@@ -172,11 +174,11 @@ class _ExtractionB(nn.Module):
 
 
 _LEAST = 16
-"""Published channels of the last layers; in proportion, a narrow network would have too few for three colours."""
+"""Published channels of the last layers; scaled down, a narrow network would have too few for three colours."""
 
 
 class _Scale:
-    """Published channel numbers at another width, none below the least that was published unless the width is."""
+    """Scales published channel numbers to another width, with a minimum of 16 or, if smaller, of the width itself."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -189,16 +191,16 @@ class _Scale:
 
 
 class CoRRNNet(nn.Module):
-    """The cooperative network: context encoder, gradient decoder, image decoder.
+    """The cooperative network: context encoder, gradient decoder and image decoder.
 
-    Paper Sec. 4.1, Fig. 2; the class ReflectionNetwork of the program, 59,512,039 parameters. Images enter as they are,
-    in [0, 1]: the program does not normalise them, although its encoder starts from ImageNet weights.
+    Paper Sec. 4.1, Fig. 2; class ReflectionNetwork in the program, 59,512,039 parameters. As in the program, images are
+    not normalised, although the encoder starts from ImageNet weights.
 
     Args:
         width: channels of the first convolution, 64 as published; all others in proportion. ImageNet weights fit 64
             only.
-        gradient_decoder: False takes GdecN and its guidance out, the last row of Table 3.
-        brightness: factor of the transmission in evaluation mode. The authors' note says that the paper's PSNR was
+        gradient_decoder: False removes GdecN and its guidance, as in the last row of Table 3.
+        brightness: factor of the transmission in evaluation mode. According to the authors' note, the paper's PSNR was
             measured with 1.1 ("colour rescaling") and everything else with 1.
 
     Raises:
@@ -218,7 +220,8 @@ class CoRRNNet(nn.Module):
 
         self.convs1R, self.convs2R, self.convs3R, self.convs4R, self.convs5R = (stage(n, width) for n in STAGES)
 
-        # Image decoder. What enters a step: three copies of the last, the encoder's map of that size, the guide.
+        # Image decoder. Input of each step: three copies of the previous result, the encoder's map of that size, the
+        # gradient decoder's guide.
         self.conv6R = _Unit(c(512), c(256), 3)
         self.featureExtractionA = _ExtractionA(c)
         self.deconv0R = nn.Sequential(_TripleUpUnit(self.featureExtractionA.channels, c(256)))
@@ -232,11 +235,11 @@ class CoRRNNet(nn.Module):
         joined = _COPIES * c(32) + c(64) + guide(16)
         self.deconv4R = nn.Sequential(_TripleUpUnit(joined, c(16), copied=c(32)))
         joined = _COPIES * c(16) + int(gradient_decoder)
-        # Even the last layer is normalised and rectified: the transmission is >= 0 and has no upper bound.
+        # Even the last layer has batch normalisation and ReLU: the transmission is >= 0 and has no upper bound.
         last = _Unit(c(16), 3, 3)
         self.output = nn.Sequential(_Unit(joined, c(16), 3, copied=c(16)), last)
-        # A new network starts from the mean and spread of a photograph. From 0 and 1, half of all pixels would be
-        # rectified away, and Adam at 1e-4 would need thousands of steps for nothing but this.
+        # Initialise the output with the standard deviation and mean of photographs. With 1 and 0, ReLU would zero half
+        # of all pixels, and Adam at 1e-4 would need thousands of steps just to correct this.
         nn.init.constant_(last.bn.weight, 0.25)
         nn.init.constant_(last.bn.bias, 0.45)
 
@@ -262,16 +265,16 @@ class CoRRNNet(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sizes that are no multiples of 32 are continued by
-                reflection and the result is cut back.
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sides that are not multiples of 32 are padded by
+                reflection and the result cropped.
 
         Returns:
             ``transmission`` (B, 3, H, W) >= 0; ``reflection`` = mixture - transmission, which may be negative; with the
-            gradient decoder ``aux["gradient"]`` (B, 1, H, W) in (0, 1), the size of the transmission's gradient.
+            gradient decoder ``aux["gradient"]`` (B, 1, H, W) in (0, 1), the magnitude of the transmission's gradient.
 
         Raises:
             UserError: in training, if the deepest map is a single pixel of a single image, which batch normalisation
-                cannot work with.
+                does not support.
         """
         image = continued(mixture, _STRIDE)
         if self.training and image.shape[0] * image[0, 0].numel() == _STRIDE**2:
@@ -280,8 +283,8 @@ class CoRRNNet(nn.Module):
                 "data.crop or data.batch_size."
             )
         if image.device.type == "cpu" and not torch.is_grad_enabled() and not _plain.get():
-            # All that follows keeps this layout, in which a CPU's convolutions and poolings are faster on the way
-            # there (measured on AVX2), though not on the way back.
+            # The following layers preserve this layout, in which CPU convolutions and poolings are faster in the
+            # forward pass (measured on AVX2), though not in the backward pass.
             image = image.contiguous(memory_format=torch.channels_last)
         skips = [image]
         for encode in (self.convs1R, self.convs2R, self.convs3R, self.convs4R, self.convs5R):
@@ -305,7 +308,7 @@ class CoRRNNet(nn.Module):
         return outputs
 
     def _gradient(self, skips: list[Tensor]) -> tuple[list[tuple[Tensor]], Tensor]:
-        """GdecN: enhanced features from 1/16 to 1/2 of the size, for the image decoder, and the gradient itself."""
+        """Run GdecN: enhanced features at 1/16 to 1/2 of the size, for the image decoder, and the gradient itself."""
         x = self.deconv5_2(self.deconv5_1(self.conv6_2(self.conv6_1(skips[4]))))
         guides: list[Tensor] = [self.featureEnhance5(x)]
         x = self.deconv4_2(self.deconv4_1(torch.cat((x, skips[4]), 1)))

@@ -37,7 +37,7 @@ from reflectzoo.parity import (
 
 
 class _Network:
-    """ReflectionNetwork in both modes; in training also what became of the running statistics."""
+    """ReflectionNetwork in both modes; in training mode also the updated running statistics."""
 
     def matches(self, fixture: Fixture) -> bool:
         return fixture.class_name == "ReflectionNetwork" and fixture.comes_from("CoRRN")
@@ -51,8 +51,8 @@ class _Network:
         @torch.no_grad()
         def run(case: Case) -> CaseResult:
             training = case.get("mode") == "train"
-            # Normalised by so few values, rounding grows: in training mode the authors' own float32 lies up to 5e-5
-            # from their float64, and ours on the other side of it. In float64 only theirs remains.
+            # Normalisation by so few values amplifies rounding: in training mode the authors' float32 result differs by
+            # up to 5e-5 from their float64 one, and ours in the other direction. In float64 only their error remains.
             dtype = torch.float64 if training else torch.float32
             net.to(dtype).train(training)
             net.load_state_dict(state)
@@ -73,7 +73,7 @@ class _Network:
 
 
 def _compare_buffers(fixture: Fixture, case: Case, net: nn.Module) -> list[Comparison]:
-    """Running statistics and counters after the forward pass, as far as they are recorded."""
+    """Compare running statistics and counters after the forward pass, as far as they were recorded."""
     buffers = dict(net.named_buffers())
     comparisons = []
     for spec in case.get("buffers_after") or []:
@@ -93,7 +93,7 @@ def _compare_buffers(fixture: Fixture, case: Case, net: nn.Module) -> list[Compa
 
 
 class _Losses:
-    """Every term and the totals of CoRRN's released program, the weights from ``loss=corrn_program``."""
+    """Every loss term and the totals of CoRRN's program, with the weights of ``loss=corrn_program``."""
 
     def matches(self, fixture: Fixture) -> bool:
         has_values = any("values" in case for case in fixture.cases)
@@ -124,12 +124,12 @@ class _Losses:
 _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-6}
 _UNUSED = ("distribution_kl_t",)
 _TINY = ("mmd_t", "mmd_r")
-"""Differences of numbers near 1: the program's float32 has no more than one digit of them."""
+"""Differences of numbers near 1, of which the program's float32 has at most one correct digit."""
 
 
 @torch.no_grad()
 def _value(name: str, images: Mapping[str, Tensor], loss: WeightedSum) -> Tensor:
-    """One value by the name it has in the recordings.
+    """Compute one value by its name in the recordings.
 
     Raises:
         ParityError: for an unknown name.
@@ -156,7 +156,7 @@ def _value(name: str, images: Mapping[str, Tensor], loss: WeightedSum) -> Tensor
 
     background = ("transmission_ssim", "transmission_l1", "transmission_statistic")
     reflection = ("reflection_ssim", "reflection_statistic")
-    # The truth of the gradient is recorded, too, not made of the transmission.
+    # The ground truth of the gradient is also recorded, not computed from the transmission.
     structure = structure_loss(images["pred_gradient"], images["target_gradient"])
     match name:
         case "ssim_t":
@@ -184,7 +184,7 @@ def _value(name: str, images: Mapping[str, Tensor], loss: WeightedSum) -> Tensor
 
 
 def _compare_loss_tensors(fixture: Fixture, case: Case, images: Mapping[str, Tensor]) -> list[Comparison]:
-    """The window and the gradient of the SSIM loss."""
+    """Compare the window and the gradient of the SSIM loss."""
     comparisons: list[Comparison] = []
     for spec in case.get("outputs") or []:
         name, recorded = str(spec["name"]), fixture.tensor(spec["npz"])

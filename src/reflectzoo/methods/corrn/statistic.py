@@ -1,19 +1,19 @@
-"""CoRRN's statistic loss: gradients of the estimate and of the truth shall be distributed alike.
+"""CoRRN's statistic loss, which matches the distributions of predicted and true gradients.
 
-The distance is the maximum mean discrepancy (MMD), E k(x, x') + E k(y, y') - 2 E k(x, y), under a mean of three
-Gaussian kernels exp(-g d^2) with g = 0.5, 0.1, 0.05. What is compared are the gradients of the grey image, horizontal
-and vertical, each normalised by a softmax over all its pixels. Paper and program disagree about what a sample is:
+The distance is the maximum mean discrepancy (MMD), E k(x, x') + E k(y, y') - 2 E k(x, y), with the mean of three
+Gaussian kernels exp(-g d^2), g = 0.5, 0.1, 0.05. It compares the horizontal and the vertical gradients of the grey
+image, each normalised by a softmax over all pixels. Paper and program differ in what they take as a sample:
 
-* paper (TPAMI 2019, Eq. 9-11): every pixel is a sample, a number. Written out that is a sum over all pairs of pixels.
-  Since a Gaussian is a mixture of waves, k(d) = integral of p(w) cos(w d) dw, the MMD is also
+* paper (TPAMI 2019, Eq. 9-11): every pixel is a sample, a scalar. Computed directly, that is a sum over all pairs of
+  pixels. Since a Gaussian is a mixture of cosines, k(d) = integral of p(w) cos(w d) dw, the MMD is also
 
       integral of p(w) |phi_x(w) - phi_y(w)|^2 dw,     phi_x(w) = mean exp(i w x),
 
   and the trapezoidal sum over equally spaced w equals the sum over pairs up to rounding, as long as the spacing is fine
-  enough for the range of the samples (Poisson's summation formula) and goes far enough for the narrowest kernel. Work
-  and memory grow with the number of pixels, not with its square; nothing is random.
-* program: every image of the batch is a sample, a vector of as many dimensions as it has pixels. Such vectors are so
-  short after the softmax that the value is near 1e-5 and hardly moves anything.
+  enough for the range of the samples (Poisson's summation formula) and extends far enough for the narrowest kernel.
+  Time and memory are linear in the number of pixels instead of quadratic, and the result is deterministic.
+* program: every image of the batch is a sample, a vector with one dimension per pixel. After the softmax such vectors
+  are so short that the value is near 1e-5 and has hardly any effect.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ StatisticForm = Literal["paper", "program"]
 Unit = Literal["truth", "none"]
 BANDWIDTHS = (0.5, 0.1, 0.05)
 _CHUNK = 1 << 20
-"""Values of the waves held at a time."""
+"""Number of sine and cosine values held at a time."""
 _FAR = 128.0
-"""Samples further from the centre count as this far; see :func:`pixel_mmd`."""
+"""Absolute value at which samples are clamped; see :func:`pixel_mmd`."""
 
 
 def mmd(
@@ -50,21 +50,21 @@ def mmd(
     bandwidths: Sequence[float] = BANDWIDTHS,
     weights: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Squared maximum mean discrepancy of two sets of vectors, every pair written out, diagonal included.
+    """Squared maximum mean discrepancy of two sets of vectors, over all pairs including the diagonal.
 
-    CoRRN, TPAMI 2019, Eq. (9), with the kernels of its released program.
+    CoRRN, TPAMI 2019, Eq. (9), with the kernels of its program.
 
     Args:
         x: (n, d), n samples.
-        y: (m, d).
-        bandwidths: g of the kernels exp(-g d^2), whose mean is taken.
-        weights: (n,) and (m,), the share of each sample, each adding up to 1; equal shares when None.
+        y: (m, d), m samples.
+        bandwidths: g of the kernels exp(-g d^2), which are averaged.
+        weights: (n,) and (m,), the weights of the samples, each summing to 1; uniform if None.
 
     Returns:
-        Scalar, >= 0 but for rounding. Needs memory for some (n + m) (n + m + d) numbers.
+        Scalar, >= 0 up to rounding. Needs memory for about (n + m) (n + m + d) numbers.
 
     Raises:
-        ValueError: if the samples differ in dimension.
+        ValueError: if ``x`` and ``y`` are not matrices with the same number of columns.
 
     Example:
         >>> mmd(torch.zeros(1, 1), torch.ones(1, 1), bandwidths=(0.5,))  # 2 - 2 exp(-0.5)
@@ -75,25 +75,25 @@ def mmd(
     if weights is None:
         weights = x.new_full((len(x),), 1 / max(len(x), 1)), y.new_full((len(y),), 1 / max(len(y), 1))
     samples, signed = torch.cat((x, y)), torch.cat((weights[0], -weights[1]))
-    # Distances do not depend on the origin; near the samples, their products cancel least.
+    # Distances do not depend on the origin; centring the samples minimises cancellation in the products.
     centred = samples - samples.detach().mean(dim=0)
     products = centred @ centred.t()
     squared = products.diagonal()[:, None] + products.diagonal()[None] - 2 * products
-    # exp(..) - 1 instead of exp(..): the shares add up to zero, so the ones vanish, and small values keep their digits.
+    # exp(..) - 1 instead of exp(..): the weights sum to zero, so the ones cancel, and small values stay precise.
     kernel = torch.stack([torch.expm1(-g * squared) for g in bandwidths]).mean(dim=0)
     return signed @ kernel @ signed
 
 
 def pixel_mmd(x: Tensor, y: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) -> Tensor:
-    """:func:`mmd` of numbers, for each row by itself, in time and memory proportional to their count.
+    """:func:`mmd` of scalar samples, per row, in time and memory linear in their number.
 
-    Equal to the sum over all pairs up to the rounding of the dtype, for samples within 128 of zero. Samples beyond
-    count as lying there, without a gradient: no kernel reaches them from what is near zero anyway.
+    Equal to the sum over all pairs up to the rounding of the dtype, for samples in [-128, 128]. Others are clamped to
+    that range, without a gradient: no kernel connects them with samples near zero anyway.
 
     Args:
-        x: (B, n), n samples for each of B distributions, about zero.
+        x: (B, n), n samples for each of B distributions, centred near zero.
         y: (B, m).
-        bandwidths: g of the kernels exp(-g d^2), whose mean is taken.
+        bandwidths: g of the kernels exp(-g d^2), which are averaged.
 
     Returns:
         (B,), >= 0.
@@ -111,24 +111,24 @@ def pixel_mmd(x: Tensor, y: Tensor, bandwidths: Sequence[float] = BANDWIDTHS) ->
 
 
 def _waves(x: Tensor, y: Tensor, bandwidths: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Frequencies as sums of a coarse one (J,) and a fine one (K,), and the share of each (J * K,) in the kernel.
+    """Frequencies as sums of a coarse one (J,) and a fine one (K,), and the weight of each sum in the kernel (J * K,).
 
-    A sum over frequencies w = h, 2h, ... repeats the kernel with period 2 pi / h: the spacing must leave room for the
-    range of the samples and the reach of the widest kernel. The narrowest kernel's spectrum exp(-w^2 / 4g) says where
-    to stop.
+    A sum over frequencies w = h, 2h, ... repeats the kernel with period 2 pi / h, which must exceed the range of the
+    samples plus the reach of the widest kernel. The spectrum exp(-w^2 / 4g) of the narrowest kernel determines the
+    highest frequency.
     """
     reach = math.sqrt(-math.log(torch.finfo(x.dtype).eps / 10))
     low, high = torch.aminmax(torch.cat((x.flatten(), y.flatten())))
     extent = float(high - low)
     if not math.isfinite(extent):
-        extent = 0.0  # the samples are broken and so will be the result
+        extent = 0.0  # the samples are not finite, nor will the result be
     spacing = 2 * math.pi / (extent + reach / math.sqrt(min(bandwidths)))
     count = math.ceil(2 * math.sqrt(max(bandwidths)) * reach / spacing)
     side = math.ceil(math.sqrt(count))
     fine = spacing * torch.arange(1, side + 1, dtype=torch.float64)
     coarse = spacing * side * torch.arange(math.ceil(count / side), dtype=torch.float64)
     waves = (coarse[:, None] + fine).flatten()
-    # Both signs of w count, hence the 2; the density of w is normal with variance 2 g.
+    # The factor 2 accounts for negative w; the density of w is normal with variance 2 g.
     densities = [torch.exp(-waves.square() / (4 * g)) / math.sqrt(4 * math.pi * g) for g in bandwidths]
     shares = 2 * spacing * torch.stack(densities).mean(dim=0)
     return coarse.to(x), fine.to(x), shares.to(x)
@@ -139,7 +139,7 @@ def _characteristic(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tens
     sines = versines = samples.new_zeros(len(samples), len(coarse), len(fine))
     held = 2 * (len(coarse) + len(fine)) * len(samples)
     for chunk in torch.split(samples, max(_CHUNK // held, 1), dim=1):
-        # Recomputed on the way back, or all waves of all pixels would be kept.
+        # Recomputed in the backward pass; otherwise the sines and cosines of all pixels would be stored.
         if torch.is_grad_enabled() and chunk.requires_grad:
             part = cast(tuple[Tensor, Tensor], checkpoint(_wave_sums, chunk, coarse, fine, use_reentrant=False))
         else:
@@ -151,7 +151,7 @@ def _characteristic(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tens
 def _wave_sums(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of sin((u + v) x) and 1 - cos((u + v) x) over the samples, for every coarse u and fine v.
 
-    With e(w) = exp(i w x) - 1, e(u + v) = e(u) + e(v) + e(u) e(v): few sines, and the products are one matrix product.
+    With e(w) = exp(i w x) - 1, e(u + v) = e(u) + e(v) + e(u) e(v): this takes few sines and one matrix product.
     """
     (sines_u, versines_u), (sines_v, versines_v) = (_sine_and_versine(samples, waves) for waves in (coarse, fine))
     products = torch.cat((versines_u, sines_u), dim=2).transpose(1, 2) @ torch.cat((versines_v, sines_v), dim=2)
@@ -166,7 +166,7 @@ def _wave_sums(samples: Tensor, coarse: Tensor, fine: Tensor) -> tuple[Tensor, T
 def _sine_and_versine(samples: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
     half = 0.5 * samples[..., None] * waves
     sine, cosine = torch.sin(half), torch.cos(half)
-    # 1 - cos(a) = 2 sin(a / 2)^2 keeps its digits where a is small.
+    # 1 - cos(a) = 2 sin(a / 2)^2 keeps its precision for small a.
     return 2 * sine * cosine, 2 * sine.square()
 
 
@@ -178,27 +178,27 @@ def statistic_loss(
     unit: Unit = "truth",
     bandwidths: Sequence[float] = BANDWIDTHS,
 ) -> Tensor:
-    """MMD between the softmax-normalised gradients of two images, horizontal plus vertical.
+    """Sum of the MMDs between the softmax-normalised horizontal and vertical gradients of two images.
 
     CoRRN, TPAMI 2019, Eq. (9)-(11).
 
     ``paper``: differences of neighbouring grey values; the pixels of an image are the samples; mean over the images.
-    ``program``: Sobel derivatives with zeros outside; the images of the batch (of all processes) are the samples.
+    ``program``: zero-padded Sobel derivatives; the images of the batch (of all processes) are the samples.
 
     Args:
         prediction: (B, 3, H, W), values of about [0, 1].
         target: same shape, at least 2x2.
-        valid: (B,) bool, the samples that count; all when None.
-        form: see above.
-        unit: of the paper's form, in which the paper gives no bandwidths. ``truth``: the program's bandwidths in units
-            of the typical deviation of the true image's samples from their mean (the median; at least one grey level
-            of 255), so that the kernels see the peak of the heavy-tailed distribution, which reflections flatten.
-            ``none``: the program's bandwidths on the bare softmax values; these are near 1 / (H W), so that every
-            kernel is 1 within 1e-9 and the loss below 1e-15.
-        bandwidths: g of the kernels exp(-g d^2), whose mean is taken.
+        valid: (B,) bool, the samples to include; all if None.
+        form: ``paper`` or ``program``, see above.
+        unit: scale of the bandwidths in the paper's form, for which the paper gives none. ``truth``: the program's
+            bandwidths in units of the typical deviation of the true image's samples from their mean (the median; at
+            least 1/255), so that the kernels resolve the peak of the heavy-tailed distribution, which reflections
+            flatten. ``none``: the program's bandwidths on the unscaled softmax values; these are near 1 / (H W), so
+            that every kernel is 1 within 1e-9 and the loss below 1e-15.
+        bandwidths: g of the kernels exp(-g d^2), which are averaged.
 
     Returns:
-        Scalar >= 0 (in the program's form but for rounding); zero if no sample is valid.
+        Scalar >= 0 (in the program's form up to rounding); zero if no sample is valid.
 
     Raises:
         ValueError: if the shapes differ, there are not three channels, or the images are smaller than 2x2.
@@ -226,7 +226,7 @@ def statistic_loss(
 
 
 def _over_pixels(prediction: Tensor, target: Tensor, unit: Unit, bandwidths: Sequence[float]) -> Tensor:
-    """(B,) from (B, n) derivatives."""
+    """The paper's form, (B,), from derivatives (B, n)."""
     found, wanted = _softmax_excess(prediction), _softmax_excess(target)
     if unit == "none":
         scale = wanted.new_full((1, 1), float(wanted.shape[1]))
@@ -236,7 +236,7 @@ def _over_pixels(prediction: Tensor, target: Tensor, unit: Unit, bandwidths: Seq
 
 
 def _softmax_excess(derivatives: Tensor) -> Tensor:
-    """Softmax over the pixels, in units of its mean, from its mean: n softmax(g) - 1."""
+    """Relative deviation of the softmax over the pixels from its mean: n softmax(g) - 1."""
     return derivatives.shape[1] * torch.softmax(derivatives, dim=1) - 1
 
 
@@ -250,7 +250,7 @@ def _over_images(prediction: Tensor, target: Tensor, valid: Tensor, bandwidths: 
 
 
 def _from_all(rows: Tensor) -> Tensor:
-    # Its gradient adds up over processes; DistributedDataParallel's averaging takes that back.
+    # all_gather sums gradients over processes; DistributedDataParallel's averaging compensates for that.
     gathered: tuple[Tensor, ...] = all_gather(rows.contiguous())  # type: ignore[no-untyped-call]
     return torch.cat(gathered)
 
@@ -262,14 +262,14 @@ class StatisticLoss(LossTerm):
         layer: ``transmission`` or ``reflection``.
         form: ``paper`` or ``program``.
         unit: ``truth`` or ``none``, for the paper's form.
-        bandwidths: of the kernels.
-        unknown_reflection: for real pairs, whose reflection nobody saw. ``residual``: the target is mixture -
-            transmission; ``skip``: leave such samples out.
+        bandwidths: g of the kernels exp(-g d^2).
+        unknown_reflection: for real pairs, whose true reflection is unknown. ``residual``: the target is mixture -
+            transmission; ``skip``: such samples are left out.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
     Raises:
-        UserError: for an unknown word.
+        UserError: for an invalid argument.
     """
 
     def __init__(

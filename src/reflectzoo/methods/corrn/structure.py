@@ -1,4 +1,4 @@
-"""CoRRN's structure index as a loss, on layers or on the gradient that its decoder predicts."""
+"""CoRRN's structure index as a loss on layers or on the predicted gradient."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def structure_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = No
 
 
 def gradient_truth(transmission: Tensor, scale: float = 1.0) -> Tensor:
-    """What the gradient decoder has to find: the Sobel magnitude of the grey transmission, border pixels repeated.
+    """Ground truth of the gradient decoder: the Sobel magnitude of the grey transmission, with replicated borders.
 
-    CoRRN, TPAMI 2019, Fig. 5; with ``scale=1`` as the released program's data have it (MATLAB's ``imgradientxy``).
+    CoRRN, TPAMI 2019, Fig. 5; ``scale=1`` as in the data of the authors' program (MATLAB's ``imgradientxy``).
 
     Args:
         transmission: (B, 3, H, W) in [0, 1].
-        scale: factor. An upright step edge of height 1 has the magnitude 4 before it.
+        scale: factor. A vertical step edge of height 1 has a magnitude of 4 before scaling.
 
     Returns:
         (B, 1, H, W) >= 0.
@@ -44,13 +44,13 @@ def gradient_truth(transmission: Tensor, scale: float = 1.0) -> Tensor:
 
 
 class StructureLoss(LossTerm):
-    """:func:`structure_loss` of a layer, or of the gradient that some networks predict beside it.
+    """:func:`structure_loss` of a layer, or of the gradient that some networks also predict.
 
     Args:
         of: ``gradient`` compares ``aux["gradient"]`` with :func:`gradient_truth`; ``transmission`` and ``reflection``
-            compare that layer with its truth.
-        scale: of the gradient's truth. 1 is the program's, reaches 5.7 and lets a prediction below 1 saturate at strong
-            edges; 0.25 brings the step from black to white to 1.
+            compare that layer with its ground truth.
+        scale: scale of the gradient's ground truth. With 1, as in the program, it reaches 5.7, so that predictions,
+            which are below 1, saturate at strong edges; with 0.25 a step from black to white is 1.
         unknown_reflection: see :class:`~reflectzoo.losses.ssim.SSIMLoss`.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
@@ -73,7 +73,11 @@ class StructureLoss(LossTerm):
         self.unknown_reflection = unknown_reflection
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the unweighted scalar in [0, 2]."""
+        """Return the unweighted scalar in [0, 2].
+
+        Raises:
+            UserError: if the network does not predict the layer or the gradient.
+        """
         if self.of != "gradient":
             return structure_loss(*layer_pair(outputs, batch, self.of, self.unknown_reflection))
         if "gradient" not in outputs.get("aux", {}):

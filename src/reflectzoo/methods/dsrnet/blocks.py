@@ -1,16 +1,15 @@
-"""The blocks of DSRNet: two streams that gate each other, and one that gates itself.
+"""The blocks of DSRNet: two streams that gate each other, and a single stream that gates itself.
 
-Both streams go through the same layers, so they travel as one tensor, (2 B, C, H, W): the transmission's samples, then
-the reflection's. A block of Chen et al. ("Simple Baselines for Image Restoration", ECCV 2022) has no activation but the
-product of two halves of its channels; here (Hu and Guo, ICCV 2023, "mutually gated interaction") a half of one stream
-is multiplied by the other half of the other stream.
+Both streams pass through the same layers, so they are stored in one tensor, (2 B, C, H, W): the transmission's samples,
+then the reflection's. The only activation in a block of Chen et al. ("Simple Baselines for Image Restoration", ECCV
+2022) is the product of two halves of its channels; here (Hu and Guo, ICCV 2023, "mutually gated interaction") one half
+of a stream is multiplied by the other half of the other stream.
 
-Shortcuts that leave the numbers as they are. Everything is laid out channels-last, where 1x1 convolutions and the
-normalisation over channels are contiguous. Without gradients a block goes over the picture in bands of rows that stay
-in the cache: only the gated features of the first half are kept as a whole, because their means are needed before they
-go on, and the second half, which looks at single pixels, replaces them band by band. Where both streams come in equal,
-at the entrance of the pyramid, the first half is computed once. :func:`~reflectzoo.nets.plain.plain_form` switches all
-of it off.
+Shortcuts that do not change the result, up to rounding: all tensors are channels-last, so that 1x1 convolutions and the
+normalisation over channels are contiguous. Without gradients a block processes the image in bands of rows that stay in
+the cache: only the gated features of the first half are kept as a whole, because their means are needed first, and the
+second half, which is pointwise, replaces them band by band. If both streams have the same input, as in the pyramid, the
+first half is computed once. :func:`~reflectzoo.nets.plain.plain_form` disables the shortcuts.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from reflectzoo.nets.plain import is_plain, untouched
 
 StreamCount = Literal[1, 2]
 
-_EPSILON = 1e-6  # beside the variance
-# Numbers of the widest features in a band: what stays in a processor's second and third cache; elsewhere few, large
-# bands are preferable.
+_EPSILON = 1e-6  # added to the variance
+# Size of the widest features in a band, in numbers: on a CPU they should stay in the L2 and L3 caches; elsewhere few,
+# large bands are preferable.
 _BAND_CPU = 2**19
 _BAND_ELSEWHERE = 2**25
 
 
 def separately(layer: nn.Module, both: Tensor) -> Tensor:
-    """A layer on the streams: together, or in the plain form one after the other."""
+    """Apply a layer to both streams: together, or in the plain form separately."""
     if not is_plain():
         return cast(Tensor, layer(both))
     return torch.cat([layer(stream) for stream in both.chunk(2)])
 
 
 class Shared(nn.Module):
-    """Layers that both streams go through, under the authors' name."""
+    """Layers shared by both streams, under the authors' attribute name."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -53,7 +52,7 @@ class Shared(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Every pixel's channels to mean 0 and variance 1 (biased), then a factor and a summand for each channel."""
+    """Layer normalisation over the channels of each pixel (biased variance), with a scale and an offset per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class ChannelNorm(nn.Module):
 
 
 class _Factors(nn.Module):
-    """One factor for each channel from the means over the picture: a 1x1 convolution, no sigmoid."""
+    """One factor per channel: a 1x1 convolution of the means over the image, without a sigmoid."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,7 +82,7 @@ class _Factors(nn.Module):
 
 
 def _gate(x: Tensor, streams: int) -> Tensor:
-    """Product of the halves of the channels; with two streams the second half is the other stream's.
+    """Product of the two halves of the channels; with two streams the second half is that of the other stream.
 
     Args:
         x: (streams * B, 2 C, H, W).
@@ -97,7 +96,7 @@ def _gate(x: Tensor, streams: int) -> Tensor:
 
 
 class _Gated(nn.Module):
-    """What both kinds of block have in common; a subclass names the layers as the authors do.
+    """Base class of both kinds of block; subclasses register the layers under the authors' names.
 
     ``y = x + a * reduce(factors * gate(spatial(expand(norm(x)))))``, then
     ``y + b * reduce2(gate(expand2(norm2(y))))``.
@@ -106,7 +105,7 @@ class _Gated(nn.Module):
     streams: StreamCount
 
     def _layers(self) -> tuple[nn.Module, ...]:
-        """norm, expand, spatial, factors, reduce, norm2, expand2, reduce2."""
+        """The layers norm, expand, spatial, factors, reduce, norm2, expand2, reduce2."""
         raise NotImplementedError
 
     def _scales(self, count: int) -> tuple[Tensor, Tensor]:
@@ -118,7 +117,7 @@ class _Gated(nn.Module):
 
         Args:
             x: samples of the streams, one stream after the other.
-            twins: x is (B, C, H, W) and stands for two equal streams.
+            twins: whether x is (B, C, H, W) and represents two equal streams; the result is (2 B, C, H, W).
         """
         if untouched() or torch.compiler.is_compiling():
             if twins and is_plain():
@@ -169,7 +168,7 @@ def _on(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _paired(twins: bool, *tensors: Tensor) -> Sequence[Tensor]:
-    """Of equal streams that were computed once, both."""
+    """Duplicate tensors that were computed once for two equal streams."""
     return [torch.cat((each, each)) for each in tensors] if twins else tensors
 
 
@@ -179,7 +178,7 @@ def _again(streams: int, before: nn.Module, after: nn.Module, x: Tensor) -> Tens
 
 
 def _rows_of(spatial: nn.Module, expand: nn.Module, norm: nn.Module, x: Tensor, band: slice) -> Tensor:
-    """Some rows of ``spatial(expand(norm(x)))``, zeros outside the picture."""
+    """A band of rows of ``spatial(expand(norm(x)))``, with zeros outside the image."""
     assert isinstance(spatial, nn.Conv2d)
     height = x.shape[2]
     top, bottom = max(band.start - 1, 0), min(band.stop + 1, height)
@@ -191,11 +190,11 @@ def _rows_of(spatial: nn.Module, expand: nn.Module, norm: nn.Module, x: Tensor, 
 
 
 class MutualBlock(_Gated):
-    """Two streams through the same layers, each gated by the other. Paper, MuGI block; MuGIBlock of the program.
+    """Two streams that share their layers and gate each other: the paper's MuGI block, MuGIBlock in the program.
 
     Args:
         channels: C.
-        shared_b: one scale b for both streams, as in the published large network, or one for each.
+        shared_b: whether both streams share the scale b, as in the large published network.
 
     Shape:
         (2 B, C, H, W) -> the same.
@@ -239,7 +238,7 @@ class MutualBlock(_Gated):
 
 
 class SingleBlock(_Gated):
-    """One stream that is gated by itself; SinBlock of the program.
+    """A single stream that gates itself; SinBlock in the program.
 
     Shape:
         (B, C, H, W) -> the same.

@@ -1,9 +1,9 @@
-"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+"""Conversion of the authors' checkpoints, with clear errors for files of other networks.
 
-Training files of the released program are dictionaries with ``weight``, ``epoch``, ``iterations`` and ``opt_g`` (older
-ones have ``icnn`` in place of ``weight``); released weights may be the plain state dict. XReflection, which took the
-network over, keeps it under ``net_g.``. Module names are ours already, except for the residue's layers: they are
-registered once for each stream, as ``seq_l`` and ``seq_r``, and equal.
+Checkpoints of the authors' program are dictionaries with ``weight``, ``epoch``, ``iterations`` and ``opt_g`` (older
+ones have ``icnn`` instead of ``weight``); released weights may be a plain state dict. XReflection, which adopted the
+network, stores it under ``net_g.``. Module names are the same here, except for the residue's layers, which the program
+registers once per stream, as equal ``seq_l`` and ``seq_r``.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _ENDING = "ending.seq.0.weight"
 
 
 def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the network in a checkpoint and name its weights as this zoo does.
+    """Extract the network from a checkpoint and rename its weights to reflectzoo's names.
 
-    Takes the authors' dictionaries, a bare state dict, one of ours (returned unchanged), XReflection's and the
-    checkpoints that training writes here (the network under ``net.``). A ``module.`` prefix, left by parallel training,
-    is dropped. Nothing is modified; tensors are not copied.
+    Accepts the authors' dictionaries, a bare state dict, reflectzoo's (returned unchanged), XReflection's, and training
+    checkpoints (the network under ``net.``). The prefix ``module.`` of parallel training is removed. Nothing is
+    modified; tensors are not copied.
 
     Args:
-        checkpoint: what ``torch.load`` returned.
+        checkpoint: return value of ``torch.load``.
 
     Returns:
         A state dict for :class:`~reflectzoo.methods.dsrnet.net.DSRNet`.
 
     Raises:
-        UserError: if there is no such network in it, or its two streams differ where they are one.
+        UserError: if the checkpoint holds no DSRNet, or layers shared by both streams are stored with unequal values.
 
     Example:
         >>> state = {"intro.block_intro.1.a_l": torch.zeros(1), "ending.seq.0.weight": torch.zeros(3, 8, 3, 3)}
@@ -66,7 +66,7 @@ def _one_of_two(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The model and its settings that a file fits; None if it holds no DSRNet."""
+    """The model and the overrides that fit a file; None if it holds no DSRNet."""
     try:
         settings = _settings(remap(checkpoint))
     except (UserError, AttributeError, TypeError):
@@ -76,15 +76,15 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
-    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+    """Check that a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 
     Args:
-        state: weights, as :func:`remap` returns them.
+        state: weights as returned by :func:`remap`.
         net: a :class:`~reflectzoo.methods.dsrnet.net.DSRNet`.
-        source: where the weights came from, the subject of the sentence.
+        source: origin of the weights, the subject of the message.
 
     Raises:
-        UserError: one sentence that says what the weights are and what was expected.
+        UserError: if they do not fit; the message describes the weights and what was expected.
     """
     found, wanted = _settings(state), _settings(net.state_dict())
     other = [f"'model.net.{key}={_written(found[key])}'" for key in found if found[key] != wanted[key]]
@@ -100,7 +100,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
 
 def _settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
     def blocks(prefix: str) -> int:
-        """Numbers that follow a prefix."""
+        """The number of different indices that follow a prefix."""
         depth = prefix.count(".")
         return len({key.split(".")[depth] for key in state if key.startswith(prefix)})
 

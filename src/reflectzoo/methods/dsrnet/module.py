@@ -1,4 +1,4 @@
-"""DSRNet's training."""
+"""Training of DSRNet."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from reflectzoo.methods.dsrnet.net import DSRNet, start_as_copy
 from reflectzoo.training.module import ReflectionModule
 
 _Start = Literal["default", "copy"]
-"""What a new network starts from."""
+"""Initialisation of a new network."""
 
 
 class DSRNetModule(ReflectionModule):
     """Single image reflection separation via component synergy (Hu and Guo, ICCV 2023), Sec. 4.
 
     Args:
-        init: ``default``, PyTorch's own first weights and blocks that start as the identity, as in the program;
-            ``copy``, from which both layers start as the mixture, for short trainings (see
+        init: ``default``: PyTorch's initialisation with blocks that start as the identity, as in the program; ``copy``:
+            both layers start as the mixture, for short training runs (see
             :func:`~reflectzoo.methods.dsrnet.net.start_as_copy`).
         **kwargs: as for :class:`~reflectzoo.training.module.ReflectionModule`.
 

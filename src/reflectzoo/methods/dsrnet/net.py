@@ -1,13 +1,13 @@
 """The network of "Single Image Reflection Separation via Component Synergy" (Hu and Guo, ICCV 2023).
 
-Two streams, for the transmission and for the reflection, begin with the same five maps of VGG-19 and gate each other in
-every block (:mod:`reflectzoo.methods.dsrnet.blocks`). A pyramid brings the maps together from coarse to fine, a
-U-shaped network of such blocks separates the streams, and a third output is what the sum of the two layers lacks of the
-photograph: I = T + R + residue, where the residue is learnt instead of being assumed to be nothing.
+Two streams, for transmission and reflection, start from the same five maps of VGG-19 and gate each other in every block
+(:mod:`reflectzoo.methods.dsrnet.blocks`). A pyramid merges the maps from coarse to fine, a U-shaped network of such
+blocks separates the streams, and a third output is the residue, the difference between the photograph and the sum of
+the two layers: I = T + R + residue, where the residue is learnt instead of being assumed to be zero.
 
-Module names are those of the authors' program (github.com/mingcv/DSRNet, 7953e40), but for the residue's layers, which
-it registers once for each stream; ``convert.py`` keeps one. :func:`~reflectzoo.nets.plain.plain_form` leaves out every
-shortcut of this file and of the blocks.
+Module names are those of the authors' program (github.com/mingcv/DSRNet, 7953e40), except for the residue's layers,
+which it registers once per stream; ``convert.py`` keeps one. :func:`~reflectzoo.nets.plain.plain_form` disables all
+shortcuts of this file and of the blocks.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from reflectzoo.nets.sizes import continued
 from reflectzoo.nets.start import weight_of
 
 _VGG_STRIDE = 16  # four poolings before the coarsest map
-_FINE = 32  # channels of the photograph's own features, and of those that VGG's finest maps end as
+_FINE = 32  # channels of the features of the photograph itself, and of the pyramid's at full size
 
 
 class _Pyramid(nn.Module):
-    """Five VGG maps of one picture to features of both streams at full size; FeaturePyramidVGG of the program."""
+    """Merges five VGG maps of an image into features of both streams at full size; FeaturePyramidVGG in the program."""
 
     def __init__(self, width: int, shared_b: bool) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Pyramid(nn.Module):
         self.ch_map0 = Shared(nn.Conv2d(2 * _FINE, width, 1))
 
     def forward(self, image: Tensor, levels: Sequence[Tensor]) -> Tensor:
-        """(B, 3, H, W) and its maps, sides multiples of 16, -> (2 B, width, H, W)."""
+        """(B, 3, H, W), sides multiples of 16, and its maps -> (2 B, width, H, W)."""
         waiting = list(levels)
         x: Tensor = self.block5[0](waiting.pop(), twins=True)
         for number, (block, merge) in enumerate(
@@ -72,19 +72,19 @@ class _Pyramid(nn.Module):
 
     @staticmethod
     def _joined(layer: nn.Module, coarse: Tensor, fine: Tensor, enlarge: bool = False) -> Tensor:
-        """A 1x1 convolution of [coarse, fine], the first perhaps doubled in size before (bilinear, corners pinned)."""
+        """A 1x1 convolution of [coarse, fine], the first optionally doubled in size (bilinear, aligned corners)."""
         conv = cast(nn.Conv2d, cast(Shared, layer).seq[0])
         if is_plain():
             coarse = _doubled(coarse) if enlarge else coarse
             return separately(conv, torch.cat((coarse, fine), 1))
-        # Each by its own columns of the matrix, before it is enlarged; nothing is laid side by side.
+        # Each map is multiplied by its own columns of the matrix, before upsampling and without concatenation.
         of_coarse, of_fine = torch.split(conv.weight, [coarse.shape[1], fine.shape[1]], dim=1)
         x = F.conv2d(coarse, of_coarse)
         return F.conv2d(fine, of_fine, conv.bias).add_(_doubled(x) if enlarge else x)
 
 
 class _PhotographAlone(nn.Module):
-    """What is left of the pyramid without VGG; ours."""
+    """Replaces the pyramid in networks without VGG; not in the authors' program."""
 
     def __init__(self, width: int, shared_b: bool) -> None:
         super().__init__()
@@ -101,13 +101,13 @@ def _intro(shared_b: bool) -> nn.Sequential:
 
 
 def _own_features(intro: nn.Sequential, image: Tensor) -> Tensor:
-    """Both streams begin with the same ones."""
+    """The features of the image itself, with the same input for both streams."""
     first: Tensor = cast(Shared, intro[0]).seq(image)
     return cast(Tensor, intro[1](first, twins=True))
 
 
 def _merge(in_channels: int, out_channels: int, shared_b: bool) -> nn.Sequential:
-    # Doubling the size takes four channels for each one.
+    # Pixel shuffle to twice the size turns four channels into one.
     return nn.Sequential(Shared(nn.Conv2d(in_channels, out_channels, 1)), MutualBlock(out_channels // 4, shared_b))
 
 
@@ -116,7 +116,7 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 class _Residue(nn.Module):
-    """Features of both streams to what their images' sum lacks of the photograph, in (-1, 1); LRM of the program."""
+    """Predicts the residue, in (-1, 1), from the features of both streams; LRM in the program."""
 
     def __init__(self, width: int, blocks: Sequence[int]) -> None:
         super().__init__()
@@ -134,21 +134,22 @@ class _Residue(nn.Module):
 class DSRNet(nn.Module):
     """Dual-stream separation with a learnt residue.
 
-    Paper Sec. 3, Fig. 2; the class DSRNet of the program. 124,602,022 parameters as published large (the defaults).
-    Blocks start as the identity.
+    Paper Sec. 3, Fig. 2; class DSRNet in the program. 124,602,022 parameters for the large published network (the
+    defaults). Blocks start as the identity.
 
     Args:
         width: channels of a stream at full size; every level of the U is twice as wide as the one above.
-        encoder: blocks of each level on the way down.
-        middle: blocks at the bottom.
-        decoder: blocks of each level on the way up, from coarse to fine.
-        residue: blocks of the residue's two streams, and of what they are joined to.
-        shared_b: one scale for the second half of a block, as in the published large network, or one for each stream.
-        hypercolumn: False: no VGG-19, the streams begin with the photograph's own features. Ours, for narrow networks:
-            the pyramid alone has more than six million parameters, however narrow the rest.
+        encoder: number of blocks per level of the encoder, from fine to coarse.
+        middle: number of blocks at the bottom.
+        decoder: number of blocks per level of the decoder, from coarse to fine.
+        residue: numbers of blocks before and after the residue's two streams are concatenated.
+        shared_b: whether the scale of a block's second half is shared by both streams, as in the large published
+            network; otherwise each stream has its own.
+        hypercolumn: False to leave out VGG-19 and start from features of the photograph itself. An addition of
+            reflectzoo for narrow networks, since the pyramid has over six million parameters at any width.
 
     Raises:
-        UserError: for numbers that make no network.
+        UserError: for invalid numbers, or encoder and decoder of different depths.
     """
 
     @checked("model.net")
@@ -190,8 +191,8 @@ class DSRNet(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1. Sides that the network cannot halve often enough are
-                continued by reflection and cut off again; the program resizes the photograph instead.
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1. Sides that are not multiples of ``stride`` are
+                padded by reflection and the results cropped; the program resizes the photograph instead.
 
         Returns:
             ``transmission`` and ``reflection``, (B, 3, H, W), unbounded, and ``aux["residue"]``, same shape, in
@@ -225,13 +226,13 @@ def _added(fresh: Tensor, skip: Tensor) -> Tensor:
 
 @torch.no_grad()
 def start_as_copy(net: DSRNet) -> None:
-    """Both layers start as the photograph, and the residue as nothing; for short trainings.
+    """Initialise a network so that both layers equal the photograph and the residue is zero, for short training runs.
 
-    Three channels carry it through, since blocks start as the identity; the other inputs of the last layer start at a
-    tenth, so that the copy is nearly exact.
+    Three channels carry the photograph through the network, whose blocks start as the identity. The last layer's other
+    weights are scaled by 0.1, so that the copy is nearly exact.
 
     Raises:
-        UserError: for a network too narrow to carry three colours.
+        UserError: if the network has fewer than three channels.
     """
     first, last = (cast(nn.Conv2d, cast(Shared, each).seq[0]) for each in (net.intro.block_intro[0], net.ending))
     joined, up = (cast(nn.Conv2d, cast(Shared, each).seq[0]) for each in (net.intro.ch_map0, net.ups[-1]))
@@ -244,6 +245,6 @@ def start_as_copy(net: DSRNet) -> None:
             weight_of(layer)[:3] = 0
         weight_of(layer)[:3, begin : begin + 3, middle, middle] = torch.eye(3)
         cast(Tensor, layer.bias).data[:3] = 0
-    weight_of(up)[:12] = 0  # four channels for each that is twice as large
+    weight_of(up)[:12] = 0  # pixel shuffle turns these twelve channels into the three
     nn.init.zeros_(weight_of(net.lrm.tail[0]))
     nn.init.zeros_(cast(Tensor, net.lrm.tail[0].bias))

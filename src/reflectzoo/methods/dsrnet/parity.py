@@ -34,10 +34,10 @@ from reflectzoo.parity import (
 
 
 def build_network(fixture: Fixture) -> DSRNet:
-    """Make the network as the recording's ``constructor`` says.
+    """Make the network with the arguments in the recording's ``constructor``.
 
     Raises:
-        ParityError: for an argument that this zoo does not have.
+        ParityError: for an argument that is not supported here.
     """
     arguments = dict(fixture.constructor)
     if (arguments.pop("in_channels", 3), arguments.pop("out_channels", 3)) != (3, 3):
@@ -63,7 +63,7 @@ class _Network:
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
         net = build_network(fixture).eval()
-        # The recorded state dict has the authors' layout, so this also shows that their file loads.
+        # The recorded state dict has the authors' layout, so this also tests that their files load.
         hashes = fixture.data.get("weights") or {}
         state = remap(build_state_dict(fixture.data["state_dict"], hashes.get("sha256")))
         check_layout(state, net, fixture.name)
@@ -82,7 +82,7 @@ class _Network:
                 "r": outputs["reflection"],
                 "rr": outputs["aux"]["residue"],
             }
-            # Both streams of ours travel as one.
+            # Here both streams are stored in one tensor.
             inside = {name: each.chunk(2) if len(each) == 2 * len(image) else each for name, each in seen.items()}
             comparisons = compare_outputs(fixture, case["outputs"], found, NETWORK_LIMIT)
             inner, absent = compare_intermediates(fixture, case, inside, NETWORK_LIMIT)
@@ -97,7 +97,7 @@ _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-6}
 
 
 class _Losses:
-    """Every term and the total of DSRNet's released program, from ``loss=dsrnet``."""
+    """Every loss term and the total of DSRNet's program, from ``loss=dsrnet``."""
 
     def matches(self, fixture: Fixture) -> bool:
         has_values = any("values" in case for case in fixture.cases)
@@ -124,7 +124,7 @@ class _Losses:
 
 @torch.no_grad()
 def _values(loss: WeightedSum, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The terms and the total by the names they have in the recordings."""
+    """The terms and the total, by their names in the recordings."""
     known = torch.ones(len(images["input"]), dtype=torch.bool)
     names = [str(index) for index in range(len(known))]
     outputs: Outputs = {

@@ -16,7 +16,7 @@ METHOD = Method(
     models={
         "dynamics_student": Model(
             "the student, which takes one photograph",
-            tiny=("model.net.width=8", "~loss.terms.transfer", "~loss.terms.adversarial"),  # which take a teacher
+            tiny=("model.net.width=8", "~loss.terms.transfer", "~loss.terms.adversarial"),  # these need a teacher
             starts_from=_TEACHER,
         ),
         "dynamics_teacher": Model("the teacher, which takes three frames"),

@@ -11,7 +11,7 @@ METHOD = Method(
     models={
         "lite": Model(
             "our own small network with ImageNet features and packaged weights",
-            tiling=Tiling(halo=256),  # the features see far
+            tiling=Tiling(halo=256),  # the features have a large receptive field
         ),
         "lite_1": Model("the first version of lite, without ImageNet features"),
     },
