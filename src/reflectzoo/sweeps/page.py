@@ -1,4 +1,4 @@
-"""Tables and plots of many trainings: on the terminal, as CSV, Markdown and one HTML file."""
+"""Summaries of many training runs: tables and plots for the terminal, and as CSV, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ code,pre{background:#f4f4f4;padding:.1rem .3rem}pre{padding:.7rem;overflow-x:aut
 
 
 def text_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> TextTable:
-    """A table of texts.
+    """Create a table of texts.
 
     Args:
-        title: what it shows.
-        heads: of the columns.
-        rows: texts, one for each column.
+        title: of the table.
+        heads: headings of the columns.
+        rows: texts, one per column.
     """
     return TextTable([Column(head) for head in heads], rows, title)
 
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """What is written about many trainings.
+    """Summary of many training runs.
 
     Attributes:
         title: of the page.
-        sheets: tables, the first of which is the CSV.
+        sheets: tables, at least one; the first is written as CSV.
         plots: SVG elements.
-        notes: sentences below.
-        command: words to copy, "" for none.
+        notes: sentences below the tables.
+        command: command line to copy, "" for none.
     """
 
     title: str
@@ -53,10 +53,10 @@ class SweepSummary:
 
 
 def write_pages(summary: SweepSummary, folder: Path, name: str) -> list[Path]:
-    """Write ``<name>.csv``, ``<name>.md`` and ``<name>.html``, replacing earlier ones whole.
+    """Write ``<name>.csv``, ``<name>.md`` and ``<name>.html``, each atomically.
 
     Returns:
-        The three files.
+        The paths of the three files.
     """
     texts = {".csv": summary.sheets[0].csv(), ".md": _markdown(summary), ".html": _html(summary)}
     files = []
@@ -67,7 +67,7 @@ def write_pages(summary: SweepSummary, folder: Path, name: str) -> list[Path]:
 
 
 def print_summary(summary: SweepSummary, console: Console | None = None) -> None:
-    """Print the tables and notes."""
+    """Print the tables, the notes and the command."""
     console = console or Console(soft_wrap=True, highlight=False)
     for table in summary.sheets:
         console.print(table.rich(boxed=False))
@@ -95,7 +95,7 @@ def _html(summary: SweepSummary) -> str:
     parts += [f"<p>{html.escape(note)}</p>" for note in summary.notes]
     if summary.command:
         parts.append(f"<pre>{html.escape(summary.command)}</pre>")
-    # The plots escape what they show themselves.
+    # The plots escape their texts themselves.
     parts.append(f'<div class="plots">{"".join(summary.plots)}</div>')
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

@@ -1,4 +1,4 @@
-"""Curves and clouds of points as small inline SVG pictures."""
+"""Curves and scatter plots as small inline SVG images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from reflectzoo.evaluation.report.plots import nice_ticks
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 300, 56, 12, 26, 40
-#: Told apart by people who see red and green alike, too (Okabe and Ito).
+#: Colours that can be distinguished with red-green colour blindness (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _OTHERS = "#b8b8b8"
 
@@ -17,18 +17,18 @@ Points = Sequence[tuple[float, float]]
 
 
 def curves(lines: Mapping[str, Points], title: str, across: str) -> str:
-    """Curves over epochs or trials. The first six lines have colours and names, the others are grey.
+    """Plot curves over epochs or trials. The first six have colours and names, the others are grey.
 
     Args:
-        lines: name -> points, in the order of importance, at least one point in all.
-        title: what is drawn.
-        across: what lies on the horizontal axis.
+        lines: name -> points, in the order of importance; at least one finite point in total.
+        title: of the plot.
+        across: label of the horizontal axis.
 
     Returns:
         An ``<svg>`` element; all text in it is escaped.
 
     Raises:
-        ValueError: if there is no point.
+        ValueError: if there is no finite point.
     """
     named = {name: _finite(points) for name, points in lines.items()}
     named = {name: points for name, points in named.items() if points}
@@ -49,19 +49,19 @@ def curves(lines: Mapping[str, Points], title: str, across: str) -> str:
 
 
 def cloud(points: Points, title: str, across: str, log: bool = False) -> str:
-    """One dot for each trial: a setting against what it reached.
+    """Scatter plot with one dot per trial: the value reached against a setting.
 
     Args:
-        points: (setting, value), at least one.
-        title: what is drawn.
+        points: (setting, value), at least one finite.
+        title: of the plot.
         across: name of the setting.
-        log: draw the setting by magnitude.
+        log: logarithmic axis for the setting; omits settings that are not positive.
 
     Returns:
         An ``<svg>`` element; all text in it is escaped.
 
     Raises:
-        ValueError: if there is no point.
+        ValueError: if there is no point to draw.
     """
     finite = _finite(points)
     if log:
@@ -78,7 +78,7 @@ def _finite(points: Points) -> list[tuple[float, float]]:
 
 
 class _Frame:
-    """Axes around points."""
+    """Axes with limits that fit the points."""
 
     def __init__(self, points: Points, title: str, across: str, log: bool = False) -> None:
         if not points:

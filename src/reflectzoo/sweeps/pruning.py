@@ -1,4 +1,4 @@
-"""What a trial of a study hears of the training, and how it is stopped early."""
+"""Callback that reports a training run to a trial of a study, and stops it early."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reflectzoo.errors import UserError
 
 
 class TrialReport(pl.Callback):
-    """Reports every validation to a trial, and stops the training when the study's pruner has seen enough.
+    """Reports every validation to a trial, and stops the training when the study's pruner decides so.
 
-    A method that trains in phases (a teacher, then its student) is judged by its last one: with each new phase the
-    search for the best value starts anew, as that for the best checkpoint does.
+    For a method that trains in phases (a teacher, then its student), only the last phase counts: the best value is
+    reset at the start of each phase, as for the best checkpoint.
 
     Args:
         trial: of the study.
@@ -23,8 +23,8 @@ class TrialReport(pl.Callback):
         maximize: whether larger is better.
 
     Attributes:
-        best: the best value so far; None before the first validation.
-        pruned: whether the pruner stopped it.
+        best: the best value of the current phase; None before the first validation, or if all values were NaN.
+        pruned: whether the pruner stopped the training.
     """
 
     def __init__(self, trial: Trial, monitor: str, maximize: bool) -> None:
@@ -36,18 +36,18 @@ class TrialReport(pl.Callback):
         self._phase = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What an interrupted trial must not forget."""
+        """State that an interrupted trial needs to resume."""
         return {"best": self.best, "phase": self._phase}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of an interrupted trial."""
         self.best, self._phase = state_dict["best"], state_dict["phase"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, and ask whether to go on.
+        """Report the metric, and stop the training if the trial should be pruned.
 
         Raises:
-            UserError: if the metric is not among those that were logged.
+            UserError: if the metric is not logged.
         """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return

@@ -1,4 +1,4 @@
-"""What finished and unfinished trainings left in their folders, read without torch."""
+"""Reading the folders of finished and unfinished training runs, without importing torch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from reflectzoo.errors import UserError
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training.
+    """One training run.
 
     Attributes:
-        folder: what it left.
-        name: of the folder, below the one that was searched.
-        settings: what was asked of it beyond the defaults, key -> value as written.
-        finished: whether it came to its end.
-        epochs: how many it has had.
-        planned: how many it was to have; None if unknown.
-        curves: logged name -> (epoch, value) in order; train terms as the last value of each epoch.
-        scores: ``metrics.json``, empty if it is not there.
+        folder: of the run.
+        name: path of the folder, relative to the one that was searched.
+        settings: overrides of the defaults, key -> value as written.
+        finished: whether the run is complete.
+        epochs: number of epochs logged.
+        planned: number of epochs configured; None if unknown.
+        curves: logged name -> (epoch, value) in order; if logged several times, the last value of an epoch.
+        scores: content of ``metrics.json``; empty if it is missing.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class TrainingRun:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def best(self, metric: str, maximize: bool = True) -> float | None:
-        """The best logged value of a metric, or its only score; None if there is none."""
+        """The value of a metric in ``metrics.json``, otherwise its best logged value; None if there is neither."""
         if metric in self.scores:
             return self.scores[metric]
         values = [value for _, value in self.curves.get(metric, ()) if not math.isnan(value)]
@@ -49,10 +49,10 @@ class TrainingRun:
 
 
 def find_runs(folders: Sequence[Path]) -> list[TrainingRun]:
-    """Every training below some folders, in the order of their paths (numbers by value).
+    """Find all training runs below some folders, sorted by path (numeric parts by value).
 
     Raises:
-        UserError: if a folder does not exist, or there is no training in any.
+        UserError: if a folder does not exist, or none of them contains a run.
     """
     found: list[TrainingRun] = []
     for folder in folders:
@@ -77,7 +77,7 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 
 def read_run(folder: Path, name: str) -> TrainingRun | None:
-    """One training's folder; None for a folder of something else."""
+    """Read the folder of a training run; None if it is not one."""
     config = _yaml(folder / "config.yaml")
     if not isinstance(config, dict) or "model" not in config or "trainer" not in config:
         return None
@@ -86,7 +86,7 @@ def read_run(folder: Path, name: str) -> TrainingRun | None:
     epochs = 1 + max((epoch for points in curves.values() for epoch, _ in points), default=-1)
     planned = (config.get("trainer") or {}).get("max_epochs")
     planned = planned if isinstance(planned, int) and planned > 0 else None
-    job = _yaml(folder / RECORD)  # of a multirun's job; JSON is YAML
+    job = _yaml(folder / RECORD)  # exists for jobs of a multirun; JSON is valid YAML
     if isinstance(job, dict):
         finished = job.get("state") == "done"
     else:
@@ -110,7 +110,7 @@ def _scores(file: Path) -> dict[str, float]:
 
 
 def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """All logged values; a resumed run has several files, of which later ones overwrite an epoch's value."""
+    """All logged values. A resumed run has several files, of which later ones take precedence."""
     curves: dict[str, dict[int, float]] = {}
     for file in sorted(folder.glob("logs/version_*/metrics.csv"), key=_by_number):
         with file.open(newline="", encoding="utf-8") as lines:
@@ -125,7 +125,7 @@ def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _settings(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The overrides that Hydra wrote down, else (of a study's trial) the drawn values that the study did."""
+    """The overrides recorded by Hydra, or for a trial of a study, its drawn values; otherwise only the model."""
     words = _yaml(folder / ".hydra" / "overrides.yaml")
     if not isinstance(words, list):
         words = _yaml(folder / "overrides.yaml")
@@ -139,6 +139,6 @@ def _settings(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def differing(runs: Sequence[TrainingRun]) -> list[str]:
-    """The settings in which runs differ, in the order in which they were given."""
+    """The settings in which the runs differ, in the order in which they were given."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]

@@ -1,4 +1,4 @@
-"""Which settings a study may draw, and from where: a YAML file of ``key: range or choices``."""
+"""Search spaces of studies: YAML files of ``key: range or choices``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _RANGE = {"low", "high", "log", "step"}
 
 
 def packaged_space(model: str) -> Path:
-    """The search space that comes along for a method: the one of its name, else of its family, else the default.
+    """Packaged search space for a model: that of its name, otherwise of its family, otherwise the default.
 
     Args:
         model: e.g. ``ytmt_ucs``, whose family is ``ytmt``.
 
     Returns:
-        A file of ``conf/space/``.
+        Path of a file in ``conf/space/``.
     """
     known = choices("space")
     fitting = [name for name in known if model == name or model.startswith(f"{name}_")]
@@ -34,10 +34,14 @@ def packaged_space(model: str) -> Path:
 
 
 def find_space(wanted: str | None, model: str) -> Path:
-    """The file that a user's word means: a path, the name of a packaged space, or None for the method's own.
+    """Find the file of a search space.
+
+    Args:
+        wanted: name of a packaged space, or path of a file; None for the model's packaged space.
+        model: see :func:`packaged_space`.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is no such space or file.
     """
     if wanted is None:
         return packaged_space(model)
@@ -55,17 +59,17 @@ def find_space(wanted: str | None, model: str) -> Path:
 def read_space(path: Path) -> Space:
     """Read a search space.
 
-    Each entry is a dotted setting and either ``{low, high}`` (both ends belong to it; whole numbers where both are
-    whole; ``log: true`` draws by magnitude, ``step`` in steps) or ``{choices: [...]}``.
+    Each entry maps a dotted setting to either ``{low, high}`` (both ends included; integers if both are integers;
+    ``log: true`` for a logarithmic scale, ``step`` for multiples of a step) or ``{choices: [...]}``.
 
     Args:
-        path: a YAML file.
+        path: of the YAML file.
 
     Returns:
         At least one distribution.
 
     Raises:
-        UserError: naming the file, the entry and what is wrong with it.
+        UserError: naming the file, the entry and the problem.
     """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -105,7 +109,7 @@ def _distribution(entry: Any, where: str) -> BaseDistribution:
 
 
 def within(space: Space, config: DictConfig) -> tuple[Space, list[str]]:
-    """Divide a space into what a configuration has and what it has not.
+    """Split a space by whether a configuration has the settings.
 
     Returns:
         The entries whose setting exists, and the keys of the others.
@@ -116,7 +120,7 @@ def within(space: Space, config: DictConfig) -> tuple[Space, list[str]]:
 
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
-    """Drawn values as words of a command line.
+    """Format drawn values as overrides for a command line.
 
     Example:
         >>> as_overrides({"optimizer.lr": 0.0001, "model.net.fusion": None, "data.augment": "hard"})

@@ -1,4 +1,4 @@
-"""A search over settings that may be stopped, gone on with, and shared by processes and machines."""
+"""Search over settings that can be interrupted, resumed, and shared by processes and machines."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _NAME = "reflectzoo"
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What a study is about. Whoever opens it again must mean the same.
+    """Definition of a study. To reopen a study, all parts except the space must be the same.
 
     Attributes:
-        overrides: words of the command line that all trials share.
-        space: what is drawn for each.
-        metric: what is looked at, e.g. ``val/mean/psnr``.
+        overrides: overrides shared by all trials.
+        space: distributions of the settings drawn for each trial.
+        metric: objective, e.g. ``val/mean/psnr``.
         maximize: whether larger is better.
     """
 
@@ -49,21 +49,22 @@ class StudyPlan:
 
 
 class Search:
-    """One process's hold on a study.
+    """Access of one process to a study.
 
-    Beside the study's file lie ``trials/<number>/``, a training each. A trial whose process died or was interrupted is
-    taken up again by whoever comes next, from its last checkpoint; that is seen by a lock that its process held. So
-    several processes, on several machines with one file system, may be started and killed at will.
+    The training of each trial is in ``trials/<number>/`` below ``folder``. Each process holds a lock on its trial; if
+    the lock is free, the process has died or was interrupted, and the next process resumes the trial from its last
+    checkpoint. Thus several processes, also on several machines with a common file system, can be started and killed
+    at any time.
 
     Args:
-        folder: where the trainings go.
-        storage: the study's file, or the address of a database.
-        plan: what is searched.
+        folder: for the training runs.
+        storage: file of the study, or URL of a database.
+        plan: definition of the study.
         pruner: one of :data:`PRUNERS`.
-        seed: of what is drawn.
+        seed: of the sampler.
 
     Raises:
-        UserError: if the study was begun with another plan, or cannot be opened.
+        UserError: if the study has another plan, or cannot be opened.
     """
 
     def __init__(self, folder: Path, storage: str, plan: StudyPlan, pruner: str = "median", seed: int = 0) -> None:
@@ -76,7 +77,7 @@ class Search:
             self.study = _open(storage, plan.maximize, _pruner(pruner))
             self._agree(storage)
             number = len(self.study.get_trials(deepcopy=False))
-            # Other processes' running trials count as bad ones, lest all look into the same place.
+            # Running trials of other processes count as bad ones, so that not all processes sample the same region.
             self.study.sampler = optuna.samplers.TPESampler(seed=seed + number, constant_liar=True)
 
     def _agree(self, storage: str) -> None:
@@ -91,7 +92,7 @@ class Search:
                 f"{plan[differs]}): use the same, or another --study."
             )
 
-    # -- what is done -------------------------------------------------------------------------------------------------
+    # -- running trials -----------------------------------------------------------------------------------------------
 
     def run(
         self,
@@ -100,17 +101,17 @@ class Search:
         train: Callable[[DictConfig, list[TrialReport]], Mapping[str, float]],
         told: Callable[[FrozenTrial], None],
     ) -> None:
-        """Train until the study has so many trials that came to an end, whoever did them.
+        """Run trials until the study has the given number of them, including those of other processes.
 
         Args:
-            trials: complete, pruned and failed ones together.
-            seconds: begin no other one after this time; None for no limit.
-            train: trains a configuration with further callbacks.
-            told: is given every trial of this process that came to an end.
+            trials: total number of complete, pruned, failed and running trials.
+            seconds: start no trial after this time; None for no limit.
+            train: trains a configuration with additional callbacks.
+            told: called with each trial that this process has ended.
 
         Raises:
-            Interrupted: after Ctrl-C; the next process goes on with the trial.
-            UserError: if the settings cannot work at all.
+            Interrupted: after Ctrl-C; the next process resumes the trial.
+            UserError: if a trial's settings are invalid before any trial is complete, or a run never validates.
         """
         start = time.monotonic()
         while seconds is None or time.monotonic() - start < seconds:
@@ -125,7 +126,7 @@ class Search:
             told(self._frozen(trial.number))
 
     def _next(self, trials: int) -> Trial | None:
-        """The next trial, or None if there are enough, with those that others work on."""
+        """The next trial; None if there are enough, including those that are running."""
         with self._lock:
             self._revive()
             counted = [each for each in self.study.get_trials(deepcopy=False) if each.number not in self._left()]
@@ -137,7 +138,7 @@ class Search:
             return trial
 
     def _revive(self) -> None:
-        """Enqueue again what nobody works on any more."""
+        """Enqueue abandoned trials again."""
         for each in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             folder = each.user_attrs.get("folder")
             if folder is None or not self._is_free(folder):
@@ -145,7 +146,7 @@ class Search:
             self._leave(each.number, each.params, folder)
 
     def _left(self) -> list[int]:
-        """Numbers of the trials that another one goes on with."""
+        """Numbers of the abandoned trials, which later trials resume."""
         return list(self.study.user_attrs.get("left", []))
 
     def _leave(self, number: int, params: Mapping[str, Any], folder: str) -> None:
@@ -216,16 +217,16 @@ class Search:
     def _frozen(self, number: int) -> FrozenTrial:
         return next(each for each in self.study.get_trials(deepcopy=False) if each.number == number)
 
-    # -- what came of it ----------------------------------------------------------------------------------------------
+    # -- results ------------------------------------------------------------------------------------------------------
 
     def ended(self) -> list[FrozenTrial]:
-        """The trials that came to an end, best first; failed ones last, those that were taken up again left out."""
+        """The trials that have ended: complete, then pruned, then failed, each best first; without abandoned ones."""
         trials = self.study.get_trials(deepcopy=False, states=_DONE)
         left = self._left()
         return sorted((each for each in trials if each.number not in left), key=self._rank)
 
     def value(self, trial: FrozenTrial) -> float | None:
-        """The best that a trial reached, of a pruned one until then."""
+        """The value of a complete trial, otherwise the best intermediate value; None if there is none."""
         if trial.state == TrialState.COMPLETE:
             return trial.value
         seen = trial.intermediate_values.values()
@@ -238,7 +239,7 @@ class Search:
 
 
 def values_in_words(values: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, str]:
-    """Drawn values, in the order of the space, short enough for a table."""
+    """Format drawn values for a table, in the order of the space."""
     return {key: f"{values[key]:.4g}" if isinstance(values[key], float) else str(values[key]) for key in space}
 
 
@@ -257,7 +258,7 @@ def _open(place: str, maximize: bool, pruner: optuna.pruners.BasePruner) -> optu
         )
     except UserError:
         raise
-    except Exception as error:  # whatever a file or a database driver may have to say
+    except Exception as error:  # a file or database driver may raise anything
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"--study {place} cannot be opened as a study ({said}): give a new file.") from error
 
@@ -271,7 +272,7 @@ def _pruner(name: str) -> optuna.pruners.BasePruner:
 
 
 def described(space: Space) -> list[str]:
-    """What a space draws from, one line a setting, for the user."""
+    """Describe a search space for the user, one line per setting."""
     return [f"{key}: {_range(each)}" for key, each in space.items()]
 
 

@@ -1,4 +1,4 @@
-"""``reflectzoo summarize FOLDER``: one table and plot over many trainings."""
+"""``reflectzoo summarize FOLDER``: tables and a plot of many training runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Runs that differ only in their seed are also listed together, with mean and stan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("folder", nargs="+", type=Path, help="folder of a sweep or of runs, searched recursively")
     parser.add_argument("--metric", default="val/mean/psnr", help="score to sort by and plot (default %(default)s)")
     parser.add_argument("--minimize", action="store_true", help="smaller is better")
@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Summarize.
+    """Summarise the runs in some folders: print tables and write pages.
 
     Returns:
-        0; 1 if a training did not come to its end.
+        Exit status: 0; 1 if a run is not finished.
 
     Raises:
-        UserError: if there is no training, or none has the metric.
+        UserError: if there is no run, or runs have logged values, but none of this metric.
     """
     runs = find_runs(arguments.folder)
     summary = summarize(runs, arguments.metric, not arguments.minimize)
@@ -49,15 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summarize(runs: Sequence[TrainingRun], metric: str = "val/mean/psnr", maximize: bool = True) -> SweepSummary:
-    """Many trainings as tables and a plot, the best first.
+    """Summarise training runs in tables and a plot, the best first.
 
     Args:
         runs: at least one.
-        metric: a logged name.
+        metric: name of a logged value or test score.
         maximize: whether larger is better.
 
     Raises:
-        UserError: if runs have values, but none of this metric.
+        UserError: if runs have logged values, but none of this metric.
     """
     values = {id(each): each.best(metric, maximize) for each in runs}
     if all(value is None for value in values.values()):

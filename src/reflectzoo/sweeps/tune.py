@@ -1,4 +1,4 @@
-"""``reflectzoo tune``: search for good settings of a method."""
+"""``reflectzoo tune``: hyperparameter search for a method."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ study, also after Ctrl-C or a power cut, until it has N trials in all; several p
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("override", nargs="+", help="as for training: model=NAME, data=..., trainer.max_epochs=20, ...")
     parser.add_argument(
         "--trials", type=int, default=20, metavar="N", help="total number of trials (default %(default)s)"
@@ -53,13 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search.
+    """Run or resume a study, print its summary and write its pages.
 
     Returns:
-        0; 1 if no trial came to its end.
+        Exit status: 0; 1 if no trial is complete.
 
     Raises:
-        UserError: if optuna is not installed, or for settings that cannot work.
+        UserError: if Optuna is not installed, or for invalid settings.
+        Interrupted: after Ctrl-C; the same command resumes the study.
     """
     try:
         import optuna  # noqa: F401
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--minutes must be more than 0, got {arguments.minutes:g}.")
     if arguments.minimize and not arguments.metric:
         raise UserError("--minimize needs --metric, the score to minimise, e.g. val/mean/lmse.")
-    # The test set stays out of the choice.
+    # The test set must not influence the choice.
     overrides = (*arguments.override, "test=false")
     with user_sentences(*arguments.override):
         config = compose_config(overrides)
@@ -119,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def say(line: str) -> None:
-    """A line on stdout, at once."""
+    """Print a line to stdout and flush it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -143,11 +144,14 @@ def _judged_by(config: DictConfig, metric: str | None, minimize: bool) -> tuple[
 
 
 def summary_of(search: Any, words: Sequence[str]) -> Any:
-    """A study as tables and plots.
+    """Summarise a study in tables and plots.
 
     Args:
         search: a :class:`~reflectzoo.sweeps.study.Search`.
-        words: overrides that the user gave, for the command to copy.
+        words: the user's overrides, for the command to copy.
+
+    Returns:
+        A :class:`~reflectzoo.sweeps.page.SweepSummary`.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -193,7 +197,7 @@ def summary_of(search: Any, words: Sequence[str]) -> Any:
 
 
 def _progress(reached: Sequence[tuple[int, float, Mapping[str, Any]]], maximize: bool) -> dict[str, Any]:
-    """Each trial's value and the best until then, by number."""
+    """Curves of each trial's value and of the best so far, over the trials' numbers."""
     ordered = sorted((number, value) for number, value, _ in reached)
     best: list[float] = []
     steps: list[int] = []
