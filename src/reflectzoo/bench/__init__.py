@@ -1,4 +1,4 @@
-"""Speed and memory of the zoo's exact shortcuts against the plain forms they replace; ``python -m reflectzoo.bench``.
+"""Speed and memory of the zoo's exact optimisations, compared with the plain code; ``python -m reflectzoo.bench``.
 
-One file per subject, found by itself: a module beside this one with ``TITLE`` and ``comparisons(options)``.
+Each subject is a module of this package with ``TITLE`` and ``comparisons(options)``, discovered automatically.
 """

@@ -26,16 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print one table per subject.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0, whether or not the goals are reached; 2 if the arguments make no sense.
+        Exit status: 0, whether or not the goals are reached; 2 for invalid arguments.
     """
     return alone("bench", sys.modules[__name__], argv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("subject", nargs="*", help="what to measure (default: everything)")
     parser.add_argument("--rounds", type=_positive, default=5, help="runs of each form (default %(default)s)")
     parser.add_argument("--threads", type=_positive, help="torch threads (default: torch's choice)")
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure what is asked for."""
+    """Measure the chosen subjects, or in a child process the memory of one form, and return the exit status 0."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     options = Options(arguments.shrink, arguments.seed)
@@ -119,7 +119,7 @@ def _record(row: SpeedComparison, result: MeasuredRow) -> dict[str, object]:
 
 
 def _child(subject: str, key: str, form: str, options: Options) -> int:
-    """One form in this fresh process; says its peak on the last line."""
+    """Run one form in this new process, and print its peak memory as JSON on the last line."""
     rows: Iterator[SpeedComparison] = iter(find_subjects()[subject].comparisons(options))
     row = next(row for row in rows if row.key == key)
     _say(json.dumps({"bytes": peak_of((row.plain if form == "plain" else row.fast)())}))

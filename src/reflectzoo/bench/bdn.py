@@ -1,4 +1,4 @@
-"""BDN: channels-last and rectifiers in place, against neither."""
+"""BDN: channels-last and in-place ReLUs; compared with the plain form."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _GOALS = {"inference_fp32": 1.0, "training_fp32": 1.0, "inference_bf16": 3.0, "i
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
-    """Inference in time, in fp32 and bf16, and in memory; a training step."""
+    """Inference: time in fp32 and bf16, and memory; training step: time."""
     return network_rows(options, BDNNet, _SIZES, _GOALS, least=128)

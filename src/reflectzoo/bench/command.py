@@ -1,4 +1,4 @@
-"""``reflectzoo bench WHAT``: which benchmark, and the rest of the line for it."""
+"""``reflectzoo bench WHAT``: dispatches to a benchmark, with the remaining arguments."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ EPILOG = "\n".join(f"  {name:<10} {line}" for name, (_, line) in WHAT.items()) +
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("what", help=f"one of {', '.join(WHAT)}")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Hand on to the benchmark.
+    """Run the benchmark and return its exit status.
 
     Raises:
-        UserError: if there is none of that name.
+        UserError: if there is no benchmark of that name.
     """
     if arguments.what not in WHAT:
         raise UserError(f"There is no benchmark {arguments.what}: choose from {', '.join(WHAT)}.")

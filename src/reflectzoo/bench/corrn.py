@@ -1,4 +1,4 @@
-"""CoRRN: the three equal branches of every upsampling step computed once, against computing all of them."""
+"""CoRRN: computing the three equal branches of every upsampling step once, compared with computing all of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from reflectzoo.methods.corrn.statistic import mmd, pixel_mmd
 TITLE = "CoRRN (seeded weights; speed does not depend on them)"
 
 _INFERENCE, _TRAINING = (416, 544), (224, 288)
-# The sum over all pairs of pixels of a whole picture does not fit into memory; a small one shows the difference.
+# For a whole picture, the sum over all pairs of pixels does not fit into memory; a small number shows the difference.
 _PIXELS = 4096
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
-    """Inference and a training step, in time; the same in bf16; the statistic loss, in time and memory."""
+    """Inference and training step: time in fp32 and bf16; statistic loss: time and memory."""
     inference, training = (tuple(max(side // options.shrink, 32) for side in size) for size in (_INFERENCE, _TRAINING))
     one, step = (
         f"{what} {size[0]}x{size[1]}" for what, size in (("inference", inference), ("training step", training))
@@ -102,7 +102,7 @@ def _training(size: tuple[int, int], seed: int, plain: bool = False, bf16: bool 
 
 def _statistic(pixels: int, seed: int, plain: bool = False) -> Prepared:
     generator = torch.Generator().manual_seed(seed)
-    # Heavy tails, as gradients have them.
+    # Heavy-tailed, like image gradients.
     x, y = (torch.randn(1, pixels, generator=generator) ** 3 for _ in range(2))
     x.requires_grad_()
 

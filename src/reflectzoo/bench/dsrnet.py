@@ -1,4 +1,4 @@
-"""DSRNet: streams together, channels-last, blocks in bands, equal streams once; against none of it."""
+"""DSRNet: joint streams, channels-last, blocks in bands, equal streams computed once; compared with the plain form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GOALS = {"inference_fp32": 1.0, "training_fp32": 1.0, "inference_bf16": 1.0, "i
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
-    """Inference in time, in fp32 and bf16, and in memory; a training step."""
+    """Inference: time in fp32 and bf16, and memory; training step: time."""
     return network_rows(options, _network, _SIZES, _GOALS, least=32)
 
 

@@ -1,4 +1,4 @@
-"""IBCLN: gates joined, the empty memory skipped, LSTMs in bands, Winograd, channels-last; against none of it."""
+"""IBCLN: joint gates, empty memory skipped, LSTMs in bands, Winograd, channels-last; compared with the plain form."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _GOALS = {"inference_fp32": 1.3, "training_fp32": 1.0, "inference_bf16": 3.0, "i
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
-    """Inference in time, in fp32 and bf16, and in memory; a training step."""
+    """Inference: time in fp32 and bf16, and memory; training step: time."""
     return network_rows(options, IBCLNNet, _SIZES, _GOALS)

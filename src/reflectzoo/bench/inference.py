@@ -1,10 +1,9 @@
-"""``python -m reflectzoo.bench.inference``: what a photograph takes, in seconds and in memory, for each method.
+"""``python -m reflectzoo.bench.inference``: time and memory per photograph, for each method.
 
-Each cell runs in a process of its own, with fresh weights (speed does not depend on them) and the usual choice of
-tiles. Seconds are those of the separation alone, without starting Python; memory is the peak of the whole process,
-libraries and weights included. Where a cell would take longer than ``--seconds``, it stops after the tile at which the
-time is up, and says of how many tiles its time is an estimate; memory is then the peak so far, and every later tile
-takes as much as one of these.
+Each cell of the table runs in its own process, with random weights (speed does not depend on them) and the default
+tiling. The time covers only the separation, not the start of Python; memory is the peak of the whole process, including
+libraries and weights. A cell that exceeds ``--seconds`` stops at the end of the current tile and extrapolates its time,
+naming the number of tiles measured; its memory is the peak so far, which later tiles do not exceed.
 """
 
 from __future__ import annotations
@@ -33,21 +32,25 @@ _CHILD_SECONDS = 3600
 
 
 class _EnoughError(Exception):
-    """The time is up."""
+    """The time limit is reached."""
 
 
 def measure_inference(
     model: str, height: int, width: int, limit: float, memory: int | None, overrides: Sequence[str]
 ) -> dict[str, object]:
-    """One cell, in this process.
+    """Measure one cell in this process.
 
     Args:
         model: one of :func:`reflectzoo.list_models`.
-        height: of the photograph.
-        width: of the photograph.
-        limit: seconds after which it stops at the next tile.
+        height: of the photograph, in pixels.
+        width: of the photograph, in pixels.
+        limit: time in seconds after which to stop at the end of a tile.
         memory: as for :class:`~reflectzoo.inference.separator.Separator`.
         overrides: of the model.
+
+    Returns:
+        ``seconds`` (extrapolated if fewer tiles were measured), ``tiles``, ``measured_tiles``, ``tile`` (size or None)
+        and ``peak_bytes``.
     """
     module = load(model, None, ("model.vgg=random", *overrides), untrained=True)
     separator = Separator(module.enter_last_phase(), "cpu", memory=memory)
@@ -65,8 +68,8 @@ def measure_inference(
         separator.layers(picture, told)
     times.append(time.perf_counter())
     done, tiles = counts
-    # Before the first tile's end lies the look at the reduced picture; one tile is like another, but for the last of a
-    # row and of a column, which may be smaller.
+    # Exclude the first tile, which includes the pass over the reduced picture. The others take equally long, except for
+    # the last ones of rows and columns, which may be smaller.
     taken = times[-1] - times[0]
     if done < tiles:
         each = (times[done] - times[1]) / (done - 1) if done > 1 else taken
@@ -82,13 +85,13 @@ def measure_inference(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print a table.
+    """Measure all cells and print a table.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0; 2 for a mistake in what was given.
+        Exit status: 0, or that of the first cell that failed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.bench.inference",
@@ -143,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _peak() -> int:
-    """Most bytes that this process has held."""
+    """Peak resident memory of this process, in bytes."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

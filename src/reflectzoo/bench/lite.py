@@ -1,4 +1,4 @@
-"""A training step of lite as its sprint takes it, against the same arithmetic as PyTorch does it by itself."""
+"""Training step of lite: the optimised one of its sprint, compared with the same computation in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH = 8
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
-    """A step on crops of each size that the training goes through."""
+    """A step for each crop size used in training."""
     return [
         SpeedComparison(
             f"step_{side}",
@@ -32,9 +32,9 @@ def comparisons(options: Options) -> list[SpeedComparison]:
 
 
 def _step(options: Options, side: int, fast: bool) -> Prepared:
-    """Forward, loss, backward, clipping and AdamW.
+    """Prepare a step: forward, loss, backward, gradient clipping and AdamW.
 
-    ``fast``: channels last, 1x1 convolutions as matrix products, one fused call for the optimiser.
+    ``fast``: channels-last, 1x1 convolutions as matrix products, fused optimiser.
     """
     torch.manual_seed(options.seed)
     net = LiteNet2().train()

@@ -1,4 +1,4 @@
-"""Seconds and megabytes."""
+"""Measurement of time and peak memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ import torch
 
 from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 
-# How long a child process may take for one run; a loaded machine is slow, a hanging one should end.
+# Timeout of a child process for one run: generous, for machines under load, but finite.
 _CHILD_SECONDS = 900
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """A measured row. Values are seconds or bytes; ``spread`` is median over best, of the noisier form (1 is calm)."""
+    """Measured row of a table.
+
+    Attributes:
+        plain: seconds or bytes of the plain form.
+        fast: seconds or bytes of the fast form.
+        spread: median divided by best time, of the noisier form; 1 means no noise, and is used for memory.
+    """
 
     plain: float
     fast: float
@@ -34,12 +40,17 @@ class MeasuredRow:
 
     @property
     def ratio(self) -> float:
-        """How many times less the fast form takes."""
+        """Value of the plain form divided by that of the fast form."""
         return self.plain / self.fast
 
 
 def seconds(comparison: SpeedComparison, rounds: int) -> MeasuredRow:
-    """Best of several runs of each form, taking turns, so that a passing load falls on both."""
+    """Measure the best time of each form over several runs, alternating so that load on the machine affects both.
+
+    Args:
+        comparison: both forms; each is run once beforehand.
+        rounds: number of measured runs per form.
+    """
     forms = [comparison.plain(), comparison.fast()]
     times: list[list[float]] = [[], []]
     for form in forms:
@@ -53,13 +64,13 @@ def seconds(comparison: SpeedComparison, rounds: int) -> MeasuredRow:
 
 
 def memory(subject: str, comparison: SpeedComparison, options: Options) -> MeasuredRow:
-    """Peak of each form above the idle process, each in a process of its own."""
+    """Measure the peak memory of each form above that of the idle process, each in a new process."""
     plain, fast = (_memory_of_child(subject, comparison.key, form, options) for form in ("plain", "fast"))
     return MeasuredRow(plain, fast, 1.0)
 
 
 def peak_of(run: Prepared) -> int:
-    """Bytes by which the peak of this process rises during a run above what it holds now."""
+    """Peak memory of this process during a run, in bytes above its current memory."""
     gc.collect()
     _give_back()
     _forget_peak()
@@ -69,7 +80,7 @@ def peak_of(run: Prepared) -> int:
 
 
 def machine() -> dict[str, str | int | float | bool]:
-    """What the numbers depend on."""
+    """Properties of this machine that affect the measurements."""
     return {
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
@@ -95,13 +106,13 @@ def _memory_of_child(subject: str, key: str, form: str, options: Options) -> flo
 
 
 def _give_back() -> None:
-    """Memory that glibc keeps for later would count as held, and the run would fill it unseen."""
+    """Return free memory from glibc to the system; otherwise the run could use it without raising the peak."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _forget_peak() -> None:
-    """Start the peak anew (Linux); elsewhere it still holds that of building the network, which is far lower."""
+    """Reset the peak (Linux only); elsewhere it includes building the network, which needs far less memory."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -110,7 +121,7 @@ def _peak() -> int:
     status = _field("/proc/self/status", "VmHWM")
     if status:
         return int(status.split()[0]) * 1024
-    # Kilobytes, but bytes on macOS.
+    # In kilobytes, except on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -124,7 +135,7 @@ def _cpu_name() -> str:
 
 
 def _field(file: str, name: str) -> str:
-    """A line ``name: value`` of one of Linux's files; empty where there is none."""
+    """Value of a line ``name: value`` in a file of Linux's /proc; empty if there is none."""
     with suppress(OSError):
         for line in Path(file).read_text().splitlines():
             key, _, value = line.partition(":")

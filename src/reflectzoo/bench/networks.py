@@ -1,4 +1,4 @@
-"""The rows that benchmarks of whole networks have in common."""
+"""Common rows of the benchmarks of whole networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Make = Callable[[], nn.Module]
 _Size = tuple[int, int]
 
 _ROWS = {
-    # key: what is measured, with the place of the size
+    # key -> name of the row, with a placeholder for the size
     "inference_fp32": "inference {}, fp32",
     "training_fp32": "training step {}, fp32",
     "inference_bf16": "inference {}, bf16 against plain fp32",
@@ -26,15 +26,15 @@ _ROWS = {
 def network_rows(
     options: Options, make: Make, sizes: tuple[_Size, _Size, _Size], goals: Mapping[str, float], least: int = 16
 ) -> list[SpeedComparison]:
-    """Inference and a training step of a network, within and without :func:`~reflectzoo.nets.plain.plain_form`.
+    """Inference and training step of a network, with and without :func:`~reflectzoo.nets.plain.plain_form`.
 
     Args:
         options: of the command.
-        make: makes the network.
-        sizes: of the picture for inference, for its peak memory, and for a training step.
-        goals: which rows there are, and the ratio that each is to reach: ``inference_fp32``, ``training_fp32``,
-            ``inference_bf16``, ``inference_memory``.
-        least: no side is shrunk below this.
+        make: creates the network.
+        sizes: height and width of the picture for inference, for its peak memory, and for a training step.
+        goals: key of each row -> ratio to reach: ``inference_fp32``, ``training_fp32``, ``inference_bf16``,
+            ``inference_memory``.
+        least: smallest side in pixels after shrinking.
     """
     inference, large, training = (
         (max(height // options.shrink, least), max(width // options.shrink, least)) for height, width in sizes

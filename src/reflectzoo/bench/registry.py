@@ -1,4 +1,4 @@
-"""What a benchmark is made of, and how subjects are found."""
+"""Data structures of benchmarks, and discovery of subjects."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import reflectzoo.bench
 Prepared: TypeAlias = Callable[[], object]
 """One run of what is measured; everything that should not count was done before."""
 
-# Modules beside this one that hold no subject.
+# Modules of this package that are not subjects.
 _MACHINERY = {"__main__", "command", "inference", "measure", "networks", "registry", "scores", "train"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks of every subject.
+    """Options of the command line for all subjects.
 
     Attributes:
-        shrink: pictures are this many times smaller than stated; to see that a benchmark runs, not for its numbers.
+        shrink: factor by which the sides of pictures are divided; for a quick test that a benchmark runs.
         seed: of weights and pictures.
     """
 
@@ -32,16 +32,16 @@ class Options:
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """One row: the plain form against the fast one.
+    """One row: the plain form compared with the fast one.
 
     Attributes:
         key: name in files, unique within a subject.
         name: title of the row.
-        measure: "seconds" of the best of several runs, or "memory", the peak above the idle process.
-        goal: the ratio that we mean to reach.
-        plain: prepares the plain form and returns what runs it once.
-        fast: likewise for the fast form.
-        bf16: whether it makes sense only where the processor multiplies bfloat16 matrices.
+        measure: "seconds", the best of several runs, or "memory", the peak above the idle process.
+        goal: ratio of plain to fast that we aim for.
+        plain: prepares the plain form and returns a function that runs it once.
+        fast: the same for the fast form.
+        bf16: whether the row is meaningful only on processors with bfloat16 matrix units.
     """
 
     key: str
@@ -54,7 +54,7 @@ class SpeedComparison:
 
 
 class Subject(Protocol):
-    """A module of this package."""
+    """Interface of a module of this package that is a subject."""
 
     TITLE: str
 
@@ -64,7 +64,7 @@ class Subject(Protocol):
 
 
 def find_subjects() -> dict[str, Subject]:
-    """Every subject by its module's name, in alphabetical order."""
+    """Import all subjects; by module name, in alphabetical order."""
     names = sorted(found.name for found in pkgutil.iter_modules(reflectzoo.bench.__path__))
     return {
         name: cast(Subject, importlib.import_module(f"reflectzoo.bench.{name}"))

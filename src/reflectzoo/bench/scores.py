@@ -1,7 +1,7 @@
-"""``python -m reflectzoo.bench.scores``: what scoring a picture takes, against the plain forms of the same scores.
+"""``python -m reflectzoo.bench.scores``: time to score a picture, compared with plain implementations of the scores.
 
-The plain forms follow the definitions word by word: averages by pooling, windows by convolutions, LMSE's windows
-unfolded. They are how the scores were computed here before, and what the fast ones are compared with.
+The plain implementations follow the definitions literally: averages by pooling, windows by convolutions, LMSE with
+unfolded windows. The zoo used them before, and they serve as the reference of the fast ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def plain_uniform_ssim(p: Tensor, t: Tensor) -> Tensor:
-    """SSIM under a uniform 7x7 window, by pooling."""
+    """SSIM with a uniform 7x7 window, by pooling; arguments and result as :func:`functional.uniform_ssim`."""
 
     def mean(images: Tensor) -> Tensor:
         return F.avg_pool2d(images, 7, stride=1)
@@ -39,7 +39,7 @@ def plain_uniform_ssim(p: Tensor, t: Tensor) -> Tensor:
 
 
 def plain_structure_index(p: Tensor, t: Tensor) -> Tensor:
-    """SI under the Gaussian window, by convolutions."""
+    """SI with the Gaussian window, by convolutions; arguments and result as :func:`functional.structure_index`."""
     taps = gaussian_window(p.dtype, p.device)
 
     def mean(images: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def plain_structure_index(p: Tensor, t: Tensor) -> Tensor:
 
 
 def plain_lmse(p: Tensor, t: Tensor) -> Tensor:
-    """LMSE with every window unfolded."""
+    """LMSE with unfolded windows, (B, 3, H, W) in double precision; result as :func:`functional.lmse`."""
     wp, wt = (F.unfold(image, 20, stride=10).view(len(image), 3, 400, -1) for image in (p, t))
     power = (wp * wp).sum(-2)
     factor = torch.where(power > 1e-5 / 255**2, (wp * wt).sum(-2) / power.clamp(min=1e-5 / 255**2), 0.0)
@@ -73,13 +73,13 @@ SCORES: dict[str, tuple[Score, Score]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print seconds of both forms and how far their values lie apart.
+    """Print the times of both implementations and the difference of their values.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0.
+        Exit status 0.
     """
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.bench.scores", description="Measure the time to score a picture on the CPU."
@@ -112,7 +112,7 @@ def _compared(plain: float, ours: float) -> list[str]:
 
 
 def _seconds(form: Score, found: Tensor, truth: Tensor, repeat: int) -> float:
-    """Of this process alone: other work on the machine does not count."""
+    """Median CPU time of this process, which excludes other load on the machine."""
     times = []
     for _ in range(repeat + 1):
         began = time.process_time()

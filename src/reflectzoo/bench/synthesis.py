@@ -1,9 +1,9 @@
-"""Mixtures from two photographs: ours against the way the authors' programs make them, on one core.
+"""Synthesis of mixtures from two photographs, compared with the way of the authors' programs, on one core.
 
-The plain forms are written anew in numpy, one mixture at a time, with the convolution each program uses: the full
-two-dimensional ``scipy.signal.convolve2d`` (CEILNet's model as in YTMT and ERRNet, DSRNet, cold), OpenCV's Gaussian
-blur (Zhang) or torch's two-dimensional depthwise convolution (IBCLN, and Location-aware as IBCLN). Of CoRRN's there is
-only a MATLAB script. Tests hold both forms against each other.
+The plain forms are our own implementations in numpy, one mixture at a time, with the convolution of each program: the
+full two-dimensional ``scipy.signal.convolve2d`` (CEILNet's model as in YTMT and ERRNet, DSRNet, cold), OpenCV's
+Gaussian blur (Zhang), or torch's two-dimensional depthwise convolution (IBCLN, and Location-aware like IBCLN). CoRRN is
+omitted, since it has only a MATLAB script. Tests verify that both forms agree.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Plain = Callable[[Image, Image, Mapping[str, Any]], tuple[Image, Image, Image]]
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
-    """One row for each model with a plain form; CEILNet's on CUDA as well, if there is such a device."""
+    """One row per model with a plain form, and one for CEILNet's model on CUDA if it is available."""
     size = max(_SIZE // options.shrink, 16)
     rows = [
         SpeedComparison(
@@ -60,7 +60,7 @@ def comparisons(options: Options) -> list[SpeedComparison]:
                 "ceilnet_cuda",
                 f"ceilnet, {_CUDA_BATCH} mixtures of {size}x{size}, CUDA (20,000/s: 0.0032 s)",
                 "seconds",
-                500.0,  # the programs make about 40 a second
+                500.0,  # the programs synthesise about 40 per second
                 _prepared(_plain_run, "ceilnet", size, options.seed, count=_CUDA_BATCH),
                 _prepared(_cuda_run, "ceilnet", size, options.seed),
             )
@@ -73,7 +73,7 @@ def _prepared(prepare: Callable[..., Prepared], *arguments: Any, **more: Any) ->
 
 
 def _pictures(size: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Smooth pictures with highlights, (count, 3, size, size) each: only the speed of rare branches depends on them."""
+    """Smooth pictures with highlights, (count, 3, size, size) each; their content affects only rare branches."""
     coarse = torch.rand(2 * count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     both = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
     return both[:count], both[count:]
@@ -129,11 +129,11 @@ def _one_core() -> Iterator[None]:
         cv2.setNumThreads(cv_threads)
 
 
-# -- the programs' ways ----------------------------------------------------------------------------------------------
+# -- plain forms -----------------------------------------------------------------------------------------------------
 
 
 def one_draw(draws: Mapping[str, Tensor], index: int) -> dict[str, Any]:
-    """The draws of one sample as plain numbers and lists."""
+    """The drawn parameters of one sample as plain numbers and lists."""
     return {name: value[index].tolist() for name, value in draws.items()}
 
 
@@ -244,7 +244,7 @@ PLAIN: dict[str, Plain] = {
 }
 """The plain form of each."""
 
-# Powers cost as much as the blur, in both forms, and OpenCV's blur, written in C++, is separable itself.
+# The powers of the models in linear light cost as much as the blur in both forms, and OpenCV's C++ blur is separable.
 GOALS = {
     "ceilnet": 10.0,
     "dsrnet": 10.0,

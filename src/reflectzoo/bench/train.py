@@ -1,8 +1,8 @@
 """``python -m reflectzoo.bench.train``: training speed of every method in images per second, and where its time goes.
 
-Each method trains for some steps as configured (loss, discriminators, hypercolumns), in this process, after two warm-up
-steps; nothing is validated, tested or saved. ``wait`` is the time spent waiting for photographs, ``blend`` the time to
-move a batch to its device and synthesise the mixtures there.
+Each method trains for some steps as configured (loss, discriminators, hypercolumns) in this process, after two warm-up
+steps, without validation, tests and checkpoints. ``wait`` is the time spent waiting for photographs, ``blend`` the time
+to move a batch to its device and synthesise the mixtures there.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ EPILOG = """examples:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one method's training took.
+    """Training speed of one method.
 
     Attributes:
-        model: its name.
-        images_per_second: samples of all steps that counted, by their seconds.
-        seconds: of each part, over all these steps.
-        steps: how many.
-        batch_size: samples of one.
-        memory: bytes that the GPU held at most; None without one.
+        model: name of the model.
+        images_per_second: samples per second over all measured steps.
+        seconds: total time of each part over these steps.
+        steps: number of measured steps.
+        batch_size: samples per step.
+        memory: peak GPU memory in bytes; None without a GPU.
     """
 
     model: str
@@ -61,33 +61,33 @@ class Speed:
     memory: int | None
 
     def share(self, part: str) -> float:
-        """Of the time, in [0, 1]."""
+        """Share of a part in the total time, in [0, 1]."""
         whole = sum(self.seconds[each] for each in _SHOWN)
         return self.seconds[part] / whole if whole else 0.0
 
 
 class _Measured(pl.Callback):
-    """Lets go of the profiler when everything is over, with what it knows."""
+    """Keeps a reference to the trainer's profiler after training."""
 
     def __init__(self) -> None:
         self.profiler: PartsProfiler | None = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        profiler: object = getattr(trainer, "profiler", None)  # Lightning does not declare it
+        profiler: object = getattr(trainer, "profiler", None)  # not declared in Lightning
         assert isinstance(profiler, PartsProfiler)
         self.profiler = profiler
 
 
 def measure_training(model: str, overrides: Sequence[str] = (), batches: int = 10) -> Speed:
-    """Train one method for some steps.
+    """Train one method for some steps, after two warm-up steps.
 
     Args:
-        model: its name.
+        model: name of the model.
         overrides: of the configuration.
-        batches: steps that count.
+        batches: number of measured steps.
 
     Raises:
-        UserError: for a configuration that cannot work.
+        UserError: for an invalid configuration.
     """
     steps = batches + 2
     fixed = (
@@ -114,7 +114,7 @@ def measure_training(model: str, overrides: Sequence[str] = (), batches: int = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("model", nargs="*", help="methods (default: all)")
     parser.add_argument("--batches", type=int, default=10, help="measured steps (default %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override of the configuration")
@@ -122,10 +122,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, and print one table.
+    """Measure the chosen methods, and print a table.
 
     Returns:
-        0, whether or not photographs came in time; 1 if some method could not be measured.
+        Exit status: 0, even if a method had to wait for photographs; 1 if a method could not be measured.
+
+    Raises:
+        UserError: for an unknown model or an invalid option.
     """
     known = model_names()
     unknown = [name for name in arguments.model if name not in known]
@@ -144,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in arguments.model or known:
         try:
             speed = measure_training(name, arguments.set, arguments.batches)
-        except UserError as error:  # a student without a teacher, a setting that this method has not
+        except UserError as error:  # e.g. a student without a teacher, or a setting that this method does not have
             console.print(f"{name}: {error}", markup=False)
             failed += 1
             continue
@@ -176,7 +179,7 @@ def _table(speeds: Sequence[Speed]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command by itself; see :func:`run`."""
+    """Run the command on its own; see :func:`run`."""
     parser = argparse.ArgumentParser(
         prog="reflectzoo bench train", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""YTMT-UCS: the first convolution over 1475 channels without the channels, against building them."""
+"""YTMT-UCS: the first convolution without building its input of 1475 channels, compared with building it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INFERENCE, _TRAINING = 512, 224
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
-    """Inference and a training step, in time; inference in memory; the same against bf16 and channels-last."""
+    """Inference and training step: time in fp32, and in bf16 with channels-last; inference: memory."""
     inference, training = _INFERENCE // options.shrink, _TRAINING // options.shrink
     one = f"inference {inference}x{inference}"
     step = f"training step {training}x{training}"
@@ -78,7 +78,7 @@ def _network(seed: int, bf16: bool) -> YTMTUNet:
     torch.manual_seed(seed)
     net = YTMTUNet("C")
     attach_vgg(net, load_vgg19("random"))
-    # Parameters move their VGG along: it follows through the modules that look through it.
+    # The shared VGG is not a submodule; it is converted together with the modules that use it.
     return net.to(memory_format=torch.channels_last) if bf16 else net  # type: ignore[call-overload, no-any-return]
 
 
@@ -98,7 +98,7 @@ def _inference(size: int, seed: int, plain: bool = False, bf16: bool = False) ->
         ):
             return net(image)
 
-    # What every process pays once (threads, code made at run time) is no part of the peak of a picture.
+    # Exclude the one-time memory of a process (threads, generated code) from the peak of a picture.
     run(picture[..., :16, :16])
     return run
 
