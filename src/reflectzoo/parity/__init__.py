@@ -1,8 +1,8 @@
 """Comparison with inputs and outputs recorded from the authors' programs: ``python -m reflectzoo.parity FOLDER``.
 
-A folder holds pairs ``<name>.json`` and ``<name>.npz`` in the form "sirr-parity/1". A package that implements something
-recorded there has a module ``parity`` with a list ``RUNNERS`` (see :class:`reflectzoo.parity.registry.Runner`); it is
-found by its place, no list of methods is kept anywhere.
+The folder contains pairs of ``<name>.json`` and ``<name>.npz`` in the format "sirr-parity/1". A package that implements
+something recorded there has a module ``parity`` with a sequence ``RUNNERS`` (see
+:class:`reflectzoo.parity.registry.Runner`), which is discovered automatically.
 """
 
 from reflectzoo.parity.compare import (

@@ -16,19 +16,19 @@ DESCRIPTION = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a folder of recorded cases and write one line for each.
+    """Run a folder of recorded cases, and print one line per case.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None for those of the command line.
 
     Returns:
-        0 if nothing failed, 1 if something did, 2 if the folder or the arguments make no sense.
+        Exit status: 0 if no case failed, 1 if one did, 2 for an invalid folder or invalid arguments.
     """
     return alone("parity", sys.modules[__name__], argv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument("folder", type=Path, help="folder with pairs of .json and .npz files")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="recordings or recording/case; wildcards allowed"
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the cases; 1 if one of them fails."""
+    """Run the cases, and return the exit status: 1 if one of them fails, otherwise 0."""
     from reflectzoo.parity.report import run_folder
 
     lines = run_folder(arguments.folder, arguments.only, report=_say)

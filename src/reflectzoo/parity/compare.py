@@ -1,4 +1,4 @@
-"""Differences between what was recorded and what this zoo computes."""
+"""Differences between recorded values and those computed by this zoo."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ output keeps to that; but other processors add in another order."""
 
 @dataclass(frozen=True)
 class Comparison:
-    """One recorded tensor or number against ours.
+    """Comparison of a recorded tensor or number with ours.
 
     Args:
-        what: its name.
-        difference: largest difference, absolute or relative as the tolerance is.
-        tolerance: the largest that passes.
+        what: name of the tensor or number.
+        difference: largest difference, absolute or relative like the tolerance.
+        tolerance: largest difference that passes.
     """
 
     what: str
@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within the tolerance; NaN is not."""
+        """Whether the difference is within the tolerance; false for NaN."""
         return self.difference <= self.tolerance
 
     @property
@@ -44,7 +44,7 @@ class Comparison:
 
 
 def compare_scalar(what: str, found: float, recorded: float, tolerance: float) -> Comparison:
-    """Relative difference of two numbers; absolute where zero is recorded."""
+    """Relative difference of two numbers; absolute if the recorded one is zero."""
     return Comparison(what, abs(found - recorded) / (abs(recorded) or 1.0), tolerance)
 
 
@@ -63,17 +63,17 @@ def compare_tensor(what: str, found: Tensor, recorded: Tensor, tolerance: float)
 def compare_outputs(
     fixture: Fixture, specs: Sequence[Mapping[str, Any]], found: Mapping[str, Tensor], tolerance: float
 ) -> list[Comparison]:
-    """All recorded outputs of one case, and their statistics.
+    """Compare all recorded outputs of one case, and their statistics.
 
     Args:
-        fixture: that holds the arrays.
-        specs: entries of ``outputs``; with ``spatial_stride`` and ``channel_stride`` only every n-th row and column
-            (channel) was stored, ``stats`` describe the whole tensor all the same.
+        fixture: contains the arrays.
+        specs: entries of ``outputs``; with ``spatial_stride`` or ``channel_stride``, only every n-th row and column, or
+            channel, was stored, while ``stats`` always describe the whole tensor.
         found: our tensors by the names in ``specs``.
         tolerance: absolute.
 
     Raises:
-        ParityError: if an output is not among ours, or a shape differs.
+        ParityError: if an output is missing from ours, or a shape differs.
     """
     comparisons: list[Comparison] = []
     for spec in specs:
@@ -87,7 +87,7 @@ def compare_outputs(
 def compare_recorded(
     fixture: Fixture, spec: Mapping[str, Any], name: str, found: Tensor, tolerance: float
 ) -> list[Comparison]:
-    """One output or intermediate tensor and its statistics; arguments and errors as for :func:`compare_outputs`."""
+    """Compare an output or intermediate tensor and its statistics; see :func:`compare_outputs`."""
     if "shape" in spec and list(found.shape) != list(spec["shape"]):
         raise ParityError(f"'{name}' is {tuple(found.shape)}, but {tuple(spec['shape'])} is recorded")
     stored = found[:, :: int(spec.get("channel_stride", 1))] if found.ndim == 4 else found
@@ -98,7 +98,7 @@ def compare_recorded(
 
 
 def compare_stats(name: str, found: Tensor, stats: Mapping[str, float], tolerance: float) -> list[Comparison]:
-    """Recorded ``min``, ``max``, ``mean`` and population ``std`` of a whole tensor; other keys are left out."""
+    """Compare the recorded ``min``, ``max``, ``mean`` and population ``std`` of a tensor; other keys are ignored."""
     whole = found.detach().double()
     ours = {"min": whole.min(), "max": whole.max(), "mean": whole.mean(), "std": whole.std(correction=0)}
     return [

@@ -1,4 +1,4 @@
-"""Reading recorded cases."""
+"""Reading of recorded cases."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _RULE = re.compile(r"(?:numpy|np)\.random\.default_rng\((\d+)\)\.random\((\([\d,
 
 
 class ParityError(Exception):
-    """A recorded case that cannot be read or does not fit what it claims; the message is one sentence."""
+    """A recorded case cannot be read, or does not fit its description or our code; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Fixture:
-    """One ``.json`` with its ``.npz``.
+    """One recording: a ``.json`` file with its ``.npz`` file.
 
     Args:
         stem: of both file names.
-        data: the json.
-        arrays: the npz, read when asked for.
+        data: content of the json.
+        arrays: content of the npz, read lazily.
     """
 
     stem: str
@@ -44,7 +44,7 @@ class Fixture:
 
     @property
     def name(self) -> str:
-        """What the recording calls itself; the file's stem if it does not."""
+        """Name in the recording; defaults to the stem of the file."""
         return str(self.data.get("name") or self.stem)
 
     @property
@@ -54,26 +54,26 @@ class Fixture:
 
     @property
     def class_name(self) -> str | None:
-        """The authors' class, if the recording is of a network."""
+        """Name of the authors' class, if a network was recorded; otherwise None."""
         value = self.data.get("class")
         return str(value) if value is not None else None
 
     @property
     def constructor(self) -> Mapping[str, Any]:
-        """Arguments of the authors' class."""
+        """Arguments of the constructor of the authors' class."""
         return cast(Mapping[str, Any], self.data.get("constructor") or {})
 
     def comes_from(self, repository: str, *words: str) -> bool:
-        """Whether the recorded program is of a repository, and the list of its files holds all these words."""
+        """Whether the recorded program comes from a repository, and its list of files contains all the words."""
         source = self.data.get("source") or {}
         files = str(source.get("files") or "")
         return repository in str(source.get("repository") or "") and all(word in files for word in words)
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """One stored array.
+        """Read one stored array.
 
         Raises:
-            ParityError: if there is none of that name, or it cannot be read.
+            ParityError: if there is no array of that name, or it cannot be read.
         """
         try:
             return self.arrays[name]
@@ -83,7 +83,7 @@ class Fixture:
             raise ParityError(f"array '{name}' in {self.stem}.npz is damaged ({error})") from error
 
     def tensor(self, name: str) -> Tensor:
-        """One stored array as a tensor of its own dtype."""
+        """Read one stored array as a tensor of the same dtype; errors as for :meth:`array`."""
         return torch.from_numpy(np.ascontiguousarray(self.array(name)))
 
 
@@ -94,7 +94,7 @@ def load_fixture(path: Path) -> Fixture:
         path: of the json.
 
     Raises:
-        ParityError: if one of the two is missing or unreadable, or the json lists no cases.
+        ParityError: if either file is missing or unreadable, or the json lists no cases.
     """
     if not path.is_file():
         raise ParityError(f"{path.name} is missing beside {path.with_suffix('.npz').name}")
@@ -120,7 +120,7 @@ def load_fixture(path: Path) -> Fixture:
 
 
 def is_other_json(path: Path) -> bool:
-    """Whether a readable json has nothing of a recording: no cases, no such format, no ``.npz`` beside it."""
+    """Whether a json is readable, but not a recording: without cases, the format's name, and an ``.npz`` beside it."""
     if path.with_suffix(".npz").exists():
         return False
     try:
@@ -131,14 +131,14 @@ def is_other_json(path: Path) -> bool:
 
 
 def recorded_input(fixture: Fixture, spec: Mapping[str, Any]) -> Tensor:
-    """One input of a case, stored or evaluated from its rule; ``preprocess`` is left to the caller.
+    """Read one input of a case, or generate it by its rule; ``preprocess`` is up to the caller.
 
     Args:
-        fixture: it belongs to.
+        fixture: recording of the case.
         spec: an entry of ``inputs``.
 
     Returns:
-        As recorded: images of networks (B, C, H, W) float32, 8-bit images (H, W, 3) uint8.
+        As recorded: images for networks (B, C, H, W) float32, 8-bit images (H, W, 3) uint8.
 
     Raises:
         ParityError: if it is neither stored nor follows the known rule, or differs in shape or hash.
@@ -163,7 +163,7 @@ def recorded_input(fixture: Fixture, spec: Mapping[str, Any]) -> Tensor:
 
 
 def _evaluate_rule(rule: str, name: str) -> npt.NDArray[np.float32]:
-    # The one expression that occurs, read and not executed: a recording is data.
+    # Recordings contain only this expression. It is parsed rather than executed, since recordings are data.
     match = _RULE.fullmatch(rule.strip())
     if match is None:
         raise ParityError(f"input '{name}' follows a rule of unknown form: {rule}")

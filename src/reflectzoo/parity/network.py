@@ -1,4 +1,4 @@
-"""What the runners of networks share: the rule's weights, the VGG of the recordings, intermediate tensors."""
+"""Code shared by runners of networks: weights by the rule, the VGG of the recordings, intermediate tensors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from reflectzoo.parity.rule import build_state_dict, rule_state_dict
 
 
 def load_recorded_weights(module: nn.Module, fixture: Fixture, part: str = "") -> None:
-    """Load the rule's weights under the authors' keys: the same keys, in the same order, nothing missing or left over.
+    """Load the rule's weights under the authors' keys, which must match the module's exactly, including their order.
 
     Args:
         module: filled in place.
         fixture: with the list ``state_dict`` or ``state_dict_<part>``.
-        part: of a recording of several networks.
+        part: name of the network, in a recording of several.
 
     Raises:
-        ParityError: if a checksum, a key, the order or a shape differs.
+        ParityError: if there is no such list, or a checksum, a key, the order or a shape differs.
     """
     records = fixture.data.get(f"state_dict_{part}" if part else "state_dict")
     if not records:
@@ -55,15 +55,15 @@ def _first(keys: list[str]) -> str:
 
 
 def check_parameter_count(module: nn.Module, fixture: Fixture, part: str = "") -> None:
-    """Raise unless the module has as many parameters as recorded (buffers not counted).
+    """Check that a module has the recorded number of parameters, without buffers.
 
     Args:
-        module: that is counted.
-        fixture: with the number, or with one for each part.
-        part: of a recording of several networks.
+        module: whose parameters are counted.
+        fixture: with the number, or one per part; if it has none, nothing is checked.
+        part: name of the network, in a recording of several.
 
     Raises:
-        ParityError: naming both counts.
+        ParityError: if the numbers differ, naming both.
     """
     wanted = fixture.data.get("parameter_count")
     if part and isinstance(wanted, Mapping):
@@ -75,7 +75,7 @@ def check_parameter_count(module: nn.Module, fixture: Fixture, part: str = "") -
 
 @lru_cache(maxsize=2)
 def rule_vgg(dtype: torch.dtype = torch.float32) -> VGG19:
-    """The VGG-19 of all recordings: the rule's weights with gain sqrt(2). Shared: leave it as it is."""
+    """The VGG-19 of all recordings, with the rule's weights of gain sqrt(2). Cached: do not modify it."""
     vgg = load_vgg19("random")
     vgg.load_state_dict(rule_state_dict(vgg, gain=sqrt(2)))
     return vgg.to(dtype)
@@ -83,16 +83,16 @@ def rule_vgg(dtype: torch.dtype = torch.float32) -> VGG19:
 
 @contextmanager
 def watched(net: nn.Module, case: Case) -> Iterator[dict[str, Any]]:
-    """Note what the modules listed under ``intermediate`` return, while the network runs.
+    """Record the outputs of the modules listed under ``intermediate``.
 
     Yields:
-        Module name -> its output, filled during the forward pass. A name that is not one of ours stays out.
+        Module name -> its first output, filled during the forward pass; without modules that our network lacks.
     """
     seen: dict[str, Any] = {}
 
     def note(name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            # A copy: whoever called the module may go on in place.
+            # Clone, since the caller of the module may modify the output in place.
             seen.setdefault(name, output.clone() if isinstance(output, Tensor) else output)
 
         return keep
@@ -110,17 +110,20 @@ def watched(net: nn.Module, case: Case) -> Iterator[dict[str, Any]]:
 def compare_intermediates(
     fixture: Fixture, case: Case, seen: Mapping[str, Any], tolerance: float
 ) -> tuple[list[Comparison], int]:
-    """Compare what :func:`watched` saw.
+    """Compare the intermediate tensors recorded by :func:`watched`.
 
     Args:
-        fixture: that holds the arrays.
-        case: that lists them.
-        seen: module name -> output, a tensor or a sequence of them.
-        tolerance: of the case's outputs. Features do not lie in [0, 1] as those do: their differences count relative
-            to the largest recorded value, where that is above 1.
+        fixture: contains the arrays.
+        case: lists the tensors.
+        seen: module name -> output, a tensor or a sequence of tensors.
+        tolerance: of the case's outputs. Unlike these, features are not in [0, 1]: their differences are divided by the
+            largest recorded absolute value if it exceeds 1.
 
     Returns:
-        The comparisons, and how many recorded tensors have no counterpart in our network.
+        The comparisons, and the number of recorded tensors without a counterpart in our network.
+
+    Raises:
+        ParityError: if a shape differs.
     """
     comparisons: list[Comparison] = []
     absent = 0

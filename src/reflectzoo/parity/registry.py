@@ -1,4 +1,4 @@
-"""Who can compute what was recorded."""
+"""Runners, which compute recorded cases, and their discovery."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PLACES = ("reflectzoo.nets", "reflectzoo.losses", "reflectzoo.metrics", "reflec
 
 @dataclass
 class CaseResult:
-    """What came of one recorded case.
+    """Result of one recorded case.
 
     Args:
         comparisons: at least one.
-        note: something a reader of the report should know, e.g. what was left out.
+        note: remark for the report, e.g. on values that were skipped.
     """
 
     comparisons: Sequence[Comparison]
@@ -29,14 +29,14 @@ class CaseResult:
 
 
 class Runner(Protocol):
-    """Computes the cases of some recordings."""
+    """Interface of objects that compute the cases of certain recordings."""
 
     def matches(self, fixture: Fixture) -> bool:
-        """Whether the recording is of something that this runner computes; judged by content, not by file name."""
+        """Whether this runner can compute the recording; should depend on its content, not on its file name."""
         ...
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
-        """Prepare (build the network, load its weights) and return what runs one case of the recording.
+        """Prepare the computation (build the network, load its weights), and return a function that runs one case.
 
         Raises:
             ParityError: if the recording does not fit; then all its cases fail.
@@ -45,7 +45,7 @@ class Runner(Protocol):
 
 
 def find_runners() -> list[Runner]:
-    """The ``RUNNERS`` of every module ``parity``: of each method, and of nets, losses, metrics and synthesis."""
+    """The ``RUNNERS`` of all modules ``parity``: of methods, nets, losses, metrics and synthesis."""
     return [runner for name in _modules() for runner in importlib.import_module(name).RUNNERS]
 
 

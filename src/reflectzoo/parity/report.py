@@ -1,4 +1,4 @@
-"""Running a folder of recordings and telling what came of it."""
+"""Running of a folder of recordings, with a report."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ParityLine:
     """One line of the report.
 
     Args:
-        name: ``recording/case``, or the recording alone if it could not be read.
-        verdict: what came of it.
-        difference: of the tensor or number that came closest to its tolerance, or exceeded it most.
-        tolerance: of the same.
-        remark: why it failed, or what was left out.
+        name: ``recording/case``, or only the recording if it could not be read.
+        verdict: result of the case.
+        difference: of the tensor or number whose difference is largest relative to its tolerance; None without one.
+        tolerance: of the same tensor or number.
+        remark: reason of a failure, or the note of the case.
     """
 
     name: str
@@ -49,14 +49,14 @@ def run_folder(
 
     Args:
         folder: with pairs of ``.json`` and ``.npz``.
-        only: names of recordings, or ``recording/case``, with wildcards; everything when empty.
-        report: gets every line as soon as it is known, and the summary at the end.
+        only: names of recordings, or ``recording/case``, with wildcards; all if empty.
+        report: called with each line as soon as it is available, and with the summary at the end.
 
     Returns:
-        The lines.
+        All lines.
 
     Raises:
-        UserError: if the folder is missing or holds no readable recording, or ``only`` names something not there.
+        UserError: if the folder is missing or contains no readable recording, or an entry of ``only`` matches nothing.
     """
     started = time.monotonic()
     runners = find_runners()
@@ -88,7 +88,7 @@ class _Broken:
 
 
 def _load_all(folder: Path) -> tuple[list[Fixture | _Broken], list[str]]:
-    """The recordings, and the names of other json files."""
+    """Load all recordings, and list the names of other json files."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give one with recorded cases (pairs of .json and .npz).")
     try:
@@ -159,7 +159,7 @@ def _case_wanted(fixture: Fixture, case: Case, only: Sequence[str]) -> bool:
 
 
 def _run_case(name: str, case: Case, run_case: Callable[[Case], CaseResult]) -> ParityLine:
-    # Whatever goes wrong in one case is that case's result, and the others still run.
+    # Any error is the result of this case, so that the others still run.
     try:
         result = run_case(case)
     except Exception as error:

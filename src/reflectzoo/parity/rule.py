@@ -1,4 +1,4 @@
-"""Weights that follow from a rule: every entry of a state dict is drawn from a generator seeded with its name."""
+"""Reproducible weights: each entry of a state dict is drawn from a generator seeded with its name (the rule)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ Record = Mapping[str, Any]
 
 
 def rule_array(name: str, shape: Sequence[int], kind: str, gain: float | None = None) -> npt.NDArray[Any]:
-    """One entry of a state dict.
+    """Generate one entry of a state dict.
 
     Args:
-        name: seeds the generator (crc32 of its UTF-8 bytes).
-        shape: of the entry.
-        kind: ``conv``, ``linear`` or ``other`` (normal with deviation gain / sqrt(fan_in)), ``norm_weight``, ``bias``,
-            ``running_mean``, ``running_var``, ``prelu`` or ``num_batches``.
-        gain: for the first three.
+        name: seed of the generator (crc32 of its UTF-8 bytes).
+        shape: of the entry; at least two dimensions for the first three kinds.
+        kind: ``conv``, ``linear`` or ``other`` (normal with standard deviation gain / sqrt(fan_in)), ``norm_weight``
+            (1 + 0.1 n, with n standard normal), ``bias`` or ``running_mean`` (0.1 n), ``running_var`` (1 + 0.1 |n|),
+            ``prelu`` (0.25) or ``num_batches`` (0).
+        gain: for the first three kinds.
 
     Returns:
         float32; int64 for ``num_batches``.
 
     Raises:
-        ParityError: for an unknown kind or a missing gain.
+        ParityError: for an unknown kind, or a missing gain or dimension.
     """
     shape = tuple(shape)
     if kind == "num_batches":
@@ -56,19 +57,19 @@ def rule_array(name: str, shape: Sequence[int], kind: str, gain: float | None = 
 
 
 def build_state_dict(records: Sequence[Record], sha256: str | None = None) -> dict[str, Tensor]:
-    """The state dict of a recording, in recorded order.
+    """Generate the state dict of a recording, in the recorded order.
 
     Args:
-        records: one for each entry, with ``key``, ``shape``, ``kind`` and where they apply ``gain``, ``seed_key``,
+        records: one per entry, with ``key``, ``shape``, ``kind`` and where applicable ``gain``, ``seed_key``,
             ``alias_of`` and ``crc32``.
-        sha256: hash over all tensors in sorted order of their keys; not checked when None.
+        sha256: hash over all tensors in sorted order of their keys; None to skip the check.
 
     Returns:
         Key -> tensor; tied entries share one tensor.
 
     Raises:
-        ParityError: if a checksum differs (then numpy draws other numbers than the recorder's did, or the records
-            were changed), or a record is incomplete.
+        ParityError: if a checksum differs (numpy's generator has changed since the recording, or the records were
+            modified), a record is incomplete, or a key occurs twice.
     """
     state: dict[str, Tensor] = {}
     by_key = {str(record["key"]): record for record in records}
@@ -108,18 +109,18 @@ def state_dict_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def rule_state_dict(module: nn.Module, gain: float, exceptions: Mapping[str, float] | None = None) -> dict[str, Tensor]:
-    """The rule's weights for a module, for when no list of records is at hand.
+    """Generate the rule's weights for a module, if there is no list of records.
 
     Args:
-        module: its keys and shapes are used, kinds follow from the layers.
-        gain: of all weights with two dimensions or more.
-        exceptions: key -> another gain.
+        module: provides keys and shapes; kinds are derived from its layers.
+        gain: of all weights with two or more dimensions.
+        exceptions: key -> gain that differs.
 
     Returns:
         Key -> tensor, in the order of ``module.state_dict()``.
 
     Raises:
-        ParityError: for a parameter whose kind does not follow from its layer, or an exception that is no key.
+        ParityError: for a parameter whose kind cannot be derived from its layer, or an exception that is not a key.
     """
     gains = dict(exceptions or {})
     state: dict[str, Tensor] = {}
