@@ -1,4 +1,4 @@
-"""Where a picture is wrong, in colours that can be read in grey as well."""
+"""Error maps, in colours that remain readable in greyscale."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 ERROR_SCALE = 0.25
 """Mean absolute error of the three channels, of values in [0, 1], at which the error map is brightest."""
-# Dark for no error over violet and orange to pale yellow: rising lightness, so that it can be read in grey as well.
+# From dark for no error via violet and orange to pale yellow: lightness increases, so that greyscale shows it, too.
 _COLOURS = np.array([(4, 4, 16), (72, 16, 108), (168, 42, 98), (236, 105, 52), (252, 186, 60), (252, 252, 190)], float)
 
 
 def error_map(ours: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Where two pictures differ.
+    """Draw the difference of two pictures.
 
     Args:
         ours: (H, W, 3) in 0..255.
-        truth: likewise.
+        truth: same shape and range.
 
     Returns:
-        (H, W, 3), dark where they agree, brightest from :data:`ERROR_SCALE` on.
+        (H, W, 3) uint8, dark where they agree, brightest for errors of :data:`ERROR_SCALE` and above.
 
     Example:
         >>> same = np.full((2, 2, 3), 7, np.uint8)

@@ -1,4 +1,4 @@
-"""Motion fields as pictures."""
+"""Visualisation of motion fields."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LAYERS = ("transmission", "reflection")
 
 
 def motion_colours(motion: Tensor, most: float) -> Tensor:
-    """A motion field as a picture: direction is the hue, length the saturation; white does not move.
+    """Draw a motion field: the hue shows the direction, the saturation the length; white means no motion.
 
-    Right is red, down yellow-green, left cyan, up violet, as going round :func:`colour_wheel`.
+    Right is red, down yellow-green, left cyan, up violet; see :func:`colour_wheel`.
 
     Args:
         motion: (2, H, W) in pixels, to the right and downwards.
-        most: length that is drawn in full colour; longer ones, too.
+        most: length in pixels from which colours are fully saturated.
 
     Returns:
         (3, H, W) in [0, 1].
@@ -40,7 +40,7 @@ def motion_colours(motion: Tensor, most: float) -> Tensor:
 
 
 def colour_wheel(side: int) -> Tensor:
-    """The key to :func:`motion_colours`: every motion drawn where it leads to from the middle, (3, side, side)."""
+    """Colour key of :func:`motion_colours`, (3, side, side): each pixel shows the motion from the centre to itself."""
     place = torch.linspace(-1, 1, side)
     down, across = torch.meshgrid(place, place, indexing="ij")
     field = torch.stack([across, down])
@@ -48,18 +48,18 @@ def colour_wheel(side: int) -> Tensor:
 
 
 def motion_images(outputs: Outputs, batch: Batch, index: int) -> tuple[dict[str, Tensor], str]:
-    """The other frames of one sequence and how its layers move, and a line to explain the colours.
+    """Draw the other frames of one sequence and the motion of its layers, with a legend.
 
-    Where the true motion is known, a square in the corner has its colour. Colours are full at the largest true motion
-    of the layer, else at the largest that was found.
+    If the true motion is known, a square in the top left corner has its colour. Colours are fully saturated at the
+    largest true motion of the layer, or if that is unknown, at the largest estimated one, but not below 1 pixel.
 
     Args:
         outputs: with ``aux["motion"]``: layer -> (B, N - 1, 2, H, W) in pixels.
-        batch: with ``frames``, and perhaps ``frame_motion``.
-        index: which sample.
+        batch: with ``frames``, and optionally ``frame_motion``.
+        index: of the sample.
 
     Returns:
-        Title -> (3, H, W), and the line; nothing and "" for outputs without motions or a still picture.
+        Title -> (3, H, W), and the legend; empty for outputs without motion, or a still picture.
     """
     fields: Mapping[str, Any] = outputs.get("aux", {}).get("motion", {})
     if not fields or "frames" not in batch or not bool(batch["has_frames"][index]):

@@ -1,4 +1,4 @@
-"""Drawing separations side by side, for loggers and for people."""
+"""Drawing of separated photographs side by side, for loggers and reports."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CAPTION = 26
 
 @dataclass(frozen=True)
 class PanelRow:
-    """One separated photograph: images by column title, in drawing order, and a line to stand beneath them.
+    """One separated photograph: images by column title, in drawing order, and a caption.
 
     Attributes:
-        images: title -> (3, H, W) in [0, 1] (clamped when drawn), all of one size.
-        caption: one line, e.g. the scores.
+        images: title -> (3, H, W) in [0, 1] (clamped when drawn), all of the same size.
+        caption: one line below the images, e.g. the scores.
     """
 
     images: dict[str, Tensor]
@@ -30,24 +30,24 @@ class PanelRow:
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) in [0, 1] -> (H, W, 3) uint8, clamped and rounded."""
+    """Convert (3, H, W) in [0, 1] to (H, W, 3) uint8, clamped and rounded."""
     clamped = image.detach().to("cpu", torch.float32).clamp(0, 1)
     array: NDArray[np.uint8] = (clamped * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return array
 
 
 def draw_separations(rows: Sequence[PanelRow], cell: int = 224) -> Image.Image:
-    """Draw separations as a table with one row for each photograph.
+    """Draw separations as a table with one row per photograph.
 
     Args:
-        rows: at least one; column titles are those of the first row that has each of them.
+        rows: at least one; there is a column for each title, in order of first appearance.
         cell: width of a column in pixels.
 
     Returns:
-        An RGB picture with a white ground.
+        An RGB picture with a white background.
 
     Raises:
-        ValueError: if there is nothing to draw.
+        ValueError: if there are no rows.
     """
     if not rows:
         raise ValueError("nothing to draw: give at least one separation")

@@ -1,4 +1,4 @@
-"""What a network made of a sample, as rows of a picture."""
+"""Rows of pictures that show the outputs of a network for a sample."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from reflectzoo.drawing.panels import PanelRow
 
 
 def separation_row(outputs: Outputs, batch: Batch, index: int) -> PanelRow:
-    """One sample of a batch as a row of a picture, with its PSNR beneath.
+    """Create a row for one sample of a batch, with the PSNR in its caption if the transmission is known.
 
     Args:
-        outputs: of the network on ``batch``.
-        batch: with the mixture and whatever truth is known.
-        index: which sample.
+        outputs: of the network for ``batch``.
+        batch: with the mixture, and the ground truth as far as it is known.
+        index: of the sample.
     """
     images = {"input": batch["mixture"][index], "transmission": outputs["transmission"][index]}
     if "reflection" in outputs:
@@ -40,16 +40,16 @@ def separation_row(outputs: Outputs, batch: Batch, index: int) -> PanelRow:
 
 
 def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[PanelRow]:
-    """What every iteration made of one sample, one row for each list in ``aux`` of images as large as the mixture.
+    """Create rows with the iterations for one sample, one row per list in ``aux`` of images as large as the mixture.
 
     Args:
-        outputs: of the network on ``batch``. Images of one channel are drawn grey, 1 white.
-        batch: with the mixture and whatever truth is known.
-        index: which sample.
+        outputs: of the network for ``batch``. Images of one channel are drawn in grey, 1 as white.
+        batch: with the mixture, and the ground truth as far as it is known.
+        index: of the sample.
 
     Returns:
-        Rows with the input, the iterations in order and, for a layer whose truth is known, the truth; none for a
-        network without such lists.
+        Rows with the input, the iterations in order and, for a layer whose ground truth is known, the ground truth;
+        empty for a network without such lists.
     """
     mixture = batch["mixture"]
     rows: list[PanelRow] = []
@@ -69,7 +69,7 @@ def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[PanelRow]
 
 
 def _is_like(image: Any, mixture: Tensor) -> bool:
-    """Whether something is a batch of pictures, in colour or grey, as many and as large as the mixtures."""
+    """Whether an object is a batch of colour or grey images with the number and size of the mixtures."""
     if not isinstance(image, Tensor) or image.ndim != 4:
         return False
     size, channels, *sides = image.shape
