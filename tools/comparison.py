@@ -1,8 +1,8 @@
-"""The table of docs/comparison.md from finished evaluations: python tools/comparison.py RUN [RUN ...] [--csv FILE].
+"""Print the table of docs/comparison.md from evaluations: python tools/comparison.py RUN [RUN ...] [--csv FILE].
 
-A row for each entry, the untouched input included; for each run the mean PSNR and SSIM of the transmission, and the
-mean gain in PSNR over the input with its 95 % interval, as ``reflectzoo compare`` has it. Runs of the same benchmark
-share a column; where both have an entry, the later counts.
+It has a row for each entry, including the untouched input, and for each run the mean PSNR and SSIM of the transmission,
+and the mean gain in PSNR over the input with its 95 % interval, as in ``reflectzoo compare``. Runs of one benchmark
+share a column; if several contain an entry, the last one counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COLUMNS = ("set", "entry", "pictures", "psnr", "ssim", "gain", "low", "high", "b
 
 
 def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each entry of a run."""
+    """Numbers of a run: one row per entry, with the keys :data:`COLUMNS`."""
     rows = []
     for entry in (each["name"] for each in results["entries"]):
         psnr, ssim = (
@@ -36,7 +36,7 @@ def rows_of(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Print the table, and keep its numbers."""
+    """Print the table, and write its numbers to the file of ``--csv``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", nargs="+", type=Path, help="folder of an evaluation")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the numbers there")

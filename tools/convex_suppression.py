@@ -1,14 +1,14 @@
-"""Convex suppression of reflections, a classical method without training, over a folder of photographs.
+"""Convex suppression of reflections, a classical method without training, for a folder of photographs.
 
-Yang, Ma, Tang and Tu, "Fast Single Image Reflection Suppression via Convex Optimization", CVPR 2019, as the package
-``fast-reflection-removal`` 1.1 has it. That package needs numpy below 2, which the zoo does not run with, so this file
-runs in an environment of its own and imports nothing of the zoo:
+Yang, Ma, Tang and Tu, "Fast Single Image Reflection Suppression via Convex Optimization", CVPR 2019, as implemented by
+the package ``fast-reflection-removal`` 1.1. That package needs numpy below 2, which the zoo does not support, so this
+file runs in its own environment and imports nothing of the zoo:
 
     python3 -m venv build/convex
     build/convex/bin/pip install "fast-reflection-removal==1.1" "numpy<2" pillow
     build/convex/bin/python tools/convex_suppression.py FOLDER OUT
 
-The pictures in OUT have the names of those in FOLDER and are what ``reflectzoo evaluate ... predictions=OUT`` takes.
+The pictures in OUT are named like those in FOLDER, as required by ``reflectzoo evaluate ... predictions=OUT``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def main() -> None:
-    """Suppress the reflections of every photograph."""
-    from frr import FastReflectionRemoval  # not at the top: the file can be looked at without the package
+    """Suppress the reflections in every photograph."""
+    from frr import FastReflectionRemoval  # imported here, so that this module can be imported without the package
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="photographs taken through glass, including subfolders")

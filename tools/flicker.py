@@ -1,12 +1,12 @@
-"""How much less a video flickers with ``reflectzoo remove --steady``; prints the table of docs/remove.md.
+"""Measure the flicker of a video with ``reflectzoo remove --steady``; prints the table of docs/remove.md.
 
     python tools/flicker.py
 
-The clip is made of two photographs of scikit-image's wheel, so its truth is known: a camera pans over a scene behind
-glass, and over the reflection in the other direction. Each frame has noise, is rounded to 8 bits and separated by the
-packaged weights. Flicker is how much the result's difference from the truth changes from frame to frame at one place of
-the scene: the mean absolute change, in levels of 255, of means over 5x5 pixels, which leave little of the noise. The
-clip itself flickers, too, since the reflection moves over the scene.
+The clip is synthesised from two photographs of scikit-image's wheel, so that its ground truth is known: a camera pans
+over a scene behind glass, and over the reflection in the opposite direction. Each frame has noise, is rounded to 8 bits
+and separated with the packaged weights. Flicker is the mean absolute change, from frame to frame at the same point of
+the scene, of the difference between result and ground truth, in levels of 255, averaged over 5x5 pixels to suppress
+noise. The clip itself flickers, too, since the reflection moves over the scene.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHARES = (0.0, 0.5, 0.7, 0.9)
 
 
 def main() -> int:
-    """Make the clip, separate it, print the table."""
+    """Synthesise the clip, separate it, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--noise", type=float, default=0.01, help="standard deviation, of [0, 1]")
@@ -52,7 +52,12 @@ def main() -> int:
 
 
 def clip(frames: int, noise: float) -> tuple[list[Frame], list[Frame]]:
-    """What lies behind the glass, and what the camera sees."""
+    """Synthesise the frames: true transmissions and mixtures, (H, W, 3) float32, the mixtures in [0, 1].
+
+    Args:
+        frames: number of frames.
+        noise: standard deviation, for values in [0, 1].
+    """
     rng = np.random.default_rng(0)
     scene = data.coffee().astype(np.float32) / 255
     mirrored = cv2.GaussianBlur(data.astronaut().astype(np.float32) / 255, (0, 0), 2)
@@ -68,14 +73,14 @@ def clip(frames: int, noise: float) -> tuple[list[Frame], list[Frame]]:
 
 
 def corrected(separator: Separator, mixture: Frame) -> Frame:
-    """What the network takes away."""
+    """The correction by the network: transmission - mixture, (H, W, 3)."""
     layers = separator.layers(torch.from_numpy(mixture).permute(2, 0, 1))
     correction: Frame = layers["transmission"].permute(1, 2, 0).numpy() - mixture
     return correction
 
 
 def flicker(truths: list[Frame], results: list[Frame]) -> float:
-    """Mean absolute change of the error from frame to frame, at one place of the scene."""
+    """Mean absolute change of the error from frame to frame at the same point of the scene, in levels of 255."""
     errors = [result - truth for result, truth in zip(results, truths, strict=True)]
     changes = [
         np.abs(cv2.blur(after[:, :-STEP] - before[:, STEP:], (5, 5))).mean() for before, after in pairwise(errors)
@@ -84,7 +89,7 @@ def flicker(truths: list[Frame], results: list[Frame]) -> float:
 
 
 def score(truths: list[Frame], results: list[Frame]) -> float:
-    """Mean PSNR."""
+    """Mean PSNR over the frames, in dB."""
     pairs = zip(truths, results, strict=True)
     return float(np.mean([metrics.peak_signal_noise_ratio(truth, result, data_range=1) for truth, result in pairs]))
 

@@ -1,11 +1,11 @@
-"""Compare choices of lite's architecture and data at equal time on one core; prints the table of its page.
+"""Compare design choices of lite's architecture and data with equal time on one core; prints the table of its page.
 
     python tools/lite_choices.py ../shared/data outputs/choices --minutes 2
 
-Every choice trains by ``reflectzoo.methods.lite.sprint`` with the same seed, photographs, pairs and time, then is
-scored on the pairs to choose by (``real/scenes/val``) and on held-out mixtures; never on a test set. A choice whose log
-is complete is not trained again. Blocks of NAFNet have no weights of ``lite_1`` to begin with, so they and the plain
-ones that they are compared with begin from nothing.
+Each choice is trained by ``reflectzoo.methods.lite.sprint`` with the same seed, photographs, pairs and time, then
+scored on the validation pairs (``real/scenes/val``) and on held-out mixtures, never on a test set. A choice with a log
+of an earlier training is not trained again. NAFNet blocks cannot start from the weights of ``lite_1``, so that they and
+the plain blocks that they are compared with are trained from scratch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Choice(NamedTuple):
     """One row of the table.
 
     Attributes:
-        name: what the table calls it.
+        name: in the table, as Markdown.
         net: settings of the network.
         real: share of real pairs.
-        moved: share of those whose reflection is moved onto another scene.
-        warm: start from lite_1.
+        moved: share of the real pairs whose reflection is transferred to another scene.
+        warm: start from the weights of lite_1.
     """
 
     name: str
@@ -52,7 +52,7 @@ COLUMNS = {"crops": "crops", "real": "`scenes/val`", "ceilnet": "CEILNet's model
 
 
 def main() -> int:
-    """Train what is missing, print the table."""
+    """Train the missing choices, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="folder with photos/ and real/")
     parser.add_argument("out", type=Path)
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def reports(folder: Path) -> list[dict[str, str]]:
-    """The log of a run; empty if there is none."""
+    """Rows of the log of a run; empty if there is none."""
     if not (folder / "log.csv").is_file():
         return []
     with (folder / "log.csv").open(newline="") as file:
@@ -98,7 +98,7 @@ def reports(folder: Path) -> list[dict[str, str]]:
 
 
 def shown(value: str) -> str:
-    """A count as it is, a PSNR with two digits."""
+    """Format a count with thousands separators, or a PSNR with two decimal places."""
     return f"{float(value):.2f}" if "." in value else f"{int(value):,}"
 
 

@@ -1,4 +1,4 @@
-"""Write noise in the nesting of SIR², to time its scoring where the pictures themselves cannot be had.
+"""Write noise in the folder structure of SIR², to time its scoring without the pictures themselves.
 
 python tools/noise_sir2.py FOLDER [--pictures 20]; then: time reflectzoo evaluate benchmark=sir2 data.root=FOLDER
 """
@@ -16,7 +16,7 @@ OCTAVES = (4, 16, 64, 256)
 
 
 def texture(rng: np.random.Generator) -> Image.Image:
-    """Noise of several scales, so that windows, edges and compression have something to do."""
+    """Noise at several scales, so that windows, edges and compression take a realistic time."""
     total = np.zeros((SIZE[1], SIZE[0], 3))
     for cells in OCTAVES:
         coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
@@ -25,7 +25,7 @@ def texture(rng: np.random.Generator) -> Image.Image:
 
 
 def main() -> None:
-    """Write as many triplets as asked for, a scene of the solid objects for each."""
+    """Write the requested number of triplets, each as a scene of the solid objects."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=20)

@@ -1,8 +1,8 @@
-"""Measure everything that docs/ranking.md shows, on the data in one folder: ``make ranking DATA=../shared/data``.
+"""Measure all results of docs/ranking.md on the data in one folder: ``make ranking DATA=../shared/data``.
 
-The untouched input, the packaged weights, a classical method without training (tools/convex_suppression.py, in an
-environment of its own), and any checkpoints that are given, on Real20, Nature, the scenes and CEILNet, and on SIR²
-where it is there. A data set that is not there is left out and told.
+Scores the untouched input, the packaged weights, a classical method without training (tools/convex_suppression.py, in
+its own environment), and the given checkpoints on Real20, Nature, the scenes, CEILNet and SIR². Missing data sets are
+skipped with a message.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Measured:
     """One benchmark.
 
     Attributes:
-        benchmark: choice of ``reflectzoo.evaluate``.
-        root: its folder below the data.
-        mixtures: the photographs, below that.
-        end: what their names end in, besides the picture's name.
-        overrides: further words for the command.
+        benchmark: choice of ``benchmark=`` in ``reflectzoo.evaluate``.
+        root: folder, relative to the data.
+        mixtures: folder of the mixtures, relative to ``root``; empty to skip convex suppression.
+        end: suffix of the mixtures' names after the name of the picture.
+        overrides: further overrides of the command.
     """
 
     benchmark: str
@@ -59,10 +59,14 @@ SETS = (
 
 
 def main() -> int:
-    """Measure, keep the results, make the page.
+    """Measure, store the results, and generate the page.
 
     Returns:
-        0, or 1 if nothing was there to be measured.
+        Exit status: 0, or 1 if there was nothing to measure.
+
+    Raises:
+        subprocess.CalledProcessError: if an evaluation fails.
+        SystemExit: with status 2, if a result cannot be ranked.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder that contains " + ", ".join(each.root for each in SETS))
@@ -92,7 +96,7 @@ def main() -> int:
         for model in arguments.models:
             run = arguments.work / "runs" / f"{each.benchmark}-{model}"
             place = f"resume={run}" if (run / "plan.json").is_file() else f"hydra.run.dir={run}"
-            # What is no model of ours is measured once.
+            # Entries other than the packaged models are measured only once.
             words = [*common, f"model={model}", *(others if model == arguments.models[0] else [])]
             _run(sys.executable, "-m", "reflectzoo.evaluate", *words, place)
             _keep(run)
@@ -103,7 +107,7 @@ def main() -> int:
 
 
 def _convex_python(folder: Path) -> str | None:
-    """The interpreter of an environment with the classical method; None if it cannot be had."""
+    """Python interpreter of an environment with the classical method; None if the package cannot be installed."""
     python = folder / "bin" / "python"
     if not python.is_file():
         venv.create(folder, with_pip=True)
@@ -120,7 +124,7 @@ def _run(*words: object) -> None:
 
 
 def _keep(run: Path) -> None:
-    """Put every entry of a result among those that the page shows."""
+    """Store all entries of a result for the page."""
     content = json.loads((run / "results.json").read_text(encoding="utf-8"))
     for entry in content["entries"]:
         title, note = NOTES.get(entry["name"], (entry["name"], ""))
@@ -128,7 +132,7 @@ def _keep(run: Path) -> None:
 
 
 def _rank(*words: str) -> None:
-    """``reflectzoo.ranking`` in this process, which need not start again each time."""
+    """Run ``reflectzoo.ranking`` in this process, which saves the start of a new one each time."""
     from reflectzoo.evaluation.ranking import main as ranking
 
     if ranking(words):

@@ -1,7 +1,7 @@
-"""``python docs/figures/dynamics.py CHECKPOINT PICTURE``: one held-out sequence, its layers and motions.
+"""``python docs/figures/dynamics.py CHECKPOINT PICTURE``: held-out sequences, their layers and motion.
 
-The picture of this method's page: the frames of a synthetic sequence, what the teacher of a checkpoint makes of the
-centre one, and the motion of both layers as colours, with the key to the colours.
+The figure of this method's page: the frames of synthetic sequences, the teacher's separation of the centre frame, and
+the motion of both layers in colours, with a colour key.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from reflectzoo.cli import run
 
 
 def draw(checkpoint: Path, picture: Path, samples: int = 2, overrides: tuple[str, ...] = ()) -> None:
-    """Draw test sequences of the sample photographs as the teacher of a checkpoint sees them.
+    """Draw test sequences of the sample photographs, with the outputs of a checkpoint's teacher.
 
     Args:
         checkpoint: of ``model=dynamics_teacher`` or ``model=dynamics``.
-        picture: the file to write; its suffix says the format.
-        samples: how many sequences.
+        picture: output file; its suffix determines the format.
+        samples: number of sequences.
         overrides: of the data, as on the command line.
 
     Raises:
-        UserError: if the checkpoint holds no teacher.
+        UserError: if the checkpoint contains no teacher.
     """
     import torch
     from PIL import Image
@@ -40,7 +40,7 @@ def draw(checkpoint: Path, picture: Path, samples: int = 2, overrides: tuple[str
     config = compose_config(["model=dynamics_teacher", "data=sequences", "data.reflection_step=[3,6]", *overrides])
     module = build(config.data)
     sequences = module.test_sets()["sequences"]
-    # The whole cup, then the whole cat: the others are parts of them.
+    # The whole cup, then the whole cat; the other sequences show parts of them.
     chosen = list(range(0, len(sequences), 3))[:samples]
     raw = collate([sequences.sample(SampleKey(0, key, key)) for key in chosen])
     module.draw(raw)

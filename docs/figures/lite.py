@@ -1,4 +1,4 @@
-"""``python docs/figures/lite.py OUT.jpg PHOTO...``: photographs and what the weights make of them."""
+"""``python docs/figures/lite.py OUT.jpg PHOTO...``: photographs, separated with the weights of lite."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from reflectzoo.photo.read import read_picture
 
 
 def draw(separator: Separator, photos: Sequence[Path], columns: int = 2, cell: int = 200) -> Image.Image:
-    """Each photograph with its transmission and, twice as bright, its reflection.
+    """Draw each photograph with its transmission and, twice as bright, its reflection.
 
     Args:
-        separator: ready to look.
+        separator: with a trained network.
         photos: files, at least one.
-        columns: of photographs.
+        columns: number of columns of photographs.
         cell: width of a picture in pixels.
     """
     rows = []

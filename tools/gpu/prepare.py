@@ -1,11 +1,11 @@
-"""Gather what a lent GPU machine needs into folders that git ignores, each small enough for one journey.
+"""Collect the data for a remote GPU machine in folders that git ignores, each small enough for one transfer.
 
     python tools/gpu/prepare.py ../shared/data [--out .gpu] [--limit MB]
 
-The machine has PyTorch, no network, and takes 64 MiB at once, this repository included. So there are two loads:
-``.gpu/photos`` (every second photograph, recoded at a shorter side of 288) and ``.gpu/pairs`` (real pairs that may be
-trained on, a few of each scene, the pairs to choose by, and the wheels that are missing there), an uncompressed archive
-each, which ``tools/gpu/run.sh`` unpacks and uses.
+The machine has PyTorch, but no network, and accepts 64 MiB per transfer, including this repository. Hence there are two
+loads, each an uncompressed archive, which ``tools/gpu/run.sh`` unpacks and uses: ``.gpu/photos`` (every second training
+photograph, recoded with a shorter side of 288, and the validation photographs) and ``.gpu/pairs`` (real pairs for
+training, with a few of each of our scenes, the validation pairs, and the wheels that the machine lacks).
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ PER_SCENE = 2
 
 
 def main() -> int:
-    """Write both archives; 0 when each is within its limit."""
+    """Write both archives.
+
+    Returns:
+        Exit status: 0; 1 if an archive exceeds the limit; 2 if a folder of the data is missing.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", type=Path, help="folder with photos/ and real/")
     parser.add_argument("--out", type=Path, default=Path(".gpu"))
@@ -73,7 +77,11 @@ def main() -> int:
 
 
 def both(folder: Path, target: str, per_scene: int) -> Iterator[tuple[str, bytes]]:
-    """Mixtures and their transmissions under one name, at most ``per_scene`` of each scene (SCENE-N)."""
+    """Recode mixtures and their transmissions, at most ``per_scene`` of each scene (files SCENE-N).
+
+    Yields:
+        Path in the archive, and content of the file.
+    """
     scenes: dict[str, list[Path]] = defaultdict(list)
     for path in sorted((folder / "blended").iterdir()):
         scenes[path.stem.rpartition("-")[0] or path.stem].append(path)
@@ -86,13 +94,17 @@ def both(folder: Path, target: str, per_scene: int) -> Iterator[tuple[str, bytes
 
 
 def encoded(folder: Path, target: str, side: int, quality: int, every: int = 1) -> Iterator[tuple[str, bytes]]:
-    """Every photograph of a folder (or every second, ...), smaller."""
+    """Recode every ``every``-th photograph of a folder.
+
+    Yields:
+        Path in the archive, and content of the file.
+    """
     for path in sorted(folder.iterdir())[::every]:
         yield f"{target}/{path.stem}.webp", recode(path, side, quality)
 
 
 def recode(path: Path, side: int, quality: int) -> bytes:
-    """A picture as WebP with a shorter side of at most ``side`` pixels."""
+    """Encode a picture as WebP with a shorter side of at most ``side`` pixels."""
     with Image.open(path) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     if (scale := side / min(picture.size)) < 1:
@@ -103,7 +115,11 @@ def recode(path: Path, side: int, quality: int) -> bytes:
 
 
 def wheels(folder: Path) -> Iterable[tuple[str, bytes]]:
-    """Download them for the machine's Python; ANTLR's runtime is published as source alone and built here."""
+    """Download the wheels for the machine's Python; ANTLR's runtime has only a source distribution and is built here.
+
+    Returns:
+        Path in the archive, and content, of each wheel.
+    """
     pip = [sys.executable, "-m", "pip"]
     wants = ["--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp"]
     for platform in PLATFORMS:
