@@ -119,7 +119,7 @@ class Checked:
 _ARGUMENTS, _KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
-# -- a whole configuration ---------------------------------------------------------------------------------------------
+# -- configurations ----------------------------------------------------------------------------------------------------
 
 
 def check_entries(config: Any, annotations: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ class Measure:
         key: e.g. ``psnr``.
         title: for display, and as in published tables.
         unit: for display; often empty.
-        digits: decimal places, as papers print.
+        digits: decimal places, as usual in papers.
         higher_is_better: None if the score has no direction.
     """
 

@@ -50,7 +50,7 @@ class Protocol:
             of all pixels of the set, and other scores are weighted by image size.
         overall: the average column: over all ``images``, so that large sets count more (the 494 of Location-aware
             SIRR), over ``sets`` with equal weights, or a mapping of data set -> weight (0 for those not named).
-        reflection_truth: ground truth of the reflection: ``layer``, the reflection as photographed, if it was; or
+        reflection_truth: ground truth of the reflection: ``layer``, the photographed reflection, where there is one; or
             ``residual``, mixture - transmission, clamped to [0, 1] (YTMT's Table 2).
         layers: layers to score.
         metrics: scores in the order of the columns: keys of :func:`~reflectzoo.metrics.known.known_metrics`, or

@@ -56,6 +56,6 @@ def _of_sample(prediction: Tensor, target: Tensor) -> Tensor:
     """Contextual loss of one sample, (C, h, w)."""
     mean = target.mean(dim=(1, 2), keepdim=True)
     found, wanted = (F.normalize((each - mean).flatten(1), dim=0) for each in (prediction, target))
-    distance = (1 - wanted.T @ found) / 2  # (places of the target, places of the prediction)
+    distance = (1 - wanted.T @ found) / 2  # (positions of the target, positions of the prediction)
     relative = distance / (distance.amin(dim=0, keepdim=True) + _EPSILON)
     return -torch.softmax(-relative, dim=0).amax(dim=1).mean().log()
