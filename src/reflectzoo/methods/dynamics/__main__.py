@@ -1,4 +1,4 @@
-"""``python -m reflectzoo.methods.dynamics CHECKPOINT STUDENT``: take the student out of a training of both."""
+"""``python -m reflectzoo.methods.dynamics CHECKPOINT STUDENT``: extract the student from a checkpoint of both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reflectzoo.cli import run
 
 
 def main() -> None:
-    """Run the command line; exits with 0, 1 (the file cannot be written) or 2 (a mistake in what was given)."""
+    """Run the command line; exits with status 0, 1 (the file cannot be written) or 2 (invalid arguments or input)."""
     parser = argparse.ArgumentParser(prog="python -m reflectzoo.methods.dynamics", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint of model=dynamics")
     parser.add_argument("student", type=Path, help="the file to write: a checkpoint of model=dynamics_student")

@@ -1,4 +1,4 @@
-"""Taking a teacher or a student out of a checkpoint."""
+"""Extraction of a teacher or a student from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from reflectzoo.weights.stored import Stored, build_stored, understood
 
 
 def teacher_of(checkpoint: dict[str, Any], name: str) -> DynamicsTeacher:
-    """The teacher of a checkpoint of ``model=dynamics_teacher`` or ``model=dynamics``, in evaluation mode.
+    """The teacher in a checkpoint of ``model=dynamics_teacher`` or ``model=dynamics``, in evaluation mode.
 
     Args:
-        checkpoint: as read.
-        name: what to call it in an error.
+        checkpoint: content of the file.
+        name: name of the file, for messages.
 
     Raises:
-        UserError: if it holds none.
+        UserError: if it holds no teacher, or is damaged.
     """
     net = _net_of(checkpoint, name)
     if isinstance(net, TeacherAndStudent):
@@ -46,16 +46,19 @@ def _net_of(checkpoint: dict[str, Any], name: str) -> nn.Module:
 
 
 def student_checkpoint(checkpoint: dict[str, Any], name: str = "The checkpoint") -> dict[str, Any]:
-    """The student of a checkpoint of ``model=dynamics`` as a checkpoint of ``model=dynamics_student``, to look with.
+    """Convert a checkpoint of ``model=dynamics`` to one of ``model=dynamics_student``, for inference.
 
-    Left out are the teacher, the discriminator and the state of the training.
+    The teacher, the discriminator and the training state are left out.
 
     Args:
-        checkpoint: as read; not changed.
-        name: what to call it in an error.
+        checkpoint: content of the file; not modified.
+        name: name of the file, for messages.
+
+    Returns:
+        The content of the student's checkpoint.
 
     Raises:
-        UserError: if it is no checkpoint of ``model=dynamics``, or its student has not been trained.
+        UserError: if it is not a checkpoint of ``model=dynamics``, or its student is untrained.
     """
     record = checkpoint.get("reflectzoo")
     if not isinstance(record, dict) or record.get("model") != "dynamics" or "state_dict" not in checkpoint:

@@ -1,4 +1,4 @@
-"""Features that were split into layers must still hold these layers."""
+"""Feature decoupling loss: features split by layer must allow the layers to be decoded."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from reflectzoo.ops.checks import full_precision
 
 
 def averaged_down(images: Tensor, height: int, width: int) -> Tensor:
-    """Images averaged down to the size of a network's reduced outputs.
+    """Downsample images by averaging to the size of a network's reduced outputs.
 
     Args:
         images: (..., H, W).
-        height: of the outputs, H divided by a whole number and rounded up.
-        width: likewise, by the same number.
+        height: height of the outputs, H divided by an integer and rounded up.
+        width: width of the outputs, W divided by the same integer and rounded up.
 
     Returns:
-        (..., height, width); squares at the far borders that stick out are means of what lies inside.
+        (..., height, width); blocks that extend beyond the border are means of the pixels inside.
     """
     factor = max(-(-images.shape[-2] // height), -(-images.shape[-1] // width))
     if factor == 1:
@@ -33,12 +33,12 @@ def averaged_down(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def frame_truth(batch: Batch, layer: Layer, frames: int) -> tuple[Tensor, Tensor]:
-    """The true layer of every frame, as far as it is known.
+    """The ground truth of one layer in every frame, as far as it is known.
 
     Args:
-        batch: with or without sequences; in one without, or for a still picture, only the centre frame is known.
-        layer: which one.
-        frames: how many frames the network looked at.
+        batch: with or without sequences; without, or for a still picture, only the centre frame is known.
+        layer: the layer.
+        frames: number of frames of the network's input.
 
     Returns:
         (B, N, 3, H, W), zeros where unknown, and (B, N) bool.
@@ -55,11 +55,11 @@ def frame_truth(batch: Batch, layer: Layer, frames: int) -> tuple[Tensor, Tensor
 
 
 class DecouplingLoss(LossTerm):
-    """Feature decoupling: the layers decoded from the split features against the true ones, in values and gradients.
+    """Feature decoupling: error of the layers decoded from the split features, in values and gradients.
 
-    Zheng et al., ICCV 2021, Eq. (1) and (2): for every frame and both layers the mean absolute error plus that of the
-    forward differences, added up; layers that nobody knows are left out (of a shot sequence only the centre frame's
-    transmission is known). The truth is averaged down to the size of what the decoders make.
+    Zheng et al., ICCV 2021, Eq. (1) and (2): the sum over all frames and both layers of the mean absolute error plus
+    that of the forward differences; unknown layers are left out (of a captured sequence only the centre frame's
+    transmission is known). The ground truth is averaged down to the size of the decoders' outputs.
 
     Reads ``aux["frame_transmissions"]`` and ``aux["frame_reflections"]``, (B, N, 3, h, w), about [0, 1].
     """
@@ -68,7 +68,7 @@ class DecouplingLoss(LossTerm):
         """Return the unweighted scalar >= 0.
 
         Raises:
-            UserError: if the network decodes no layers.
+            UserError: if the network does not decode layers.
         """
         total = outputs["transmission"].new_zeros((), dtype=torch.float32)
         layers: tuple[Layer, ...] = ("transmission", "reflection")

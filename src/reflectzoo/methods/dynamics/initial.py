@@ -1,4 +1,4 @@
-"""What the weights are before training."""
+"""Weight initialisation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from reflectzoo.methods.dynamics.motion import FlowNet
 
 
 def initialise(net: nn.Module, gain: float | None) -> None:
-    """Start the rectified convolutions from He et al.'s normal distribution times a gain; None changes nothing.
+    """Initialise the convolutions followed by ReLU from He et al.'s normal distribution times a gain.
 
-    The flow net then starts with the difference of its two frames.
+    The first layer of a flow net is also initialised to take the difference of the two frames. The paper does not
+    mention initialisation. With PyTorch's a signal loses half of its magnitude in each of a dozen successive layers,
+    which a short training run needs a long time to make up for.
 
-    The paper says nothing about first values. Under PyTorch's own a signal loses half of its strength in each of a
-    dozen layers in a row, which takes a short training long to make up for.
+    Args:
+        net: teacher or student, changed in place.
+        gain: factor of the standard deviation; None leaves the network unchanged.
     """
     if gain is None:
         return
     for name, module in net.named_modules():
-        # Not those that make images or motions or what is compared, nor the attention's.
+        # Not those that output images, motion fields or features for matching, nor the 1x1 ones of the attention.
         rectified = isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.kernel_size[0] > 1
         if not rectified or name.rsplit(".", 1)[-1] in ("image", "fields", "compared"):
             continue
@@ -34,7 +37,7 @@ def initialise(net: nn.Module, gain: float | None) -> None:
     for module in net.modules():
         if isinstance(module, FlowNet):
             first = cast(nn.Conv2d, module.body[0]).weight
-            # What the two frames have in common says nothing about motion: start with their difference.
+            # What both frames have in common says nothing about motion, hence their difference.
             with torch.no_grad():
                 half = module.channels // 2
                 first[:, half : 2 * half] = -first[:, :half]

@@ -1,4 +1,4 @@
-"""How well a network that watches frames finds motions and splits them into layers."""
+"""Metrics of the motions and decoupled layers that a network for frame sequences estimates."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _LAYERS: tuple[Layer, ...] = ("transmission", "reflection")
 
 
 def endpoint_error(motion: Tensor, true: Tensor) -> Tensor:
-    """Mean distance of a motion field from a true motion that is the same everywhere.
+    """Mean endpoint error of a motion field against a uniform true motion.
 
-    Pixels that truly leave the picture do not count: no network could know where they went.
+    Pixels that leave the image are ignored, since no network could know where they went.
 
     Args:
         motion: (B, 2, H, W) in pixels, to the right and downwards.
-        true: (B, 2).
+        true: (B, 2), the same for all pixels.
 
     Returns:
-        (B,) in pixels; NaN where everything leaves.
+        (B,) in pixels; NaN if all pixels leave the image.
     """
     whole = true[:, :, None, None].expand_as(motion)
     seen = inside(whole)[:, 0]
@@ -33,11 +33,11 @@ def endpoint_error(motion: Tensor, true: Tensor) -> Tensor:
 
 
 class SequenceMetrics(nn.Module):
-    """Motion errors and the decoupled layers' PSNR over one data set, as far as the truth is known.
+    """Motion errors and PSNR of the decoupled layers over one data set, as far as the ground truth is known.
 
-    ``motion_error_<layer>``: :func:`endpoint_error` in image pixels, ``still_error_<layer>``: that of no motion.
-    ``decoupled_<layer>_psnr``: of what the decouple net decodes of every frame, at its own (reduced) size;
-    ``mixture_<layer>_psnr``: of the mixture in its place.
+    ``motion_error_<layer>``: :func:`endpoint_error` in image pixels; ``still_error_<layer>``: the same for zero motion.
+    ``decoupled_<layer>_psnr``: PSNR in dB of the layer decoded from every frame, at its own (reduced) size;
+    ``mixture_<layer>_psnr``: the same for the mixture instead.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class SequenceMetrics(nn.Module):
         self.means = nn.ModuleDict({name.format(layer): MeanMetric() for layer in _LAYERS for name in names})
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Add a batch; one without sequences adds nothing."""
+        """Add a batch; batches without sequences are ignored."""
         aux = outputs.get("aux", {})
         if "frames" not in batch:
             return
@@ -84,16 +84,16 @@ class SequenceMetrics(nn.Module):
         return metric
 
     def compute(self) -> dict[str, Tensor]:
-        """Values of all that was updated."""
+        """The values of all metrics that have been updated."""
         values: dict[str, Tensor] = {}
         for name in self.means:
             metric = self._mean(name)
-            # A process without a sample of its own must still take part in the others' sums.
+            # A process without any sample must still take part in the others' reductions.
             if across_any(bool(metric.update_called), metric.device):
                 values[name] = metric.compute()
         return values
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all metrics."""
         for name in self.means:
             self._mean(name).reset()

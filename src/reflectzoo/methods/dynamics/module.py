@@ -1,4 +1,4 @@
-"""Teaching by frames: a teacher alone, a student of a finished teacher, or one after the other in one fit."""
+"""Training of a teacher, of a student with a finished teacher, or of both, one after the other, in one fit."""
 
 from __future__ import annotations
 
@@ -30,28 +30,27 @@ Still = Literal["skip", "repeat"]
 class Dynamics(AdversarialModule):
     """Distilling Reflection Dynamics (Zheng et al., ICCV 2021), section 3.
 
-    What is trained follows from the network. A
-    :class:`~reflectzoo.methods.dynamics.teacher.DynamicsTeacher` learns from sequences. A
-    :class:`~reflectzoo.methods.dynamics.student.DynamicsStudent` learns from ``teacher_ckpt``, a finished
-    teacher that is frozen and no part of the student's checkpoints. With a
+    The network determines what is trained. A :class:`~reflectzoo.methods.dynamics.teacher.DynamicsTeacher` learns from
+    sequences. A :class:`~reflectzoo.methods.dynamics.student.DynamicsStudent` learns from ``teacher_ckpt``, a finished
+    teacher that is frozen and not part of the student's checkpoints. With a
     :class:`~reflectzoo.methods.dynamics.pair.TeacherAndStudent` the teacher trains for ``teacher_epochs`` epochs (phase
-    0), is then frozen, and the student trains on (phase 1), in one ``fit``; loss terms may have a weight for each.
-    What is validated is whoever trains; when the student starts, the search for the best checkpoint starts anew.
+    0) and is then frozen while the student trains (phase 1), in one ``fit``; loss terms may have a weight per phase.
+    The network in training is validated; when the student starts, the best checkpoint is reset.
 
     Args:
-        teacher_epochs: epochs of the teacher, of a network that has both.
-        teacher_ckpt: a finished teacher, a checkpoint of ``model=dynamics_teacher`` or ``model=dynamics``: only the
-            student trains.
-        student_batch: the student takes steps of this many samples, however many a batch brings; None for whole
-            batches. The paper's teacher has batches of 10, its student of 1.
-        student_scheduler: learning-rate schedule of the student, of a network that has both; None for that of the
-            teacher, from its beginning.
-        still: what the student learns from photographs that are no sequence: ``skip`` leaves out what needs a teacher,
-            ``repeat`` shows the teacher one picture several times.
+        teacher_epochs: number of epochs of phase 0, for a network of both.
+        teacher_ckpt: a finished teacher, a checkpoint of ``model=dynamics_teacher`` or ``model=dynamics``; only the
+            student is trained.
+        student_batch: batch size of the student, whose batches are split; None for whole batches. In the paper the
+            teacher has batches of 10, the student of 1.
+        student_scheduler: learning-rate schedule of the student, for a network of both; defaults to a new one like the
+            teacher's.
+        still: treatment of single photographs when training the student: ``skip`` leaves them out of the terms that
+            need a teacher, ``repeat`` gives the teacher the same picture several times.
         **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
 
     Raises:
-        UserError: for settings that make no sense together.
+        UserError: for invalid or conflicting settings.
     """
 
     @checked("model")
@@ -66,7 +65,7 @@ class Dynamics(AdversarialModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        # Not a submodule: a student's checkpoint does not carry its teacher.
+        # Not a submodule, so that a student's checkpoint does not contain its teacher.
         self.__dict__["_teacher"] = None
         if student_batch is not None and self.accumulate > 1:
             raise UserError("model.student_batch makes batches smaller, model.accumulate larger: set only one of them.")
@@ -82,16 +81,16 @@ class Dynamics(AdversarialModule):
             term.make_discriminator(self.student.representation_channels)
         self.sequence_metrics = nn.ModuleList()
 
-    # -- who is who ---------------------------------------------------------------------------------------------------
+    # -- teacher and student ------------------------------------------------------------------------------------------
 
     @property
     def phase(self) -> int:
-        """Of a network that has both: 0 while the teacher trains, 1 while the student does. Else 0."""
+        """0 while the teacher trains and 1 while the student trains, for a network of both; otherwise 0."""
         return self._phase
 
     @property
     def teacher(self) -> DynamicsTeacher | None:
-        """The teacher, if there is one."""
+        """The teacher, or None."""
         if isinstance(self.net, DynamicsTeacher):
             return self.net
         if isinstance(self.net, TeacherAndStudent):
@@ -101,22 +100,22 @@ class Dynamics(AdversarialModule):
 
     @property
     def student(self) -> DynamicsStudent | None:
-        """The student, if there is one."""
+        """The student, or None."""
         if isinstance(self.net, TeacherAndStudent):
             return self.net.student
         return self.net if isinstance(self.net, DynamicsStudent) else None
 
     @property
     def student_learns(self) -> bool:
-        """Whether the network in training is the student."""
+        """Whether the student is the network in training."""
         return self.student is not None and (self._phase == 1 or not isinstance(self.net, TeacherAndStudent))
 
     def phase_modules(self) -> list[nn.Module]:
-        """Teacher and student, or the only one."""
+        """Teacher and student, or the only network."""
         return [self.net.teacher, self.net.student] if isinstance(self.net, TeacherAndStudent) else [self.net]
 
     def phase_schedulers(self) -> list[SchedulerFactory | None]:
-        """The student's schedule is its own, or begins the teacher's anew."""
+        """The schedules of teacher and student; the student's defaults to the factory of the teacher's."""
         if not isinstance(self.net, TeacherAndStudent):
             return [self.make_scheduler]
         return [self.make_scheduler, self.make_student_scheduler or self.make_scheduler]
@@ -128,13 +127,13 @@ class Dynamics(AdversarialModule):
             hidden._apply(fn)
         return self
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- inference ----------------------------------------------------------------------------------------------------
 
     def predict_batch(self, batch: Batch) -> Outputs:
-        """The teacher sees frames (a still picture is one that does not move), the student the mixture alone.
+        """Run the teacher on the frames (a still picture is repeated), or the student on the mixture.
 
-        In training the student's ``aux`` also has what its teacher makes of the frames: ``taught`` (B, R, h, w) and
-        ``has_taught`` (B,) bool.
+        While the student trains with a loss that needs the teacher, ``aux`` also has the teacher's representation of
+        the frames: ``taught`` (B, R, h, w) and ``has_taught`` (B,) bool.
         """
         outputs = predict(self.net, batch)
         if self.student_learns and self.training and self.teacher is not None and self._is_taught:
@@ -144,7 +143,7 @@ class Dynamics(AdversarialModule):
 
     @property
     def _is_taught(self) -> bool:
-        """Whether a term of the loss needs the teacher now."""
+        """Whether a loss term that needs the teacher has a positive weight in the current phase and epoch."""
         terms = (term for term in self.loss.terms.values() if isinstance(term, _TEACHING))
         return any(term.weight_at(self.phase, self.current_epoch) > 0 for term in terms)
 
@@ -158,16 +157,20 @@ class Dynamics(AdversarialModule):
             return torch.zeros_like(like), valid
         return teacher.eval()(frames_of(batch))["aux"]["representation"], valid
 
-    # -- learning -----------------------------------------------------------------------------------------------------
+    # -- training -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """As for every adversarial method; the student may take its batches in pieces."""
+        """Take one adversarial training step, or one per part if the student's batches are split."""
         small = self.student_batch if self.student_learns else None
         for part in split_batch(batch, small) if small else (batch,):
             super().training_step(part, batch_idx)
 
     def setup(self, stage: str) -> None:
-        """Also bring in the teacher."""
+        """Also load the teacher.
+
+        Raises:
+            UserError: if the teacher is missing, cannot be loaded, or does not fit.
+        """
         super().setup(stage)
         self.sequence_metrics = nn.ModuleList(SequenceMetrics() for _ in self.eval_names).to(self.device)
         if stage != "fit":
@@ -211,7 +214,7 @@ class Dynamics(AdversarialModule):
             self.__dict__["_teacher"] = teacher.requires_grad_(False).to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Go over to the student when the teacher has had its epochs."""
+        """Switch to the student after ``teacher_epochs`` epochs."""
         if isinstance(self.net, TeacherAndStudent) and self._phase == 0 and self.current_epoch >= self.teacher_epochs:
             self._start_student()
             self._forget_best()
@@ -225,7 +228,7 @@ class Dynamics(AdversarialModule):
         set_phase(self.net, 1)
 
     def _forget_best(self) -> None:
-        """A teacher, who sees more, scores better than the student will: it must not stay the best."""
+        """Reset the best checkpoint: the teacher has more input and scores better than the student ever will."""
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor:
                 callback.best_model_path = callback.kth_best_model_path = ""
@@ -233,10 +236,10 @@ class Dynamics(AdversarialModule):
                 callback.best_k_models = {}
                 callback.kth_value = torch.tensor(float("inf") if callback.mode == "min" else -float("inf"))
 
-    # -- measuring ----------------------------------------------------------------------------------------------------
+    # -- scoring ------------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
-        """Also score what the teacher finds of motions and layers."""
+        """Also score the teacher's motions and decoupled layers."""
         outputs = super().validation_step(batch, batch_idx, dataloader_idx)
         cast(SequenceMetrics, self.sequence_metrics[dataloader_idx]).update(outputs, batch)
         return outputs
@@ -244,7 +247,7 @@ class Dynamics(AdversarialModule):
     test_step = validation_step
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting afresh."""
+        """Reset all metrics."""
         super().on_validation_epoch_start()
         for metrics in self.sequence_metrics:
             cast(SequenceMetrics, metrics).reset()
@@ -257,10 +260,10 @@ class Dynamics(AdversarialModule):
             for key, value in cast(SequenceMetrics, metrics).compute().items():
                 self.log(f"{stage}/{name}/{key}", value, rank_zero_only=False, sync_dist=False)
 
-    # -- remembering --------------------------------------------------------------------------------------------------
+    # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on in the phase that the checkpoint was written in."""
+        """Also restore the phase of the checkpoint."""
         super().on_load_checkpoint(checkpoint)
         self._phase = int((checkpoint.get("reflectzoo") or {}).get("phase", 0))
         set_phase(self.net, self._phase)
@@ -270,7 +273,7 @@ _TEACHING = (TransferLoss, RepresentationAdversarialLoss)
 
 
 def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    """A batch in pieces of at most ``size`` samples."""
+    """Split a batch into parts of at most ``size`` samples."""
     count = len(batch["name"])
     for start in range(0, count, size):
         part = slice(start, start + size)

@@ -1,4 +1,4 @@
-"""How the teacher finds what moves how: matching, motion fields, and what the other views tell."""
+"""Motion estimation of the teacher: matching, motion fields, and fusion of the views."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from reflectzoo.methods.dynamics.warp import warp
 from reflectzoo.ops.checks import full_precision
 
 FINER = 2
-"""How much larger than the features the frames are that a matching compares: features are coarse for small steps."""
+"""Size of the frames compared in matching, relative to the features, which are too coarse for small steps."""
 ROUNDS = 4
-"""How often a matching of both layers looks for the reflection, each time in a better estimate of it."""
+"""Number of times that the reflection is matched, each time in a better estimate of it."""
 
 
 class LayerDecoder(nn.Module):
-    """G_T or G_R: the features of one layer to that layer at twice their size, equation (1).
+    """G_T or G_R: decodes one layer from its features, at twice their size, equation (1).
 
-    Besides the image it returns its last hidden features, averaged back to the size of the input: the paper's low-level
-    features Psi, which its text names and does not define.
+    It also returns its last hidden features, averaged down to the size of the input: the low-level features Psi, which
+    the paper mentions without defining them.
 
     Args:
-        channels: of the features and of all layers, 128 as published.
+        channels: channels of the features and of all layers, 128 as published.
     """
 
     def __init__(self, channels: int) -> None:
@@ -42,21 +42,21 @@ class LayerDecoder(nn.Module):
 
 
 class LayerMatching(nn.Module):
-    """How far one layer moved between two frames, by comparing them; not in the paper.
+    """Estimates the displacement of one layer between two frames by matching; not in the paper.
 
-    A linear 3x3 convolution, which starts as a Sobel operator, makes the features to compare. The squared distance
-    between those of a place in the centre frame and those of every place in the neighbour at most ``radius`` away is
-    divided by their variance and averaged around the place, or over the whole picture. The displacement is the mean
-    over all of them under a softmax of the negative distance, to which a learnt number for each displacement is added:
-    what moves is always both layers, and which of two displacements that fit is this one's, only experience says. What
-    lies outside the neighbour is not compared, nor is the margin that padding left its mark on.
+    A 3x3 convolution without activation, initialised as a Sobel operator, computes the features to compare. The squared
+    distance between the features at a position of the centre frame and those at every position of the neighbour within
+    ``radius`` is averaged over a window, or over the whole image, and divided by the features' variance. The result is
+    the mean of all displacements, weighted by a softmax of the negative distances plus a learnt prior per displacement:
+    both layers move, and when two displacements match, only a prior can tell which of them belongs to this layer.
+    Positions outside the neighbour and within the margin, which is affected by padding, are not compared.
 
     Args:
-        channels: of the frames.
-        radius: largest displacement along each axis, in pixels of what is compared.
-        rigid: whether the whole layer moves by one displacement.
-        sharpness: first value of the softmax's factor, which is learnt.
-        margin: pixels at each border that are not compared, unless the picture is smaller than four of them.
+        channels: channels of the frames.
+        radius: maximum displacement along each axis, in pixels of the compared frames.
+        rigid: whether the whole layer has a single displacement.
+        sharpness: initial value of the softmax's learnt factor.
+        margin: width in pixels of the border that is not compared; 0 if a side is shorter than four margins.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class LayerMatching(nn.Module):
         self.prior = nn.Parameter(torch.zeros((2 * radius + 1) ** 2))
 
     def forward(self, centre: Tensor, other: Tensor) -> Tensor:
-        """Two (B, channels, h, w) -> displacement (B, 2, h, w) in feature pixels, to the right and down."""
+        """Two (B, channels, h, w) -> displacement (B, 2, h, w) in pixels of the input, to the right and down."""
         first, second = full_precision(self.compared(torch.cat([centre, other]))).chunk(2)
         (height, width), radius, side = first.shape[-2:], self.radius, 2 * self.radius + 1
         margin = self.margin if min(height, width) >= 4 * self.margin else 0
         valid = F.pad(first.new_ones(1, 1, height - 2 * margin, width - 2 * margin), [margin] * 4)
         padded, there = (F.pad(each, [radius] * 4) for each in (second, valid))
-        # One row of displacements after the other, since all at once fill the memory of large pictures.
+        # One row of displacements at a time, since all at once need too much memory for large pictures.
         rows = []
         for row in range(side):
             views = padded[:, :, row : row + height].unfold(3, width, 1).movedim(3, 2)
@@ -108,19 +108,19 @@ class LayerMatching(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """Two frames' features to the motion of each layer, section 3.1.2.
+    """Estimates the motion of each layer from the features of two frames, section 3.1.2.
 
-    Five 3x3 convolutions, 512, 128, 128, 128 and the fields. The paper's last layer has two kernels, "two 1-channel
-    motion fields", which can only move along one axis; by default each field has two channels here. The last layer
-    starts at zero, so that nothing moves before anything is known.
+    Five 3x3 convolutions with 512, 128, 128 and 128 channels and those of the fields. The paper's last layer has two
+    kernels, "two 1-channel motion fields", which describe motion along one axis only; by default each field has two
+    channels here. The last layer starts at zero, so that all motion is zero before training.
 
     Args:
-        channels: of both frames' features together, 1024 as published.
-        width: of the wide layers' quarter, 128 as published.
+        channels: channels of both frames' features together, 1024 as published.
+        width: channels of the hidden layers, 128 as published; the first has four times as many.
         layers: number of fields (transmission, reflection).
-        axes: 2, or 1 for the literal reading (a displacement along the width only).
+        axes: 2, or 1 for the literal reading of the paper (a displacement along the width only).
         rigid: whether each layer moves as a whole, by the mean of its field.
-        more: further channels of the input, which are not of frames.
+        more: number of additional input channels that are not features of the frames.
     """
 
     def __init__(
@@ -134,9 +134,9 @@ class FlowNet(nn.Module):
         nn.init.zeros_(cast(Tensor, self.fields.bias))
 
     def forward(self, pair: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, channels + more, h, w) -> dynamics (B, width, h, w); a field (B, 2, h, w) a layer, in feature pixels."""
+        """(B, channels + more, h, w) -> dynamics (B, width, h, w), and a field (B, 2, h, w) in pixels per layer."""
         dynamics = self.body(pair)
-        # Not in half precision: a displacement of 16 pixels would have a step of 1/8 in bfloat16.
+        # Not in half precision: the resolution of bfloat16 at 16 pixels is 1/8 of a pixel.
         fields = full_precision(self.fields(dynamics))
         if self.rigid:
             fields = fields.mean(dim=(2, 3), keepdim=True).expand_as(fields)
@@ -150,14 +150,14 @@ def _along_width(field: Tensor) -> Tensor:
 
 @dataclass
 class Knowledge:
-    """What the MKL module finds; fields and features by the name of the layer, lists over the neighbours.
+    """Outputs of the MKL module; dictionaries are keyed by layer.
 
     Attributes:
         representation: (B, R, h, w).
         features: Phi of each layer, (B, N, C, h, w).
-        flow: (B, N - 1, 2, h, w) of each layer, in feature pixels: where a pixel of the centre frame lies in each other
-            frame, relative to its place in the centre.
-        images: what the decouple net's decoders make of each frame, (B, N, 3, 2h, 2w).
+        flow: motion of each layer in feature pixels, (B, N - 1, 2, h, w): the position of each pixel of the centre
+            frame in every other frame, relative to its own.
+        images: each layer of every frame, decoded by the decouple net, (B, N, 3, 2h, 2w).
     """
 
     representation: Tensor
@@ -169,23 +169,23 @@ class Knowledge:
 class MultiViewKnowledge(nn.Module):
     """The MKL module: decouple net, flow net and fusion net (section 3.1.2, figure 3).
 
-    One flow net serves every pair of the centre frame and a neighbour. The switches are those of Table 2; without the
-    decouple net nothing tells layers apart, so that there is one motion, of undivided features.
+    One flow net is shared by all pairs of the centre frame and a neighbour. The switches are those of Table 2; without
+    the decouple net the layers are not distinguished, so there is a single motion, of the undivided features.
 
     Args:
         width: channels of the encoder's features.
         frames: number of frames, odd.
-        decouple: whether there is a decouple net.
-        flow: whether there is a flow net; without it the neighbours' features are used where they are.
-        fusion: whether there is a fusion net; without it the representation is the centre's features beside the
-            (warped) ones of the neighbours.
+        decouple: whether to use a decouple net.
+        flow: whether to use a flow net; without it the neighbours' features are not warped.
+        fusion: whether to use a fusion net; without it the representation is the concatenation of the centre's features
+            and the (warped) ones of the neighbours.
         motion: axes of a motion field, 2 or 1.
-        flow_width: channels of the flow net, whose first layer has four times as many; None for half of ``width``.
-        matching: how many feature pixels a layer may move along each axis for :class:`LayerMatching` to find it; None,
-            as published, for none. The flow net then sees the neighbour moved by what was matched, and the
-            displacements, and finds what is to be added to them.
+        flow_width: channels of the flow net, whose first layer has four times as many; defaults to half of ``width``.
+        matching: maximum displacement along each axis, in feature pixels, found by :class:`LayerMatching`; None, as
+            published, for no matching. With matching, the flow net gets the neighbour warped by the matched
+            displacements, and the displacements, and predicts corrections to them.
         rigid: whether each layer moves as a whole, as in synthetic sequences.
-        correction: factor of what the flow net adds to motions that were matched.
+        correction: factor of the flow net's corrections to matched displacements.
     """
 
     def __init__(
@@ -220,15 +220,15 @@ class MultiViewKnowledge(nn.Module):
         self.fuse_centre, self.fuse_all = None, None
         if fusion:
             self.fuse_centre = convolutions([dynamics + shared + low, 5 * half, half, half], [1, 1, 1])
-            # Signed at the end, in teacher and student, so that distances and the discriminator see both directions.
+            # Without a final ReLU in teacher and student, so that the representation and its losses are signed.
             self.fuse_all = convolutions([half + neighbours * shared, half, half], [1, 1], last_relu=False)
 
     def forward(self, encoded: Tensor, shown: Tensor | None = None) -> Knowledge:
-        """Features (B, N, width, h, w) of the frames -> :class:`Knowledge`; matching looks at the frames themselves.
+        """Compute the :class:`Knowledge` of a sequence.
 
         Args:
-            encoded: the features.
-            shown: the frames, (B, N, 3, s h, s w); needed for matching only.
+            encoded: the frames' features, (B, N, width, h, w).
+            shown: the frames themselves, (B, N, 3, s h, s w); needed for matching only.
         """
         size, frames = encoded.shape[:2]
         centre = frames // 2
@@ -243,7 +243,7 @@ class MultiViewKnowledge(nn.Module):
                 low[layer] = psi.unflatten(0, (size, frames))
         else:
             features = {"transmission": encoded}
-        # All that is known of a frame, layer by layer: Phi, Psi.
+        # The features of each frame, by layer: Phi, Psi.
         known = torch.cat([part[layer] for layer in self.layers for part in (features, low) if part], dim=2)
         dynamics: list[Tensor] = []
         fields: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
@@ -278,11 +278,12 @@ class MultiViewKnowledge(nn.Module):
         return Knowledge(representation, features, flow, images)
 
     def _matched(self, frames: Tensor, width: int, others: Sequence[int]) -> list[list[Tensor]]:
-        """First displacements (B, 2, h, w) in feature pixels, for each neighbour those of the layers.
+        """Match the displacements (B, 2, h, w) in feature pixels, per neighbour and layer.
 
-        The transmission is sharp, and is found first, by what is sharp in the frames. The mean of the frames moved by
-        that is taken for it, and in what it leaves of them the reflection is found. With both motions the
-        layers are estimated better, each as the mean of what the other leaves, and then the reflection's motion again.
+        The transmission is sharp, so its motion is matched first, on the high frequencies of the frames. The mean of
+        the frames warped by that motion is the first estimate of the transmission, and the reflection is matched in the
+        remainder. With both motions each layer is estimated again, as the mean of the frames without the other one, and
+        the reflection is matched again, :data:`ROUNDS` times in total.
         """
         factor = frames.shape[-1] // (FINER * width)
         views = [F.avg_pool2d(frame, factor) for frame in frames.unbind(1)]
@@ -292,7 +293,7 @@ class MultiViewKnowledge(nn.Module):
             back, there = found[0], [-field.detach() for field in found[0]]
             behind = _mean_of(views, back)
             for turn in range(ROUNDS):
-                # Only the last turn is learnt from.
+                # Gradients flow through the last round only.
                 with torch.set_grad_enabled(torch.is_grad_enabled() and turn + 1 == ROUNDS):
                     found[1:] = [self._match(1, _less(views, behind, there))]
                 with torch.no_grad():
@@ -303,7 +304,7 @@ class MultiViewKnowledge(nn.Module):
         return [[F.avg_pool2d(fields[other], FINER) / FINER for fields in found] for other in others]
 
     def _match(self, index: int, views: Sequence[Tensor]) -> list[Tensor]:
-        """The displacement of one layer in every frame, (B, 2, H, W) each, zero in the centre one."""
+        """The displacement of one layer in every frame, (B, 2, H, W) each; zero in the centre frame."""
         centre = len(views) // 2
         still = views[0].new_zeros(len(views[0]), 2, *views[0].shape[-2:])
         fields = [still if i == centre else self.matches[index](views[centre], view) for i, view in enumerate(views)]
@@ -311,10 +312,10 @@ class MultiViewKnowledge(nn.Module):
 
 
 def _mean_of(views: Sequence[Tensor], fields: Sequence[Tensor]) -> Tensor:
-    """The mean of frames that were moved onto the centre."""
+    """The mean of the frames after warping onto the centre; fields are detached."""
     return torch.stack([warp(view, field.detach()) for view, field in zip(views, fields, strict=True)]).mean(dim=0)
 
 
 def _less(views: Sequence[Tensor], layer: Tensor, fields: Sequence[Tensor]) -> list[Tensor]:
-    """What a layer, moved to where it is in each frame, leaves of them."""
+    """The frames minus a layer warped to its position in each of them."""
     return [view - warp(layer, field) for view, field in zip(views, fields, strict=True)]

@@ -1,4 +1,4 @@
-"""Teacher and student side by side, while the one teaches the other."""
+"""Teacher and student in one network, for joint training."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
 
 
 class TeacherAndStudent(nn.Module):
-    """Both, for a training in which the second learns from the first.
+    """Holds both networks for a training run in which the student learns from the teacher.
 
     Attributes:
-        student_learns: whether the student trains, or has; before, only the teacher has learnt anything.
+        student_learns: whether the student is training or trained; False while only the teacher has been trained.
 
     Args:
-        teacher: watches frames.
-        student: looks at one photograph; must hallucinate as many channels as the teacher's representation has.
+        teacher: processes frames.
+        student: processes a single photograph; its representation must have the teacher's channels and scale.
 
     Raises:
-        UserError: if the two do not fit together.
+        UserError: if the two are not compatible.
     """
 
     def __init__(self, teacher: DynamicsTeacher, student: DynamicsStudent) -> None:
@@ -36,15 +36,15 @@ class TeacherAndStudent(nn.Module):
         self.student_learns = False
 
     def forward(self, mixture: Tensor) -> Outputs:
-        """What the student sees, see :meth:`DynamicsStudent.forward`."""
+        """Run the student, see :meth:`DynamicsStudent.forward`."""
         return cast(Outputs, self.student(mixture))
 
 
 def check_pair(teacher: DynamicsTeacher, student: DynamicsStudent) -> None:
-    """Raise unless the student can learn the teacher's representation.
+    """Check that the student can learn the teacher's representation.
 
     Raises:
-        UserError: in one sentence.
+        UserError: if channels or scale differ.
     """
     theirs = (teacher.representation_channels, teacher.scale)
     ours = (student.representation_channels, student.scale)
@@ -64,15 +64,19 @@ def teacher_and_student(
     teacher: dict[str, bool | int | float | None] | None = None,
     student: dict[str, bool | int | float | None] | None = None,
 ) -> TeacherAndStudent:
-    """A teacher and the student that fits it.
+    """Make a teacher and a compatible student.
 
     Args:
-        width: of both.
-        scale: of both.
-        residual: of both.
-        init_gain: of both.
-        teacher: further arguments of :class:`DynamicsTeacher`.
-        student: further arguments of :class:`DynamicsStudent`; its ``representation`` follows the teacher.
+        width: ``width`` of both.
+        scale: ``scale`` of both.
+        residual: ``residual`` of both.
+        init_gain: ``init_gain`` of both.
+        teacher: further arguments of :class:`DynamicsTeacher`, which override those above.
+        student: further arguments of :class:`DynamicsStudent`, likewise; its ``representation`` defaults to the
+            teacher's.
+
+    Raises:
+        UserError: for invalid values, or if the two are not compatible.
     """
     shared: dict[str, object] = {"width": width, "scale": scale, "residual": residual, "init_gain": init_gain}
     first = DynamicsTeacher(**{**shared, **(teacher or {})})  # type: ignore[arg-type]
@@ -81,21 +85,24 @@ def teacher_and_student(
 
 
 def set_phase(net: nn.Module, phase: int) -> None:
-    """Of a training of both: the teacher learns in phase 0, and is frozen while the student does in phase 1."""
+    """Set the phase of joint training: 0 trains the teacher, 1 freezes it and trains the student.
+
+    Other networks are unaffected.
+    """
     if isinstance(net, TeacherAndStudent):
         net.student_learns = phase > 0
         net.teacher.requires_grad_(phase == 0)
 
 
 def predict(net: nn.Module, batch: Batch) -> Outputs:
-    """A teacher sees frames (a still picture is one that does not move), a student the mixture alone."""
+    """Run a teacher on the frames (a still picture is repeated), or a student on the mixture."""
     if isinstance(net, TeacherAndStudent) and not net.student_learns:
         net = net.teacher
     return cast(Outputs, net(frames_of(batch) if isinstance(net, DynamicsTeacher) else batch["mixture"]))
 
 
 def frames_of(batch: Batch) -> Tensor:
-    """(B, N, 3, H, W), still pictures as frames that do not move; (B, 3, H, W) if there are only those."""
+    """The frames of a batch, (B, N, 3, H, W), with still pictures repeated; (B, 3, H, W) if there are no sequences."""
     if "frames" not in batch:
         return batch["mixture"]
     moving = batch["has_frames"][:, None, None, None, None]

@@ -1,4 +1,4 @@
-"""Parts that teacher and student share."""
+"""Components shared by teacher and student."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STRIDES = {4: (1, 2, 1, 2), 2: (1, 2, 1, 1)}
 
 
 def convolutions(channels: Sequence[int], strides: Sequence[int], last_relu: bool = True) -> nn.Sequential:
-    """3x3 convolutions with rectifiers and no normalisation.
+    """Make 3x3 convolutions with ReLUs and without normalisation.
 
     Args:
-        channels: of the input and of every layer's output.
-        strides: of each layer.
-        last_relu: whether a rectifier follows the last layer, too.
+        channels: channels of the input and of every layer's output.
+        strides: stride of each layer.
+        last_relu: whether the last layer is also followed by a ReLU.
     """
     layers: list[nn.Module] = []
     for before, after, stride in zip(channels[:-1], channels[1:], strides, strict=True):
@@ -30,20 +30,20 @@ def convolutions(channels: Sequence[int], strides: Sequence[int], last_relu: boo
 
 
 def enlarging(before: int, after: int, factor: int) -> nn.Sequential:
-    """A transposed convolution to ``factor`` (1 or 2) times the size, 4x4 for 2, with a rectifier."""
+    """Make a transposed convolution to ``factor`` (1 or 2) times the size, 3x3 for 1 and 4x4 for 2, with a ReLU."""
     layer = nn.ConvTranspose2d(before, after, 2 + factor, factor, padding=1)
     return nn.Sequential(layer, nn.ReLU())
 
 
 class PyramidPooling(nn.Module):
-    """Features beside their means over squares of 4, 8, 16 and 32 pixels (Zhao et al., CVPR 2017; four levels here).
+    """Pyramid pooling with means over blocks of 4, 8, 16 and 32 pixels (Zhao et al., CVPR 2017; four levels here).
 
     Args:
-        channels: of the input and the output; each level has a quarter of them.
-        sizes: sides of the squares.
+        channels: channels of input and output; each level has a quarter of them.
+        sizes: sides of the blocks in pixels.
 
     Shape:
-        (B, C, H, W) -> the same. Squares that stick out of the picture are means of what lies inside.
+        (B, C, H, W) -> the same. Blocks that extend beyond the border are means of the pixels inside.
     """
 
     def __init__(self, channels: int, sizes: Sequence[int] = PYRAMID_POOLS) -> None:
@@ -65,15 +65,15 @@ class PyramidPooling(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Features to an image, section 3.1.3: two up-sampling blocks, the first with pyramid pooling.
+    """Decodes features to an image, section 3.1.3: two upsampling blocks, the first with pyramid pooling.
 
-    The paper gives no layer that makes three channels of 256: a linear 3x3 convolution does.
+    The paper does not specify the layer from 256 to three channels; here it is a 3x3 convolution without activation.
 
     Args:
-        channels: of the features.
-        width: of all layers.
-        scale: 4 or 2, how much smaller the features are than the image.
-        residual: whether the image is what is to be added to another one; it starts at zero then.
+        channels: channels of the features.
+        width: channels of all layers.
+        scale: 4 or 2, size of the image relative to the features.
+        residual: whether the output is a correction of another image; its last layer then starts at zero.
     """
 
     def __init__(self, channels: int, width: int = WIDTH, scale: int = 4, residual: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The student: one photograph is enough for it."""
+"""The student, which needs only one photograph."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from reflectzoo.nets.sizes import continued
 
 
 class ResidualChannelBlock(nn.Module):
-    """v + v' u with v' two convolutions of v and u the attention of its channels (section 3.2).
+    """Residual block v + v' u, where v' is two convolutions of v and u its channel attention (section 3.2).
 
     Args:
-        channels: of input and output.
-        scale: of what is added; 1 as the text has it, ERRNet has 0.1.
+        channels: channels of input and output.
+        scale: factor of the residual; 1 as in the paper, ERRNet has 0.1.
     """
 
     def __init__(self, channels: int, scale: float = 1.0) -> None:
@@ -43,23 +43,23 @@ class ResidualChannelBlock(nn.Module):
 
 
 class DynamicsStudent(nn.Module):
-    """The student: one photograph to its transmission (section 3.2).
+    """The student, which predicts the transmission from one photograph (section 3.2).
 
     Args:
         width: channels, even; 256 as published.
-        representation: channels of the representation it is to hallucinate, 128 as published; None for half the
-            width, as the full teacher has it.
-        hallucination: whether there is a hallucination module. Table 2's "w/o Hallucination" asks the encoder for the
-            representation instead (through a 1x1 convolution that serves only the losses).
-        encoder: whether there is a feature encoder; Table 2's "w/o Encoder".
-        blocks: residual blocks of the context module.
-        residual_scale: of these blocks, see :class:`ResidualChannelBlock`.
-        scale: as for :class:`~reflectzoo.methods.dynamics.teacher.DynamicsTeacher`, whose must be the same.
-        residual: likewise.
-        init_gain: likewise.
+        representation: channels of the representation to hallucinate, 128 as published; defaults to half the width, as
+            in the full teacher.
+        hallucination: whether to use a hallucination module. False is Table 2's "w/o Hallucination": the representation
+            is computed from the encoder's features (by a 1x1 convolution that serves only the losses).
+        encoder: whether to use a feature encoder; False is Table 2's "w/o Encoder".
+        blocks: number of residual blocks in the context module.
+        residual_scale: scale of these blocks, see :class:`ResidualChannelBlock`.
+        scale: see :class:`~reflectzoo.methods.dynamics.teacher.DynamicsTeacher`; must equal the teacher's.
+        residual: see :class:`~reflectzoo.methods.dynamics.teacher.DynamicsTeacher`.
+        init_gain: see :func:`~reflectzoo.methods.dynamics.initial.initialise`.
 
     Raises:
-        UserError: for a value that makes no network.
+        UserError: for an invalid value, or with neither hallucination nor encoder.
     """
 
     @checked("model.net")

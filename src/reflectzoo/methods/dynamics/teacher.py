@@ -1,7 +1,7 @@
-"""The teacher that watches frames and the student that sees one photograph.
+"""The teacher, which processes a sequence of frames.
 
 Zheng et al., "Distilling Reflection Dynamics for Single-Image Reflection Removal", ICCV 2021, section 3. Channels below
-are those of the published width, 256. What the paper leaves open is decided as README.md in this folder says.
+are those of the published width, 256. README.md in this folder lists the choices made where the paper is incomplete.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from reflectzoo.nets.sizes import continued
 
 
 class DynamicsTeacher(nn.Module):
-    """The teacher: a sequence of frames to the transmission of the centre one (section 3.1).
+    """The teacher, which predicts the transmission of the centre frame from a sequence (section 3.1).
 
     Args:
         width: channels of the encoder and the decoder, even; 256 as published.
-        frames: in a sequence, odd, from 3 on.
-        mkl: whether there is a multi-view knowledge learning module. Table 2's "w/o MKL" fuses all frames' features by
-            one convolution.
-        decouple: see :class:`MultiViewKnowledge`; Table 2's "w/o Decouple Net".
-        flow: likewise, "w/o Flow Net".
-        fusion: likewise, "w/o Fusion Net".
-        motion: axes of a motion field: 2; 1 is the paper's literal reading, a displacement along the width only.
-        flow_width: channels of the flow net, whose first layer has four times as many; None for half of ``width``, as
-            published. Finding motions takes more channels than a narrow network has.
-        matching: how many feature pixels a layer may move along each axis to be found by comparing features, see
-            :class:`MultiViewKnowledge`; None as published.
+        frames: number of frames in a sequence, odd and at least 3.
+        mkl: whether to use a multi-view knowledge learning module. False is Table 2's "w/o MKL": one convolution fuses
+            the features of all frames.
+        decouple: see :class:`MultiViewKnowledge`; False is Table 2's "w/o Decouple Net".
+        flow: see :class:`MultiViewKnowledge`; False is "w/o Flow Net".
+        fusion: see :class:`MultiViewKnowledge`; False is "w/o Fusion Net".
+        motion: axes of a motion field: 2; or 1, the literal reading of the paper, a displacement along the width only.
+        flow_width: channels of the flow net, whose first layer has four times as many; defaults to half of ``width``,
+            as published. Estimating motion takes more channels than a narrow network has.
+        matching: maximum displacement of a layer along each axis, in feature pixels, for matching (see
+            :class:`MultiViewKnowledge`); None, as published, for no matching.
         rigid: whether each layer moves as a whole, as in synthetic sequences.
-        correction: factor of what the flow net adds to motions that were matched; 0 leaves them as they are.
+        correction: factor of the flow net's corrections to matched motions; 0 disables them.
         scale: 4, or 2 for features of half the image's size (encoder strides 1, 2, 1, 1 and a first transposed
-            convolution that does not enlarge), which costs four times as much.
-        residual: whether the decoder's output is added to the centre frame. Not in the paper; helps narrow networks,
-            through whose features no sharp photograph fits. What is added starts at zero.
-        init_gain: see :func:`initialise`.
+            convolution that does not upsample), which costs four times as much.
+        residual: whether the decoder's output is added to the centre frame, starting at zero. Not in the paper; helps
+            narrow networks, whose features cannot represent a sharp photograph.
+        init_gain: see :func:`~reflectzoo.methods.dynamics.initial.initialise`.
 
     Raises:
-        UserError: for a value that makes no network.
+        UserError: for an invalid value.
     """
 
     @checked("model.net")
@@ -90,26 +90,27 @@ class DynamicsTeacher(nn.Module):
 
     @property
     def representation_channels(self) -> int:
-        """Channels of the representation that the student is to find: 128 as published."""
+        """Channels of the representation that the student learns: 128 as published."""
         return self.knowledge.channels if self.knowledge is not None else cast(nn.Conv2d, self.fuse).out_channels
 
     def forward(self, frames: Tensor | Sequence[Tensor]) -> Outputs:
         """Separate the centre frame.
 
         Args:
-            frames: (B, N, 3, H, W) in [0, 1], or a list of N frames (B, 3, H, W), in order. One picture (B, 3, H, W)
-                stands for a camera that does not move.
+            frames: (B, N, 3, H, W) in [0, 1], or a list of N frames (B, 3, H, W), in order. A single picture
+                (B, 3, H, W) is repeated, as from a static camera.
 
         Returns:
-            ``transmission`` (B, 3, H, W). ``stages`` has one entry, what the decouple net's decoders make of the
-            centre frame, enlarged to its size. ``aux``: ``representation`` (B, R, h, w); with the parts that make them
-            ``motion`` of each layer, (B, N - 1, 2, H, W) in pixels: where a pixel of the centre frame lies in the other
-            frames, relative to its own place; ``flow``, the same in features, (B, N - 1, 2, h, w); ``features`` of each
-            layer (B, N, C, h, w); ``frame_transmissions`` and ``frame_reflections`` (B, N, 3, 2H/scale, 2W/scale),
-            rounded up: the decoders' outputs. No values are clamped.
+            ``transmission`` (B, 3, H, W). ``stages`` has one entry, the layers of the centre frame from the decouple
+            net's decoders, upsampled to its size. ``aux``: ``representation`` (B, R, h, w); and, if the respective
+            parts are enabled, ``motion`` of each layer, (B, N - 1, 2, H, W) in pixels: the position of each pixel of
+            the centre frame in the other frames, relative to its own; ``flow``, the same in feature pixels,
+            (B, N - 1, 2, h, w); ``features`` of each layer (B, N, C, h, w); ``frame_transmissions`` and
+            ``frame_reflections``, the decoders' outputs, (B, N, 3, 2H/scale, 2W/scale), rounded up. No values are
+            clamped.
 
         Raises:
-            UserError: if the number of frames is not the network's, or their sizes differ.
+            UserError: if the number of frames is wrong, or their sizes differ.
         """
         sequence = self._sequence(frames)
         size, count, _, height, width = sequence.shape

@@ -1,4 +1,4 @@
-"""What a student must learn from its teacher: the representation itself, and to be taken for the teacher."""
+"""Losses by which the student learns the teacher's representation: directly, and against a discriminator."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from reflectzoo.ops.distributed import masked_mean
 
 
 def _pair(outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
-    """The student's representation, the teacher's without a gradient, and which samples have one."""
+    """The student's representation, the teacher's (detached), and the mask of samples that have the latter."""
     student, taught = aux_output(outputs, "representation"), aux_output(outputs, "taught")
     check_same_shape(student=student, teacher=taught)
     return student, taught.detach(), aux_output(outputs, "has_taught")
 
 
 class TransferLoss(LossTerm):
-    """Mean absolute difference of the student's representation and the teacher's.
+    """Mean absolute difference between the student's and the teacher's representation.
 
     Zheng et al., ICCV 2021, Eq. (7), as a mean. Reads ``aux["representation"]``, ``aux["taught"]``, both (B, R, h, w),
-    and ``aux["has_taught"]`` (B,) bool; samples that had no teacher are left out.
+    and ``aux["has_taught"]`` (B,) bool; samples without a teacher's representation are left out.
     """
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the unweighted scalar >= 0.
 
         Raises:
-            UserError: if nobody taught this network.
+            UserError: if the outputs lack the student's or the teacher's representation.
         """
         return l1_loss(*_pair(outputs))
 
 
 def least_squares(logits: Tensor, wanted: float, valid: Tensor | None = None) -> Tensor:
-    """Mean squared distance of a discriminator's outputs from what they should be.
+    """Mean squared difference between a discriminator's outputs and their target value.
 
     Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017.
 
     Args:
         logits: (B, 1, h, w).
-        wanted: 1 for true, 0 for false.
-        valid: (B,) bool, the samples that count; all when None.
+        wanted: 1 for true, 0 for fake samples.
+        valid: (B,) bool, the samples to include; all if None.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
@@ -65,7 +65,7 @@ def least_squares(logits: Tensor, wanted: float, valid: Tensor | None = None) ->
 
 
 class _NotMade(nn.Module):
-    """Stands for a discriminator while nobody has said how many channels it is to judge."""
+    """Placeholder of a discriminator whose number of input channels is not known yet."""
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         raise UserError(
@@ -75,13 +75,13 @@ class _NotMade(nn.Module):
 
 
 class RepresentationAdversarialLoss(AdversarialLoss):
-    """A least-squares GAN whose true samples are the teacher's representations, whose false ones the student's.
+    """Least-squares GAN whose true samples are the teacher's representations and whose fakes are the student's.
 
-    Zheng et al., ICCV 2021, Eq. (8) and (9). Reads what :class:`TransferLoss` reads.
+    Zheng et al., ICCV 2021, Eq. (8) and (9). Reads the same outputs as :class:`TransferLoss`.
 
     Args:
-        discriminator: makes, for a number of channels R, a network (B, R, h, w) -> outputs (B, 1, h', w') without a
-            sigmoid; or such a network.
+        discriminator: a network (B, R, h, w) -> (B, 1, h', w') without a sigmoid, or a function that makes one for R
+            channels.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
     """
@@ -97,18 +97,18 @@ class RepresentationAdversarialLoss(AdversarialLoss):
         self._make = discriminator if made is None else None
 
     def make_discriminator(self, channels: int) -> None:
-        """Make the discriminator of representations of so many channels, unless there is one."""
+        """Make the discriminator for representations with ``channels`` channels; idempotent."""
         if self._make is not None:
             self.discriminator, self._make = self._make(channels), None
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """The student's part, Eq. (8): an unweighted scalar >= 0, without a gradient for the discriminator."""
+        """The student's loss, Eq. (8): an unweighted scalar >= 0, without a gradient for the discriminator."""
         student, _, valid = _pair(outputs)
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         return least_squares(cast(Tensor, functional_call(self.discriminator, frozen, (student,))), 1.0, valid)
 
     def discriminator_loss(self, outputs: Outputs, batch: Batch, phase: int = 0) -> Tensor:
-        """The discriminator's part, Eq. (9): an unweighted scalar >= 0; no gradient reaches the representations."""
+        """The discriminator's loss, Eq. (9): an unweighted scalar >= 0, without a gradient for the representations."""
         student, taught, valid = _pair(outputs)
         judged = [self.discriminator(each.detach()) for each in (student, taught)]
         return least_squares(judged[0], 0.0, valid) + least_squares(judged[1], 1.0, valid)

@@ -1,4 +1,4 @@
-"""A motion is right if it turns one view into another."""
+"""View synthesis loss: a motion is right if it maps one view onto another."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from reflectzoo.ops.distributed import masked_mean
 def view_synthesis_loss(
     centre: Tensor, neighbour: Tensor, motion: Tensor, valid: Tensor | None = None, relative: bool = False
 ) -> Tensor:
-    """Mean squared error between the centre view and the neighbour moved onto it.
+    """Mean squared error between the centre view and the neighbour warped onto it.
 
-    Zheng et al., ICCV 2021, one summand of Eq. (3), as a mean instead of a norm, whose size would follow the image's.
-    Pixels whose motion leads out of the picture are compared with nothing.
+    Zheng et al., ICCV 2021, one summand of Eq. (3), as a mean instead of a norm, whose value would depend on the
+    image's size. Pixels whose motion leads outside the image contribute zero error.
 
     Args:
         centre: (B, C, H, W).
         neighbour: same shape.
         motion: (B, 2, H, W) in pixels, see :func:`~reflectzoo.methods.dynamics.warp.warp`.
-        valid: (B,) bool, the samples that count; all when None.
-        relative: divide each sample's error by the variance of its centre view, so that faint views count as much as
-            strong ones, and features gain nothing by shrinking.
+        valid: (B,) bool, the samples to include; all if None.
+        relative: divide each sample's error by the variance of its centre view, so that faint views weigh as much as
+            strong ones, and the loss cannot be reduced by shrinking features.
 
     Returns:
         Scalar >= 0; zero if no sample is valid.
 
     Raises:
-        ValueError: if the shapes do not fit together.
+        ValueError: if the shapes do not match.
     """
     if valid is None:
         valid = torch.ones(len(centre), dtype=torch.bool, device=centre.device)
@@ -52,22 +52,22 @@ def view_synthesis_loss(
 
 
 class ViewSynthesisLoss(LossTerm):
-    """:func:`view_synthesis_loss` of both layers and every neighbour, added up (Eq. (3), its last line with t, t+1).
+    """Sum of :func:`view_synthesis_loss` over both layers and all neighbours (Eq. (3), its last line with t, t+1).
 
-    Sequences only: still pictures are left out.
+    For sequences only; still pictures are left out.
 
     Args:
-        of: ``features`` compares the split features, as the paper has it; ``layers`` the true layers where they are
-            known (synthetic sequences), which no features can make small by becoming empty.
-        scales: for ``layers``: sizes of the squares over which images and motions are averaged before they are
-            compared; coarse ones let a motion be found from far away. The mean over the scales is taken.
+        of: ``features`` compares the split features, as in the paper; ``layers`` compares the true layers where they
+            are known (synthetic sequences), a loss that cannot be reduced by making features empty.
+        scales: for ``layers``: sides of the blocks over which images and motions are averaged before the comparison;
+            coarse ones allow large motions to be found. The losses of all scales are averaged.
         relative: see :func:`view_synthesis_loss`.
-        detach: whether features are kept from being changed by this loss.
+        detach: whether to detach the features, so that this loss trains only the motion.
         weight: see :class:`LossTerm`.
         start_epoch: see :class:`LossTerm`.
 
     Raises:
-        UserError: for an unknown ``of`` or no scales.
+        UserError: for an invalid ``of`` or empty ``scales``.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ViewSynthesisLoss(LossTerm):
         """Return the unweighted scalar >= 0.
 
         Raises:
-            UserError: if the network finds no motion.
+            UserError: if the network does not estimate motion.
         """
         total = outputs["transmission"].new_zeros((), dtype=torch.float32)
         moves: dict[Layer, Tensor] = aux_output(outputs, "flow" if self.of == "features" else "motion")

@@ -1,4 +1,4 @@
-"""Moving images and features along a motion field."""
+"""Warping of images and features by motion fields."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 def warp(image: Tensor, motion: Tensor) -> Tensor:
-    """Fetch every pixel from where it came from: ``result(x) = image(x + motion(x))``, by bilinear interpolation.
+    """Warp an image backwards by bilinear interpolation: ``result(x) = image(x + motion(x))``.
 
-    Beyond the border the nearest pixel of the border counts. Positions are computed in float32 at least, since half
-    precision cannot tell neighbouring pixels of a large picture apart.
+    Positions outside the image take the nearest border pixel. Positions are computed in at least float32, since half
+    precision cannot distinguish neighbouring pixels of a large image.
 
     Args:
         image: (B, C, H, W), any range.
@@ -19,10 +19,10 @@ def warp(image: Tensor, motion: Tensor) -> Tensor:
             height (downwards).
 
     Returns:
-        Same shape and type as ``image``.
+        Same shape and dtype as ``image``.
 
     Raises:
-        ValueError: if the two do not fit together.
+        ValueError: if the shapes do not match.
 
     Example:
         >>> row = torch.arange(4.0).view(1, 1, 1, 4)
@@ -34,7 +34,7 @@ def warp(image: Tensor, motion: Tensor) -> Tensor:
         raise ValueError(f"motion must be (B, 2, H, W) for an image of {tuple(image.shape)}, got {tuple(motion.shape)}")
     height, width = image.shape[-2:]
     where = pixel_grid(motion) + _precise(motion)
-    # With align_corners the outermost pixels' centres are -1 and 1; a side of one pixel has nowhere to go.
+    # With align_corners the outermost pixels' centres are -1 and 1; max() avoids a division by 0 for a single pixel.
     scale = where.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]).view(1, 2, 1, 1)
     grid = (where * scale - 1).permute(0, 2, 3, 1)
     sampled = F.grid_sample(_precise(image), grid, mode="bilinear", padding_mode="border", align_corners=True)
@@ -42,7 +42,7 @@ def warp(image: Tensor, motion: Tensor) -> Tensor:
 
 
 def pixel_grid(like: Tensor) -> Tensor:
-    """Column and row of every pixel, (1, 2, H, W) float, for a tensor (..., H, W)."""
+    """Column and row index of every pixel, (1, 2, H, W) float, for a tensor (..., H, W)."""
     height, width = like.shape[-2:]
     kind = _precise(like)
     sides = (torch.arange(side, device=kind.device, dtype=kind.dtype) for side in (height, width))
@@ -51,7 +51,7 @@ def pixel_grid(like: Tensor) -> Tensor:
 
 
 def inside(motion: Tensor) -> Tensor:
-    """Which pixels come from within the picture.
+    """Mask of the pixels whose source lies inside the image.
 
     Args:
         motion: (B, 2, H, W) in pixels, as for :func:`warp`.
@@ -62,24 +62,24 @@ def inside(motion: Tensor) -> Tensor:
     height, width = motion.shape[-2:]
     where = pixel_grid(motion) + motion
     most = where.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
-    # Half a hundredth of a pixel: rounding must not throw out what lies on the border.
+    # A tolerance of 0.005 pixels, so that rounding does not exclude points on the border.
     return ((where >= -0.005) & (where <= most + 0.005)).all(dim=1, keepdim=True)
 
 
 def enlarged_motion(motion: Tensor, factor: int, height: int, width: int) -> Tensor:
-    """A motion field of reduced features as one of the whole image.
+    """Upsample a motion field of reduced features to the size and the pixels of the image.
 
     Args:
         motion: (..., 2, h, w), in pixels of the reduced features.
-        factor: how many image pixels one of them spans.
-        height: of the image, at most ``factor * h``.
-        width: likewise.
+        factor: side of a feature pixel in image pixels.
+        height: height of the image, at most ``factor * h``.
+        width: width of the image, at most ``factor * w``.
 
     Returns:
         (..., 2, height, width), in pixels of the image.
     """
     flat = motion.flatten(0, -4) if motion.ndim > 4 else motion
-    # Not aligned at the corners: a reduced pixel stands for the middle of its factor x factor pixels.
+    # Corners are not aligned: a feature pixel represents the centre of its factor x factor image pixels.
     whole = F.interpolate(flat * factor, scale_factor=factor, mode="bilinear", align_corners=False)
     return whole[..., :height, :width].reshape(*motion.shape[:-2], height, width)
 
