@@ -1,7 +1,7 @@
-"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+"""Conversion of the authors' checkpoints, with clear errors for files of other networks.
 
-Files of the released program (``errnet_060_00463920.pt``) are dictionaries with ``icnn``, ``opt_g``, ``epoch``,
-``iterations``, and ``opt_d``, ``netD`` when the adversarial term is on. Module names are ours already.
+Files of the authors' program (``errnet_060_00463920.pt``) are dictionaries with ``icnn``, ``opt_g``, ``epoch``,
+``iterations``, and ``opt_d``, ``netD`` if the adversarial term is used. Module names are the same here.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _OURS = "loss.terms.adversarial.discriminator."
 
 
 def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the network in a checkpoint and name its weights as this zoo does.
+    """Extract the network from a checkpoint and rename its weights to reflectzoo's names.
 
-    Takes the authors' dictionary, a bare state dict, one of ours (returned unchanged) and the checkpoints that training
-    writes here (the network under ``net.``). A ``module.`` prefix, left by parallel training, is dropped. Nothing is
-    modified; tensors are not copied.
+    Accepts the authors' dictionary, a bare state dict, reflectzoo's (returned unchanged), and training checkpoints (the
+    network under ``net.``). The prefix ``module.`` of parallel training is removed. Nothing is modified; tensors are
+    not copied.
 
     Args:
-        checkpoint: what ``torch.load`` returned.
+        checkpoint: return value of ``torch.load``.
 
     Returns:
         A state dict for :class:`~reflectzoo.methods.errnet.net.ERRNet`.
 
     Raises:
-        UserError: if there is no such network in it.
+        UserError: if the checkpoint holds no ERRNet.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def discriminator(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The discriminator of either program's checkpoint, which the network was trained against; empty if it has none."""
+    """The discriminator in a checkpoint of the authors' program or of reflectzoo; empty if there is none."""
     theirs = checkpoint.get("netD")
     if isinstance(theirs, Mapping):
         return {str(key).removeprefix("module."): each for key, each in theirs.items() if isinstance(each, Tensor)}
@@ -61,7 +61,7 @@ def discriminator(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The model and its settings that a file fits; None if it holds no ERRNet."""
+    """The model and the overrides that fit a file; None if it holds no ERRNet."""
     try:
         state = remap(checkpoint)
     except (UserError, AttributeError, TypeError):
@@ -70,15 +70,15 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
-    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+    """Check that a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 
     Args:
-        state: weights, as :func:`remap` returns them.
+        state: weights as returned by :func:`remap`.
         net: a :class:`~reflectzoo.methods.errnet.net.ERRNet`.
-        source: where the weights came from, the subject of the sentence.
+        source: origin of the weights, the subject of the message.
 
     Raises:
-        UserError: one sentence that says what the weights are and what was expected.
+        UserError: if they do not fit; the message describes the weights and what was expected.
     """
     found, wanted = _settings(state), _settings(net.state_dict())
     other = [f"model.net.{key}={str(found[key]).lower()}" for key in found if found[key] != wanted[key]]

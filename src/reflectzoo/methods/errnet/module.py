@@ -1,4 +1,4 @@
-"""ERRNet's training: against a discriminator, from nothing or from a finished first phase."""
+"""Training of ERRNet: adversarial, from scratch or from a finished first phase."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.weights.layouts import start_from
 
 _Start = Literal["default", "copy"]
-"""What a new network starts from."""
+"""Initialisation of a new network."""
 
 
 class ERRNetModule(AdversarialModule):
     """Single image reflection removal exploiting misaligned training data (Wei et al., CVPR 2019), Sec. 4 and 5.
 
-    The second phase (``experiment=errnet_unaligned``) is a run of its own that starts from a finished first one: other
-    data, among them unaligned pairs, and the learning rate once more from the beginning.
+    The second phase (``experiment=errnet_unaligned``) is a separate run that starts from a finished first one, with
+    other data, including unaligned pairs, and a restarted learning-rate schedule.
 
     Args:
-        init: ``default``, PyTorch's own first weights, as in the program; ``copy``, from which the transmission starts
-            as the mixture, for short trainings (see :func:`~reflectzoo.methods.errnet.net.start_as_copy`).
-        stage1_ckpt: weights to start from: a checkpoint of this zoo or the authors' file. If the loss has the
-            discriminator that the file holds, it goes on, too.
+        init: ``default``: PyTorch's initialisation, as in the program; ``copy``: the transmission starts as the
+            mixture, for short training runs (see :func:`~reflectzoo.methods.errnet.net.start_as_copy`).
+        stage1_ckpt: weights to start from: a checkpoint of reflectzoo or the authors' file. The discriminator is also
+            taken over, if it fits that of the loss.
         **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
 
     Raises:

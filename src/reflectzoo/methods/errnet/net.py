@@ -1,17 +1,18 @@
 """The network of "Single Image Reflection Removal Exploiting Misaligned Training Data and Network Enhancements".
 
-Wei, Yang, Fu, Wipf and Huang, CVPR 2019. An image-restoration network of the EDSR kind at half size, with two
-enhancements: channels are weighed by what the whole picture shows (channel-wise context), and means over squares of
-four sizes join the features before the output (multi-scale spatial context). It sees the photograph together with five
-maps of VGG-19, 1475 channels, and returns the transmission alone.
+Wei, Yang, Fu, Wipf and Huang, CVPR 2019. An image-restoration network similar to EDSR at half size, with two
+enhancements: channels are weighted by global statistics (channel-wise context), and means over blocks of four sizes are
+added to the features before the output (multi-scale spatial context). Its input is the photograph together with five
+maps of VGG-19, 1475 channels; its output is the transmission alone.
 
-Module names are those of the authors' program (github.com/Vandermode/ERRNet, d589211), so that its files load as they
-are.
+Module names are those of the authors' program (github.com/Vandermode/ERRNet, d589211), so that its files load
+unchanged.
 
-Shortcuts that leave the numbers as they are: the first layer, a 1x1 convolution, looks at each VGG map at the map's own
-size (:mod:`reflectzoo.nets.hypercolumn`); the last 1x1 convolution of the pyramid does so with the means. Without
-gradients, on a CPU, 3x3 convolutions follow Winograd (:mod:`reflectzoo.nets.winograd`) on channels-last features.
-:func:`~reflectzoo.nets.plain.plain_form` switches all of it off, which the tests and the benchmark compare with.
+Shortcuts that do not change the result, up to rounding: the first layer, a 1x1 convolution, is applied to each VGG map
+at the map's own size (:mod:`reflectzoo.nets.hypercolumn`), and so is the last 1x1 convolution of the pyramid to the
+means. Without gradients, on a CPU, 3x3 convolutions use Winograd's method (:mod:`reflectzoo.nets.winograd`) on
+channels-last features. :func:`~reflectzoo.nets.plain.plain_form` disables the shortcuts, as the reference for tests and
+benchmarks.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from reflectzoo.nets.start import start_he
 from reflectzoo.nets.winograd import convolve
 
 _POOLS = (4, 8, 16, 32)
-"""Sides in pixels of the squares that the pyramid takes means of."""
+"""Sides in pixels of the blocks over which the pyramid averages."""
 
-_REDUCTION = 8  # how many times narrower the squeeze-and-excitation's hidden layer is
-_SLOPE = 0.2  # of the pyramid's leaky rectifiers
-_CARRIED = 12  # channels that hand a photograph through at half size
+_REDUCTION = 8  # factor by which the squeeze-and-excitation's hidden layer is narrower
+_SLOPE = 0.2  # of the pyramid's leaky ReLUs
+_CARRIED = 12  # channels that pass a photograph through at half size
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ _CARRIED = 12  # channels that hand a photograph through at half size
 
 
 class _Layer(nn.Module):
-    """One convolution under the authors' name; what follows it is up to the caller."""
+    """One convolution under the authors' attribute name, without an activation."""
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class _Rectified(_Layer):
 
 
 class _Entrance(_Rectified):
-    """The first layer, which may see a hypercolumn in its parts."""
+    """The first layer, which also accepts the components of a hypercolumn."""
 
     def forward(self, x: Tensor | HyperFeatures) -> Tensor:
         return F.relu(self.conv2d(x), inplace=True)
@@ -86,7 +87,7 @@ class _ChannelWeights(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a rectifier between them, weighed by channel, scaled and added; nothing follows."""
+    """Residual block of two 3x3 convolutions with ReLU in between, weighted per channel and scaled; no activation."""
 
     def __init__(self, channels: int, attention: bool, scale: float) -> None:
         super().__init__()
@@ -104,10 +105,10 @@ class _ResidualBlock(nn.Module):
 
 
 class _Pyramid(nn.Module):
-    """Means over squares of four sizes, each projected to a quarter of the channels, join the features. Paper, Fig. 3.
+    """Pyramid pooling: means over blocks of four sizes, each projected to a quarter of the channels. Paper, Fig. 3.
 
-    Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, with squares of fixed size. Squares that stick out of the
-    picture are left out, and the rest is stretched over all of it (nearest neighbour).
+    Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, with blocks of fixed size. Incomplete blocks at the border
+    are dropped, and the remaining means are resized to the whole image (nearest neighbour).
     """
 
     def __init__(self, channels: int) -> None:
@@ -126,7 +127,7 @@ class _Pyramid(nn.Module):
         if is_plain():
             spread = [F.interpolate(each, size, mode="nearest") for each in means]
             return F.leaky_relu(self.bottleneck(torch.cat([*spread, x], 1)), _SLOPE)
-        # A 1x1 convolution and nearest neighbours commute: project the few means, then spread them.
+        # 1x1 convolution and nearest-neighbour upsampling commute: project the few means, then upsample.
         *kernels, own = torch.split(self.bottleneck.weight, [each.shape[1] for each in (*means, x)], dim=1)
         y = F.conv2d(x, own, self.bottleneck.bias)
         for each, kernel in zip(means, kernels, strict=True):
@@ -140,21 +141,21 @@ class _Pyramid(nn.Module):
 class ERRNet(nn.Module):
     """Residual network at half size with channel-wise and multi-scale context.
 
-    Paper Sec. 3, Fig. 2; the class DRNet of the program with its factories ``errnet`` and, without both contexts,
-    ``basenet``. 18,953,379 parameters over the hypercolumn, 18,576,547 over plain RGB.
+    Paper Sec. 3, Fig. 2; class DRNet in the program with its factories ``errnet`` and, without both contexts,
+    ``basenet``. 18,953,379 parameters with the hypercolumn, 18,576,547 with plain RGB.
 
     Args:
-        hypercolumn: augment images by VGG-19 features (1475 channels). The VGG is attached from outside, see
-            :mod:`reflectzoo.nets.shared_vgg`, and adds nothing to ``state_dict``.
+        hypercolumn: augment images by frozen features (1475 channels with VGG-19). VGG-19 must be attached, see
+            :mod:`reflectzoo.nets.shared_vgg`, and is not part of ``state_dict``.
         width: channels of all features.
-        blocks: residual blocks.
-        attention: whether the blocks weigh their channels (paper: channel-wise context, CWC).
-        pyramid: whether means of several scales join before the output (paper: multi-scale context, MSC).
-        residual_scale: factor of what a block adds.
-        features: what the hypercolumn is made of; ``efficientnet_lite0`` needs no download, and makes it 515 channels.
+        blocks: number of residual blocks.
+        attention: whether the blocks weight their channels (paper: channel-wise context, CWC).
+        pyramid: whether to add means of several scales before the output (paper: multi-scale context, MSC).
+        residual_scale: factor of the residual of each block.
+        features: features of the hypercolumn; ``efficientnet_lite0`` needs no download and gives 515 channels.
 
     Raises:
-        UserError: for numbers that make no network.
+        UserError: for invalid numbers.
     """
 
     @checked("model.net")
@@ -181,21 +182,24 @@ class ERRNet(nn.Module):
         self.deconv3 = _Rectified(nn.Conv2d(width, 3, 1))
 
     def forward(self, mixture: Tensor) -> Outputs:
-        """Take the reflection away.
+        """Remove the reflection.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1. A side that the pyramid cannot pool (below 31) is
-                continued by its last row or column.
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1. Sides too small for the pyramid (below 31) are
+                padded by replicating the last row or column.
 
         Returns:
-            ``transmission``, (B, 3, H, W) >= 0, not clamped above. The program returns one more row or column for an
-            odd side; it is cut off here.
+            ``transmission``, (B, 3, H, W) >= 0, without an upper bound. For an odd side the program returns one more
+            row or column, which is cropped here.
         """
         height, width = mixture.shape[-2:]
         return {"transmission": self.restore(mixture)[..., :height, :width]}
 
     def restore(self, mixture: Tensor) -> Tensor:
-        """What the program returns: as :meth:`forward`, but (B, 3, 2 ceil(H / 2), 2 ceil(W / 2))."""
+        """The output of the authors' program: as :meth:`forward`, but (B, 3, 2 ceil(H / 2), 2 ceil(W / 2)).
+
+        With the pyramid, images smaller than 31 pixels a side give the output of the padded image.
+        """
         image = mixture if self.pyramid_module is None else _grow(mixture)
         if image.device.type == "cpu" and not untouched():
             image = image.contiguous(memory_format=torch.channels_last)
@@ -208,7 +212,7 @@ class ERRNet(nn.Module):
 
 
 def _grow(image: Tensor) -> Tensor:
-    """Repeat the last row and column up to the smallest size with a whole square of 32 after doubling."""
+    """Replicate the last row and column up to 31 pixels a side, for which the features at the pyramid have 32."""
     least = _POOLS[-1] - 1
     missing = [max(least - side, 0) for side in image.shape[-2:]]
     return F.pad(image, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else image
@@ -216,19 +220,19 @@ def _grow(image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def start_as_copy(net: ERRNet) -> None:
-    """Weights after He et al., biases 0, and the photograph handed through unchanged; for short trainings.
+    """Initialise after He et al. with zero biases, but pass the photograph through unchanged; for short training runs.
 
-    Twelve channels carry it past the half size, one for each colour and each of the four pixels that become one; so the
-    transmission starts as the mixture, and only what must be taken away is to be learnt. The other inputs of the last
-    layer start at a tenth, so that the copy is nearly exact.
+    At half size twelve channels carry the photograph, one for each colour of each pixel in a 2x2 block, so that the
+    transmission starts as the mixture and the network only learns what to remove. The last layer's other weights are
+    scaled by 0.1, so that the copy is nearly exact.
 
     Raises:
-        UserError: for a network too narrow to carry it.
+        UserError: if the network has fewer than twelve channels.
     """
     if net.conv2.conv2d.out_channels < _CARRIED:
         raise UserError(f"model.init=copy needs model.net.width={_CARRIED} or more.")
     start_he(net)
-    # What carries the photograph on at full size, and behind how many other channels it comes in.
+    # The layers that pass the photograph on at full size, and the index of its first channel in their inputs.
     ahead = [(net.conv1.conv2d, 0), (net.conv2.conv2d, 0), (net.deconv2.conv2d, 0)]
     if net.pyramid_module is not None:
         last = net.pyramid_module.bottleneck
@@ -244,6 +248,6 @@ def start_as_copy(net: ERRNet) -> None:
             row, column, channel = 1 + pixel // 2, 1 + pixel % 2, 4 * colour + pixel
             down[channel, colour, row, column] = up[channel, colour, row, column] = 1
     for block in net.res_module:
-        # Nothing joins them on their way.
+        # The residual blocks add nothing to the carried channels.
         cast(_ResidualBlock, block).conv2.conv2d.weight[:_CARRIED] = 0
     net.deconv3.conv2d.weight.mul_(0.1)[:, :3, 0, 0] = torch.eye(3)

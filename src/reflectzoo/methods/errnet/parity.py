@@ -37,10 +37,10 @@ from reflectzoo.parity import (
 
 
 def build_network(fixture: Fixture) -> ERRNet:
-    """Make the network as the recording's ``constructor`` says.
+    """Make the network with the arguments in the recording's ``constructor``.
 
     Raises:
-        ParityError: for an argument that this zoo does not have.
+        ParityError: for an argument that is not supported here.
     """
     arguments = dict(fixture.constructor)
     channels = int(arguments.pop("in_channels", 3))
@@ -96,11 +96,11 @@ class _Network:
 
 _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-6}
 _LAYERS = {8: "conv2_2", 13: "conv3_2", 22: "conv4_2", 31: "conv5_2"}
-"""Positions in VGG-19's list of layers, counted from one as the recordings do."""
+"""Position in VGG-19's list of layers, counted from one as in the recordings -> name of the layer."""
 
 
 class _UnalignedLosses:
-    """The loss for misaligned pairs of ``loss=errnet``, in each ``loss.terms.unaligned.form``."""
+    """The loss of ``loss=errnet`` for misaligned pairs, in each ``loss.terms.unaligned.form``."""
 
     def matches(self, fixture: Fixture) -> bool:
         has_values = any("values" in case for case in fixture.cases)
@@ -123,7 +123,7 @@ class _UnalignedLosses:
 
 @torch.no_grad()
 def _value(name: str, prediction: Tensor, target: Tensor, vgg: VGG19) -> Tensor:
-    """One value by the name it has in the recordings.
+    """Compute one value by its name in the recordings.
 
     Raises:
         ParityError: for an unknown name.

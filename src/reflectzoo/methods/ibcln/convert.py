@@ -1,8 +1,8 @@
-"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+"""Conversion of the authors' checkpoints, with clear errors for files of other networks.
 
-The released program writes one file for each network, ``<epoch>_net_G_T.pth`` and ``<epoch>_net_G_R.pth``, plain state
-dicts without a prefix. Here the two are one network, under ``G_T.`` and ``G_R.``, and the four gates of each LSTM are
-one convolution.
+The authors' program writes one file per network, ``<epoch>_net_G_T.pth`` and ``<epoch>_net_G_R.pth``, plain state dicts
+without a prefix. Here the two form one network, under ``G_T.`` and ``G_R.``, and the four gates of each LSTM are one
+convolution.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _FIRST = "G_T.conv1.0.weight"
 
 
 def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the network in a checkpoint and name its weights as this zoo does.
+    """Extract the network from a checkpoint and rename its weights to reflectzoo's names.
 
-    Takes the authors' two state dicts under the keys ``G_T`` and ``G_R`` (:func:`gather` puts them there), one state
-    dict with these prefixes, one of ours (returned unchanged) and the checkpoints that training writes here (the
-    network under ``net.``). A ``module.`` prefix, left by parallel training, is dropped. Nothing is modified; tensors
-    are not copied, except that the gates are joined.
+    Accepts the authors' two state dicts under the keys ``G_T`` and ``G_R`` (as returned by :func:`gather`), one state
+    dict with these prefixes, reflectzoo's (returned unchanged), and training checkpoints (the network under ``net.``).
+    The prefix ``module.`` of parallel training is removed. Nothing is modified; tensors are not copied, except for the
+    concatenated gates.
 
     Args:
-        checkpoint: what ``torch.load`` or :func:`gather` returned.
+        checkpoint: return value of ``torch.load`` or :func:`gather`.
 
     Returns:
         A state dict for :class:`~reflectzoo.methods.ibcln.net.IBCLNNet`.
 
     Raises:
-        UserError: if there is no such network in it, or some but not all of its gates.
+        UserError: if the checkpoint holds no IBCLN, or only some of an LSTM's gates.
 
     Example:
         >>> import torch
@@ -55,17 +55,18 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def gather(path: Path, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Read the other one of the program's two files.
+    """Read the second of the authors' two files.
 
     Args:
-        path: of a file of weights.
+        path: path of the first file.
         checkpoint: its content.
 
     Returns:
-        ``{"G_T": ..., "G_R": ...}`` if it is one of the two, otherwise the content as it is.
+        ``{"G_T": ..., "G_R": ...}`` if it is one of the two, otherwise the content unchanged.
 
     Raises:
-        UserError: if the other one is not beside it, cannot be read, or does not hold such a network.
+        UserError: if the file's name does not tell which of the two it is, or the second file is missing, cannot be
+            read, or does not hold such a network.
     """
     if not _is_generator(checkpoint):
         return checkpoint
@@ -87,12 +88,12 @@ def gather(path: Path, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_generator(checkpoint: Mapping[str, Any]) -> bool:
     names = {str(key).removeprefix("module.") for key in checkpoint}
-    # Location-aware SIRR has these, too.
+    # Location-aware SIRR also has these two names.
     return {"conv1.0.weight", "conv_i.0.weight"} <= names and "det_conv0.0.weight" not in names
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The model and its settings that a file fits; None if it holds no IBCLN."""
+    """The model and the overrides that fit a file; None if it holds no IBCLN."""
     try:
         state = remap(checkpoint)
     except (UserError, AttributeError, TypeError):
@@ -101,15 +102,15 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
-    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+    """Check that a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 
     Args:
-        state: weights, as :func:`remap` returns them.
+        state: weights as returned by :func:`remap`.
         net: an :class:`~reflectzoo.methods.ibcln.net.IBCLNNet`.
-        source: where the weights came from, the subject of the sentence.
+        source: origin of the weights, the subject of the message.
 
     Raises:
-        UserError: one sentence that says what the weights are and what was expected.
+        UserError: if they do not fit; the message describes the weights and what was expected.
     """
     found, wanted = len(state[_FIRST]), len(net.state_dict()[_FIRST])
     if found != wanted:

@@ -1,4 +1,4 @@
-"""IBCLN's training: like any adversarial method's, from weights that its program starts from."""
+"""Training of IBCLN: adversarial, with the authors' weight initialisation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
 from reflectzoo.training.adversarial import AdversarialModule
 
 _Start = Literal["normal", "copy"]
-"""What a new network starts from."""
+"""Initialisation of a new network."""
 
 
 class IBCLN(AdversarialModule):
-    """Single Image Reflection Removal through Cascaded Refinement (Li et al., CVPR 2020): trained end to end.
+    """Single Image Reflection Removal through Cascaded Refinement (Li et al., CVPR 2020), trained end to end.
 
     Args:
-        init: what a new network starts from. ``normal``: weights from N(0, ``init_std``^2), biases 0, as the program
-            has it; ``copy``: weights after He et al., and every transmission starts as a copy of the input, for short
-            trainings (see :func:`start_as_copy`).
-        init_std: standard deviation of ``normal``.
+        init: initialisation of a new network. ``normal``: weights from N(0, ``init_std``^2), zero biases, as in the
+            program; ``copy``: weights after He et al., with every transmission starting as a copy of the input, for
+            short training runs (see :func:`start_as_copy`).
+        init_std: standard deviation for ``normal``.
         **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
 
     Raises:
@@ -38,12 +38,15 @@ class IBCLN(AdversarialModule):
 
 
 def start_as_copy(net: IBCLNNet) -> None:
-    """Every transmission starts as the mixture, every reflection near 0.1; all other weights after He et al.
+    """Initialise after He et al., but with every transmission equal to the mixture and every reflection near 0.1.
 
-    The reflection does not start black: under its rectifier and the power of its loss it would get no gradient.
+    The reflection does not start at zero, where its ReLU and the power in its loss would give no gradient.
 
     Args:
-        net: is changed in place.
+        net: changed in place.
+
+    Raises:
+        UserError: if a layer has fewer than three channels to carry the image.
     """
     start_he(net)
     part = net.G_T

@@ -1,17 +1,17 @@
 """The network of "Single Image Reflection Removal through Cascaded Refinement" (Li et al., CVPR 2020).
 
-Two networks of one form take turns, three times: the first estimates the transmission T of the photograph I and of the
-last estimates of both layers, the second then the reflection R of I, the new T and the last R. Each has a convolutional
-LSTM of its own, which remembers from turn to turn.
+Two networks of the same architecture alternate, three times: the first predicts the transmission T from the photograph
+I and the previous estimates of both layers, the second then predicts the reflection R from I, the new T and the
+previous R. Each has a convolutional LSTM of its own, whose state persists between iterations.
 
 Module names are those of the authors' program (github.com/JHL-HUST/IBCLN, 66056ff), whose two files are ``G_T`` and
-``G_R`` here, but for the four gates of each LSTM, which are one convolution; ``convert.py`` puts all of it together.
+``G_R`` here, except for the four gates of each LSTM, which are one convolution; ``convert.py`` merges them.
 
-Shortcuts that leave the numbers as they are: the gates are one convolution; the first turn's memory is empty, so
-neither its half of that kernel nor the forget gate is computed; on a CPU everything is channels-last. Without gradients
-the LSTM goes over the picture in bands, and on a CPU wide convolutions follow Winograd, an upsampling step being one of
-them (:mod:`reflectzoo.nets.winograd`). :func:`~reflectzoo.nets.plain.plain_form` switches all of it off, which the
-tests compare with.
+Shortcuts that do not change the result, up to rounding: the gates are one convolution; the first iteration, whose state
+is zero, omits the state's half of that kernel and the forget gate; on a CPU all tensors are channels-last. Without
+gradients the LSTM processes the image in bands, and on a CPU wide convolutions, including each upsampling step, use
+Winograd's method (:mod:`reflectzoo.nets.winograd`). :func:`~reflectzoo.nets.plain.plain_form` disables the shortcuts,
+as the reference for tests.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from reflectzoo.nets.recurrent import ConvLSTM, State
 from reflectzoo.nets.sizes import prepared
 
 _STRIDE = 4  # two convolutions of stride 2
-_FIRST_REFLECTION = 0.1  # R before the first turn, everywhere
+_FIRST_REFLECTION = 0.1  # R before the first iteration, at every pixel
 
 
 class Turn(NamedTuple):
-    """What one network makes in one turn; sizes are those of an image that was padded to multiples of 4.
+    """Output of one network in one iteration; H and W are those of the image padded to multiples of 4.
 
     Attributes:
-        state: for its next turn.
+        state: state of the LSTM for the next iteration.
         image: (B, 3, H, W) >= 0.
         half: the image at half size, (B, 3, H / 2, W / 2) >= 0.
-        quarter: at a quarter of the size, (B, 3, H / 4, W / 4) >= 0.
+        quarter: the image at a quarter of the size, (B, 3, H / 4, W / 4) >= 0.
     """
 
     state: State
@@ -51,12 +51,12 @@ class Turn(NamedTuple):
 
 
 class Generator(nn.Module):
-    """A contextual auto-encoder with a memory at a quarter of the size; ``Generator_drop`` of the program.
+    """A contextual auto-encoder with an LSTM at a quarter of the size; ``Generator_drop`` in the program.
 
     Args:
         width: channels at full size, 64 as published (10,804,169 parameters); two and four times as many at half and a
             quarter of the size.
-        dropout: probability of the one dropout, after the last convolution at half size.
+        dropout: probability of the only dropout, after the last convolution at half size.
         coarse: whether the heads of the coarse images are trained.
     """
 
@@ -81,11 +81,11 @@ class Generator(nn.Module):
             head.requires_grad_(coarse)
 
     def forward(self, x: Tensor, state: State | None = None) -> Turn:
-        """One turn.
+        """Compute one iteration.
 
         Args:
-            x: I and the last T and R, (B, 9, H, W), multiples of 4.
-            state: of the turn before; None at the start.
+            x: I and the previous T and R, (B, 9, H, W), sides multiples of 4.
+            state: state after the previous iteration; None for the first.
         """
         full, half, state, x = self._remember(x, state)
         x = self.conv8(x)
@@ -95,13 +95,13 @@ class Generator(nn.Module):
         return Turn(state, self._finish(x, full), finer, coarse)
 
     def image(self, x: Tensor, state: State | None = None) -> tuple[State, Tensor]:
-        """As :meth:`forward`, without the coarse images."""
+        """The same as :meth:`forward`, without the coarse images."""
         full, half, state, x = self._remember(x, state)
         x = self.conv9(add_skip(self.deconv1(self.conv8(x)), half))
         return state, self._finish(F.dropout(x, self.dropout, self.training), full)
 
     def _remember(self, x: Tensor, state: State | None) -> tuple[Tensor, Tensor, State, Tensor]:
-        """Features at full and half size for the skips, the new state, and its hidden half to go on with."""
+        """Run encoder and LSTM: features at full and half size for the skips, the new state, and its hidden part."""
         full = self.conv1(x)
         half = self.conv3(self.conv2(full))
         x = self.conv6(self.conv5(self.conv4(half)))
@@ -114,14 +114,14 @@ class Generator(nn.Module):
 
 
 class IBCLNNet(nn.Module):
-    """The cascade: two networks that take turns.
+    """The cascade of two alternating networks.
 
-    Paper Sec. 3, Fig. 2; 21,608,338 parameters. Images enter as they are, in [0, 1].
+    Paper Sec. 3, Fig. 2; 21,608,338 parameters. Images are not normalised.
 
     Args:
-        width: of both networks, see :class:`Generator`.
-        iterations: 3 as published; any number works with any weights.
-        dropout: likewise. (The released test command forgets to switch it off.)
+        width: width of both networks, see :class:`Generator`.
+        iterations: 3 as published; weights do not depend on it.
+        dropout: dropout of both networks, see :class:`Generator`. (The authors' test command fails to disable it.)
 
     Raises:
         UserError: for a width below 2, no iterations, or a dropout outside [0, 1).
@@ -133,21 +133,21 @@ class IBCLNNet(nn.Module):
         self.width = width
         self.iterations = iterations
         self.G_T = Generator(width, dropout)
-        # No loss looks at coarse reflections, so the heads that would make them never learn.
+        # No loss uses coarse reflections, so their heads are never trained.
         self.G_R = Generator(width, dropout, coarse=False)
 
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sizes that are no multiples of 4 are continued by
-                reflection and the results are cut back. (The program resizes the image instead.)
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sides that are not multiples of 4 are padded by
+                reflection and the results cropped. (The program resizes the image instead.)
 
         Returns:
-            ``transmission`` and ``reflection`` (B, 3, H, W) >= 0 of the last iteration. ``aux`` has one entry for each
-            iteration in each of the lists ``transmission``, ``reflection`` (likewise), and the coarse transmissions
-            ``quarter`` (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2), ceil(W / 2)). Float32 whatever
-            the precision.
+            ``transmission`` and ``reflection`` (B, 3, H, W) >= 0 of the last iteration. ``aux`` has lists with one
+            entry per iteration: ``transmission`` and ``reflection``, as above, and the coarse transmissions ``quarter``
+            (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2), ceil(W / 2)). In the dtype of the weights,
+            also under autocast.
         """
         image = prepared(mixture, _STRIDE)
         height, width = mixture.shape[-2:]

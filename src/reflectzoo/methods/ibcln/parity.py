@@ -41,14 +41,14 @@ from reflectzoo.parity import (
 
 
 class _Cascade:
-    """One turn from a given state, and the whole cascade."""
+    """One iteration from a given state, and the whole cascade."""
 
     def matches(self, fixture: Fixture) -> bool:
         return fixture.class_name == "Generator_drop" and fixture.comes_from("IBCLN")
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
         net = IBCLNNet(width=int(fixture.constructor.get("n_feats", 64))).eval()
-        # The recorded state dicts have the authors' layout, so this also shows that their files load.
+        # The recorded state dicts have the authors' layout, so this also tests that their files load.
         hashes = fixture.data.get("weights") or {}
         recorded = {
             part: build_state_dict(fixture.data[f"state_dict_{part}"], hashes.get(f"{part}_sha256"))
@@ -92,7 +92,7 @@ def _one_turn(net: IBCLNNet, network: str, inputs: Mapping[str, Tensor]) -> dict
 
 
 def _cascade(net: IBCLNNet, image: Tensor) -> dict[str, Tensor]:
-    """What comes out; and turn by turn for the coarse reflections, which nobody asks for otherwise."""
+    """Compute the outputs, and again step by step the coarse reflections, which the network does not return."""
     found: dict[str, Tensor] = {}
     lists = net(image)["aux"]
     for number, (t, r) in enumerate(zip(lists["transmission"], lists["reflection"], strict=True), start=1):
@@ -113,7 +113,7 @@ def _cascade(net: IBCLNNet, image: Tensor) -> dict[str, Tensor]:
 
 
 class _Losses:
-    """Every term and the totals of IBCLN's released program, from ``loss=ibcln``."""
+    """Every loss term and the totals of IBCLN's program, from ``loss=ibcln``."""
 
     def matches(self, fixture: Fixture) -> bool:
         has_values = any("values" in case for case in fixture.cases)
@@ -144,32 +144,32 @@ _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-6}
 
 
 def _configured_loss(fixture: Fixture, dtype: torch.dtype) -> WeightedSum:
-    """``loss=ibcln`` as anyone trains with it, the discriminator and VGG with the rule's weights."""
+    """``loss=ibcln`` as configured, with the rule's weights for the discriminator and VGG."""
     loss = cast(WeightedSum, build(cast(DictConfig, OmegaConf.load(f"{config_dir()}/loss/ibcln.yaml"))))
     discriminator = cast(AdversarialLoss, loss.terms["adversarial"]).discriminator
     load_recorded_weights(discriminator, fixture, "D")
     check_parameter_count(discriminator, fixture)
     loss.to(dtype)
-    # Only now: the VGG is shared, and would follow to the other precision.
+    # After loss.to(): the VGG is shared, and would otherwise change its precision.
     attach_vgg(loss, rule_vgg(dtype))
     return loss
 
 
 class _Setting:
-    """Images of one case in one precision, as outputs of a network and as a batch.
+    """The images of one case in one precision, arranged as outputs of a network and as a batch.
 
     Args:
-        images: by their recorded names.
-        alpha: of the blend.
-        natural: whether they stand for a real pair, whose alpha and reflection are unknown.
+        images: by their names in the recording.
+        alpha: alpha of the blend.
+        natural: whether they represent a real pair, whose alpha and reflection are unknown.
         loss: as configured.
-        dtype: of the images and of the loss.
+        dtype: dtype of images and loss.
     """
 
     def __init__(
         self, images: Mapping[str, Tensor], alpha: float, natural: bool, loss: WeightedSum, dtype: torch.dtype
     ) -> None:
-        # Of a real pair, a recording may leave out what no term looks at.
+        # For a real pair, a recording may lack images that no term uses.
         unused = {name: torch.zeros_like(images["t"]) for name in ("i", "pred_r1", "pred_r2", "pred_r3")}
         self.images = {name: image.to(dtype) for name, image in ({**unused, **images} if natural else images).items()}
         self.loss = loss
@@ -189,7 +189,7 @@ class _Setting:
         self.batch: Batch = {
             "mixture": mixture,
             "transmission": self.images["t"],
-            "reflection": torch.zeros_like(mixture),  # no term looks at it
+            "reflection": torch.zeros_like(mixture),  # not used by any term
             "has_transmission": known,
             "has_reflection": ~known if natural else known,
             "name": names,
@@ -198,7 +198,7 @@ class _Setting:
         }
 
     def values(self) -> dict[str, Tensor]:
-        """Every value by the name it has in the recordings, where weights are included."""
+        """All values by their names in the recordings, which include the weights."""
         pixel, residual, adversarial, reflection = (
             self._weighted(name) for name in ("pixel", "residual", "adversarial", "reflection")
         )
@@ -222,7 +222,7 @@ class _Setting:
         return term.weight_at(0, 0) * cast(Tensor, term(self.outputs, self.batch))
 
     def _perceptual(self) -> Tensor:
-        """As the configured term, but for the coarse truths, which are recorded and not made of the fine one."""
+        """As the configured term, but with the recorded coarse ground truth instead of a downsampled one."""
         term = cast(MultiScalePerceptualLoss, self.loss.terms["perceptual"])
         pairs = {"full": (self.last, self.batch["transmission"])} | {
             size: (self.images[f"pred_t_{size}"], self.images[f"t_{size}"]) for size in ("half", "quarter")

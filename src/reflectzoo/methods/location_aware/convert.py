@@ -1,6 +1,6 @@
-"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+"""Conversion of the authors' checkpoints, with clear errors for files of other networks.
 
-The file of the released program (``model.pth``) is a plain state dict. Its names are ours already, but for the four
+The file of the authors' program (``model.pth``) is a plain state dict. Its names are the same here, except for the four
 gates of the LSTM, which are four convolutions there and one here.
 """
 
@@ -19,20 +19,20 @@ _FIRST = "det_conv0.0.weight"
 
 
 def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the network in a checkpoint and name its weights as this zoo does.
+    """Extract the network from a checkpoint and rename its weights to reflectzoo's names.
 
-    Takes the authors' state dict, also wrapped in ``state_dict``, one of ours (returned unchanged) and the checkpoints
-    that training writes here (the network under ``net.``). A ``module.`` prefix, left by parallel training, is dropped.
-    Nothing is modified; tensors are not copied, except that the gates are joined.
+    Accepts the authors' state dict, also wrapped in ``state_dict``, reflectzoo's (returned unchanged), and training
+    checkpoints (the network under ``net.``). The prefix ``module.`` of parallel training is removed. Nothing is
+    modified; tensors are not copied, except for the concatenated gates.
 
     Args:
-        checkpoint: what ``torch.load`` returned.
+        checkpoint: return value of ``torch.load``.
 
     Returns:
         A state dict for :class:`~reflectzoo.methods.location_aware.net.LocationAwareNet`.
 
     Raises:
-        UserError: if there is no such network in it, or some but not all of its gates.
+        UserError: if the checkpoint holds no such network, or only some of its gates.
 
     Example:
         >>> import torch
@@ -47,7 +47,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The model and its settings that a file fits; None if it holds no Location-aware SIRR."""
+    """The model and the overrides that fit a file; None if it holds no Location-aware SIRR."""
     try:
         state = remap(checkpoint)
     except (UserError, AttributeError, TypeError):
@@ -56,15 +56,15 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
-    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+    """Check that a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 
     Args:
-        state: weights, as :func:`remap` returns them.
+        state: weights as returned by :func:`remap`.
         net: a :class:`~reflectzoo.methods.location_aware.net.LocationAwareNet`.
-        source: where the weights came from, the subject of the sentence.
+        source: origin of the weights, the subject of the message.
 
     Raises:
-        UserError: one sentence that says what the weights are and what was expected.
+        UserError: if they do not fit; the message describes the weights and what was expected.
     """
     ours = net.state_dict()
     found, wanted = _width(state), _width(ours)

@@ -1,4 +1,4 @@
-"""How well a confidence map tells where the reflection dominates."""
+"""Metrics of confidence maps: how well they locate the reflection."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from reflectzoo.ops.distributed import across_any
 
 
 def confidence_auc(confidence: Tensor, transmission: Tensor, reflection: Tensor) -> Tensor:
-    """Area under the ROC curve of a map against the pixels where the true reflection is brighter than the transmission.
+    """Area under the ROC curve of a map for pixels whose true reflection is brighter than the true transmission.
 
-    It is the probability that the map is higher at a random pixel where the reflection dominates than at a random one
-    of the same picture where it does not: 1 for a map that marks it, 0.5 for one that knows nothing of it. Own measure;
-    Dong et al., ICCV 2021, show their maps and do not score them.
+    This is the probability that the map is higher at a random pixel where the reflection dominates than at a random
+    pixel of the same image where it does not: 1 for a perfect map, 0.5 for an uninformative one. A measure of
+    reflectzoo: Dong et al., ICCV 2021, show maps without scoring them.
 
     Args:
         confidence: C, (B, 1, H, W), any values, higher where the reflection dominates.
         transmission: true T, (B, 3, H, W) in [0, 1].
-        reflection: true R, likewise, as it lies in the mixture.
+        reflection: true R, (B, 3, H, W) in [0, 1], as it appears in the mixture.
 
     Returns:
-        (B,) in [0, 1]; NaN for a picture where one of the layers dominates everywhere.
+        (B,) in [0, 1]; NaN for an image where the same layer dominates everywhere.
 
     Raises:
         ValueError: if the shapes differ.
@@ -45,18 +45,19 @@ def confidence_auc(confidence: Tensor, transmission: Tensor, reflection: Tensor)
 
 
 def difference_auc(confidence: Tensor, mixture: Tensor, transmission: Tensor) -> Tensor:
-    """Area under the ROC curve of a map against the pixels where a photograph visibly differs from its truth.
+    """Area under the ROC curve of a map for pixels where the photograph visibly differs from the true transmission.
 
-    Those whose difference |I - T| (grey, averaged over 9x9 pixels) is above a tenth of full white, see
-    :func:`~reflectzoo.losses.composition.difference_mask`. For real pairs, whose reflection nobody knows. Own measure.
+    Those are the pixels whose difference |I - T| (grey, averaged over 9x9 pixels) exceeds 0.1, see
+    :func:`~reflectzoo.losses.composition.difference_mask`. For real pairs, whose true reflection is unknown. A measure
+    of reflectzoo.
 
     Args:
         confidence: C, (B, 1, H, W), any values, higher where there is a reflection.
         mixture: I, (B, 3, H, W) in [0, 1].
-        transmission: true T, likewise.
+        transmission: true T, (B, 3, H, W) in [0, 1].
 
     Returns:
-        (B,) in [0, 1]; NaN for a picture that visibly differs from its truth nowhere, or everywhere.
+        (B,) in [0, 1]; NaN for an image that differs visibly nowhere, or everywhere.
 
     Raises:
         ValueError: if the shapes differ.
@@ -72,7 +73,7 @@ def difference_auc(confidence: Tensor, mixture: Tensor, transmission: Tensor) ->
 
 
 def _areas(confidence: Tensor, marked: Tensor) -> Tensor:
-    """One area for each picture; NaN where all pixels are marked, or none."""
+    """One area per image; NaN if all pixels are marked, or none."""
     areas = []
     for scores, marks in zip(confidence.detach().float().flatten(1), marked.flatten(1), strict=True):
         one_sided = bool(marks.all() or not marks.any())
@@ -81,10 +82,10 @@ def _areas(confidence: Tensor, marked: Tensor) -> Tensor:
 
 
 class ConfidenceMetrics(nn.Module):
-    """Means over one data set, of the map of the last iteration.
+    """Mean scores over one data set of the last iteration's map.
 
-    ``confidence_auc``: of :func:`confidence_auc`, where both layers are known; ``difference_auc``: of
-    :func:`difference_auc`, where the transmission is. Pictures for which an area is not defined do not count.
+    ``confidence_auc``: mean of :func:`confidence_auc`, where both layers are known; ``difference_auc``: mean of
+    :func:`difference_auc`, where the transmission is known. Images with an undefined area are left out.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ class ConfidenceMetrics(nn.Module):
         self.means = nn.ModuleDict({name: MeanMetric() for name in ("confidence_auc", "difference_auc")})
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Add a batch; one of a network without a confidence map adds nothing."""
+        """Add a batch; outputs without a confidence map are ignored."""
         if "confidence" not in outputs.get("aux", {}):
             return
         confidence, transmission = confidence_map(outputs), batch["transmission"]
@@ -110,15 +111,15 @@ class ConfidenceMetrics(nn.Module):
             cast(MeanMetric, self.means[name]).update(decided)
 
     def compute(self) -> dict[str, Tensor]:
-        """The means for which any picture counted."""
+        """The means to which at least one image contributed."""
         found = {}
         for name, mean in self.means.items():
-            # A process without a picture of its own must still take part in the others' sums.
+            # A process without any image must still take part in the others' reductions.
             if across_any(cast(MeanMetric, mean).update_called, cast(MeanMetric, mean).device):
                 found[name] = cast(MeanMetric, mean).compute()
         return found
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all metrics."""
         for mean in self.means.values():
             cast(MeanMetric, mean).reset()

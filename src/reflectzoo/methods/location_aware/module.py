@@ -1,4 +1,4 @@
-"""Location-aware SIRR's training: one fit, whose second phase adds unaligned pairs."""
+"""Training of Location-aware SIRR: one fit, whose second phase adds unaligned pairs."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ from reflectzoo.weights.layouts import start_from
 class LocationAware(AdversarialModule):
     """Location-aware Single Image Reflection Removal (Dong et al., ICCV 2021), Sec. 5.
 
-    The two phases differ in the learning rate, which follows the schedule, and in the data, which follow
-    ``data.later``: one fit runs through both and resumes in either. ``stage1_ckpt`` starts from a finished first one.
+    The two phases differ in the learning rate, set by the schedule, and in the data, set by ``data.later``: one fit
+    covers both and can be resumed in either. ``stage1_ckpt`` starts from a finished first phase.
 
     Args:
-        init: what a new network starts from. ``normal``: weights from N(0, ``init_std``^2), biases 0, slopes 0.25, the
-            Laplacian kernel as it is. ``copy``: weights after He et al., and every transmission starts as a copy of the
-            last one, the first of the input, for short trainings; ``copy_input``: of the input itself, for shorter
-            ones (see :func:`start_as_copy`).
-        init_std: standard deviation of ``normal``. The paper says "variance: 0.02"; that is 0.1414, under which a new
-            network's third transmission is of the order of 1e33 and its loss is not finite. 0.02 is what the program
-            of IBCLN has, whose training the paper follows.
-        detection_epochs: in so many first epochs only the detection of the first iteration learns: the rest is not even
-            computed, and terms of the loss that do not look at the map begin afterwards. Ours, and off in the recipe:
-            such an epoch costs little, and the map is what everything after it looks at.
-        clip_kernel: largest norm of the Laplacian kernel's gradient, the only one that is clipped; None for no
-            clipping (Table 2, "w/o GC in MLSM").
-        stage1_ckpt: weights to start from: a checkpoint of this zoo or the authors' ``model.pth``.
+        init: initialisation of a new network. ``normal``: weights from N(0, ``init_std``^2), zero biases, PReLU slopes
+            of 0.25, the Laplacian kernel unchanged. ``copy``: weights after He et al., with every transmission starting
+            as a copy of the previous one, the first of the input, for short training runs; ``copy_input``: as a copy of
+            the input itself, for shorter ones (see :func:`start_as_copy`).
+        init_std: standard deviation for ``normal``. The paper's "variance: 0.02" would be 0.1414, with which a new
+            network's third transmission is of the order of 1e33 and its loss not finite. 0.02 is the value in the
+            program of IBCLN, whose training the paper follows.
+        detection_epochs: number of initial epochs in which only the detection of the first iteration is trained: the
+            rest is not computed, and loss terms that do not use the map start afterwards. An addition of reflectzoo,
+            not used in the recipe: these epochs are cheap, and all later parts depend on the map.
+        clip_kernel: maximum gradient norm of the Laplacian kernel, the only one clipped; None disables clipping (Table
+            2, "w/o GC in MLSM").
+        stage1_ckpt: weights to start from: a checkpoint of reflectzoo or the authors' ``model.pth``.
         **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
 
     Raises:
-        UserError: for an unknown ``init``, or a ``stage1_ckpt`` that does not fit.
+        UserError: for an unknown ``init``, a ``stage1_ckpt`` that does not fit, or ``detection_epochs`` without a
+            confidence map or a loss term that trains it.
     """
 
     @checked("model")
@@ -72,14 +73,14 @@ class LocationAware(AdversarialModule):
         else:
             start_as_copy(cast(LocationAwareNet, self.net), of_input=init == "copy_input")
         if stage1_ckpt is None and cast(LocationAwareNet, self.net).looks_up:
-            for convolution in cast(LocationAwareNet, self.net).seen:  # what was learnt elsewhere joins in slowly
+            for convolution in cast(LocationAwareNet, self.net).seen:  # the frozen features are blended in gradually
                 nn.init.zeros_(cast(nn.Conv2d, convolution).weight)
         self.confidence_metrics = nn.ModuleList()
 
-    # -- learning ---------------------------------------------------------------------------------------------------
+    # -- training ---------------------------------------------------------------------------------------------------
 
     def predict_batch(self, batch: Batch) -> Outputs:
-        """As for any method; in the first ``detection_epochs`` of training, the map alone."""
+        """The outputs for a batch; only the confidence map in the first ``detection_epochs`` of training."""
         if not self.training or self.current_epoch >= self.detection_epochs:
             return super().predict_batch(batch)
         mixture = batch["mixture"]
@@ -91,7 +92,7 @@ class LocationAware(AdversarialModule):
         }
 
     def _put_detection_first(self) -> None:
-        """Delay what does not look at the map; raise unless there is a map to be learnt, and something teaches it."""
+        """Delay loss terms that do not use the map; raise UserError if there is no map or no term that trains it."""
         epochs = self.detection_epochs
         if epochs == 0:
             return
@@ -113,7 +114,7 @@ class LocationAware(AdversarialModule):
         kernel = self._kernel()
         if self.clip_kernel is None or kernel is None or kernel.grad is None:
             return
-        # Not in the discriminator's step, where an accumulated gradient may be half complete.
+        # Not in the discriminator's step, during which the kernel's accumulated gradient may be incomplete.
         if any(each is kernel for group in optimizer.param_groups for each in group["params"]):
             torch.nn.utils.clip_grad_norm_([kernel], self.clip_kernel)
 
@@ -121,10 +122,10 @@ class LocationAware(AdversarialModule):
         pyramid = getattr(self.net, "lap_pyramid", None)
         return None if pyramid is None else cast(nn.Parameter, pyramid.kernel)
 
-    # -- measuring --------------------------------------------------------------------------------------------------
+    # -- scoring ----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Also prepare the score of the confidence map."""
+        """Also prepare the metrics of the confidence map."""
         super().setup(stage)
         self.confidence_metrics = nn.ModuleList(ConfidenceMetrics() for _ in self.eval_names).to(self.device)
 
@@ -137,7 +138,7 @@ class LocationAware(AdversarialModule):
     test_step = validation_step
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting afresh."""
+        """Reset all metrics."""
         super().on_validation_epoch_start()
         for metrics in self.confidence_metrics:
             cast(ConfidenceMetrics, metrics).reset()
@@ -158,19 +159,22 @@ def _teaches_the_map(term: nn.Module) -> bool:
 
 @torch.no_grad()
 def start_as_copy(net: LocationAwareNet, of_input: bool = False) -> None:
-    """Weights after He et al., biases 0, and three channels that hand an image on unchanged.
+    """Initialise after He et al. with zero biases and three channels that pass an image through unchanged.
 
-    They run through the first convolution, the first skip connection and the last two layers, so every iteration's
-    transmission starts as the mixture, and only what must be taken away is to be learnt. The layers before an output
-    start at a tenth: the first steps of Adam, as long for a large input as for a small one, would spoil the copy, or
-    kill a head. The reflection starts near 0.1 everywhere: under its rectifier and the gamma of its loss a black one
-    would get no gradient.
+    They pass through the first convolution, the first skip connection and the last two layers, so that every
+    iteration's transmission starts as the mixture and the network only learns what to remove. Layers before an output
+    are scaled by 0.1: Adam's first steps are as long for large inputs as for small ones and would spoil the copy or
+    leave a head without gradient. The reflection starts near 0.1 everywhere, since at zero its ReLU and the gamma in
+    its loss would give no gradient.
 
     Args:
-        net: is changed in place.
-        of_input: False hands on the last transmission, so that what the iterations take away adds up: learnt sooner,
-            and sooner too much. True hands on the mixture, so that each iteration starts anew; the confidence map then
-            starts at 0.3 instead of 0.5, which is about its mean.
+        net: changed in place.
+        of_input: False passes on the previous transmission, so that the corrections of all iterations add up: they are
+            learnt sooner, and sooner become too large. True passes on the mixture, so that each iteration starts anew;
+            the confidence map then starts at 0.3, about its mean, instead of 0.5.
+
+    Raises:
+        UserError: if a layer has fewer than three channels to carry the image.
     """
     start_he(net)
     outputs = [net.det_conv_mask1] if net.detection == "none" else [net.det_conv_mask1, net.det_conv_mask0]
@@ -178,7 +182,7 @@ def start_as_copy(net: LocationAwareNet, of_input: bool = False) -> None:
         weight_of(layer).mul_(0.1)
     first, up, last, output = (layer[0] for layer in (net.conv1, net.deconv2, net.conv10, net.output))
     hand_on(cast(Any, first), cast(Any, up), cast(Any, last), cast(Any, output), channel=0 if of_input else 3)
-    # Nothing joins the three in the residual block on their way.
+    # The residual block adds nothing to these three channels.
     weight_of(net.cbam_block0.conv2.conv2d)[:3] = 0
     nn.init.constant_(cast(Tensor, net.det_conv_mask1[2].bias), 0.1)
     if of_input and net.detection != "none":

@@ -1,22 +1,21 @@
 """The network of "Location-aware Single Image Reflection Removal" (Dong et al., ICCV 2021).
 
-One step looks at the photograph I and at the last estimate of the transmission. It finds where the reflection dominates
-(a confidence map, from learnt Laplacian features of four scales), then estimates the reflection R, then, with both, the
-transmission T. Three steps follow each other; a convolutional LSTM remembers, and each T enters the next step.
+The input of each step is the photograph I and the previous estimate of the transmission. The step first locates the
+reflection (a confidence map, from learnt Laplacian features at four scales), then predicts the reflection R, and from
+both the transmission T. There are three steps, linked by the state of a convolutional LSTM and by T.
 
-Module names are those of the authors' program (github.com/zdlarr/Location-aware-SIRR, a7d2592), but for the four gates
-of the LSTM, which are one convolution here; ``convert.py`` joins them. Paper and program differ; what runs here is the
-program, and README.md beside this file lists the differences.
+Module names are those of the authors' program (github.com/zdlarr/Location-aware-SIRR, a7d2592), except for the four
+gates of the LSTM, which are one convolution here; ``convert.py`` joins them. Where paper and program differ, this code
+follows the program; README.md beside this file lists the differences.
 
 **Polarity.** The map inside the program is high where the *transmission* dominates: 1 - C of the paper. In this file it
-is called ``visibility``; everything that leaves is ``confidence``, C = 1 - visibility, high where the *reflection*
-dominates.
+is called ``visibility``; all outputs are ``confidence``, C = 1 - visibility, high where the *reflection* dominates.
 
-Shortcuts that leave the numbers as they are: the four gates are one convolution; the first step's memory is empty, so
-neither its half of that kernel nor the forget gate is computed; on a CPU everything is channels-last. Without gradients
-the LSTM goes over the picture in bands, and on a CPU wide convolutions follow Winograd, an upsampling step being one of
-them (:mod:`reflectzoo.nets.winograd`). :func:`~reflectzoo.nets.plain.plain_form` switches all of it off, which the
-tests compare with.
+Shortcuts that do not change the result, up to rounding: the four gates are one convolution; the first step, whose state
+is zero, omits the state's half of that kernel and the forget gate; on a CPU all tensors are channels-last. Without
+gradients the LSTM processes the image in bands, and on a CPU wide convolutions, including each upsampling step, use
+Winograd's method (:mod:`reflectzoo.nets.winograd`). :func:`~reflectzoo.nets.plain.plain_form` disables the shortcuts,
+as the reference for tests.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ from reflectzoo.nets.recurrent import ConvLSTM, State
 from reflectzoo.nets.sizes import prepared
 from reflectzoo.nets.winograd import convolve
 
-_STRIDE = 8  # the pyramid's coarsest scale
-_RESIDUAL = 0.1  # factor of what a squeeze-and-excitation block adds
+_STRIDE = 8  # of the pyramid's coarsest scale
+_RESIDUAL = 0.1  # factor of a squeeze-and-excitation block's residual
 _SCALES = (8, 4, 2, 1)
 
 Detection = Literal["laplacian", "image", "none"]
@@ -48,10 +47,10 @@ Kernel = Literal["laplacian", "random", "edge"]
 
 
 class Step(NamedTuple):
-    """Everything that one iteration computes; sizes are those of an image that was padded to multiples of 8.
+    """Output of one iteration; H and W are those of the image padded to multiples of 8.
 
     Attributes:
-        state: for the next iteration; None without LSTM.
+        state: state of the LSTM for the next iteration; None without LSTM.
         visibility: 1 - confidence, (B, 1, H, W) in (0, 1); None without detection.
         reflection: (B, 3, H, W) >= 0.
         quarter: coarse transmission, (B, 3, H / 4, W / 4) >= 0.
@@ -68,11 +67,11 @@ class Step(NamedTuple):
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Blocks. The names of the parts are the authors'.
+# Blocks, with the authors' attribute names
 
 
 class _Convolution(nn.Module):
-    """3x3 convolution without bias, perhaps followed by a PReLU with one slope."""
+    """3x3 convolution without bias, optionally with a PReLU of a single slope."""
 
     def __init__(self, channels: int, prelu: bool) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class _SqueezeExcitation(nn.Module):
 
 
 class _SEBlock(nn.Module):
-    """Squeeze-and-excitation residual block; the activation after the sum is the caller's."""
+    """Squeeze-and-excitation residual block; the caller applies the activation after the sum."""
 
     def __init__(self, channels: int, prelu: bool) -> None:
         super().__init__()
@@ -122,7 +121,7 @@ class _ChannelWeights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = (x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True))
-        # The second convolution is linear, so the two may be added before it.
+        # The second convolution is linear, so the sum of both branches can be taken before it.
         hidden = torch.stack([F.relu(self.fc_1(each)) for each in pooled]).sum(dim=0)
         return torch.sigmoid(self.fc_2(hidden))
 
@@ -148,7 +147,7 @@ class _Attention(nn.Module):
 
 
 class _CBAMBlock(nn.Module):
-    """Residual block with convolutional block attention; nothing follows the sum."""
+    """Residual block with convolutional block attention, without an activation after the sum."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -165,15 +164,15 @@ class _CBAMBlock(nn.Module):
 
 
 class _Laplacian(nn.Module):
-    """One learnt 3x3 kernel for each channel of [I, T], applied at four scales and brought back to full size.
+    """One learnt 3x3 kernel per channel of [I, T], applied at four scales, with the results resized to full size.
 
-    Paper, equation 4. The kernel is shared by the scales.
+    Paper, equation 4. All scales share the kernel.
 
     Args:
-        kind: what the kernel starts as: the Laplacian; ``random``, N(0, variance 0.02) (Table 2, "LKI -> RKI");
-            ``edge``, two kernels a channel, the derivatives along x and y (Table 2, "Laplacian -> Edge").
-        scales: 4, or 1 for the full size alone (Table 2, "MLSM -> SLSM").
-        trained: whether it learns (Table 2, "Fix MLSM").
+        kind: initial kernel: ``laplacian``; ``random``, N(0, variance 0.02) (Table 2, "LKI -> RKI"); or ``edge``, two
+            kernels per channel, the derivatives along x and y (Table 2, "Laplacian -> Edge").
+        scales: 4, or 1 for full size only (Table 2, "MLSM -> SLSM").
+        trained: whether the kernel is trained; False is Table 2's "Fix MLSM".
     """
 
     def __init__(self, kind: Kernel, scales: int, trained: bool) -> None:
@@ -190,7 +189,7 @@ class _Laplacian(nn.Module):
         self.channels = scales * len(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 6, H, W), multiples of 8 -> (B, channels, H, W), coarse scales first."""
+        """(B, 6, H, W), sides multiples of 8 -> (B, channels, H, W), coarse scales first."""
         return torch.cat([self._at(x, scale) for scale in self.scales], 1)
 
     def _at(self, x: Tensor, scale: int) -> Tensor:
@@ -202,12 +201,12 @@ class _Laplacian(nn.Module):
 
 
 def _activated(x: Tensor, slope: nn.PReLU | None) -> Tensor:
-    """Rectified, or with a PReLU; overwrites x where nothing speaks against it."""
+    """Apply ReLU or a PReLU; in place where possible."""
     if slope is None:
         return F.relu(x, inplace=not is_plain())
     if untouched() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return cast(Tensor, slope(x))
-    # The same with one slope, and in place; elsewhere fetching that number would mean waiting for the device.
+    # Equivalent for a single slope, and in place; on a GPU, reading the slope would synchronise with the device.
     return F.leaky_relu(x, float(slope.weight), inplace=True)
 
 
@@ -215,30 +214,28 @@ def _activated(x: Tensor, slope: nn.PReLU | None) -> Tensor:
 
 
 class LocationAwareNet(nn.Module):
-    """Recurrent removal by detection.
+    """Recurrent reflection removal with reflection detection.
 
-    Paper Sec. 3, Fig. 2; the classes LRM (one step) and LocationAwareSIRR (the recurrence) of the program, 10,925,719
-    parameters. Images enter as they are, in [0, 1].
+    Paper Sec. 3, Fig. 2; classes LRM (one step) and LocationAwareSIRR (the recurrence) in the program, 10,925,719
+    parameters. Images are not normalised.
 
     Args:
         width: channels of the LSTM and of the auto-encoder at full size, 64 as published; all others in proportion.
-        iterations: 3 as published; any number works with any weights.
-        detection: what the confidence map is found in: multi-scale ``laplacian`` features; the ``image`` branch's
-            features (Table 2, "C from I_ft"); ``none``, no map at all (with ``suppression=False``: Table 2, "w/o RDM &
-            TSM").
-        suppression: whether the LSTM also sees the detection's features with those of the transmission suppressed;
+        iterations: 3 as published; weights do not depend on it.
+        detection: source of the confidence map: multi-scale ``laplacian`` features; features of the ``image`` branch
+            (Table 2, "C from I_ft"); ``none`` for no map (with ``suppression=False``: Table 2, "w/o RDM & TSM").
+        suppression: whether the LSTM also gets the detection's features, with those of the transmission suppressed;
             False: the image features alone (Table 2, "w/o TSM").
-        lstm: False: the reflection is estimated from the features themselves, nothing is remembered (Table 2, "w/o
-            LSTM").
-        scales: 4, or 1 for the full size alone (Table 2, "MLSM -> SLSM").
-        kernel: ``laplacian``, ``random`` ("LKI -> RKI") or ``edge`` ("Laplacian -> Edge") to start from.
+        lstm: False: the reflection is predicted from the features directly, without a state (Table 2, "w/o LSTM").
+        scales: 4, or 1 for full size only (Table 2, "MLSM -> SLSM").
+        kernel: initial kernel: ``laplacian``, ``random`` ("LKI -> RKI") or ``edge`` ("Laplacian -> Edge").
         train_kernel: False: "Fix MLSM".
-        features: ours: what the detection also looks at. ``efficientnet_lite0``: maps of a frozen network that has
-            learnt ImageNet, at strides 4 to 32, added by 1x1 convolutions before the detection's first block. A
-            training from the beginning calls :func:`begin`; a checkpoint brings them.
+        features: additional features for the detection, an addition of reflectzoo. ``efficientnet_lite0``: maps of a
+            frozen ImageNet network at strides 4 to 32, added by 1x1 convolutions before the detection's first block.
+            :func:`begin` loads their weights for training from scratch; checkpoints contain them.
 
     Raises:
-        UserError: for a value that is none of these, or a combination that leaves nothing to compute with.
+        UserError: for an invalid value, or ``detection="none"`` with ``suppression`` or ``features``.
     """
 
     @checked("model.net")
@@ -315,15 +312,15 @@ class LocationAwareNet(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sizes that are no multiples of 8 are continued by
-                reflection and the results are cut back. (The program resizes the image instead.)
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; sides that are not multiples of 8 are padded by
+                reflection and the results cropped. (The program resizes the image instead.)
 
         Returns:
-            ``transmission`` and ``reflection`` (B, 3, H, W) >= 0 of the last iteration. ``aux`` has one entry for each
-            iteration in each of the lists ``transmission``, ``reflection`` (likewise), ``confidence`` (B, 1, H, W) in
-            (0, 1), the paper's polarity: 1 where the reflection dominates (absent with ``detection="none"``), and the
+            ``transmission`` and ``reflection`` (B, 3, H, W) >= 0 of the last iteration. ``aux`` has lists with one
+            entry per iteration: ``transmission`` and ``reflection``, as above; ``confidence`` (B, 1, H, W) in (0, 1),
+            with the paper's polarity: 1 where the reflection dominates (absent with ``detection="none"``); and the
             coarse transmissions ``quarter`` (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2),
-            ceil(W / 2)). Float32 whatever the precision.
+            ceil(W / 2)). In the dtype of the weights, also under autocast.
         """
         image = prepared(mixture, _STRIDE)
         height, width = mixture.shape[-2:]
@@ -347,16 +344,16 @@ class LocationAwareNet(nn.Module):
         }
 
     def detect(self, mixture: Tensor) -> Tensor:
-        """The confidence map of the first iteration alone; nothing that it does not need is computed.
+        """Compute only the confidence map of the first iteration.
 
         Args:
             mixture: as for :meth:`forward`.
 
         Returns:
-            (B, 1, H, W) in (0, 1), what ``aux["confidence"][0]`` of :meth:`forward` is.
+            (B, 1, H, W) in (0, 1), equal to ``aux["confidence"][0]`` of :meth:`forward`.
 
         Raises:
-            UserError: for a network without detection.
+            UserError: if ``detection`` is ``none``.
         """
         if self.detection == "none":
             raise UserError("Location-aware SIRR: with model.net.detection=none there is no confidence map.")
@@ -368,14 +365,14 @@ class LocationAwareNet(nn.Module):
 
     @property
     def looks_up(self) -> bool:
-        """Whether the detection looks at ImageNet features."""
+        """Whether the detection also uses ImageNet features."""
         return hasattr(self, "features")
 
     def _known(self, image: Tensor) -> Tensor | None:
-        """What the ImageNet features add to the detection's, the same in every iteration; None without them."""
+        """Contribution of the ImageNet features to the detection's, the same in every iteration; None without them."""
         if not self.looks_up:
             return None
-        # Their values are of the order of ten.
+        # Scaled because their values are of the order of ten.
         known = (0.1 * each for each in self.features(image)[1:])
         maps = [convolution(each) for convolution, each in zip(self.seen, known, strict=True)]
         finest = maps[0].shape[-2:]
@@ -385,13 +382,13 @@ class LocationAwareNet(nn.Module):
         return F.interpolate(total, image.shape[-2:], mode="bilinear", align_corners=False)
 
     def step(self, image: Tensor, previous: Tensor, state: State | None = None, known: Tensor | None = None) -> Step:
-        """One iteration; paper, equations 2 and 3.
+        """Compute one iteration; paper, equations 2 and 3.
 
         Args:
-            image: I, (B, 3, H, W), multiples of 8.
-            previous: T of the iteration before, same shape; I itself at the start.
-            state: of the iteration before; None at the start.
-            known: what the ImageNet features add, if the network looks at any.
+            image: I, (B, 3, H, W), sides multiples of 8.
+            previous: T of the previous iteration, same shape; I itself in the first.
+            state: state after the previous iteration; None in the first.
+            known: contribution of the ImageNet features, (B, width / 2, H, W), if the network uses any.
         """
         both = torch.cat((image, previous), 1)
         features, visibility = self._detect(both, known)
@@ -402,7 +399,7 @@ class LocationAwareNet(nn.Module):
         return Step(state, visibility, reflection, quarter, half, transmission)
 
     def _detect(self, both: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Features for the LSTM, and the map."""
+        """Features for the LSTM, and the visibility map."""
         x = self._image_features(both)
         if self.detection == "none":
             return x, None
@@ -420,7 +417,7 @@ class LocationAwareNet(nn.Module):
         return _activated(self.det_conv4_2(x), None)
 
     def _locate(self, x: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The detection's features, and 1 - C, of [I, T], or of the image branch's features."""
+        """The detection's features and 1 - C, computed from [I, T] or from the image branch's features."""
         y = self.det_conv5(self.lap_pyramid(x) if self.detection == "laplacian" else x)
         if known is not None:
             y = y + known
@@ -429,7 +426,7 @@ class LocationAwareNet(nn.Module):
         return y, image_head(self.det_conv_mask0, y)
 
     def _restore(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The contextual auto-encoder: transmissions at 1/4, 1/2 and full size."""
+        """Run the contextual auto-encoder: transmissions at 1/4, 1/2 and full size."""
         full = self.cbam_block0(self.conv1(x))
         half = self.cbam_block2(self.cbam_block1(self.conv3(self.conv2(full))))
         x = self.conv6(self.conv5(self.conv4(half)))
@@ -444,17 +441,17 @@ class LocationAwareNet(nn.Module):
 
 
 def begin(net: nn.Module) -> None:
-    """Put ImageNet's weights into the features of a new network, if it has any.
+    """Load the ImageNet weights of a new network's frozen features, if it uses any.
 
     Raises:
-        UserError: if they are not installed, or are not the published ones.
+        UserError: if they are not installed or not the published ones.
     """
     if isinstance(net, LocationAwareNet) and net.looks_up:
         net.features.load_state_dict(efficientnet_lite0().state_dict())
 
 
 def _check(detection: str, suppression: bool, features: str) -> None:
-    """Raise unless the arguments of :class:`LocationAwareNet` make a network."""
+    """Raise UserError for invalid combinations of arguments of :class:`LocationAwareNet`."""
     if detection == "none" and suppression:
         raise UserError(
             "Location-aware SIRR: with model.net.detection=none there are no features to suppress: also set "

@@ -32,7 +32,7 @@ class _Recurrence:
 
     def open(self, fixture: Fixture) -> Callable[[Case], CaseResult]:
         net = LocationAwareNet().eval()
-        # The recorded state dict has the authors' layout, so this also shows that their file loads.
+        # The recorded state dict has the authors' layout, so this also tests that their file loads.
         hashes = fixture.data.get("weights") or {}
         state = remap(build_state_dict(fixture.data["state_dict"], hashes.get("sha256")))
         check_layout(state, net, fixture.name)
@@ -63,7 +63,7 @@ def _one_step(net: LocationAwareNet, inputs: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _recurrence(net: LocationAwareNet, image: Tensor) -> dict[str, Tensor]:
-    """Step by step for what stays inside, and at once for what comes out."""
+    """Compute the internal tensors step by step, and the outputs in one call."""
     found: dict[str, Tensor] = {}
     previous, state = image, None
     for iteration in range(1, net.iterations + 1):
@@ -76,7 +76,7 @@ def _recurrence(net: LocationAwareNet, image: Tensor) -> dict[str, Tensor]:
 
 
 def _named(step: Step) -> dict[str, Tensor]:
-    """A step under the authors' names; their map is high where the transmission dominates, as ours inside."""
+    """The tensors of a step under the authors' names; their map is ``visibility``, high where T dominates."""
     assert step.state is not None
     assert step.visibility is not None
     return {
