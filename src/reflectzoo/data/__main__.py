@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="data_check")
 @task
 def _main(config: DictConfig) -> None:
-    # Imported late, so that completion and --help answer at once.
+    # Imported late, to keep completion and --help fast.
     from reflectzoo.data.check import check, write_sheet
 
     module = build(config.data)
@@ -32,7 +32,7 @@ def _main(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Run the command line; exits with 0, 1 (a file cannot be written) or 2 (a mistake in what was given)."""
+    """Run the command line; exits with 0, 1 (it failed), 2 (invalid arguments or data) or 130 (Ctrl-C)."""
     run(_main, "data_check")
 
 

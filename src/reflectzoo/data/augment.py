@@ -1,4 +1,4 @@
-"""Random crops and colours of one photograph. The only module that knows albumentations, whose project is archived."""
+"""Random crops and colour changes of a photograph; the only module that uses albumentations, which is archived."""
 
 from __future__ import annotations
 
@@ -15,37 +15,40 @@ from reflectzoo.data.images import Photo
 if TYPE_CHECKING:
     import albumentations as A
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it checks for updates online
 
 Kind = Literal["paper", "hard", "square", "whole"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-# A picture more elongated than this is cut to it first: enlarging 12000x200 whole would only make a 36 MB strip of
-# which one square is used.
+# Pictures with a larger aspect ratio are cut to it first: enlarging a whole picture of 12000x200 would give a strip of
+# 36 MB, of which one square is used.
 _LONGEST = 4
 
 
 class PhotoAugment:
-    """A random ``crop`` x ``crop`` view of a photograph, the same for the same seed.
+    """Cuts a random ``crop`` x ``crop`` view from a photograph, determined by a seed.
 
-    ``paper`` is what the programs of YTMT and ERRNet do: the shorter side resized (bicubic) to an even number between
-    ``crop`` and ``2 * crop``, a horizontal flip with probability 0.5, a random crop. (Where the photograph shrinks,
-    pixels are averaged over their area, as Pillow's bicubic filter does there; OpenCV's would alias.)
+    ``paper`` follows the programs of YTMT and ERRNet: the shorter side is resized (bicubic) to an even number between
+    ``crop`` and ``2 * crop``, followed by a horizontal flip with probability 0.5 and a random crop. (Downscaling
+    averages pixels over their area, similar to Pillow's bicubic filter; OpenCV's would alias.)
 
-    ``hard`` makes few photographs go further: views from a twelfth of the picture to all of it, all eight turns and
-    mirror images, brightness, contrast, saturation, hue and gamma, and every other time the colour channels
-    exchanged.
+    ``hard`` suits small sets of photographs: views of 8 to 100 % of the picture's area, all eight rotations and
+    reflections, changes of brightness, contrast, saturation, hue and gamma, and colour channels shuffled with
+    probability 0.5.
 
-    ``square`` and ``whole`` are what IBCLN's program does with real pairs and with the photographs it blends: a square
-    of 0.7 of the shorter side, anywhere, resized; and the whole picture, squeezed into a square. Neither is mirrored.
+    ``square`` and ``whole`` follow IBCLN's program for real pairs and for blended photographs, respectively: a random
+    square of 0.7 of the shorter side, resized; and the whole picture, squeezed into a square. Neither is mirrored.
 
     Photographs smaller than the crop are enlarged just enough.
 
     Args:
         crop: side of the view in pixels.
         kind: ``paper``, ``hard``, ``square`` or ``whole``.
-        colours: whether ``hard`` changes colours. Not where several layers must still add up afterwards.
-        rotate: probability of a turn by 90, 180 or 270 degrees on top (0.5 in DSRNet's program).
+        colours: whether ``hard`` changes colours; must be False if several layers have to add up afterwards.
+        rotate: probability of an additional rotation by 90, 180 or 270 degrees (0.5 in DSRNet's program).
+
+    Raises:
+        ValueError: if the kind is unknown.
     """
 
     def __init__(self, crop: int, kind: Kind = "paper", colours: bool = True, rotate: float = 0.0) -> None:
@@ -55,13 +58,13 @@ class PhotoAugment:
         self.kind = kind
         self.rotate = rotate
         steps = {"paper": _paper(crop), "hard": _hard(crop, colours)}
-        import albumentations as A  # takes a second, and evaluation does without
+        import albumentations as A  # takes a second, and evaluation does not need it
 
         self._compose = A.Compose(steps.get(kind, [_squeezed(crop)]))
 
     @property
     def shorter(self) -> int:
-        """The shorter side a photograph needs so that no view of it is enlarged more than the whole picture asks."""
+        """Shorter side in pixels to which decoding may reduce a photograph without enlarging any view further."""
         return 4 * self.crop if self.kind == "hard" else 2 * self.crop
 
     def __call__(self, photo: Photo, seed: int) -> Photo:
@@ -69,13 +72,13 @@ class PhotoAugment:
 
         Args:
             photo: (H, W, 3) uint8, any size.
-            seed: what all choices follow from, >= 0.
+            seed: determines all random choices, >= 0.
 
         Returns:
             (crop, crop, 3) uint8, contiguous.
         """
-        # One generator for the whole chain: set_random_seed would give every step the same seed, and with it the same
-        # random numbers, so that (say) both flips always came together.
+        # One generator for the whole chain: set_random_seed would give every step the same seed and therefore the same
+        # random numbers, so that, for example, both flips would always coincide.
         rng = np.random.default_rng(seed)
         self._compose.set_random_state(rng, random.Random(seed))
         photo = _shortened(photo, rng)
@@ -87,12 +90,12 @@ class PhotoAugment:
         return np.ascontiguousarray(view)
 
     def together(self, photos: Sequence[Photo], seed: int) -> list[Photo]:
-        """Cut the same view, turned the same way, from several layers or frames.
+        """Cut the same view from several layers or frames.
 
         Args:
-            photos: all of one size. (No step's choices depend on what a picture shows, so the same seed gives each
-                the same view.)
-            seed: as above.
+            photos: (H, W, 3) uint8, all of the same size. (No random choice depends on the content, so that the same
+                seed gives the same view.)
+            seed: determines all random choices, >= 0.
 
         Raises:
             ValueError: if the sizes differ.
@@ -153,7 +156,7 @@ def _hard(crop: int, colours: bool) -> list[A.BasicTransform]:
 
 
 def _shortened(photo: Photo, rng: np.random.Generator) -> Photo:
-    """Cut a very elongated picture to a random stretch of it."""
+    """Cut a very elongated picture to a random part with an aspect ratio of :data:`_LONGEST`."""
     height, width = photo.shape[:2]
     longest = _LONGEST * min(height, width)
     if height > longest:

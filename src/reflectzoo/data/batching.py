@@ -1,4 +1,4 @@
-"""From samples to a batch, and from the batches of several data sets to one."""
+"""Collate samples to a batch, and merge the batches of several data sets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from reflectzoo.errors import UserError
 
 
 def collate(samples: Sequence[Sample | Failed]) -> Sample | JointBatch | Failed:
-    """Samples to a batch: tensors stacked, strings listed, notices joined; the first error stands for all.
+    """Collate samples to a batch: tensors are stacked, strings listed, notices concatenated.
 
-    Samples of several data sets, which say their ``part``, are collated apart.
+    Samples of several data sets (with a ``part``) are collated separately, to a :class:`JointBatch`.
+
+    Returns:
+        The batch; or the first :class:`Failed` sample, or an error about pictures of different sizes.
     """
     good: list[Sample] = []
     for sample in samples:
@@ -29,7 +32,7 @@ def collate(samples: Sequence[Sample | Failed]) -> Sample | JointBatch | Failed:
 
 
 def _collate_alike(samples: Sequence[Sample]) -> Sample | Failed:
-    """Samples of one data set."""
+    """Collate samples of one data set."""
     batch: dict[str, Any] = {}
     for each in fields(samples[0]):
         values = [getattr(sample, each.name) for sample in samples]
@@ -79,11 +82,13 @@ def _different_sizes(samples: Sequence[Sample], pictures: Sequence[Tensor]) -> U
 
 
 def merge(parts: Mapping[str, Batch], order: Mapping[str, Tensor]) -> Batch:
-    """Join complete batches of several data sets into one.
+    """Merge complete batches of several data sets into one.
+
+    Keys that a part lacks are filled with zeros (for draws, NaN), empty strings or empty tags.
 
     Args:
-        parts: a complete batch of each.
-        order: where the samples of each stand in the joint batch.
+        parts: a complete batch of each data set.
+        order: indices of the samples of each in the merged batch.
 
     Raises:
         UserError: if sequences differ in their number of frames.
@@ -112,7 +117,7 @@ def merge(parts: Mapping[str, Batch], order: Mapping[str, Tensor]) -> Batch:
 
 
 def _spread(values: Mapping[str, Tensor], places: Mapping[str, Sequence[int]], size: int, empty: float) -> Tensor:
-    """Rows put in their places of a tensor that is otherwise empty."""
+    """Scatter the rows of each part to their indices, and fill the others with ``empty``."""
     first = next(iter(values.values()))
     for value in values.values():
         if value.shape[1:] != first.shape[1:]:

@@ -1,4 +1,4 @@
-"""Checking a data set without training: what is there, what of it can be read, what it looks like."""
+"""Check a data set without training: count and read its files, and draw some samples."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _NAMED = 10
 
 @dataclass
 class SetSummary:
-    """One data set of one split.
+    """Summary of one data set of one split.
 
     Attributes:
         split: ``train``, ``val`` or ``test``.
         name: of the data set.
-        samples: in an epoch, or in the evaluation.
-        unit: what they are called.
-        pictures: files.
-        smallest: width and height of the one with the fewest pixels, None if none can be read.
-        largest: likewise.
+        samples: number of samples per epoch, or in the evaluation.
+        unit: noun for the samples, in the plural.
+        pictures: number of files.
+        smallest: width and height of the picture with the fewest pixels; None if none can be read.
+        largest: likewise, with the most pixels.
         unreadable: a sentence for each file that cannot be read.
     """
 
@@ -48,7 +48,7 @@ class SetSummary:
     unreadable: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line."""
+        """Format as one line."""
         line = f"{self.split:<6}{self.name:<12}{self.samples} {self.unit} from {self.pictures} pictures"
         if self.smallest is not None and self.largest is not None:
             sizes = [f"{width}x{height}" for width, height in (self.smallest, self.largest)]
@@ -58,14 +58,14 @@ class SetSummary:
 
 @dataclass
 class DataSummary:
-    """A checked data module.
+    """Summary of a data module.
 
     Attributes:
-        sets: what was found, by split.
-        without: why a split is missing, by its name.
-        left_out: a sentence for each file that was left out beforehand.
-        shared: pictures that are in more than one split.
-        remarks: what else there is to say, such as another number of pairs than is published.
+        sets: summaries of the data sets that were found.
+        without: reasons for missing splits, by split.
+        left_out: a sentence for each file that was skipped while searching.
+        shared: pictures that are in the training set and in another split.
+        remarks: further sentences, such as a number of pairs that differs from the published one.
     """
 
     sets: list[SetSummary] = field(default_factory=list)
@@ -76,11 +76,11 @@ class DataSummary:
 
     @property
     def unreadable(self) -> list[str]:
-        """A sentence for each file that cannot be read or was left out, each once."""
+        """A sentence for each file that cannot be read or was skipped, without duplicates."""
         return list(dict.fromkeys([*self.left_out, *(each for one in self.sets for each in one.unreadable)]))
 
     def __str__(self) -> str:
-        """Some lines to be shown."""
+        """Format as several lines."""
         lines = [str(each) for each in self.sets]
         lines += [f"{split:<6}none: {why}" for split, why in self.without.items()]
         lines += self.remarks
@@ -98,13 +98,14 @@ class DataSummary:
 
 
 def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, KeyedDataset]], DataSummary]:
-    """The data sets of every split that a module has.
+    """Find the data sets of every split of a module.
 
     Returns:
-        The data sets by split and name, and a summary that says why a split is missing.
+        The data sets by split and name, and a summary with the reasons for missing splits.
 
     Raises:
-        UserError: if there is none at all.
+        UserError: if there is no split at all.
+        UnreadableImage: for an unreadable file, with ``data.on_error=raise``.
     """
     summary = DataSummary()
 
@@ -124,7 +125,7 @@ def find_sets(module: ReflectionDataModule) -> tuple[dict[str, Mapping[str, Keye
         except UnreadableImage:
             raise  # data.on_error=raise
         except UserError as error:
-            refused = error  # the test's is the one to tell, since a benchmark has no other split
+            refused = error  # the last one, of the test split, is raised: a benchmark has no other split
             summary.without[split] = str(error)
     if not found and refused is not None:
         raise refused
@@ -139,10 +140,10 @@ def check(module: ReflectionDataModule) -> tuple[DataSummary, Image.Image]:
     """Read every picture of a data module and draw some of its samples.
 
     Returns:
-        What was found, and a contact sheet.
+        A summary, and a contact sheet.
 
     Raises:
-        UserError: if no split can be used at all.
+        UserError: if no split or no sample can be used.
     """
     found, summary = find_sets(module)
     whose: dict[Path, set[str]] = {}
@@ -172,12 +173,15 @@ def check(module: ReflectionDataModule) -> tuple[DataSummary, Image.Image]:
 def contact_sheet(
     module: ReflectionDataModule, found: Mapping[str, Mapping[str, KeyedDataset]], rows: int = 3
 ) -> Image.Image:
-    """Some samples of every data set with all that is known about them.
+    """Draw some samples of every data set with their layers, frames and tags.
 
     Args:
         module: completes the samples.
         found: data sets by split and name.
-        rows: samples of each data set.
+        rows: number of samples of each data set.
+
+    Raises:
+        UserError: if no sample can be made.
     """
     drawn = []
     for split, sets in found.items():
@@ -224,7 +228,7 @@ def _row(batch: Any, title: str) -> PanelRow:
 
 
 def _looked_at(path: Path) -> tuple[int, int] | str:
-    """Width and height of a picture, or why it cannot be read."""
+    """Width and height of a picture, or a sentence on why it cannot be read."""
     try:
         read_rgb(path, shorter=1)
         return picture_size(path)

@@ -1,4 +1,4 @@
-"""One picture of every synthesis model at work: ``python -m reflectzoo.data.gallery``."""
+"""Draw an example of every synthesis model: ``python -m reflectzoo.data.gallery``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CELL = 216
 
 
 def gallery(models: Mapping[str, Synthesis], transmission: Tensor, reflection: Tensor, seed: int = 0) -> list[PanelRow]:
-    """A row for each model: its two layers, its mixture, and what it drew.
+    """Blend two photographs with each model: a row with both layers, the mixture and the draws.
 
     Args:
         models: by name.
@@ -37,7 +37,7 @@ def gallery(models: Mapping[str, Synthesis], transmission: Tensor, reflection: T
         seed: of the draws.
 
     Returns:
-        The photographs themselves first.
+        A row with the two photographs, followed by one row per model.
     """
     rows = [PanelRow({"transmission": transmission, "reflection": reflection}, "the two photographs")]
     for name, model in models.items():
@@ -53,10 +53,10 @@ def gallery(models: Mapping[str, Synthesis], transmission: Tensor, reflection: T
 
 
 def configured_models(names: Sequence[str] = ()) -> dict[str, Synthesis]:
-    """The models of ``conf/synthesis`` by name; all of them if none is named.
+    """The models of ``conf/synthesis`` by name; all of them if no names are given.
 
     Raises:
-        UserError: if there is none of a name.
+        UserError: if a name is unknown.
     """
     known = sorted(file.stem for file in (Path(config_dir()) / "synthesis").glob("*.yaml"))
     for name in names:
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the gallery.
 
     Args:
-        argv: arguments; those of the command line when None.
+        argv: arguments; None takes those of the command line.
 
     Returns:
-        0, or 2 if the arguments make no sense.
+        0; 2 after a user error.
     """
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.data.gallery",
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _photograph(path: Path) -> Tensor:
-    """The middle of a photograph at the gallery's size."""
+    """The centre of a photograph at the gallery's size, (3, H, W) in [0, 1]."""
     photo = read_rgb(path)
     height, width = _SIZE
     scale = max(height / photo.shape[0], width / photo.shape[1])

@@ -1,4 +1,4 @@
-"""Photographs as training and evaluation see them, 8-bit RGB; which there are in a folder, and a memory of them."""
+"""Photographs as 8-bit RGB for training and evaluation: reading, searching folders, and a cache."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Photo = npt.NDArray[np.uint8]
 
 
 def read_rgb(path: str | os.PathLike[str], shorter: int | None = None) -> Photo:
-    """Read a picture the way a viewer shows it; see :mod:`reflectzoo.photo.read`.
+    """Read a picture as a viewer would show it; see :mod:`reflectzoo.photo.read`.
 
-    The orientation is applied; grey, CMYK, palette and other colour models become RGB; deeper values are rounded, not
-    cut off; a PNG's gAMA is heeded, embedded colour profiles are not; transparency is composited on white; of an
-    animation the first frame is read.
+    The orientation is applied; grey, CMYK, palette and other colour models become RGB; higher depths are rounded; a
+    PNG's gAMA is applied, embedded colour profiles are not; transparency is composited over white; of an animation, the
+    first frame is read.
 
     Args:
         path: the file.
@@ -45,18 +45,18 @@ def read_rgb(path: str | os.PathLike[str], shorter: int | None = None) -> Photo:
 
     Raises:
         UnreadableImage: if the file is missing, empty, truncated, too large for Pillow's guard against decompression
-            bombs, or no picture.
+            bombs, or not a picture.
     """
     return read_picture(path, shorter=shorter).rgb()
 
 
 def translucent(path: str | os.PathLike[str]) -> bool:
-    """Whether a picture is transparent anywhere, so that what :func:`read_rgb` shows depends on the white behind it.
+    """Whether a picture has transparent pixels, so that :func:`read_rgb` depends on the white background.
 
-    The picture is decoded, which shows whether it can be.
+    Decodes the picture, and thereby also checks that it is readable.
 
     Raises:
-        UnreadableImage: as :func:`read_rgb` does.
+        UnreadableImage: as in :func:`read_rgb`.
     """
     alpha = read_picture(path, shorter=1).alpha
     if alpha is None:
@@ -71,18 +71,18 @@ def find_images(
     unopened: Callable[[str, str], None] | None = None,
     suffixes: Collection[str] = SUFFIXES,
 ) -> list[Path]:
-    """The picture files of a folder, told by their suffix, sorted by their path.
+    """Find the picture files of a folder by suffix, sorted by path.
 
-    Hidden files are left out (``._x.jpg`` is macOS's shadow of ``x.jpg``, not a picture).
+    Hidden files are skipped (``._x.jpg`` holds macOS metadata of ``x.jpg``, not a picture).
 
     Args:
-        folder: where to look; must exist.
-        recursive: look into subfolders too (links to folders are not followed).
-        unopened: told the path of a folder below this one that cannot be opened, and a sentence; None raises.
-        suffixes: what a picture's name may end in, in small letters.
+        folder: the folder; must exist.
+        recursive: include subfolders (links to folders are not followed).
+        unopened: called with the path of a subfolder that cannot be opened, and a sentence; None raises instead.
+        suffixes: suffixes of pictures, in lower case.
 
     Raises:
-        UserError: if the folder, or without ``unopened`` one below it, cannot be opened.
+        UserError: if the folder or, without ``unopened``, a subfolder cannot be opened.
     """
     found: list[Path] = []
 
@@ -103,10 +103,10 @@ def find_images(
 
 
 class PhotoCache:
-    """Decoded photographs kept in memory, the least recently used dropped first.
+    """An LRU cache of decoded photographs.
 
     Args:
-        max_bytes: bound on what is kept; 0 keeps nothing.
+        max_bytes: maximum size in bytes; 0 disables caching.
     """
 
     def __init__(self, max_bytes: int = 0) -> None:
@@ -115,10 +115,10 @@ class PhotoCache:
         self._photos: OrderedDict[tuple[str, int | None], Photo] = OrderedDict()
 
     def read(self, path: str | os.PathLike[str], shorter: int | None = None) -> Photo:
-        """:func:`read_rgb`, remembered. The array is shared: do not write to it.
+        """Cached :func:`read_rgb`. The array is shared: do not write to it.
 
         Raises:
-            UnreadableImage: as :func:`read_rgb` does.
+            UnreadableImage: as in :func:`read_rgb`.
         """
         key = (os.fspath(path), shorter)
         photo = self._photos.get(key)

@@ -1,4 +1,4 @@
-"""A DataLoader whose workers keep to themselves and whose errors arrive as sentences."""
+"""A DataLoader for keyed data sets, with single-threaded workers and errors without a worker's traceback."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from reflectzoo.errors import WORKER_DIED, LostProcess
 
 _log = logging.getLogger(__name__)
 
-# What must not change within an epoch, by the names under which a checkpoint keeps it.
+# Entries of the state that must not change within an epoch.
 _SHAPE = ("samples", "global_batch_size", "seed")
 
 
 class ReflectionLoader(DataLoader[Sample | Failed]):
-    """Reads a :class:`KeyedDataset`.
+    """Loads batches of a :class:`KeyedDataset`.
 
     Args:
-        dataset: what to read.
-        sampler: which keys, in which order.
-        batch_size: samples in a batch.
-        num_workers: processes that read; 0 reads in the main process.
+        dataset: the data set.
+        sampler: yields the keys in order.
+        batch_size: samples per batch.
+        num_workers: number of worker processes; 0 reads in the main process.
         persistent: keep the workers between epochs.
         pin_memory: copy batches into page-locked memory, for a GPU.
-        progress: what a checkpoint remembers about this loader, so that going on with another batch size or other
-            data in the middle of an epoch does not pass unnoticed; None for an evaluation.
+        progress: returns the state to save in a checkpoint, from which a resumed run detects that the batch size or
+            the data changed in the middle of an epoch; None for an evaluation.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ReflectionLoader(DataLoader[Sample | Failed]):
         super().__init__(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,  # type: ignore[arg-type]  # torch thinks keys are ints
+            sampler=sampler,  # type: ignore[arg-type]  # torch expects integer keys
             num_workers=num_workers,
             collate_fn=collate,
             pin_memory=pin_memory,
@@ -62,10 +62,10 @@ class ReflectionLoader(DataLoader[Sample | Failed]):
         self._progress = progress
 
     def __iter__(self) -> Iterator[RawBatch]:  # type: ignore[override]
-        """Batches; the workers start, and the sampler asks where to begin, with the first one.
+        """Iterate over batches; workers start, and the sampler looks up where to begin, on the first one.
 
         Raises:
-            UserError: from a worker, as it was raised there.
+            UserError: re-raised from a worker.
             LostProcess: if a worker was killed.
         """
         batches: Iterator[RawBatch | Failed] = super().__iter__()
@@ -74,21 +74,21 @@ class ReflectionLoader(DataLoader[Sample | Failed]):
                 batch = next(batches)
             except StopIteration:
                 return
-            except (ConnectionError, EOFError) as error:  # it died while it handed a batch over
+            except (ConnectionError, EOFError) as error:  # a worker died while transferring a batch
                 raise LostProcess(WORKER_DIED) from error
             if isinstance(batch, Failed):
                 raise batch.error
             yield batch
 
-    # Lightning looks for this pair of methods to learn that a loader can go on in the middle of an epoch. Where to go
-    # on is the sampler's to know, from the trainer's own counters, which are right even after a crash.
+    # With this pair of methods, Lightning treats a loader as resumable in the middle of an epoch. The position itself
+    # comes from the sampler, which takes it from the Trainer's counters; these are correct even after a crash.
 
     def state_dict(self) -> dict[str, int]:
-        """What the current epoch looks like."""
+        """The state of the current epoch."""
         return self._progress() if self._progress is not None else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Say so if the interrupted epoch looked otherwise."""
+        """Log a warning if the data or the batch size differ from those of the interrupted epoch."""
         now = self.state_dict()
         changed = [
             f"{key} from {state[key]} to {now[key]}" for key in _SHAPE if state.get(key, now.get(key)) != now.get(key)
@@ -102,17 +102,17 @@ class ReflectionLoader(DataLoader[Sample | Failed]):
 
 
 def usable_cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _calm_worker(_: int) -> None:
-    # Ctrl-C and a batch system's SIGTERM reach every process of a run. The first one finishes its step and saves, for
-    # which it needs the next batch; it ends its workers itself. One that it cannot end any more ends in half a minute.
+    # Ctrl-C and a batch system's SIGTERM reach every process of a run. The main process needs its workers to finish the
+    # current step and save, and then stops them; one that it can no longer stop exits 30 seconds after SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _soon)
-    # A worker is one process on one core: libraries that start a thread for each core would only get in each
-    # other's way, and OpenMP threads do not survive a fork.
+    # One core per worker: libraries that start a thread per core would compete with the other workers, and OpenMP
+    # threads do not survive a fork.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

@@ -1,4 +1,4 @@
-"""Which sample comes when: independent of the number of processes, and resumable in the middle of an epoch."""
+"""Samplers whose order does not depend on the number of processes and can be resumed in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from reflectzoo.data.seeding import SHUFFLE, generator
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """What a data set is asked for: everything that its random choices follow from.
+    """Identifies a sample, and determines all of its random choices.
 
     Attributes:
         epoch: 0-based.
-        index: which sample of the epoch, before shuffling.
-        position: its place in the epoch's order, over all processes.
-        counts: false for a repeated sample that only evens out the processes' shares and must not be scored.
+        index: of the sample within the epoch, before shuffling.
+        position: of the sample in the epoch's order, over all processes.
+        counts: False for a duplicate that only equalises the number of samples per process and must not be scored.
     """
 
     epoch: int
@@ -40,20 +40,20 @@ def _one() -> int:
 
 
 class EpochSampler(Sampler[SampleKey]):
-    """The keys of one process for the current epoch of training.
+    """Yields the keys of one process for the current training epoch.
 
-    The order is shuffled by (seed, epoch). Process r of N takes every N-th key from the r-th on, so that batch k of N
-    processes with batch size B holds together exactly batch k of one process with batch size N * B. An incomplete last
-    global batch is left out, so every process has the same number of batches. After an interruption the epoch goes on
-    at the first batch that was not done, while the length stays that of the whole epoch, as a progress bar wants it.
+    The order is shuffled by (seed, epoch). Process r of N takes every N-th key starting at the r-th, so that batch k of
+    N processes with batch size B together equals batch k of one process with batch size N * B. An incomplete last
+    global batch is dropped, so that every process has the same number of batches. After an interruption the epoch
+    resumes at the first unfinished batch, while the length remains that of the whole epoch, for progress bars.
 
     Args:
-        length: samples in one epoch, over all processes.
+        length: samples per epoch, over all processes.
         batch_size: of one process.
         seed: of the data.
         shuffle: whether to shuffle.
-        position: returns (epoch, batches done in it), asked whenever an epoch begins.
-        rank: returns this process's number.
+        position: returns (epoch, finished batches of it); called at the start of each epoch.
+        rank: returns this process's rank.
         world_size: returns the number of processes.
     """
 
@@ -78,7 +78,7 @@ class EpochSampler(Sampler[SampleKey]):
 
     @property
     def batches(self) -> int:
-        """Batches of one epoch, the same in every process."""
+        """Number of batches per epoch, the same in every process."""
         return self.length // (self.batch_size * self.world_size())
 
     def __len__(self) -> int:
@@ -94,9 +94,9 @@ class EpochSampler(Sampler[SampleKey]):
 
 
 class RepeatedSampler(SequentialSampler):
-    """The order of one :class:`EpochSampler` again and again, for ``Trainer(overfit_batches=...)``.
+    """Repeats the order of an :class:`EpochSampler`, for ``Trainer(overfit_batches=...)``.
 
-    Lightning puts one of its own in the place of every sampler that is not of this type, and our data sets need keys.
+    A subclass of :class:`SequentialSampler`, because Lightning replaces any other sampler by its own, without keys.
     """
 
     def __init__(self, sampler: EpochSampler) -> None:
@@ -108,15 +108,15 @@ class RepeatedSampler(SequentialSampler):
 
 
 class EvaluationSampler(SequentialSampler):
-    """The keys of one process for an evaluation: every sample exactly once, in order.
+    """Yields the keys of one process for an evaluation: every sample exactly once, in order.
 
-    Process r of N takes every N-th sample. Where the number of samples is not divisible, the last ones are repeated
-    so that all processes make the same number of steps (networks with buffers synchronise at each), with ``counts``
-    false: such a sample is delivered with both layers marked unknown, and no metric sees it.
+    Process r of N takes every N-th sample. If the number of samples is not divisible by N, the last one is repeated so
+    that all processes make the same number of steps (networks with buffers synchronise at each). Duplicates have
+    ``counts`` False: all their layers are marked as unknown, so that no metric includes them.
 
     Args:
-        length: samples, over all processes.
-        rank: returns this process's number.
+        length: number of samples, over all processes.
+        rank: returns this process's rank.
         world_size: returns the number of processes.
     """
 

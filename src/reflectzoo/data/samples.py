@@ -1,7 +1,7 @@
-"""What the data sets yield: a small class for each kind of sample, which knows what becomes of it in a batch.
+"""Sample classes of the data sets: one for each kind of sample, which also completes a batch of them.
 
-The same class holds one sample and, after :func:`~reflectzoo.data.batching.collate`, a batch of them: tensors are then
-stacked, strings are listed, and numbers and flags are tensors.
+The same class holds one sample or, after :func:`~reflectzoo.data.batching.collate`, a batch: tensors are then stacked,
+strings are lists, and numbers and flags are tensors.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from reflectzoo.errors import UserError
 
 
 class Notice(NamedTuple):
-    """Something about one file that the user should hear about once, from the main process.
+    """A warning about one file, to be logged once, by the main process.
 
     Attributes:
-        kind: ``unreadable``, ``small``, ``missing`` (a partner), ``mismatch`` (of a pair's sizes), ``tiny``,
-            ``translucent``, ``folder`` (that cannot be opened) or ``count`` (another number of pairs than is
-            published).
+        kind: ``unreadable``, ``small`` (enlarged to the crop), ``missing`` (no partner), ``mismatch`` (of a pair's
+            sizes), ``tiny`` (too small to be scored), ``translucent``, ``folder`` (cannot be opened) or ``count``
+            (number of pairs differs from the published one).
         path: the file.
-        sentence: what to say.
+        sentence: the message.
     """
 
     kind: str
@@ -35,10 +35,10 @@ class Notice(NamedTuple):
 
 
 class _Pinned:
-    """Page-locks its tensors for a DataLoader, which knows how to do so for dictionaries only."""
+    """Adds the method by which a DataLoader page-locks the tensors of objects other than dictionaries and lists."""
 
     def pin_memory(self) -> Any:
-        """Put every tensor into page-locked memory."""
+        """Move every tensor to page-locked memory, in place."""
         for each in fields(cast(Any, self)):
             setattr(self, each.name, _pinned(getattr(self, each.name)))
         return self
@@ -53,18 +53,18 @@ def _pinned(value: Any) -> Any:
 # Not frozen: Lightning copies a dataclass to a device by setting its fields.
 @dataclass(kw_only=True, eq=False)
 class Sample(_Pinned, ABC):
-    """What samples of every kind have.
+    """Base class of all samples.
 
     Attributes:
         name: unique within a data set.
-        dataset: the data set it comes from.
-        seed: what all its random choices follow from, (B,) int64 in a batch.
-        notices: what was noticed while it was read; training only.
-        counts: false for a sample that must not be scored, (B,) bool in a batch; evaluations only.
+        dataset: name of its data set.
+        seed: determines all of its random choices, (B,) int64 in a batch.
+        notices: warnings from reading it; training only.
+        counts: False for a sample that must not be scored, (B,) bool in a batch; evaluations only.
         source_size: (2,), height and width of the stored picture; evaluations only.
         protocol: how the stored pictures were resized; evaluations only.
-        tags: what else is known about it; evaluations only.
-        part: which of several data sets that share a batch it comes from.
+        tags: further properties by name; evaluations only.
+        part: name of its data set among several that share a batch; otherwise None.
     """
 
     name: str | list[str]
@@ -80,23 +80,23 @@ class Sample(_Pinned, ABC):
     @property
     @abstractmethod
     def picture(self) -> Tensor:
-        """One of its pictures, all of which are of one size."""
+        """One of its pictures, all of which have the same size."""
 
     def draw(self, synthesis: Synthesis | None) -> None:
-        """Draw for every sample of a batch, where something is to be drawn and is not yet.
+        """Make the random draws for the blends of a batch; idempotent, and a no-op for real mixtures.
 
         Raises:
-            UserError: if something must be blended and there is no synthesis.
+            UserError: if photographs must be blended and there is no synthesis model.
         """
 
     def complete(self, synthesis: Synthesis | None) -> Batch:
-        """Make a whole batch of a collated one, on the device it is on.
+        """Complete a collated batch on its device: make mixtures and mark which layers are known.
 
         Args:
-            synthesis: what blends; real mixtures need none.
+            synthesis: the synthesis model; not needed for real mixtures.
 
         Raises:
-            UserError: if something must be blended and there is no synthesis.
+            UserError: if photographs must be blended and there is no synthesis model.
         """
         batch = self._layers(synthesis)
         if isinstance(self.counts, Tensor):
@@ -109,7 +109,7 @@ class Sample(_Pinned, ABC):
 
     @abstractmethod
     def _layers(self, synthesis: Synthesis | None) -> dict[str, Any]:
-        """The pictures of the batch, with what is known of them."""
+        """The pictures of the batch, and the flags of known layers."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -117,9 +117,9 @@ class PhotoPair(Sample):
     """Two photographs to be blended.
 
     Attributes:
-        transmission: (3, H, W) uint8, what is behind the glass.
-        reflection: likewise, what is reflected.
-        draws: what the synthesis drew; filled in by :meth:`draw`.
+        transmission: (3, H, W) uint8, the scene behind the glass.
+        reflection: likewise, the reflected scene.
+        draws: random draws of the synthesis model; set by :meth:`draw`.
     """
 
     transmission: Tensor
@@ -153,15 +153,15 @@ class PhotoPair(Sample):
 
 @dataclass(kw_only=True, eq=False)
 class RealPair(Sample):
-    """A photograph through glass, with what is known of its layers.
+    """A photograph through glass, with its known layers.
 
     Attributes:
         mixture: (3, H, W) uint8.
-        transmission: likewise; zeros where unknown.
-        reflection: likewise.
-        knows_transmission: whether it is known, (B,) bool in a batch.
-        knows_reflection: likewise.
-        unaligned_transmission: shot from a slightly different place; None if there is none.
+        transmission: likewise; zeros if unknown.
+        reflection: likewise; zeros if unknown.
+        knows_transmission: whether the transmission is known, (B,) bool in a batch.
+        knows_reflection: whether the reflection is known, (B,) bool in a batch.
+        unaligned_transmission: taken from a slightly different position; None if there is none.
     """
 
     mixture: Tensor
@@ -195,13 +195,13 @@ class RealPair(Sample):
 
 @dataclass(kw_only=True, eq=False)
 class BlendedSequence(Sample):
-    """Frames of two photographs in motion, blended by one draw, so that nothing but the motion changes.
+    """Frames of two moving photographs, blended with the same draws, so that only the motion changes.
 
     Attributes:
         frame_transmissions: (N, 3, H, W) uint8.
         frame_reflections: likewise.
         frame_motion: (2, N, 2), see :class:`~reflectzoo.core.batch.Batch`; None if unknown.
-        draws: what the synthesis drew; filled in by :meth:`draw`.
+        draws: random draws of the synthesis model; set by :meth:`draw`.
     """
 
     frame_transmissions: Tensor
@@ -247,7 +247,7 @@ class BlendedSequence(Sample):
 
 @dataclass(kw_only=True, eq=False)
 class RealSequence(Sample):
-    """Frames that were shot, with the truth of the centre one.
+    """Real frames, with the ground truth of the centre one.
 
     Attributes:
         frames: (N, 3, H, W) uint8.
@@ -289,12 +289,12 @@ class RealSequence(Sample):
 
 @dataclass(kw_only=True, eq=False)
 class JointBatch(_Pinned):
-    """Samples of several data sets that share a batch, collated apart.
+    """Samples of several data sets that share a batch, collated separately.
 
     Attributes:
-        parts: a batch of each.
-        order: where the samples of each stand in the joint batch.
-        notices: of all of them.
+        parts: a batch of each data set.
+        order: indices of the samples of each in the joint batch.
+        notices: warnings from reading them.
     """
 
     parts: dict[str, Sample]
@@ -304,7 +304,7 @@ class JointBatch(_Pinned):
 
 @dataclass(eq=False)
 class Failed:
-    """Stands for a sample, or a batch, that could not be made: torch would wrap the error in a worker's traceback."""
+    """Carries the error of a failed sample or batch, which torch would otherwise wrap in a worker's traceback."""
 
     error: UserError
 
@@ -340,5 +340,5 @@ def _needed(synthesis: Synthesis | None) -> Synthesis:
 
 
 def to_float(image: Tensor) -> Tensor:
-    """Stored values to [0, 1]; floats are left as they are."""
+    """Convert uint8 to float32 in [0, 1]; floating-point values are returned unchanged."""
     return image if image.is_floating_point() else image.to(torch.float32).div_(255)

@@ -1,8 +1,8 @@
-"""Where every random choice of the data layer comes from.
+"""Seeds and generators for all random choices of the data layer.
 
-One sample has one seed, a hash of (data seed, epoch, index). Whatever is random about it (which photographs, which
-crop, which blend) is drawn from that seed, each purpose on a stream of its own. So nothing depends on how many workers
-read the data, how samples are grouped into batches, which process sees them or where an epoch was interrupted.
+Each sample has one seed, a hash of (data seed, epoch, index). All of its random choices (photographs, crop, blend) are
+drawn from that seed, each purpose from a separate stream. Hence nothing depends on the number of workers, the grouping
+into batches, the process that reads a sample, or the point where an epoch was interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-# Streams: two purposes never share random numbers, and adding one changes no other.
+# Streams: no two purposes share random numbers, and adding a stream does not change the others.
 PAIRING = 0
 CROPS = 1
 SYNTHESIS = 2
@@ -32,7 +32,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 def name_seed(name: str) -> int:
-    """The seed of one evaluation sample, from its name alone, so that scores of different runs can be compared.
+    """The seed of one evaluation sample, 63 bits from its name alone, so that scores of different runs are comparable.
 
     Example:
         >>> name_seed("a") == name_seed("a"), 0 <= name_seed("b") < 2**63
@@ -42,15 +42,15 @@ def name_seed(name: str) -> int:
 
 
 def generator(seed: int, *stream: int) -> np.random.Generator:
-    """A fresh generator for one purpose (``stream``) of one sample."""
+    """A new generator for one purpose (``stream``) of one sample."""
     return np.random.default_rng((seed, *stream))
 
 
 class Rounds:
-    """Orders in which to go through some things again and again, each round shuffled anew.
+    """Repeated rounds through a number of items, each in a new random order.
 
     Args:
-        count: of the things, at least 1.
+        count: number of items, at least 1.
         seed: of the data.
     """
 
@@ -60,7 +60,7 @@ class Rounds:
         self._last: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
 
     def place(self, epoch: int, index: int) -> tuple[npt.NDArray[np.int64], int]:
-        """The order of the round in which sample ``index`` of an epoch comes, and its place there."""
+        """The order (count,) of the round to which sample ``index`` of an epoch belongs, and its place in it."""
         number, place = divmod(index, self.count)
         if self._last is None or self._last[0] != (epoch, number):
             order = generator(self.seed, PAIRING, epoch, number).permutation(self.count)
@@ -68,6 +68,6 @@ class Rounds:
         return self._last[1], place
 
     def from_here(self, epoch: int, index: int) -> list[int]:
-        """What sample ``index`` of an epoch gets, followed by its stand-ins in order."""
+        """The item for sample ``index`` of an epoch, followed by its substitutes in order."""
         order, place = self.place(epoch, index)
         return [int(each) for each in np.roll(order, -place)]

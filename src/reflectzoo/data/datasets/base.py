@@ -1,4 +1,4 @@
-"""What every data set of the zoo does alike: keys in, one sample out, trouble told in the main process."""
+"""Base class of all data sets: returns the sample of a key, and passes errors on to the main process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from reflectzoo.errors import UserError
 
 
 def note_folders(notices: list[Notice], on_error: str) -> Callable[[str, str], None] | None:
-    """What :func:`~reflectzoo.data.images.find_images` is to do about folders that cannot be opened.
+    """The ``unopened`` argument of :func:`~reflectzoo.data.images.find_images` for a setting of ``on_error``.
 
     Args:
-        notices: hear about them.
+        notices: receives a notice for each folder that cannot be opened.
         on_error: ``skip`` or ``raise``.
     """
     if on_error == "raise":
@@ -28,16 +28,16 @@ def note_folders(notices: list[Notice], on_error: str) -> Callable[[str, str], N
 
 
 class KeyedDataset(Dataset[Sample | Failed]):
-    """A data set read by :class:`SampleKey`. Subclasses implement :meth:`sample` and ``__len__``.
+    """A data set indexed by :class:`SampleKey`. Subclasses implement :meth:`sample`, ``__len__`` and :meth:`pictures`.
 
     Attributes:
-        unit: what its samples are called in a summary.
+        unit: noun for its samples in summaries, in the plural.
     """
 
     unit = "pairs"
 
     def sample(self, key: SampleKey) -> Sample:
-        """Make one sample, every random choice following from the key.
+        """Make one sample; the key determines all random choices.
 
         Raises:
             UserError: if it cannot be made.
@@ -48,19 +48,22 @@ class KeyedDataset(Dataset[Sample | Failed]):
         raise NotImplementedError(f"{type(self).__name__} does not say how long it is")
 
     def limit_cache(self, max_bytes: int) -> None:
-        """Bound the memory for decoded photographs; a data set that keeps none does nothing."""
+        """Limit the cache of decoded photographs, in bytes; a no-op for a data set without one."""
 
     def set_step(self, samples: int) -> None:
-        """Say how many samples, over all processes, make one step; of use where a whole step shares a choice."""
+        """Set the number of samples per step, over all processes; used if all samples of a step share a choice."""
 
     def pictures(self) -> list[Path]:
-        """Every file that may be read, each once, for a check of the whole data set."""
+        """Every file that may be read, for checking the whole data set."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it reads")
 
     def __getitem__(self, key: SampleKey | int) -> Sample | Failed:
-        """The sample of a key; a plain number stands for that sample of the first epoch.
+        """The sample of a key; an integer stands for that sample of the first epoch.
 
-        In a worker :class:`Failed` stands for one that cannot be made; our loader raises its error as it is.
+        In a worker, a sample that cannot be made is returned as :class:`Failed`; the loader then raises its error.
+
+        Raises:
+            UserError: outside a worker, if the sample cannot be made.
         """
         if not isinstance(key, SampleKey):
             key = SampleKey(0, key, key)
@@ -73,5 +76,5 @@ class KeyedDataset(Dataset[Sample | Failed]):
 
 
 def to_tensor(photo: Photo) -> Tensor:
-    """(H, W, 3) uint8 array to (3, H, W) uint8 tensor; the data module makes it float on the device."""
+    """Convert an (H, W, 3) uint8 array to a (3, H, W) uint8 tensor; it becomes floating-point only on the device."""
     return torch.from_numpy(photo).permute(2, 0, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Photographs shot through glass, with the truth as far as somebody shot it: for training and for evaluation."""
+"""Photographs taken through glass, with their ground truth as far as it exists, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _SEEDS = 2**32
 
 @dataclass(frozen=True)
 class PairFiles:
-    """One photograph through glass and what is known about it.
+    """The files of one photograph through glass.
 
     Attributes:
         name: unique within the data set.
         mixture: the photograph.
-        transmission: what is behind the glass, if it was shot.
-        reflection: the reflection alone, if it was shot.
-        tags: what else is known, e.g. ``{"subset": "postcard", "aperture": "11"}``.
+        transmission: the scene behind the glass, if available.
+        reflection: the reflection alone, if available.
+        tags: further properties, e.g. ``{"subset": "postcard", "aperture": "11"}``.
     """
 
     name: str
@@ -48,25 +48,26 @@ class PairFiles:
 
     @property
     def files(self) -> list[Path]:
-        """The files there are."""
+        """The existing files, the mixture first."""
         return [path for path in (self.mixture, self.transmission, self.reflection) if path is not None]
 
 
 class PairCrops(KeyedDataset):
     """Random crops of real pairs, for training: the same view of every layer.
 
-    Each round goes through all pairs once, in an order of its own; a longer epoch has more rounds.
+    Each round goes through all pairs once, in a new order; longer epochs have more rounds.
 
     Args:
         pairs: at least one, each with a transmission.
         augment: cuts the crops.
         seed: of the data.
         samples_per_epoch: None for the number of pairs.
-        on_error: ``skip`` puts the next pair in the place of an unreadable one; ``raise`` stops.
-        dataset: the name samples carry.
+        on_error: ``skip`` replaces an unreadable pair by the next one; ``raise`` stops.
+        dataset: name of the data set, recorded in the samples.
         aligned: whether transmissions match their mixtures pixel by pixel. If not, they are yielded as
-            ``unaligned_transmission``, and the transmission counts as unknown.
-        shift: unaligned transmissions are moved by up to this many pixels more, at random (an option of ERRNet).
+            ``unaligned_transmission``, and the transmission is marked as unknown.
+        shift: unaligned transmissions are shifted further, by a random number of up to this many pixels along each axis
+            (an option of ERRNet).
 
     Raises:
         UserError: if there is no pair.
@@ -100,7 +101,7 @@ class PairCrops(KeyedDataset):
         return self._length
 
     def limit_cache(self, max_bytes: int) -> None:
-        """Bound the memory for decoded photographs, in each process that reads."""
+        """Limit the cache of decoded photographs in each worker, in bytes."""
         self.cache.max_bytes = max_bytes
 
     def pictures(self) -> list[Path]:
@@ -122,7 +123,7 @@ class PairCrops(KeyedDataset):
         return _real_pair(views, self.aligned, name=name, dataset=self.dataset, seed=seed, notices=notices)
 
     def _read(self, candidates: Iterable[int], notices: list[Notice]) -> tuple[PairFiles, dict[str, Photo]]:
-        """The first readable of some pairs."""
+        """The first readable pair, and its layers."""
         pair = self.pairs[0]
         for candidate in candidates:
             pair = self.pairs[candidate]
@@ -147,10 +148,10 @@ class PairImages(KeyedDataset):
     """Whole photographs, for validation and test.
 
     Args:
-        pairs: the samples; without a transmission nothing is scored, but the result can be looked at.
+        pairs: the samples; those without a transmission are processed but not scored.
         size: at which they are scored.
-        dataset: the name samples carry.
-        aligned: as for :class:`PairCrops`.
+        dataset: name of the data set, recorded in the samples.
+        aligned: as in :class:`PairCrops`.
     """
 
     def __init__(self, pairs: Sequence[PairFiles], size: EvalSize, dataset: str, aligned: bool = True) -> None:
@@ -187,33 +188,36 @@ class PairImages(KeyedDataset):
 
 
 class _MismatchError(UserError):
-    """The layers of a pair differ in size."""
+    """Raised if the layers of a pair differ in size."""
 
 
 class _TranslucentError(UserError):
-    """A layer has no colours of its own."""
+    """Raised if a layer is partly transparent, so that its colours depend on the background."""
 
 
 def read_layers(
     pair: PairFiles, cache: PhotoCache | None = None, shorter: int | None = None, fit: bool = False
 ) -> dict[str, Photo]:
-    """The pictures of a pair, of one size.
+    """Read the layers of a pair, all of the same size.
 
     Args:
         pair: the files.
-        cache: remembers them.
-        shorter: as for :func:`~reflectzoo.data.images.read_rgb`.
-        fit: resize layers to the mixture instead of refusing another size.
+        cache: a cache to read through.
+        shorter: as in :func:`~reflectzoo.data.images.read_rgb`.
+        fit: resize layers to the size of the mixture instead of raising an error.
+
+    Returns:
+        (H, W, 3) uint8 for each existing file: ``mixture``, ``transmission``, ``reflection``.
 
     Raises:
         UnreadableImage: for the first file that cannot be read.
-        UserError: if the sizes differ.
+        UserError: if the sizes differ, without ``fit``.
     """
     read = cache.read if cache is not None else read_rgb
     paths = {"mixture": pair.mixture, "transmission": pair.transmission, "reflection": pair.reflection}
     layers = {name: read(path, shorter) for name, path in paths.items() if path is not None}
     if shorter is not None and len({layer.shape for layer in layers.values()}) > 1:
-        # A JPEG may come smaller than it is stored, but a PNG beside it does not.
+        # JPEGs may have been decoded at a reduced size, but other formats have not.
         layers = {name: read(path, None) for name, path in paths.items() if path is not None}
     height, width = layers["mixture"].shape[:2]
     for name, layer in layers.items():
@@ -230,14 +234,14 @@ def read_layers(
 def usable(
     pairs: Sequence[PairFiles], on_error: OnError, aligned: bool = True, decode: bool = False
 ) -> tuple[list[PairFiles], list[Notice]]:
-    """The pairs that can be used, and a notice about each other one.
+    """The pairs that can be used, and a notice about each of the others.
 
     Args:
-        pairs: to be looked at.
-        on_error: ``raise`` stops at the first.
-        aligned: whether a layer must have its mixture's size.
-        decode: read every picture whole, as an evaluation, which must know beforehand what it scores, demands;
-            otherwise only the sizes in the files' headers.
+        pairs: the pairs to check.
+        on_error: ``raise`` stops at the first unusable pair.
+        aligned: whether all layers must have the mixture's size.
+        decode: decode every picture, since an evaluation must know in advance what it will score, and refuse pictures
+            that are translucent or too small to be scored; otherwise only check the sizes in the headers.
 
     Raises:
         UserError: for the first unusable one, if ``on_error`` is ``raise``.
@@ -276,12 +280,12 @@ def usable(
 
 @dataclass(frozen=True)
 class LayerFolders:
-    """What the folders of a paired data set may be called; the first that exists is used.
+    """Possible names of the folders of a paired data set; the first that exists is used.
 
     Attributes:
-        mixture: of the photographs through glass.
-        transmission: of what is behind it.
-        reflection: of the reflections alone; need not exist.
+        mixture: names for the photographs through glass.
+        transmission: names for the scenes behind the glass.
+        reflection: names for the reflections alone; optional.
     """
 
     mixture: tuple[str, ...] = ("blended", "I", "input", "mixture", "testB")
@@ -289,7 +293,7 @@ class LayerFolders:
     reflection: tuple[str, ...] = ("reflection_layer", "R", "reflection")
 
     def within(self, folder: Path) -> tuple[Path | None, Path | None, Path | None]:
-        """The three folders, as far as they exist."""
+        """The folders of mixtures, transmissions and reflections; None for each that does not exist."""
         from reflectzoo.data.datasets.published_data import first_folder
 
         mixture, transmission, reflection = (
@@ -301,17 +305,21 @@ class LayerFolders:
 def pair_folders(
     mixtures: Path, transmissions: Path | None, reflections: Path | None, on_error: OnError = "skip", prefix: str = ""
 ) -> tuple[list[PairFiles], list[Notice]]:
-    """Pair the pictures of folders by their names, whatever their suffixes.
+    """Pair the pictures of folders by their names, ignoring suffixes.
 
     Args:
         mixtures: a folder.
         transmissions: a folder with a picture for each mixture, or None.
         reflections: a folder with pictures for some or all mixtures, or None.
-        on_error: ``raise`` stops at the first picture without a partner.
-        prefix: put before each name.
+        on_error: ``raise`` stops at the first picture without a partner; ``skip`` skips it.
+        prefix: prepended to each name.
+
+    Returns:
+        The pairs, and notices about pictures without a partner and folders that cannot be opened.
 
     Raises:
-        UserError: for a missing partner, if ``on_error`` is ``raise``; if a folder cannot be opened.
+        UserError: if ``on_error`` is ``raise``, for a missing partner or a subfolder that cannot be opened; in any case
+            if one of the folders themselves cannot be opened.
     """
     pairs: list[PairFiles] = []
     notices: list[Notice] = []
@@ -319,7 +327,7 @@ def pair_folders(
     blended, behind, reflected = (_by_stem(folder, opened) for folder in (mixtures, transmissions, reflections))
 
     def leave_out(path: Path, stem: str, what: str, where: Path, others: Mapping[str, Path]) -> None:
-        # A truth called 7_gt.png or 7-label.png is meant for 7, but a program that guesses scores wrong pairs some day.
+        # 7_gt.png or 7-label.png is probably the ground truth of 7, but guessing would eventually score wrong pairs.
         meant = [other.name for name, other in others.items() if re.match(rf"{re.escape(stem)}[^A-Za-z0-9].+$", name)]
         wanted = f"{path.stem}{Path(meant[0]).suffix}" if len(meant) == 1 else ""
         hint = f"; if '{meant[0]}' is its partner, rename that to '{wanted}'" if wanted else ""
@@ -342,13 +350,13 @@ def pair_folders(
 def hold_out(
     pairs: Sequence[PairFiles], share: float, scene: Callable[[str], str] = str
 ) -> tuple[list[PairFiles], list[PairFiles]]:
-    """Training and validation pairs, chosen by a hash of their names: neither seed nor place changes the choice.
+    """Split pairs into training and validation pairs by a hash of their names, independent of seed and location.
 
     Args:
-        pairs: at least two, if anything is to be held out.
-        share: of the pairs for validation; if not 0 at least one, and never all.
-        scene: of a pair's name; pairs of one scene are held out together, so that the share is met as nearly as whole
-            scenes allow. With a single scene nothing is held out.
+        pairs: the pairs; of a single pair, nothing is held out.
+        share: share of the pairs for validation; if it is not 0, at least one pair is held out, but never all.
+        scene: maps a pair's name to its scene. Pairs of one scene are held out together, until the share is reached;
+            at least one scene remains for training, so that nothing is held out of a single scene.
     """
     if share <= 0 or len(pairs) < 2:
         return list(pairs), []
@@ -365,7 +373,7 @@ def hold_out(
 
 
 def files_of(pairs: Sequence[PairFiles]) -> list[Path]:
-    """Every file of some pairs, each once."""
+    """The files of several pairs, without duplicates."""
     return list(dict.fromkeys(path for pair in pairs for path in pair.files))
 
 
@@ -377,7 +385,7 @@ def _by_stem(folder: Path | None, unopened: Callable[[str, str], None] | None) -
 
 
 def _real_pair(views: Mapping[str, Photo], aligned: bool, **about: Any) -> RealPair:
-    """The layers that there are, and what else is said of the sample."""
+    """Make a sample from the existing layers; further attributes are keyword arguments."""
     layers = {name: to_tensor(view) for name, view in views.items()}
     unknown = torch.zeros_like(layers["mixture"])
     transmission = layers.get("transmission")
@@ -393,7 +401,7 @@ def _real_pair(views: Mapping[str, Photo], aligned: bool, **about: Any) -> RealP
 
 
 def _moved(photo: Photo, down: int, right: int) -> Photo:
-    """A picture moved by some pixels, its border repeated."""
+    """Shift a picture by a number of pixels, repeating its border."""
     height, width = photo.shape[:2]
     rows = np.clip(np.arange(height) - down, 0, height - 1)
     columns = np.clip(np.arange(width) - right, 0, width - 1)

@@ -1,4 +1,4 @@
-"""Which file of a folder belongs to which sequence, told by a pattern."""
+"""Assign files to sequences by patterns of their paths."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from reflectzoo.errors import UserError
 
 
 class PathPattern:
-    """Which files are which, by their paths: ``{sequence}/{frame}`` for instance.
+    """A pattern for paths, such as ``{sequence}/{frame}``.
 
-    ``{sequence}`` stands for any text, slashes included, ``{frame}`` and ``*`` for any text within one name; upper and
-    lower case are alike, and suffixes are left out.
+    ``{sequence}`` matches any text, slashes included, ``{frame}`` and ``*`` match text within one name (``*`` also the
+    empty text). Case is ignored, and paths are given without suffixes.
 
     Args:
         pattern: the pattern.
 
     Raises:
-        UserError: if it does not name a sequence, or names something else.
+        UserError: if it does not contain ``{sequence}`` exactly once, or contains an unknown placeholder.
 
     Example:
         >>> PathPattern("{sequence}/I{frame}").match("day/003/I2")
@@ -42,13 +42,13 @@ class PathPattern:
         self._expression = re.compile("".join(known.get(part) or re.escape(part) for part in parts), re.IGNORECASE)
 
     def match(self, path: str) -> tuple[str, str] | None:
-        """The sequence and the frame of a path without its suffix, or None if it is something else."""
+        """The sequence and frame of a path without suffix, the frame "" if not in the pattern; None without a match."""
         found = self._expression.fullmatch(path)
         return (found["sequence"], found.groupdict().get("frame", "")) if found else None
 
 
 class Sorted(NamedTuple):
-    """The sequences of a folder, and what was left out."""
+    """The sequences of a folder, and notices about those that were skipped."""
 
     sequences: list[SequenceFiles]
     notices: list[Notice]
@@ -57,15 +57,15 @@ class Sorted(NamedTuple):
 def sort_sequences(
     paths: Sequence[Path], top: Path, frames: PathPattern, truth: Sequence[PathPattern], count: int, on_error: OnError
 ) -> Sorted:
-    """Put files together to sequences.
+    """Group files to sequences.
 
     Args:
         paths: all pictures below ``top``.
         top: the folder.
-        frames: which are frames; they stand in the order of the numbers in their names.
-        truth: which are transmissions, tried in turn; such a file is no frame.
-        count: frames a sequence must have; of more, those around the centre are taken.
-        on_error: ``raise`` stops at the first incomplete sequence.
+        frames: pattern of the frames, which are sorted by the numbers in their names.
+        truth: patterns of the transmissions, tried in turn; a matching file is not a frame.
+        count: required number of frames; if there are more, those around the centre are used.
+        on_error: ``raise`` stops at the first incomplete sequence; ``skip`` skips it.
 
     Raises:
         UserError: for an incomplete sequence, if ``on_error`` is ``raise``.
@@ -98,7 +98,7 @@ def sort_sequences(
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that sorts 2 before 10.
+    """A sort key that puts 2 before 10.
 
     Example:
         >>> sorted(["f10", "f9", "a"], key=natural)

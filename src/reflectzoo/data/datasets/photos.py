@@ -1,4 +1,4 @@
-"""Photographs in pairs, one to be seen through the glass and one to be reflected."""
+"""Pairs of photographs for synthesis: one for the scene behind the glass, one for the reflection."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ from reflectzoo.errors import UserError
 
 OnError = Literal["skip", "raise"]
 
-# Seeds leave this room for other libraries, whose generators take 32 bits.
+# Seeds for other libraries, whose generators take 32 bits.
 _SEEDS = 2**32
 
 
 class PhotoPairs(KeyedDataset):
     """Random pairs of random crops, for training.
 
-    Each round the scenes are shuffled; the first half gives transmissions, the second reflections, and pair i takes
-    the i-th of both. That is what the programs of YTMT and ERRNet do once an epoch; a longer epoch has more rounds.
+    In each round, the scenes are shuffled; the first half provides transmissions, the second half reflections, and pair
+    i consists of the i-th of both. The programs of YTMT and ERRNet do this once per epoch; longer epochs have more
+    rounds.
 
     Args:
-        scenes: the photographs. Several views of one scene (a stereo pair) stand together: they never meet in a pair.
+        scenes: the photographs. Several views of the same scene (a stereo pair) form one entry, and are never paired.
         augment: cuts the crops.
         seed: of the data.
         samples_per_epoch: None for one round, that is half the number of scenes.
-        joint: give both photographs of a pair the same choices (size, flip, relative place), as the programs do.
-        patches: so many rectangles of every view are replaced by views of other scenes, before blending. With a handful
-            of photographs a network learns to know each of them; a patchwork of them it has to look at.
-        on_error: ``skip`` puts the next scene of the round in the place of an unreadable one; ``raise`` stops.
-        dataset: the name samples carry.
+        joint: use the same random choices (size, flip, relative position) for both photographs of a pair, as the
+            programs do.
+        on_error: ``skip`` replaces an unreadable scene by the next one of the round; ``raise`` stops.
+        dataset: name of the data set, recorded in the samples.
+        patches: number of rectangles of every view that are replaced by views of random scenes before blending. This
+            keeps a network from memorising the photographs if there are only a few.
 
     Raises:
         UserError: if there are fewer than two scenes.
@@ -78,7 +80,7 @@ class PhotoPairs(KeyedDataset):
         return self._length
 
     def limit_cache(self, max_bytes: int) -> None:
-        """Bound the memory for decoded photographs, in each process that reads."""
+        """Limit the cache of decoded photographs in each worker, in bytes."""
         self.cache.max_bytes = max_bytes
 
     def pictures(self) -> list[Path]:
@@ -86,13 +88,13 @@ class PhotoPairs(KeyedDataset):
         return [path for scene in self.scenes for path in scene]
 
     def partners(self, epoch: int, index: int) -> tuple[list[int], list[int]]:
-        """The scenes of one pair: its transmission and its reflection, each followed by its stand-ins, in order."""
+        """The scenes of one pair, for transmission and reflection, each followed by its substitutes in order."""
         round_number, place = divmod(index, self._half)
         if self._round is None or self._round[0] != (epoch, round_number):
             order = generator(self.seed, PAIRING, epoch, round_number).permutation(len(self.scenes))
             self._round = ((epoch, round_number), order)
         order = self._round[1]
-        # Rolled, so that the pair's own scenes come first and its neighbours stand in; the halves stay apart.
+        # Rolled, so that the pair's own scenes come first, followed by substitutes; the halves remain disjoint.
         first, second = order[: self._half], order[self._half : 2 * self._half]
         return np.roll(first, -place).tolist(), np.roll(second, -place).tolist()
 
@@ -122,7 +124,7 @@ class PhotoPairs(KeyedDataset):
         )
 
     def _patch(self, view: Photo, rng: np.random.Generator, notices: list[Notice]) -> None:
-        """Replace a rectangle of a view, in place, by the same rectangle of a view of any scene."""
+        """Replace a rectangle of a view, in place, by the same rectangle of a view of a random scene."""
         crop = self.augment.crop
         scenes = rng.permutation(len(self.scenes)).tolist()
         photo, _ = self._read(scenes, int(rng.integers(_SEEDS)), notices)
@@ -132,7 +134,7 @@ class PhotoPairs(KeyedDataset):
         view[top : top + height, left : left + width] = other[top : top + height, left : left + width]
 
     def _read(self, candidates: Sequence[int], views: int, notices: list[Notice]) -> tuple[Photo, Path]:
-        """The first readable of some scenes, and which file it was."""
+        """The first readable photograph of several scenes, and its path."""
         path = Path()
         for scene in candidates:
             paths = self.scenes[scene]
@@ -161,8 +163,7 @@ class Region(NamedTuple):
 
     Attributes:
         path: the file.
-        box: left, top, right and bottom as fractions of width and height, within [0, 1]; the largest centred square
-            of the box is used.
+        box: left, top, right and bottom as fractions of width and height, in [0, 1].
     """
 
     path: Path
@@ -178,9 +179,9 @@ class FixedPair(NamedTuple):
     """One evaluation sample: the same mixture in every run.
 
     Attributes:
-        name: unique within the data set; the seed of the mixture follows from it.
-        transmission: what is behind the glass.
-        reflection: what is reflected.
+        name: unique within the data set; determines the seed of the mixture.
+        transmission: the scene behind the glass.
+        reflection: the reflected scene.
     """
 
     name: str
@@ -189,11 +190,11 @@ class FixedPair(NamedTuple):
 
 
 class PairsOfRegions(KeyedDataset):
-    """What evaluation sets of photographs share: the same pairs of regions in every run.
+    """Base class of evaluation sets with the same pairs of regions in every run.
 
     Args:
-        pairs: the samples; the seed of each follows from its name.
-        dataset: the name samples carry.
+        pairs: the samples; the name of each determines its seed.
+        dataset: name of the data set, recorded in the samples.
     """
 
     def __init__(self, pairs: Sequence[FixedPair], dataset: str) -> None:
@@ -215,8 +216,8 @@ class FixedPairs(PairsOfRegions):
 
     Args:
         pairs: the samples.
-        crop: side of the square, in pixels, to which each region is resized (bicubic, antialiased).
-        dataset: the name samples carry.
+        crop: side in pixels to which the largest centred square of each region is resized (bicubic, antialiased).
+        dataset: name of the data set, recorded in the samples.
     """
 
     def __init__(self, pairs: Sequence[FixedPair], crop: int, dataset: str) -> None:
@@ -247,9 +248,9 @@ class FixedPairs(PairsOfRegions):
 
 
 def readable(paths: Sequence[Path], on_error: OnError) -> tuple[list[Path], list[Notice]]:
-    """The photographs that can be decoded, and a notice about each other one.
+    """The photographs that can be decoded, and a notice about each of the others.
 
-    Evaluation decides beforehand which pairs there are, so it reads every photograph once when it is set up.
+    Evaluation fixes its pairs in advance, and therefore decodes every photograph once during setup.
 
     Raises:
         UnreadableImage: for the first unreadable one, if ``on_error`` is ``raise``.
@@ -268,10 +269,10 @@ def readable(paths: Sequence[Path], on_error: OnError) -> tuple[list[Path], list
 
 
 def fixed_pairs(paths: Sequence[Path]) -> list[FixedPair]:
-    """Photographs in pairs for an evaluation: the first half is seen, the second half reflected.
+    """Pair photographs for an evaluation: the first half for transmissions, the second half for reflections.
 
     Args:
-        paths: an even share of them is used; the order decides who meets whom.
+        paths: the photographs; their order determines the pairs, and the last of an odd number is not used.
     """
     half = len(paths) // 2
     pairs = [
@@ -291,5 +292,5 @@ def _with_unique_names(pairs: Sequence[FixedPair]) -> list[FixedPair]:
 
 
 def views_of(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
-    """Photographs each of a scene of its own, as :class:`PhotoPairs` wants them."""
+    """Make each photograph a separate scene, as required by :class:`PhotoPairs`."""
     return [(path,) for path in paths]

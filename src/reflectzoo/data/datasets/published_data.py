@@ -1,4 +1,4 @@
-"""What a published data set looks like on disk, how large it is and where its authors offer it."""
+"""Layout, size and origin of published data sets, for error messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class PublishedData:
     """One published data set.
 
     Attributes:
-        choice: the configuration's name for it, as in ``data=zhang``.
-        layout: what is expected on disk, to follow the words "expected ...".
-        origin: size, terms and the page or paper where the authors offer it.
+        choice: its name in the configuration, as in ``data=zhang``.
+        layout: expected files and folders; follows the word "expected" in messages.
+        origin: size, terms, and the paper or page from which it is available.
     """
 
     choice: str
@@ -27,14 +27,18 @@ class PublishedData:
 
     @property
     def expected(self) -> str:
-        """What was expected and where to get it, the end of a sentence without its full stop."""
+        """The expected layout and its origin, as the end of a sentence without full stop."""
         return f"expected {self.layout} ({self.origin})"
 
     def folder(self, path: str | os.PathLike[str] | None, key: str = "data.root") -> Path:
-        """A folder that the user named.
+        """Check a folder given by the user.
+
+        Args:
+            path: the folder.
+            key: the setting that it comes from, for messages.
 
         Raises:
-            UserError: if none was named, or it is no folder that can be opened.
+            UserError: if none was given, or it is not a readable folder.
         """
         if path is None or str(path) in ("", "???"):
             raise UserError(f"data={self.choice} needs {key}=FOLDER: {self.expected}.")
@@ -54,7 +58,7 @@ class PublishedData:
         """All pictures below a folder; see :func:`~reflectzoo.data.images.find_images`.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there are none, or a folder cannot be opened.
         """
         photos = find_images(folder, recursive=True, unopened=unopened)
         if not photos:
@@ -62,12 +66,12 @@ class PublishedData:
         return photos
 
     def not_found(self, folder: Path, key: str = "data.root") -> UserError:
-        """The sentence that says what is in a folder instead of what was expected."""
+        """The error for a folder without the expected files, with a summary of its content."""
         return UserError(f"{key}: '{folder}' holds {folder_in_words(folder)}: {self.expected}.")
 
 
 def folder_in_words(folder: Path, most: int = 4) -> str:
-    """In words, what a folder holds."""
+    """Describe the content of a folder, listing at most ``most`` names."""
     names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
     if not names:
         return "nothing"
@@ -77,7 +81,7 @@ def folder_in_words(folder: Path, most: int = 4) -> str:
 
 
 def first_folder(root: Path, names: Iterable[str]) -> Path | None:
-    """The first of some folders below ``root`` that exists, upper and lower case alike."""
+    """The first of several folders below ``root`` that exists, ignoring case; None if none does."""
     for name in names:
         place: Path | None = root
         for part in Path(name).parts:

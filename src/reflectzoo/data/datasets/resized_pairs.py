@@ -1,4 +1,4 @@
-"""Whole photographs in pairs, resized, as CoRRN trains: many reflections cover only a part of a picture."""
+"""Pairs of whole photographs, resized rather than cropped as in CoRRN, since many reflections cover only a part."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ from reflectzoo.errors import UserError
 
 
 class ResizedPairs(KeyedDataset):
-    """Random pairs of a background and a reflection, both whole, for training.
+    """Random pairs of a whole background and a whole reflection, for training.
 
-    An epoch goes through the backgrounds in an order of its own and gives each a random reflection. Portrait
-    photographs are turned to landscape and both are resized to one size, which changes from step to step. The pair is
-    then turned by 0, 90, 180 or 270 degrees and flipped; whether by a quarter is drawn for a step as a whole, since its
-    pictures must be of one shape.
+    Each epoch goes through the backgrounds in a new order, and pairs each with a random reflection. Portrait
+    photographs are rotated to landscape, and both are resized to the same size, which changes from step to step. The
+    pair is then rotated by 0, 90, 180 or 270 degrees and flipped. Quarter turns are drawn once per step, since all of
+    its pictures must have the same shape.
 
     Args:
-        backgrounds: photographs to be seen through the glass.
+        backgrounds: photographs for the scene behind the glass.
         reflections: photographs of reflections.
-        sizes: heights and widths that take turns, one a step.
+        sizes: heights and widths, used in turn, one per step.
         seed: of the data.
         samples_per_epoch: None for the number of backgrounds.
-        rotations: whether to turn by 90, 180 and 270 degrees.
+        rotations: whether to rotate by 90, 180 and 270 degrees.
         horizontal_flip: probability.
         vertical_flip: probability.
-        on_error: ``skip`` puts the next photograph in the place of an unreadable one; ``raise`` stops.
-        dataset: the name samples carry.
+        on_error: ``skip`` replaces an unreadable photograph by the next one; ``raise`` stops.
+        dataset: name of the data set, recorded in the samples.
+
+    Raises:
+        UserError: if there are no backgrounds, reflections or sizes.
     """
 
     def __init__(
@@ -70,11 +73,11 @@ class ResizedPairs(KeyedDataset):
         return self._length
 
     def limit_cache(self, max_bytes: int) -> None:
-        """Bound the memory for decoded photographs, in each process that reads."""
+        """Limit the cache of decoded photographs in each worker, in bytes."""
         self.cache.max_bytes = max_bytes
 
     def set_step(self, samples: int) -> None:
-        """How many samples share a size."""
+        """Set the number of samples that share a size."""
         self.step = samples
 
     def pictures(self) -> list[Path]:
@@ -82,7 +85,7 @@ class ResizedPairs(KeyedDataset):
         return [*self.backgrounds, *self.reflections]
 
     def sample(self, key: SampleKey) -> Sample:
-        """One pair: ``transmission`` and ``reflection`` are (3, H, W) uint8, of the size of the sample's step."""
+        """One pair: ``transmission`` and ``reflection`` are (3, H, W) uint8, with the size of the sample's step."""
         seed = sample_seed(self.seed, key.epoch, key.index)
         rng = generator(seed, PAIRING)
         height, width = self.sizes[key.position // self.step % len(self.sizes)]
@@ -112,7 +115,7 @@ class ResizedPairs(KeyedDataset):
     def _read(
         self, photos: Sequence[Path], first: int, size: tuple[int, int], notices: list[Notice]
     ) -> tuple[Path, Photo]:
-        """The first readable photograph from ``first`` on, landscape and resized, and which it was."""
+        """The path of the first readable photograph from ``first`` on, and the photograph, landscape and resized."""
         for place in range(len(photos)):
             path = photos[(first + place) % len(photos)]
             try:
@@ -125,12 +128,12 @@ class ResizedPairs(KeyedDataset):
 
 
 class FixedResizedPairs(KeyedDataset):
-    """The same whole pairs in every run, for validation and test.
+    """The same pairs of whole photographs in every run, for validation and test.
 
     Args:
         pairs: backgrounds with reflections.
-        size: height and width; portrait photographs are turned.
-        dataset: the name samples carry.
+        size: height and width; portrait photographs are rotated.
+        dataset: name of the data set, recorded in the samples.
     """
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]], size: tuple[int, int], dataset: str) -> None:
@@ -161,11 +164,11 @@ class FixedResizedPairs(KeyedDataset):
 
 
 def resized(photo: Photo, size: tuple[int, int]) -> Photo:
-    """A whole photograph at a landscape size (height, width), turned if it is portrait."""
+    """Resize a whole photograph to a landscape size (height, width), after rotating it if it is portrait."""
     if photo.shape[0] > photo.shape[1]:
         photo = np.rot90(photo)
     height, width = size
-    # Averaged over areas where it shrinks, as MATLAB's and Pillow's bicubic filters are there; OpenCV's would alias.
+    # Area averages for downscaling, similar to the bicubic filters of MATLAB and Pillow; OpenCV's would alias.
     shrinks = photo.shape[0] > height and photo.shape[1] > width
     view = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return np.asarray(view, np.uint8)

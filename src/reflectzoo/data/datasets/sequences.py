@@ -1,4 +1,4 @@
-"""Sequences that a moving camera took, with the truth of their centre frames."""
+"""Real sequences from a moving camera, with the ground truth of their centre frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reflectzoo.errors import UserError
 
 @dataclass(frozen=True)
 class SequenceFiles:
-    """One shot sequence.
+    """The files of one real sequence.
 
     Attributes:
         name: unique within the data set.
@@ -37,20 +37,23 @@ class SequenceFiles:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them."""
+        """All files, the transmission last."""
         return (*self.frames, self.transmission)
 
 
 class SequenceCrops(KeyedDataset):
-    """Random crops of shot sequences, for training: the same view of every frame and of the truth.
+    """Random crops of real sequences, for training: the same view of every frame and of the ground truth.
 
     Args:
         sequences: at least one.
         augment: cuts the crops.
         seed: of the data.
         samples_per_epoch: None for the number of sequences.
-        on_error: ``skip`` puts the next sequence in the place of an unreadable one; ``raise`` stops.
-        dataset: the name samples carry.
+        on_error: ``skip`` replaces an unreadable sequence by the next one; ``raise`` stops.
+        dataset: name of the data set, recorded in the samples.
+
+    Raises:
+        UserError: if there is no sequence.
     """
 
     unit = "sequences"
@@ -79,7 +82,7 @@ class SequenceCrops(KeyedDataset):
         return self._length
 
     def limit_cache(self, max_bytes: int) -> None:
-        """Bound the memory for decoded photographs, in each process that reads."""
+        """Limit the cache of decoded photographs in each worker, in bytes."""
         self.cache.max_bytes = max_bytes
 
     def pictures(self) -> list[Path]:
@@ -87,7 +90,7 @@ class SequenceCrops(KeyedDataset):
         return [path for sequence in self.sequences for path in sequence.files]
 
     def sample(self, key: SampleKey) -> Sample:
-        """``frames`` is (N, 3, crop, crop) uint8, ``transmission`` (3, crop, crop)."""
+        """One sequence: ``frames`` is (N, 3, crop, crop) uint8, ``transmission`` (3, crop, crop) uint8."""
         seed = sample_seed(self.seed, key.epoch, key.index)
         crop_seed = int(generator(seed, CROPS).integers(SEEDS))
         notices: list[Notice] = []
@@ -113,12 +116,12 @@ class SequenceCrops(KeyedDataset):
 
 
 class SequenceImages(KeyedDataset):
-    """Whole shot sequences, for validation and test.
+    """Whole real sequences, for validation and test.
 
     Args:
         sequences: the samples.
         size: at which they are scored.
-        dataset: the name samples carry.
+        dataset: name of the data set, recorded in the samples.
     """
 
     unit = "sequences"
@@ -136,7 +139,7 @@ class SequenceImages(KeyedDataset):
         return [path for sequence in self.sequences for path in sequence.files]
 
     def sample(self, key: SampleKey) -> Sample:
-        """``frames`` is (N, 3, H, W) uint8, ``transmission`` (3, H, W)."""
+        """One sequence, resized: ``frames`` is (N, 3, H, W) uint8, ``transmission`` (3, H, W) uint8."""
         sequence = self.sequences[key.index]
         stored = read_sequence(sequence)
         *frames, transmission = (self.size.apply(photo) for photo in stored)
@@ -153,7 +156,7 @@ class SequenceImages(KeyedDataset):
 
 
 def read_sequence(sequence: SequenceFiles, cache: PhotoCache | None = None, shorter: int | None = None) -> list[Photo]:
-    """The frames of a sequence and its transmission, of one size.
+    """Read the frames of a sequence followed by its transmission, (H, W, 3) uint8, all of the same size.
 
     Raises:
         UnreadableImage: for the first file that cannot be read, or if the sizes differ.
@@ -171,7 +174,13 @@ def read_sequence(sequence: SequenceFiles, cache: PhotoCache | None = None, shor
 def readable_sequences(
     sequences: Sequence[SequenceFiles], on_error: OnError, decode: bool
 ) -> tuple[list[SequenceFiles], list[Notice]]:
-    """The sequences that can be used, and a notice about each other one; see :func:`pairs.usable`.
+    """The sequences that can be used, and a notice about each of the others.
+
+    Args:
+        sequences: the sequences to check.
+        on_error: ``raise`` stops at the first unusable sequence.
+        decode: decode every picture, and refuse those too small to be scored; otherwise only check the sizes in the
+            headers.
 
     Raises:
         UnreadableImage: for the first unusable one, if ``on_error`` is ``raise``.

@@ -19,18 +19,18 @@ Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 @dataclass(frozen=True)
 class EvalSize:
-    """How stored pictures are resized before they are scored: antialiased, to 8 bits, as Pillow does it.
+    """How stored pictures are resized before they are scored: by Pillow, antialiased, in 8 bits.
 
-    At most one of the first three is given; without any, pictures keep their size.
+    At most one of the first three may be given; without any, pictures keep their size.
 
     Attributes:
-        shorter: the shorter side, the other following (Real20 at 420).
-        longer: the longer side, the other following.
-        size: height and width of landscape pictures, the other way round for portrait ones (SIR2 at 224x288 for CoRRN).
-        multiple: both sides are then made multiples of this, by resizing to the next smaller ones (16 for YTMT with
-            ``--if_align``, 32 for DSRNet, 8 for Location-aware SIRR, 4 for IBCLN).
-        filter: Pillow's filter, by name: ``bicubic``, its default since version 7, or ``nearest`` (the default before),
-            ``box``, ``bilinear``, ``hamming``, ``lanczos``.
+        shorter: length of the shorter side in pixels, keeping the aspect ratio (Real20 at 420).
+        longer: length of the longer side in pixels, keeping the aspect ratio.
+        size: height and width of landscape pictures, swapped for portrait ones (SIR2 at 224x288 for CoRRN).
+        multiple: both sides are then rounded down to multiples of this (16 for YTMT with ``--if_align``, 32 for DSRNet,
+            8 for Location-aware SIRR, 4 for IBCLN); pictures are resized only once.
+        filter: Pillow's filter: ``bicubic``, its default since version 7, ``nearest``, the default before, ``box``,
+            ``bilinear``, ``hamming`` or ``lanczos``.
 
     Example:
         >>> EvalSize(shorter=420, multiple=16).of(1152, 930)
@@ -47,14 +47,14 @@ class EvalSize:
 
     @classmethod
     def read(cls, value: EvalSize | Mapping[str, Any] | None, key: str = "data.eval_size") -> EvalSize:
-        """From the configuration: a mapping of the attributes, or None for the stored size.
+        """Parse the configuration.
 
         Args:
-            value: the mapping.
-            key: where it stands in the configuration, for messages.
+            value: a mapping of the attributes; None keeps the stored size.
+            key: the setting, for error messages.
 
         Raises:
-            UserError: for an unknown name or a size that is none.
+            UserError: if a name is unknown, a value invalid, or more than one of the first three is given.
         """
         if isinstance(value, EvalSize):
             return value
@@ -71,7 +71,7 @@ class EvalSize:
         return cls(**given)
 
     def of(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width at which a picture of this size is scored, at least one ``multiple`` each."""
+        """Height and width at which a picture of a given size is scored, each at least ``multiple``."""
         if self.size is not None:
             height, width = self.size if width >= height else (self.size[1], self.size[0])
         side = self.shorter or self.longer
@@ -81,14 +81,14 @@ class EvalSize:
         return tuple(max(length // self.multiple, 1) * self.multiple for length in (height, width))  # type: ignore[return-value]
 
     def apply(self, photo: Photo) -> Photo:
-        """Resize one picture."""
+        """Resize one picture, (H, W, 3) uint8."""
         height, width = self.of(*photo.shape[:2])
         if (height, width) == photo.shape[:2]:
             return photo
         return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling[self.filter.upper()]))
 
     def __str__(self) -> str:
-        """The protocol in words, as results record it."""
+        """The protocol in words, as recorded in results."""
         words = []
         if self.size is not None:
             words.append(f"{self.size[0]}x{self.size[1]}, portrait turned")

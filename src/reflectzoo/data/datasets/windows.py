@@ -1,4 +1,4 @@
-"""Sequences made of photographs: a window that moves over each layer at its own pace."""
+"""Synthetic sequences from photographs: a window moves over each layer at a different speed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Views(NamedTuple):
     """A synthetic sequence.
 
     Attributes:
-        transmissions: of every frame.
+        transmissions: (crop, crop, 3) uint8 for each frame.
         reflections: likewise.
-        motion: (2, frames, 2) whole pixels, for transmission and reflection: how much further right and down than in
-            the centre frame a point lies in each frame.
+        motion: (2, frames, 2) integers, for transmission and reflection: displacement of a point to the right and
+            downwards in each frame, relative to the centre frame, in pixels.
     """
 
     transmissions: list[Photo]
@@ -40,16 +40,16 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class Motion:
-    """How the windows slide over the two photographs of a synthetic sequence.
+    """Motion of the windows over the two photographs of a synthetic sequence.
 
-    "Distilling Reflection Dynamics", section 4.2: at each step a window moves by a number of pixels drawn for each axis
-    from a range. The paper does not say which way; here one direction (left or right, up or down) is drawn for a whole
-    sequence and both layers, since one camera moved.
+    "Distilling Reflection Dynamics", section 4.2: at each step, a window moves along each axis by a number of pixels
+    drawn from a range. The paper does not specify the direction; here one direction per axis is drawn for a whole
+    sequence and both layers, as if a single camera moved.
 
     Attributes:
-        frames: in a sequence.
-        crop: side of the window.
-        transmission: least and most pixels of a step, along each axis.
+        frames: per sequence.
+        crop: side of the window in pixels.
+        transmission: minimum and maximum pixels of a step, along each axis.
         reflection: likewise.
     """
 
@@ -60,7 +60,7 @@ class Motion:
 
     @property
     def needed(self) -> int:
-        """The least side of a photograph in which any path of the window lies inside."""
+        """Smallest side of a photograph, in pixels, that contains every possible path of the window."""
         return self.crop + (self.frames - 1) * max(self.transmission[1], self.reflection[1])
 
     def path(
@@ -71,12 +71,12 @@ class Motion:
         height: int,
         width: int,
     ) -> npt.NDArray[np.int64]:
-        """Top and left of the window in each frame, (frames, 2), the window inside the picture.
+        """Draw the window's path: its top and left in each frame, (frames, 2), within the picture.
 
         Args:
-            rng: of this layer of this sequence.
-            steps: least and most pixels of a step.
-            direction: for both axes, whether coordinates grow.
+            rng: the random generator.
+            steps: minimum and maximum pixels of a step.
+            direction: for each axis, whether the coordinates increase.
             height: of the picture, at least :attr:`needed`.
             width: likewise.
         """
@@ -89,17 +89,17 @@ class Motion:
     def windows(
         self, transmission: Photo, reflection: Photo, seed: int, flips: bool = True
     ) -> tuple[list[Photo], list[Photo]]:
-        """The layers of :meth:`cut` alone."""
+        """The layers from :meth:`cut`, without the motion."""
         return self.cut(transmission, reflection, seed, flips)[:2]
 
     def cut(self, transmission: Photo, reflection: Photo, seed: int, flips: bool = True) -> Views:
-        """Cut a sequence from two photographs, of any size.
+        """Cut a sequence from two photographs.
 
         Args:
-            transmission: the photograph behind the glass.
-            reflection: the one to be reflected.
-            seed: what everything random follows from.
-            flips: whether half of the sequences are mirrored.
+            transmission: (H, W, 3) uint8 of any size, the photograph behind the glass.
+            reflection: likewise, the reflected photograph.
+            seed: determines all random choices.
+            flips: mirror the sequence with probability 0.5.
         """
         rng = generator(seed, CROPS)
         direction = rng.integers(2, size=2).astype(bool)
@@ -110,20 +110,20 @@ class Motion:
             places = self.path(rng, steps, direction, *photo.shape[:2])
             views = [photo[top : top + self.crop, left : left + self.crop] for top, left in places.tolist()]
             layers.append([np.ascontiguousarray(view[:, ::-1] if mirrored else view) for view in views])
-            # A window that moves right makes its content move left, and mirrored right again.
+            # If the window moves right, its content moves left, or right if mirrored.
             moved = (places[self.frames // 2] - places)[:, ::-1]
             motions.append(moved * np.array([-1 if mirrored else 1, 1]))
         return Views(layers[0], layers[1], np.stack(motions))
 
     def _fitted(self, photo: Photo) -> Photo:
-        """The photograph as it is, unless it is too small for the path or so large that a window shows nothing."""
+        """Resize a photograph that is too small for the path, or so large that a window would show too little of it."""
         height, width = photo.shape[:2]
         shorter = min(height, width)
         side = min(max(shorter, self.needed), 2 * self.needed)
         if shorter == side:
             return photo
         if max(height, width) > 4 * shorter:
-            # Of a strip as long as 12000x200 only the middle: enlarged whole it would fill the memory.
+            # Only the centre of a strip such as 12000x200, which would exhaust the memory if enlarged as a whole.
             top, left = max(0, (height - 4 * shorter) // 2), max(0, (width - 4 * shorter) // 2)
             photo = photo[top : top + 4 * shorter, left : left + 4 * shorter]
             height, width = photo.shape[:2]
@@ -133,15 +133,15 @@ class Motion:
 
 
 class SlidingWindows(PhotoPairs):
-    """Random synthetic sequences, for training: pairs as :class:`PhotoPairs` draws them, windows as ``motion`` says.
+    """Random synthetic sequences for training, from pairs drawn as in :class:`PhotoPairs`.
 
     Args:
-        scenes: the photographs.
+        scenes: the photographs, as in :class:`PhotoPairs`.
         motion: of the windows.
         seed: of the data.
         samples_per_epoch: None for half the number of scenes.
-        on_error: as for :class:`PhotoPairs`.
-        dataset: the name samples carry.
+        on_error: as in :class:`PhotoPairs`.
+        dataset: name of the data set, recorded in the samples.
     """
 
     unit = "sequences"
@@ -155,7 +155,7 @@ class SlidingWindows(PhotoPairs):
         on_error: OnError = "skip",
         dataset: str = "sequences",
     ) -> None:
-        # Of the augmentation only its sizes are of use: how small photographs may be decoded, and which are too small.
+        # Only the sizes of the augmentation are used: how far decoding may reduce photographs, and which are too small.
         sizes = PhotoAugment(motion.needed, "paper")
         super().__init__(scenes, sizes, seed, samples_per_epoch, on_error=on_error, dataset=dataset)
         self.motion = motion
@@ -184,9 +184,9 @@ class FixedWindows(PairsOfRegions):
     """The same synthetic sequences in every run, for validation and test.
 
     Args:
-        pairs: regions of photographs; the seed of each sequence follows from its name.
+        pairs: regions of photographs; the name of each determines its seed.
         motion: of the windows.
-        dataset: the name samples carry.
+        dataset: name of the data set, recorded in the samples.
     """
 
     unit = "sequences"
@@ -220,5 +220,5 @@ def _part(region: Region) -> Photo:
 
 
 def stacked(photos: Sequence[Photo]) -> torch.Tensor:
-    """Photographs of one size as (N, 3, H, W) in [0, 1]."""
+    """Stack photographs of the same size to (N, 3, H, W) uint8."""
     return torch.stack([to_tensor(photo) for photo in photos])

@@ -1,4 +1,4 @@
-"""What every data module shares: seeded and resumable loaders, and mixtures made on the device."""
+"""Base class of all data modules: seeded and resumable loaders, and mixtures made on the device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reflectzoo.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-# A GPU is kept busy by a few readers; more only take memory.
+# A few workers keep a GPU busy; more would only use memory.
 _MOST_WORKERS = 8
 _NAMED_NOTICES = 3
 _IN_ALL = {
@@ -34,22 +34,25 @@ _IN_ALL = {
 
 
 class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
-    """Reads data sets and completes what they yield to a :class:`~reflectzoo.core.batch.Batch`.
+    """Reads data sets and completes their samples to a :class:`~reflectzoo.core.batch.Batch`.
 
-    A subclass says which data sets there are: :meth:`train_set`, :meth:`eval_sets` and :meth:`test_sets`, each of
-    which validates what it finds on disk before anything else. Workers decode and crop; mixtures are made on the
-    batch, on its device, when it arrives there. The Trainer must have ``use_distributed_sampler=False``, since the
-    samplers here already know about processes.
+    Subclasses define the data sets in :meth:`train_set`, :meth:`eval_sets` and :meth:`test_sets`, each of which first
+    validates the files on disk. Workers decode and crop; mixtures are made for a whole batch, after its transfer to
+    the device. The Trainer must have ``use_distributed_sampler=False``, since the samplers here already split the data
+    among processes.
 
     Args:
-        synthesis: makes a mixture of two photographs; None where all mixtures are real.
-        eval_synthesis: makes those of validation and test, if they are to be another's.
-        seed: what training draws follow from. Evaluation does not depend on it.
-        batch_size: training samples of one process in one step.
+        synthesis: makes a mixture of two photographs; None if all mixtures are real.
+        eval_synthesis: makes the mixtures of validation and test; None takes ``synthesis``.
+        seed: determines all random choices of training; evaluation does not depend on it.
+        batch_size: training samples per process and step.
         eval_batch_size: likewise for validation and test.
-        num_workers: processes that decode and crop, at most one a core. ``auto``: none when training on the CPU,
-            which the network needs whole; else one a core, at most 8.
-        cache_mb: bound of the memory, over all workers, for decoded photographs.
+        num_workers: worker processes that decode and crop, at most one per core. ``auto``: none for training on the
+            CPU, where the network needs all cores; otherwise the number of cores per device, 1 to 8.
+        cache_mb: size of the cache of decoded photographs, over all workers, in MiB.
+
+    Attributes:
+        listener: receives notices about files in place of the log, if set.
     """
 
     allow_zero_length_dataloader_with_multiple_devices = False
@@ -79,25 +82,25 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         self.listener: Callable[[Notice], None] | None = None
         """Hears what would else be logged about files."""
 
-    # -- what a subclass says ---------------------------------------------------------------------------------------
+    # -- defined by subclasses --------------------------------------------------------------------------------------
 
     def train_set(self) -> KeyedDataset:
         """The training data.
 
         Raises:
-            UserError: if it is not there, saying what was expected, what was found and where to get it.
+            UserError: if it is missing, with what was expected, what was found and where to get it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no training data")
 
     def eval_sets(self) -> Mapping[str, KeyedDataset]:
-        """The validation data sets by name. Checkpoints are chosen on them."""
+        """The validation data sets by name; checkpoints are selected on them."""
         raise NotImplementedError(f"{type(self).__name__} has no validation data")
 
     def test_sets(self) -> Mapping[str, KeyedDataset]:
         """The test data sets by name."""
         raise NotImplementedError(f"{type(self).__name__} has no test data")
 
-    # -- what Lightning calls ---------------------------------------------------------------------------------------
+    # -- called by Lightning ----------------------------------------------------------------------------------------
 
     @property
     def eval_names(self) -> list[str]:
@@ -110,7 +113,7 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         return list(self._test)
 
     def setup(self, stage: str | None = None) -> None:
-        """Validate the files and build the data sets of a stage (None: all). A second call does nothing.
+        """Validate the files and build the data sets of a stage (None: all); idempotent.
 
         Raises:
             UserError: if something is missing.
@@ -123,17 +126,17 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
             self._test = self.test_sets()
 
     def teardown(self, stage: str) -> None:
-        """Say how many files had something to say about, beyond those that were named."""
+        """Log the number of files with notices of each kind, if not all of them were logged by name."""
         for kind, paths in self._notices.items():
             if len(paths) > _NAMED_NOTICES:
                 _log.warning("In all, " + _IN_ALL[kind], len(paths))
         self._notices.clear()
 
     def train_dataloader(self) -> ReflectionLoader:
-        """The training samples of this process, from where the current epoch stands.
+        """The training samples of this process, from the current position in the epoch.
 
         Raises:
-            UserError: if one global batch is more than an epoch, or the Trainer would shuffle by itself.
+            UserError: if an epoch is shorter than one global batch, or the Trainer would insert its own sampler.
         """
         if self._train is None:
             self.setup("fit")
@@ -171,19 +174,19 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         )
 
     def val_dataloader(self) -> list[ReflectionLoader]:
-        """One loader for each of :attr:`eval_names`."""
+        """One loader per data set in :attr:`eval_names`."""
         if not self._eval:
             self.setup("validate")
         return [self._evaluation_loader(data) for data in self._eval.values()]
 
     def test_dataloader(self) -> list[ReflectionLoader]:
-        """One loader for each of :attr:`test_names`."""
+        """One loader per data set in :attr:`test_names`."""
         if not self._test:
             self.setup("test")
         return [self._evaluation_loader(data) for data in self._test.values()]
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Tell the user what the workers noticed, and draw the blends while the seeds are still at hand."""
+        """Log the workers' notices, and make the random draws while the seeds are still on the CPU."""
         if isinstance(batch, Sample | JointBatch):
             for notice in batch.notices:
                 self.notice(notice)
@@ -192,33 +195,33 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Complete a batch on its device; one that is complete already passes unchanged."""
+        """Complete a batch on its device; a batch that is already complete is returned unchanged."""
         if not isinstance(batch, Sample | JointBatch):
             return batch
         finished: Any = self.complete_batch(batch)
         if self.trainer is not None:
-            # With trainer.precision=bf16-true or 64-true, the mixtures just made must have the network's type.
+            # With trainer.precision=bf16-true or 64-true, the mixtures must be converted to the network's type.
             finished = self.trainer.precision_plugin.convert_input(finished)
         return finished
 
-    # -- what anyone may call ---------------------------------------------------------------------------------------
+    # -- for any caller ---------------------------------------------------------------------------------------------
 
     def draw(self, raw: RawBatch) -> None:
-        """Add what the synthesis draws for a collated batch, where something is to be blended."""
+        """Make the random draws for a collated batch, in place; a no-op for real mixtures."""
         _of_one(raw).draw(self._synthesis)
 
     def complete_batch(self, raw: RawBatch) -> Batch:
-        """Make the mixtures of a batch as the loaders yield it.
+        """Complete a batch from a loader, making its mixtures.
 
         In a notebook: ``module.complete_batch(next(iter(loader)))``.
 
         Args:
-            raw: collated samples, see :mod:`reflectzoo.data.samples`; perhaps with draws.
+            raw: collated samples, see :mod:`reflectzoo.data.samples`; draws are made if it has none.
         """
         return _of_one(raw).complete(self._synthesis)
 
     def notice(self, notice: Notice) -> None:
-        """Log something about a file: the first few of a kind by name, the others counted (see :meth:`teardown`)."""
+        """Log a notice about a file: the first few of each kind by name, the others as a count (:meth:`teardown`)."""
         heard = self._notices.setdefault(notice.kind, set())
         if notice.path in heard:
             return
@@ -235,7 +238,7 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         scored = self.trainer is not None and (self.trainer.validating or self.trainer.testing)
         return self.eval_synthesis if scored and self.eval_synthesis is not None else self.synthesis
 
-    # -- where training stands --------------------------------------------------------------------------------------
+    # -- progress of training ---------------------------------------------------------------------------------------
 
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
@@ -244,13 +247,13 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         return self.trainer.world_size if self.trainer is not None else 1
 
     def _position(self) -> tuple[int, int]:
-        """The epoch and how many of its batches are done, from the counters that Lightning saves and restores."""
+        """The epoch and the number of its finished batches, from the counters that Lightning saves and restores."""
         if self.trainer is None:
             return 0, 0
         loop = self.trainer.fit_loop
         epoch = loop.epoch_progress.current
         batches = loop.epoch_loop.batch_progress
-        # `processed`, not `completed`: a checkpoint written at the end of a batch holds the state after it.
+        # `processed`, not `completed`: a checkpoint written at the end of a batch contains the state after it.
         done = cast(Any, batches.current).processed
         if cast(Any, epoch).processed >= cast(Any, epoch).started:
             return cast(Any, epoch).processed, 0

@@ -1,4 +1,4 @@
-"""``data=ceilnet``: the triplets of CEILNet and its 45 photographs without truth."""
+"""``data=ceilnet``: the triplets of CEILNet and its 45 photographs without ground truth."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _NAME = re.compile(r"^(?P<stem>.+)-(?P<role>input|label1|label2)$", re.IGNORECAS
 
 
 class CEILNetPairs(RealPairs):
-    """Files called ``*-input``, ``*-label1`` (transmission) and ``*-label2`` (reflection), anywhere below a folder.
+    """Files named ``*-input``, ``*-label1`` (transmission) and ``*-label2`` (reflection), anywhere below a folder.
 
     Fan et al., "A Generic Deep Architecture for Single Image Reflection Removal and Image Smoothing", ICCV 2017.
-    Triplets form the test set ``ceilnet``; inputs without labels the test set ``real45``, which nobody can score but
-    everybody looks at.
+    Triplets form the test set ``ceilnet``; inputs without labels form the test set ``real45``, for visual comparison
+    without scores.
 
     Args:
-        root: where the files are.
-        test_share: share of the triplets for the test, by a hash of their names; 1, as the papers use them, for all.
+        root: folder of the files.
+        test_share: share of the triplets for the test, selected by a hash of their names; 1 uses all, as the papers do.
         kwargs: see :class:`RealPairs`.
     """
 
@@ -43,7 +43,11 @@ class CEILNetPairs(RealPairs):
         self.test_share = test_share
 
     def find(self) -> FoundPairs:
-        """Triplets and lone inputs."""
+        """Find triplets, and inputs without labels.
+
+        Raises:
+            UserError: if there are no such files; with ``on_error="raise"``, also for an incomplete triplet.
+        """
         top = self.published.folder(self.root)
         groups: dict[str, dict[str, Path]] = {}
         notices: list[Notice] = []

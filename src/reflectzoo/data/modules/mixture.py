@@ -1,4 +1,4 @@
-"""``data=mixture``: several data sets in given proportions, as the papers train."""
+"""``data=mixture``: several data sets in given proportions, as in the papers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Ratios = Mapping[str, Weight]
 
 
 class Mixture(KeyedDataset):
-    """Samples of several data sets, each chosen by its own seed.
+    """Samples of several data sets; the seed of each sample determines its data set.
 
     Args:
         parts: the data sets by name.
-        ratios: how often each is chosen, from an epoch on: a mapping from first epochs, one of them 0, to ratios.
-        length: samples in an epoch.
+        ratios: relative frequency of each, by the first epoch from which it applies; must have an entry for epoch 0.
+        length: samples per epoch.
         seed: of the data.
     """
 
@@ -47,21 +47,21 @@ class Mixture(KeyedDataset):
         return self.length
 
     def limit_cache(self, max_bytes: int) -> None:
-        """Bound the memory for decoded photographs, an equal share for each part."""
+        """Limit the caches of decoded photographs, in bytes, with an equal share for each part."""
         for part in self.parts.values():
             part.limit_cache(max_bytes // len(self.parts))
 
     def set_step(self, samples: int) -> None:
-        """Tell the parts how many samples make one step."""
+        """Set the number of samples per step for all parts."""
         for part in self.parts.values():
             part.set_step(samples)
 
     def pictures(self) -> list[Path]:
-        """The files of all parts."""
+        """The files of all parts, without duplicates."""
         return list(dict.fromkeys(path for part in self.parts.values() for path in part.pictures()))
 
     def part_of(self, epoch: int, index: int) -> str:
-        """The part that sample ``index`` of an epoch comes from."""
+        """The part that provides sample ``index`` of an epoch."""
         ratios = next(ratios for first, ratios in self.ratios.items() if first <= epoch)
         names = list(ratios)
         bounds = np.cumsum([ratios[name] for name in names])
@@ -69,17 +69,17 @@ class Mixture(KeyedDataset):
         return names[min(int(np.searchsorted(bounds, drawn, side="right")), len(names) - 1)]
 
     def sample(self, key: SampleKey) -> Sample:
-        """A sample of one part, with ``part`` saying of which."""
+        """A sample of one part, with the part's name in ``part``."""
         part = self.part_of(key.epoch, key.index)
         return replace(self.parts[part].sample(key), part=part)
 
 
 class OfPart(KeyedDataset):
-    """A data set whose samples say which part they come from, so that this part completes them.
+    """A data set that labels its samples with a part, so that the data module of that part completes them.
 
     Args:
         data: the data set.
-        part: its part's name.
+        part: name of the part.
     """
 
     def __init__(self, data: KeyedDataset, part: str) -> None:
@@ -95,27 +95,31 @@ class OfPart(KeyedDataset):
         return self.data.pictures()
 
     def sample(self, key: SampleKey) -> Sample:
-        """As the data set's, with ``part``."""
+        """The sample of the data set, with ``part`` set."""
         return replace(self.data.sample(key), part=self.part)
 
 
 class MixtureData(ReflectionDataModule):
-    """Several data modules as one.
+    """Combines several data modules.
 
-    Each sample's part is drawn from its own seed, so it depends on neither workers nor batches; samples of several
-    parts share a batch, in which what one of them does not know is marked as unknown. Crops must be of one size.
+    Each sample's seed determines its part, independent of workers and batches. Samples of several parts share a batch,
+    in which missing layers are marked as unknown. All crops must have the same size.
 
     Args:
-        parts: data modules by name. Their batches, workers and seeds are not used. Null parts are left out.
-        ratios: how often each part is trained on; they need not add up to 1. A part with 0 is only evaluated on.
-        later: other ratios from an epoch on, by its number (ERRNet: ``{45: {voc: 0.5, zhang: 0.5}}``).
-        samples_per_epoch: length of an epoch (IBCLN and Location-aware SIRR: 4000); None for the lengths of all trained
-            parts together, as the programs of YTMT and ERRNet have it.
+        parts: data modules by name. Their batch sizes, workers and seeds are not used. Null parts are ignored.
+        ratios: relative frequency of each part in training; need not sum to 1. A part with 0 is only used for
+            evaluation.
+        later: other ratios, by the epoch from which they apply (ERRNet: ``{45: {voc: 0.5, zhang: 0.5}}``).
+        samples_per_epoch: length of an epoch (IBCLN and Location-aware SIRR: 4000); None for the total length of all
+            parts used for training, as in the programs of YTMT and ERRNet.
         validate: parts whose validation sets are used; None for all.
         test: parts whose test sets are used; None for all.
-        crop: not used; a place in the configuration that the crops of all parts follow.
+        crop: not used here; the configurations of all parts refer to it.
         synthesis: not used, since each part has its own.
         kwargs: see :class:`ReflectionDataModule`.
+
+    Raises:
+        UserError: if there is no part, a part is unknown, or all ratios are 0.
     """
 
     def __init__(
@@ -144,7 +148,7 @@ class MixtureData(ReflectionDataModule):
             part.listener = self.notice
 
     def train_set(self) -> Mixture:
-        """The training sets of all parts that are trained on."""
+        """The training sets of all parts with a positive ratio."""
         trained = dict.fromkeys(name for ratios in self.ratios.values() for name, ratio in ratios.items() if ratio > 0)
         sets = {name: self.parts[name].train_set() for name in self.parts if name in trained}
         length = self.samples_per_epoch or sum(len(data) for data in sets.values())
@@ -159,12 +163,12 @@ class MixtureData(ReflectionDataModule):
         return self._together("test")
 
     def draw(self, raw: RawBatch) -> None:
-        """Let each part draw for its samples."""
+        """Make the random draws for the samples of each part, in place."""
         for name, part in _joint(raw).parts.items():
             self.parts[name].draw(part)
 
     def complete_batch(self, raw: RawBatch) -> Batch:
-        """Let each part complete its samples and put them together."""
+        """Complete the samples of each part with its data module, and merge them."""
         joint = _joint(raw)
         batches = {name: self.parts[name].complete_batch(part) for name, part in joint.parts.items()}
         return merge(batches, joint.order)
@@ -186,7 +190,7 @@ class MixtureData(ReflectionDataModule):
         return list(names)
 
     def _checked(self, key: str, ratios: Ratios) -> dict[str, float]:
-        """Ratios of the parts there are, not all zero."""
+        """Check that all parts exist, and return the positive ratios, of which there must be one."""
         unknown = [name for name in ratios if name not in self.parts]
         if unknown:
             raise UserError(f"data.{key} names '{unknown[0]}', but the parts are {', '.join(self.parts)}.")

@@ -1,4 +1,4 @@
-"""Real pairs: what their data modules share, and ``data=pairs`` for any folder of them."""
+"""Base classes of data modules for real pairs, and ``data=pairs`` for any folder of them."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class FoundPairs(NamedTuple):
     """The pairs of a data set.
 
     Attributes:
-        train: to be trained on, of which some may be held out for validation.
-        test: by the name of the test set.
-        notices: what was left out, and why.
-        val: for validation, where the data set has pairs of its own for that; then none of ``train`` are held out.
+        train: training pairs, some of which may be held out for validation.
+        test: test pairs by test set.
+        notices: files that were skipped, and why.
+        val: validation pairs, if the data set has a separate split for that; then none of ``train`` are held out.
     """
 
     train: list[PairFiles]
@@ -49,19 +49,19 @@ class FoundPairs(NamedTuple):
 
 
 class RealPairs(ReflectionDataModule):
-    """Photographs through glass with their truth. A subclass says in :meth:`find` where they lie.
+    """Photographs through glass with their ground truth. Subclasses find the files in :meth:`find`.
 
     Args:
-        root: where the data set is.
-        crop: side of the training crops.
+        root: folder of the data set.
+        crop: side of the training crops in pixels.
         augment: ``paper``, ``hard`` or ``square``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
-        rotate: probability of a turn by 90, 180 or 270 degrees.
+        rotate: probability of a rotation by 90, 180 or 270 degrees.
         samples_per_epoch: length of an epoch; None for the number of training pairs.
-        val_share: share of the training pairs held out for validation. With 0 all are trained on, as the papers do,
-            and validation sees the test pairs.
+        val_share: share of the training pairs held out for validation. With 0, all are used for training, as in the
+            papers, and validation uses the test pairs.
         eval_size: how pictures are resized before they are scored, see
             :class:`~reflectzoo.data.datasets.sizes.EvalSize`; None for the stored size.
-        on_error: ``skip`` leaves out what cannot be used and says so; ``raise`` stops.
+        on_error: ``skip`` skips unusable files with a warning; ``raise`` stops.
         synthesis: not used, since all mixtures are real.
         kwargs: see :class:`ReflectionDataModule`.
     """
@@ -95,19 +95,19 @@ class RealPairs(ReflectionDataModule):
         self._found: FoundPairs | None = None
 
     def find(self) -> FoundPairs:
-        """Look for the pairs on disk.
+        """Find the pairs on disk.
 
         Raises:
-            UserError: if there are none, saying what was expected, what was found and where to get it.
+            UserError: if there are none, with what was expected, what was found and where to get it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say where its pairs are")
 
     @property
     def pairs_found(self) -> FoundPairs:
-        """The pairs, found when first asked for. No picture is in the training and in a test set.
+        """The pairs, found lazily. Training pairs whose mixture is also in the validation or a test set are removed.
 
         Raises:
-            UserError: as :meth:`find` does.
+            UserError: as in :meth:`find`.
         """
         if self._found is None:
             found = self.find()
@@ -138,7 +138,7 @@ class RealPairs(ReflectionDataModule):
         )
 
     def eval_sets(self) -> Mapping[str, PairImages]:
-        """Whole pictures of the pairs held out."""
+        """Whole pictures of the held-out pairs; with none held out, the test sets, with a warning."""
         held_out = self._split()[1]
         if not held_out:
             _log.warning(
@@ -159,10 +159,10 @@ class RealPairs(ReflectionDataModule):
         return {name: self._whole(name, pairs) for name, pairs in self.pairs_found.test.items()}
 
     def everything(self, name: str) -> PairImages:
-        """Whole pictures of all pairs that were found, for training or not: for evaluating on a folder without a split.
+        """Whole pictures of all training and test pairs, for evaluation on a folder without a split.
 
         Args:
-            name: the data set's.
+            name: of the data set.
 
         Raises:
             UserError: if none can be used.
@@ -172,11 +172,11 @@ class RealPairs(ReflectionDataModule):
         )
 
     def scene(self, name: str) -> str:
-        """What a pair shows, by its name: pairs of one scene are held out together. Here each is one of its own."""
+        """The scene of a pair, from its name; pairs of one scene are held out together. By default, all differ."""
         return name
 
     def _split(self) -> tuple[list[PairFiles], list[PairFiles]]:
-        """Pairs to train on, and pairs for validation."""
+        """The pairs for training and for validation."""
         if self.pairs_found.val:
             return self.pairs_found.train, list(self.pairs_found.val)
         return hold_out(self.pairs_found.train, self.val_share, self.scene)
@@ -198,14 +198,15 @@ class RealPairs(ReflectionDataModule):
 
 
 class SplitPairs(RealPairs):
-    """Pairs in ``blended/`` and ``transmission_layer/`` (perhaps ``reflection_layer/``), in one folder or in two.
+    """Pairs in ``blended/`` and ``transmission_layer/`` (optionally ``reflection_layer/``), in one folder or in two.
 
     Args:
+        root: folder of the data set.
         train: folder of the training pairs below the root; None tries the usual names.
-        test: folder of the test pairs likewise.
-        mixture: name or names of the folder of photographs through glass; None tries the usual ones.
-        transmission: likewise, of what is behind it.
-        reflection: likewise, of the reflections, if there are any.
+        test: folder of the test pairs, likewise.
+        mixture: one or more names for the folder of photographs through glass; None tries the usual names.
+        transmission: likewise for the scenes behind the glass.
+        reflection: likewise for the reflections, which are optional.
         kwargs: see :class:`RealPairs`.
     """
 
@@ -228,7 +229,11 @@ class SplitPairs(RealPairs):
         self.chosen = {"train": train, "test": test}
 
     def find(self) -> FoundPairs:
-        """The pairs of both folders, or all of one folder, split by :meth:`is_test`."""
+        """Find the pairs of both folders, or those of a single folder, split by :meth:`is_test`.
+
+        Raises:
+            UserError: if there are none, or a folder given by name does not exist.
+        """
         top = self.published.folder(self.root)
         notices: list[Notice] = []
         sides: dict[str, list[PairFiles] | None] = {}
@@ -250,7 +255,7 @@ class SplitPairs(RealPairs):
     test_name = "test"
 
     def is_test(self, pair: PairFiles) -> bool:
-        """Whether a pair of a folder that holds all of them belongs to the test."""
+        """Whether a pair belongs to the test set, if a single folder contains all pairs."""
         return False
 
     def _first_with_layers(self, top: Path, names: Sequence[str]) -> Path | None:
@@ -274,12 +279,13 @@ class SplitPairs(RealPairs):
 
 
 class PlainPairs(SplitPairs):
-    """``data=pairs``: any folder of pairs, or one with ``train/`` and ``test/`` in it.
+    """``data=pairs``: any folder of pairs, or one that contains ``train/`` and ``test/``.
 
-    Without a ``test/`` a share is held out for it too, by a hash of the names.
+    Without a ``test/`` folder, a share of the pairs is also held out for the test, by a hash of the names.
 
     Args:
-        test_share: share of the pairs for the test, where no folder says which; at least one.
+        root: folder of the data set.
+        test_share: share of the pairs for the test, in (0, 1], if there is no ``test/`` folder; at least one pair.
         kwargs: see :class:`SplitPairs`.
     """
 
@@ -301,11 +307,11 @@ class PlainPairs(SplitPairs):
         self.test_share = test_share
 
     def find(self) -> FoundPairs:
-        """As :meth:`SplitPairs.find`, with a share for the test if nothing else is for it."""
+        """Same as :meth:`SplitPairs.find`, but holds out a share for the test if there is no test folder."""
         found = super().find()
         if found.test:
             return found
-        # Names with a mark of their own, so that validation later does not choose by the same hash.
+        # With a prefix to the names, so that validation is later selected by a different hash.
         if self.test_share == 1:
             train, test = [], found.train
         else:

@@ -1,4 +1,4 @@
-"""Folders of photographs: which of them are for training, for validation and for the test."""
+"""Folders of photographs, and their split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _EXPECTED = (
 
 
 class PhotoFolder(ReflectionDataModule):
-    """What data modules share that blend the photographs of a folder; :class:`VOCBlending` says how they are split.
+    """Base class of data modules that blend the photographs of a folder; :class:`VOCBlending` describes the split.
 
     Args:
         synthesis: makes a mixture of two photographs.
-        root: where the photographs are.
-        list: a text file naming the photographs to use.
+        root: folder of the photographs.
+        list: a text file with the names of the photographs to use.
         val_root: a folder of photographs for validation and test.
         samples_per_epoch: length of an epoch; None for half the number of photographs.
-        val_share: share of the photographs held out for validation, where nothing else says which.
+        val_share: share of the photographs held out for validation, if there is no folder for it.
         test_share: likewise for the test.
-        max_eval_pairs: no more pairs than this in validation, and in the test.
-        on_error: ``skip`` replaces an unreadable photograph and says so; ``raise`` stops.
+        max_eval_pairs: maximum number of pairs in validation, and in the test.
+        on_error: ``skip`` replaces an unreadable photograph with a warning; ``raise`` stops.
         kwargs: see :class:`ReflectionDataModule`.
     """
 
@@ -66,7 +66,7 @@ class PhotoFolder(ReflectionDataModule):
 
     @property
     def splits(self) -> Splits:
-        """Which photographs are for training, validation and test; found when first asked for.
+        """The photographs for training, validation and test, found lazily.
 
         Raises:
             UserError: if there are none, or too few.
@@ -78,7 +78,7 @@ class PhotoFolder(ReflectionDataModule):
         return self._splits
 
     def held_out_pairs(self, split: str) -> Sequence[FixedPair]:
-        """The readable photographs of ``val`` or ``test``, two and two.
+        """Pairs of the readable photographs of ``val`` or ``test``.
 
         Raises:
             UserError: if fewer than two can be read.
@@ -95,10 +95,10 @@ class PhotoFolder(ReflectionDataModule):
 
 
 def check_shares(val_share: float, test_share: float) -> tuple[float, float]:
-    """Both shares, if they leave something to train on.
+    """Check that both shares leave photographs for training, and return them.
 
     Raises:
-        UserError: if they do not.
+        UserError: if they sum to 1 or more.
     """
     if val_share + test_share >= 1:
         raise UserError(
@@ -118,21 +118,22 @@ def find_splits(
     most: int = 100,
     on_error: OnError = "raise",
 ) -> Splits:
-    """Find the photographs and say what each is for; no file is in two splits.
+    """Find the photographs and split them; training photographs are in no other split.
 
     Args:
         root: as ``data.root``.
         names: as ``data.list``.
         val_root: as ``data.val_root``.
-        shares: of validation and test, where the folder itself does not say which.
-        most: photographs in each of the two, at most.
-        on_error: ``skip`` goes on without folders that cannot be opened and says so.
+        shares: shares for validation and test, if there are no folders for them.
+        most: maximum number of photographs in each of the two.
+        on_error: ``skip`` skips folders that cannot be opened, with a warning; ``raise`` stops.
 
     Returns:
-        ``train`` (sorted), ``val`` and ``test`` (ordered by a hash of the name).
+        ``train`` (sorted), ``val`` and ``test`` (ordered by a hash of the name). A validation folder with fewer than
+        four photographs serves as ``val`` and as ``test``, with a warning.
 
     Raises:
-        UserError: in one sentence, with what was expected and what was found.
+        UserError: if a folder is missing or there are too few photographs.
     """
     if root is None or str(root) in ("", "???"):
         raise UserError(f"data=voc needs data.root=FOLDER: {_EXPECTED}.")
@@ -161,7 +162,7 @@ def find_splits(
         _log.warning("'%s' holds %d photographs, too few for a separate test split.", held_out, len(others))
         val = test = others
     val, test = val[:most], test[:most]
-    # A held-out folder may lie inside the training one, or be linked into it.
+    # A held-out folder may be inside the training folder, or linked into it.
     reserved = {os.path.realpath(path) for path in (*others, *val, *test)}
     train = [path for path in photos if os.path.realpath(path) not in reserved]
     _enough(len(train), 2, top, "training")
@@ -171,7 +172,7 @@ def find_splits(
 
 
 def _hold_out(photos: Sequence[Path], top: Path, shares: tuple[float, float], most: int) -> Splits:
-    """Split by the order of the names' hashes, which neither the seed nor the folder's place changes."""
+    """Split by the hashes of the names, independent of the seed and the folder's location."""
     _enough(len(photos), 6, top, "training, validation and test")
     order = _shuffled(photos, top)
     wanted = [min(most, max(2, math.floor(share * len(order)))) for share in shares]
@@ -201,7 +202,7 @@ def _folder(path: str | os.PathLike[str], key: str) -> Path:
 
 
 def jpeg_images(folder: Path) -> Path:
-    """The photographs of a VOCdevkit, whichever of its folders was given; any other folder is returned as it is."""
+    """The folder of photographs of a VOCdevkit, given any of its folders; any other folder is returned unchanged."""
     for pattern in ("JPEGImages", "VOC*/JPEGImages", "VOCdevkit/VOC*/JPEGImages"):
         found = sorted(path for path in folder.glob(pattern) if os.path.isdir(path))
         if found:
@@ -229,10 +230,10 @@ def _list_file(names: str | os.PathLike[str], root: Path) -> Path:
 
 
 def _named(photos: Sequence[Path], listing: Path, top: Path) -> list[Path]:
-    """The photographs that a list file names, in their sorted order.
+    """The photographs named in a list file, sorted.
 
     Raises:
-        UserError: if none of the names has a file, or the list names nothing.
+        UserError: if none of the names has a file, or the list is empty.
     """
     by_name: dict[str, Path] = {}
     for path in reversed(photos):
@@ -243,7 +244,7 @@ def _named(photos: Sequence[Path], listing: Path, top: Path) -> list[Path]:
     found: dict[Path, None] = {}
     missing: list[str] = []
     for line in wanted:
-        # VOC's own lists may say after the name whether it shows a class, so the first word counts as well.
+        # In VOC's own lists, the name may be followed by a class label, so that the first word is tried as well.
         names = [Path(text.replace("\\", "/")).name for text in (line, line.split()[0])]
         match = next((by_name[key] for name in names for key in (name, _bare(name)) if key in by_name), None)
         if match is None:
@@ -269,6 +270,6 @@ def _named(photos: Sequence[Path], listing: Path, top: Path) -> list[Path]:
 
 
 def _bare(name: str) -> str:
-    """A file name without a picture's suffix, if it has one."""
+    """A file name without its suffix, if that is a picture's."""
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in SUFFIXES else name

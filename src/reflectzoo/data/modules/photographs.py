@@ -1,4 +1,4 @@
-"""``data=photographs``: pictures of one's own, without any truth."""
+"""``data=photographs``: your own photographs, without ground truth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reflectzoo.data.samples import Notice
 
 
 class Photographs(RealPairs):
-    """Every picture in a folder and below it, as a test set that nobody can score but everybody looks at.
+    """Every picture in a folder and its subfolders, as a test set for visual comparison, without scores.
 
     Args: see :class:`~reflectzoo.data.modules.pairs.RealPairs`.
     """
@@ -18,7 +18,7 @@ class Photographs(RealPairs):
     published = PublishedData("photographs", "pictures, in the folder or below it", "your own photographs")
 
     def find(self) -> FoundPairs:
-        """The pictures, named by their paths; two of one name and place keep their suffixes."""
+        """Find the pictures, named by their paths without suffixes; names that would coincide keep their suffixes."""
         top = self.published.folder(self.root)
         notices: list[Notice] = []
         paths = self.published.photographs(top, unopened=note_folders(notices, self.on_error))

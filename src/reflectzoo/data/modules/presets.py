@@ -1,8 +1,7 @@
-"""Data sets of today by name: OpenRR-1k and -5k, RRW, CDR, NightIRS, Gap-Free.
+"""Recent data sets by name: OpenRR-1k and -5k, RRW, CDR, NightIRS, Gap-Free.
 
-Each says what it looks like on disk, where its authors offer it, under what licence as far as they state one, and how
-many pairs it has; what arrives in another number is told. Where nobody states the layout, the names that the field's
-programs use are tried.
+Each class documents the layout on disk, the origin, the licence if stated, and the published number of pairs; a
+different number is reported. If the layout is not documented, folder names that are common in the field are tried.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ _ROLES = {"M": "mixture", "T": "transmission", "R": "reflection"}
 
 @dataclass(frozen=True)
 class Part:
-    """Pairs for one use.
+    """One split of a data set.
 
     Attributes:
-        pairs: as many as are published; None where nobody says.
-        folders: below the root, the first that holds both layers is used.
-        apart: folders of mixtures and of truths that were packed each by itself.
+        pairs: published number of pairs; None if not stated.
+        folders: below the root; the first that contains both layers is used.
+        apart: alternatives with separately packed folders: pairs of a folder of mixtures and one of transmissions.
     """
 
     pairs: int | None
@@ -48,17 +47,21 @@ class Part:
 
 
 class Preset(RealPairs):
-    """A published data set of pairs.
+    """Base class of published data sets of pairs.
 
-    The parts are ``train``, ``val`` and ``test``, as far as they exist; ``val`` is what checkpoints are chosen by, and
-    ``test`` what is scored. A part that is not there is no mistake, as long as another is. Args: see
+    The parts are ``train``, ``val`` and ``test``, as far as they exist; checkpoints are selected on ``val``, and
+    ``test`` is scored. Missing parts are not an error as long as one exists. Args: see
     :class:`~reflectzoo.data.modules.pairs.RealPairs`.
     """
 
     parts: ClassVar[Mapping[str, Part]]
 
     def find(self) -> FoundPairs:
-        """The pairs of each part."""
+        """Find the pairs of each part.
+
+        Raises:
+            UserError: if there are none.
+        """
         top = self.published.folder(self.root)
         notices: list[Notice] = []
         found = self._parts(top, notices)
@@ -84,7 +87,7 @@ class Preset(RealPairs):
             layers = _layers_of(top, part)
             found[name] = self._pairs(layers, notices) if layers is not None else []
         if not any(found.values()):
-            # The user pointed at the folder of one part itself.
+            # The root may be the folder of a single part.
             mixture, transmission, reflection = _LAYERS.within(top)
             if mixture is not None and transmission is not None:
                 name = next((each for each in self.parts if each in top.name.lower()), "test")
@@ -114,8 +117,8 @@ def _layers_of(top: Path, part: Part) -> tuple[Path, Path, Path | None] | None:
 class OpenRR1k(Preset):
     """``data=openrr1k``: 800 pairs for training, 100 for validation and 100 for the test, NTIRE 2025.
 
-    Yang et al., "OpenRR-1k: A Scalable Dataset for Real-World Reflection Removal", ICIP 2025. The truth was made by a
-    telephone's reflection removal and by hand, so it is as good as these are.
+    Yang et al., "OpenRR-1k: A Scalable Dataset for Real-World Reflection Removal", ICIP 2025. The ground truth was made
+    with a smartphone's reflection removal and manual retouching, which limits its accuracy.
     """
 
     published = PublishedData(
@@ -132,10 +135,10 @@ class OpenRR1k(Preset):
 
 
 class OpenRR5k(Preset):
-    """``data=openrr5k``: 5,000 pairs for training and 300 with a truth for the test, NTIRE 2026.
+    """``data=openrr5k``: 5,000 pairs for training and 300 with ground truth for the test, NTIRE 2026.
 
-    Cai et al., "OpenRR-5k: A Large-Scale Benchmark for Reflection Removal in the Wild", MIPR 2025. The challenge calls
-    the 300 its validation; its 100 test pictures have no truth (``benchmark=photos`` looks at those).
+    Cai et al., "OpenRR-5k: A Large-Scale Benchmark for Reflection Removal in the Wild", MIPR 2025. The 300 pairs are
+    the challenge's validation set; its 100 test pictures have no ground truth (use ``benchmark=photos`` for them).
     """
 
     published = PublishedData(
@@ -160,10 +163,10 @@ class OpenRR5k(Preset):
 
 
 class RRW(Preset):
-    """``data=rrw``: some 14,950 pairs, frames of many scenes; for training.
+    """``data=rrw``: about 14,950 pairs, which are frames of many scenes; for training.
 
-    Zhu et al., "Revisiting Single Image Reflection Removal in the Wild", CVPR 2024. All frames of a scene are trained
-    on, or none of them (:func:`scene_of`).
+    Zhu et al., "Revisiting Single Image Reflection Removal in the Wild", CVPR 2024. Frames of one scene are either all
+    used for training or all held out (:func:`scene_of`).
     """
 
     published = PublishedData(
@@ -215,20 +218,20 @@ class GapFree(Preset):
 
 @dataclass
 class _Crop:
-    """The layers of one cropped triplet, and what the annotation says of its shot."""
+    """The layers of one cropped triplet, and the name of its shot in the annotation."""
 
     layers: dict[str, Path] = field(default_factory=dict)
     shot: str = ""
 
 
 class CDR(Preset):
-    """``data=cdr``: triplets made from RAW, sorted by the kind of reflection.
+    """``data=cdr``: triplets made from raw files, categorised by the kind of reflection.
 
-    Lei et al., "A Categorized Reflection Removal Dataset with Diverse Real-World Scenes", CVPR Workshops 2022. Either
-    what the authors' converter wrote (``train/``, ``val/`` and ``test/``, each with ``M/``, ``T/`` and ``R/``), or
-    their own nesting (``isprgb_crop/with_gt/C1/`` and so on) with ``annotation.csv`` beside it, from which the split
-    and the tags come: ``type`` (BRBT, SRST, BRST: blurred or sharp reflection and transmission), ``reflection``
-    (strong, medium, weak), ``ghost`` and ``motion``. Without the annotation everything is for the test.
+    Lei et al., "A Categorized Reflection Removal Dataset with Diverse Real-World Scenes", CVPR Workshops 2022. The
+    layout is either that of the authors' converter (``train/``, ``val/`` and ``test/``, each with ``M/``, ``T/`` and
+    ``R/``), or the original one (``isprgb_crop/with_gt/C1/`` and so on) with ``annotation.csv`` next to it. The latter
+    provides the split and the tags: ``type`` (BRBT, SRST, BRST: blurred or sharp reflection and transmission),
+    ``reflection`` (strong, medium, weak), ``ghost`` and ``motion``. Without it, all triplets belong to the test set.
     """
 
     published = PublishedData(
@@ -268,14 +271,14 @@ class CDR(Preset):
         return found
 
     def _triplets(self, folder: Path, notices: list[Notice]) -> list[tuple[PairFiles, str]]:
-        """Pairs with the shot that each was cropped from."""
+        """The triplets, each with the name of the shot that it was cropped from."""
         crops: dict[str, _Crop] = {}
         for path in find_images(folder, recursive=True, unopened=note_folders(notices, self.on_error)):
             match = re.match(r"^(.+)_([MTR])(?=[_.]|$)(.*)$", path.stem)
             if match is None:
                 continue
             parent = path.relative_to(folder).parent
-            # The converter sorts layers into folders of their own and puts the camera's name before the file's.
+            # The converter puts each layer into a separate folder, and the camera's name in front of the file's.
             where = parent.parent if parent.name in _ROLES else parent
             key = (where / f"{match[1]}{match[3]}").as_posix()
             crop = crops.setdefault(key, _Crop(shot=(where / match[1]).as_posix()))
@@ -297,10 +300,10 @@ class CDR(Preset):
 
 
 def scene_of(name: str) -> str:
-    """The scene of a frame, by its name: its folder, or what stands before the last number.
+    """The scene of a frame, from its name: its folder, or the part before the last number.
 
-    Frames of one scene are nearly alike; a validation that holds some of them out of training measures memory. Plain
-    numbers name no scene; they are taken by the hundred, so that neighbours mostly stay together.
+    Frames of one scene are nearly identical, so that validating on some and training on others would measure
+    memorisation. Plain numbers do not identify a scene; they are grouped by hundreds, to keep most neighbours together.
 
     Example:
         >>> scene_of("012/0003"), scene_of("glass_7-0031"), scene_of("IMG_2041_12"), scene_of("1234")
@@ -316,7 +319,11 @@ def scene_of(name: str) -> str:
 
 
 def _annotations(top: Path, nested: Path) -> dict[str, dict[str, str]]:
-    """Rows of ``annotation.csv`` by shot (``C2/5532_5531``); none if the file is not there."""
+    """Rows of ``annotation.csv`` by shot (``C2/5532_5531``); empty if the file does not exist.
+
+    Raises:
+        UserError: if the file cannot be read or lacks the columns ``name`` and ``set``.
+    """
     places: Sequence[Path] = (top, nested, nested.parent, nested.parent.parent)
     file = next((path for place in places if (path := place / "annotation.csv").is_file()), None)
     if file is None:

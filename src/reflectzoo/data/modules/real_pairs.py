@@ -1,4 +1,4 @@
-"""The field's real pairs: Zhang's, IBCLN's Nature, ERRNet's unaligned ones."""
+"""Established data sets of real pairs: Zhang's, Nature from IBCLN, and the unaligned pairs from ERRNet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ REAL20 = frozenset({3, 4, 9, 12, 15, 22, 23, 25, 29, 39, 46, 47, 58, 86, 87, 89,
 
 
 class ZhangReal(SplitPairs):
-    """``data=zhang``: 90 pairs for training and the 20 of Real20.
+    """``data=zhang``: 90 pairs for training and the 20 pairs of Real20.
 
-    Zhang et al., "Single Image Reflection Separation with Perceptual Losses", CVPR 2018. All 110 may lie in one folder
-    (the authors' numbers tell Real20 from the rest) or in two, as the programs of YTMT and ERRNet have them. The
-    reflection is unknown. Args: see :class:`SplitPairs`.
+    Zhang et al., "Single Image Reflection Separation with Perceptual Losses", CVPR 2018. All 110 pairs may be in one
+    folder (the authors' numbers identify Real20) or in two, as in the programs of YTMT and ERRNet. The reflection is
+    unknown. Args: see :class:`SplitPairs`.
     """
 
     published = PublishedData(
@@ -34,7 +34,7 @@ class ZhangReal(SplitPairs):
     test_name = "real20"
 
     def is_test(self, pair: PairFiles) -> bool:
-        """By the number in the name."""
+        """Whether the number in the name is one of :data:`REAL20`."""
         number = re.search(r"\d+", pair.name)
         return number is not None and int(number.group()) in REAL20
 
@@ -58,14 +58,15 @@ class Nature(SplitPairs):
 
 
 class Unaligned(SplitPairs):
-    """``data=unaligned``: pairs whose transmission was shot from a slightly different place, from ERRNet.
+    """``data=unaligned``: pairs whose transmission was taken from a slightly different position, from ERRNet.
 
     Wei et al., "Single Image Reflection Removal Exploiting Misaligned Training Data and Network Enhancements", CVPR
-    2019. Nothing compares pixels with such a transmission: batches bring it as ``unaligned_transmission``, and
-    ``has_transmission`` is false.
+    2019. Such a transmission must not be compared pixel by pixel: it is ``unaligned_transmission`` in a batch, and
+    ``has_transmission`` is False.
 
     Args:
-        shift: transmissions are moved by up to this many pixels more, at random, an option of the authors' program.
+        shift: shift transmissions further by a random number of up to this many pixels along each axis, an option of
+            the authors' program.
         kwargs: see :class:`SplitPairs`.
     """
 

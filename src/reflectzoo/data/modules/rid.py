@@ -1,4 +1,4 @@
-"""``data=rid``: photographs of reflections over photographs of scenes, whole, as CoRRN trains."""
+"""``data=rid``: whole photographs of reflections blended with whole photographs of scenes, as for CoRRN."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _BACKGROUNDS = ("backgrounds", "background", "B", "VOCdevkit", "COCO", "train201
 
 
 class RIDBlending(ReflectionDataModule):
-    """CoRRN's data: the Reflection Image Dataset over backgrounds such as COCO or VOC.
+    """CoRRN's data: the Reflection Image Dataset blended with backgrounds such as COCO or VOC.
 
     Wan et al., "CoRRN: Cooperative Reflection Removal Network", TPAMI 2019, sections 3 and 4: whole images at two
-    sizes that take turns from batch to batch, portrait ones turned, rotations and flips; the weights are
-    ``synthesis=corrn``'s to draw. (The released program uses one size, 96x128, and flips in both directions:
+    sizes that alternate from batch to batch, portrait ones rotated, with rotations and flips; ``synthesis=corrn`` draws
+    the weights. (The released program uses one size, 96x128, and flips in both directions:
     ``data.sizes=[[96,128]] data.rotations=false data.vertical_flip=0.5``.)
 
     Args:
         synthesis: makes a mixture of two photographs.
-        root: a folder with ``reflections/`` and ``backgrounds/`` in it, where the next two do not say otherwise.
+        root: a folder that contains ``reflections/`` and ``backgrounds/``, unless the next two are given.
         reflections: folder of the photographs of reflections.
-        backgrounds: folder of the photographs to be seen through the glass, or a VOCdevkit.
-        sizes: heights and widths that take turns.
+        backgrounds: folder of the photographs for the scene behind the glass, or a VOCdevkit.
+        sizes: heights and widths, used in turn.
         eval_size: height and width for validation and test.
         samples_per_epoch: length of an epoch; None for the number of backgrounds.
-        rotations: whether to turn by 90, 180 and 270 degrees.
+        rotations: whether to rotate by 90, 180 and 270 degrees.
         horizontal_flip: probability.
         vertical_flip: probability.
-        val_share: share of both kinds of photographs held out for validation.
+        val_share: share of both kinds of photographs held out for validation, at least one of each.
         test_share: likewise for the test.
-        max_eval_pairs: no more pairs than this in validation, and in the test.
-        on_error: ``skip`` replaces an unreadable photograph and says so; ``raise`` stops.
+        max_eval_pairs: maximum number of pairs in validation, and in the test.
+        on_error: ``skip`` replaces an unreadable photograph with a warning; ``raise`` stops.
         kwargs: see :class:`ReflectionDataModule`.
     """
 
@@ -95,7 +95,7 @@ class RIDBlending(ReflectionDataModule):
 
     @property
     def splits(self) -> Mapping[str, Mapping[str, list[Path]]]:
-        """Photographs by what they are (``reflections``, ``backgrounds``) and what for (``train``, ``val``, ``test``).
+        """Photographs by kind (``reflections``, ``backgrounds``) and split (``train``, ``val``, ``test``).
 
         Raises:
             UserError: if there are none, or too few.
@@ -161,6 +161,6 @@ class RIDBlending(ReflectionDataModule):
                 raise UserError(f"None of the {kind} held out for the {split} split of data=rid can be read.")
             kinds.append(good)
         backgrounds, reflections = kinds
-        # Few reflections meet many backgrounds.
+        # Reflections are reused if there are fewer of them than backgrounds.
         pairs = [(path, reflections[i % len(reflections)]) for i, path in enumerate(backgrounds)]
         return FixedResizedPairs(pairs, self.eval_size, self.published.choice)

@@ -1,4 +1,4 @@
-"""``data=sample``: photographs that ship inside the scikit-image and scikit-learn wheels, so nothing is downloaded."""
+"""``data=sample``: photographs included in the scikit-image and scikit-learn wheels, without any download."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from reflectzoo.errors import UserError
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets", "images")
 
-# Training has the brightest (temple) and the darkest (flower) photograph. The stereo pair shows one and the same
-# motorcycle, so both its pictures stay together.
+# Training has the brightest (temple) and the darkest (flower) photograph. The stereo pair shows the same motorcycle, so
+# that both of its pictures form one scene.
 TRAIN = (
     ((*_SKIMAGE, "astronaut.png"),),
     ((*_SKLEARN, "china.jpg"),),
@@ -36,20 +36,20 @@ _LOW_LEFT, _LOW_RIGHT = (0.0, 0.5, 0.5, 1.0), (0.5, 0.5, 1.0, 1.0)
 
 
 class SamplePhotos(ReflectionDataModule):
-    """Eight photographs, whole ones held out for validation and test.
+    """Eight photographs, of which whole ones are held out for validation and test.
 
-    Training: an astronaut, a temple, a motorcycle (two views), a flower. Validation: a rocket, whose left half is
-    reflected in its right half and the other way round. Test: a cat reflected in a cup of coffee and the other way
-    round. So few photographs are enough to see a method learn and to compare two on one's desk, not to publish.
+    Training: an astronaut, a temple, a motorcycle (two views), a flower. Validation: a rocket, whose left part is
+    reflected in its right part and vice versa. Test: a cat reflected in a cup of coffee and vice versa. So few
+    photographs are enough to watch a method learn and for a quick comparison, but not for publication.
 
     Args:
         synthesis: makes a mixture of two photographs.
-        crop: side of the training crops.
-        eval_crop: side of the evaluation images; their content does not depend on it.
+        crop: side of the training crops in pixels.
+        eval_crop: side of the evaluation images in pixels; their content does not depend on it.
         augment: ``hard`` or ``paper``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
         samples_per_epoch: length of an epoch.
         patches: see :class:`~reflectzoo.data.datasets.photos.PhotoPairs`.
-        on_error: what to do about an unreadable file, ``skip`` or ``raise``.
+        on_error: ``skip`` or ``raise`` for an unreadable file.
         kwargs: see :class:`ReflectionDataModule`.
     """
 
@@ -86,21 +86,21 @@ class SamplePhotos(ReflectionDataModule):
         )
 
     def eval_sets(self) -> Mapping[str, FixedPairs]:
-        """Parts of the rocket; the two of a pair never overlap."""
+        """Parts of the rocket; those of a pair never overlap."""
         return {"sample": FixedPairs(validation_pairs(), self.eval_crop, "sample")}
 
     def test_sets(self) -> Mapping[str, FixedPairs]:
-        """A cat and a cup of coffee, seen through the glass and reflected in turn."""
+        """A cat and a cup of coffee, alternating as transmission and reflection."""
         return {"sample": FixedPairs(test_pairs(), self.eval_crop, "sample")}
 
 
 def training_scenes() -> list[tuple[Path, ...]]:
-    """The training photographs; several views of one scene stand together."""
+    """The training photographs by scene; several views of one scene form one entry."""
     return [tuple(find_in_package(file) for file in scene) for scene in TRAIN]
 
 
 def validation_pairs() -> list[FixedPair]:
-    """Parts of the rocket; the two of a pair never overlap."""
+    """Parts of the rocket; those of a pair never overlap."""
     rocket = find_in_package(ROCKET)
     halves = {"left": _LEFT, "right": _RIGHT, "low_left": _LOW_LEFT, "low_right": _LOW_RIGHT}
     across = {"left": "right", "right": "left", "low_left": "low_right", "low_right": "low_left"}
@@ -108,7 +108,7 @@ def validation_pairs() -> list[FixedPair]:
 
 
 def test_pairs() -> list[FixedPair]:
-    """A cat and a cup of coffee, seen through the glass and reflected in turn."""
+    """A cat and a cup of coffee, alternating as transmission and reflection."""
     chelsea, coffee = find_in_package(CHELSEA), find_in_package(COFFEE)
     pairs = []
     for first, second, name in ((coffee, chelsea, "coffee"), (chelsea, coffee, "cat")):
@@ -118,7 +118,7 @@ def test_pairs() -> list[FixedPair]:
 
 
 def find_in_package(file: tuple[str, ...]) -> Path:
-    """The path of a file inside an installed package, found without importing the package.
+    """The path of a file inside scikit-image or scikit-learn, found without importing the package.
 
     Raises:
         UserError: if the package or the file is missing.

@@ -1,4 +1,4 @@
-"""``data=sequences`` and ``data=seq1k``: several views of one scene, as Reflection Dynamics trains."""
+"""``data=sequences`` and ``data=seq1k``: several views of one scene, as for Reflection Dynamics."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ _Steps = Annotated[
 
 
 class SyntheticSequences(PhotoFolder):
-    """Sequences made from pairs of photographs over which windows slide.
+    """Synthetic sequences from pairs of photographs, with a window sliding over each.
 
-    "Distilling Reflection Dynamics for Single-Image Reflection Removal", section 4.2. Every frame of a sequence is
-    blended by the same draw, and all layers of all frames are known.
+    "Distilling Reflection Dynamics for Single-Image Reflection Removal", section 4.2. All frames of a sequence are
+    blended with the same draws, and all layers of all frames are known.
 
     Args:
         synthesis: makes mixtures.
         root: photographs as for ``data=voc``; None for those of ``data=sample``.
-        frames: in a sequence, odd, so that there is a centre.
-        crop: side of the window, in training.
-        eval_crop: likewise in validation and test.
-        transmission_step: least and most pixels by which the window on the transmission moves, along each axis.
-        reflection_step: likewise on the reflection.
+        frames: per sequence, odd, so that there is a centre frame.
+        crop: side of the window in pixels, for training.
+        eval_crop: likewise for validation and test.
+        transmission_step: minimum and maximum pixels per frame by which the window on the transmission moves, along
+            each axis.
+        reflection_step: likewise for the reflection.
         kwargs: see :class:`PhotoFolder`.
     """
 
@@ -87,25 +88,25 @@ class SyntheticSequences(PhotoFolder):
 
 
 class Seq1K(ReflectionDataModule):
-    """Shot sequences with the truth of the centre frame.
+    """Real sequences with the ground truth of the centre frame.
 
     "Distilling Reflection Dynamics for Single-Image Reflection Removal", section 4.1: 1015 sequences of three frames of
-    1760x1160, of which 715 are for training. The paper does not say which, so without ``train/`` and ``test/`` a hash
-    of the names decides, in the same proportion.
+    1760x1160, of which 715 are for training. The paper does not list them, so that without ``train/`` and ``test/`` or
+    ``train_list``, they are split in the same proportion by a hash of the names.
 
     Args:
-        root: where the sequences are.
-        frames: in a sequence, odd.
-        frame_pattern: which files are frames, by their paths below the root without their suffixes; see
+        root: folder of the sequences.
+        frames: per sequence, odd.
+        frame_pattern: pattern of the frames' paths below the root, without suffixes; see
             :class:`~reflectzoo.data.datasets.path_patterns.PathPattern`.
-        truth_pattern: which files are transmissions of the centre frame; one pattern or several, tried in turn.
-        train_list: a text file with the names of the training sequences, one a line; the others are for the test.
-        crop: side of the training crops.
+        truth_pattern: pattern of the transmissions of the centre frames, or several, tried in turn.
+        train_list: a text file with the names of the training sequences, one per line; the others are for the test.
+        crop: side of the training crops in pixels.
         augment: ``paper``, ``hard`` or ``square``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
         eval_size: how pictures are resized before they are scored; None for the stored size.
         samples_per_epoch: length of an epoch; None for the number of training sequences.
         val_share: share of the training sequences held out for validation, at least one.
-        on_error: ``skip`` leaves out what cannot be used and says so; ``raise`` stops.
+        on_error: ``skip`` skips unusable sequences with a warning; ``raise`` stops.
         synthesis: not used, since all mixtures are real.
         kwargs: see :class:`ReflectionDataModule`.
     """
@@ -149,7 +150,7 @@ class Seq1K(ReflectionDataModule):
 
     @property
     def splits(self) -> Mapping[str, list[SequenceFiles]]:
-        """Sequences for ``train``, ``val`` and ``test``; found when first asked for.
+        """Sequences for ``train``, ``val`` and ``test``, found lazily.
 
         Raises:
             UserError: if there are none, or too few.
@@ -238,5 +239,5 @@ class Seq1K(ReflectionDataModule):
 
 
 def _hashed(sequences: Sequence[SequenceFiles], purpose: str) -> list[SequenceFiles]:
-    """In an order that only the names decide, another for each purpose."""
+    """Order sequences by a hash of their names, different for each purpose."""
     return sorted(sequences, key=lambda each: (name_seed(f"{purpose}/{each.name}"), each.name))

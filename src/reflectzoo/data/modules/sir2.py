@@ -1,4 +1,4 @@
-"""``data=sir2``: the SIR² benchmark with its three subsets, by scene, aperture and glass."""
+"""``data=sir2``: the SIR² benchmark with its three subsets, tagged by scene, aperture and glass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reflectzoo.errors import UserError
 Subset = Literal["postcard", "objects", "wild"]
 SUBSETS: tuple[Subset, ...] = get_args(Subset)
 
-# How copies name the folder of each subset; authors' names first.
+# Parts of folder names that identify each subset, in the authors' release and in copies.
 _WORDS = {"postcard": ("postcard",), "objects": ("solidobject", "solid_object", "object"), "wild": ("wild",)}
 _KINDS = {
     "focus": "aperture",
@@ -34,26 +34,26 @@ _KINDS = {
 }
 _SETTING = re.compile(r"^([ft])[-_ ]?(\d+)$", re.IGNORECASE)
 _ROLES = {"m": "mixture", "g": "transmission", "r": "reflection"}
-# "Wild Scene" also holds mixtures without truth.
+# "Wild Scene" also contains mixtures without ground truth.
 _NO_TRUTH = ("withoutgt", "without_gt", "nogt")
 
 
 class SIR2(RealPairs):
     """SIR², for evaluation only.
 
-    Wan et al., "Benchmarking Single-Image Reflection Removal Algorithms", ICCV 2017. In the authors' folders a scene of
-    Postcard and SolidObject was shot with seven apertures (``Focus/``) and behind glass of three thicknesses
+    Wan et al., "Benchmarking Single-Image Reflection Removal Algorithms", ICCV 2017. In the authors' folders, each
+    scene of Postcard and SolidObject was taken with seven apertures (``Focus/``) and behind glass of three thicknesses
     (``Thickness/``); each shot is a folder with the mixture (m), the transmission (g) and the reflection (r). Copies
-    flattened to ``blended/``, ``transmission_layer/`` and ``reflection_layer/`` are read too. Each subset is a test set
-    of its own. What the folders say goes into each sample's ``tags``: ``subset``, ``scene``, and ``aperture`` or
+    flattened to ``blended/``, ``transmission_layer/`` and ``reflection_layer/`` are also supported. Each subset is a
+    separate test set. The folder names become each sample's ``tags``: ``subset``, ``scene``, and ``aperture`` or
     ``glass`` with the number in the folder's name.
 
     Args:
-        root: the folder that holds the subsets, or one of them.
-        subsets: which to use, of ``postcard``, ``objects`` and ``wild``; those that are not there are left out if
-            others are.
-        aperture: only shots with one of these apertures, by the numbers in the folders' names.
-        glass: only shots behind these glasses, likewise. With both, shots of either kind stay.
+        root: the folder of the subsets, or of one of them.
+        subsets: which of ``postcard``, ``objects`` and ``wild`` to use; missing ones are skipped unless all are.
+        aperture: use only shots with these apertures, given by the numbers in the folder names.
+        glass: use only shots behind glass of these thicknesses, likewise. With both, shots that match either are used;
+            shots with neither tag always are.
         kwargs: see :class:`RealPairs`.
     """
 
@@ -81,7 +81,7 @@ class SIR2(RealPairs):
         }
 
     def train_set(self) -> PairCrops:
-        """There is none.
+        """Not available for a benchmark.
 
         Raises:
             UserError: always.
@@ -91,7 +91,11 @@ class SIR2(RealPairs):
         )
 
     def find(self) -> FoundPairs:
-        """The triplets of each subset."""
+        """Find the triplets of each subset.
+
+        Raises:
+            UserError: if there are none, or none with the requested apertures or glasses.
+        """
         top = self.published.folder(self.root)
         notices: list[Notice] = []
         test: dict[str, list[PairFiles]] = {}
@@ -161,7 +165,7 @@ class SIR2(RealPairs):
 
 
 def role_of(stem: str) -> tuple[str | None, str]:
-    """What a picture of a shot is, ``m``, ``g`` or ``r``, from its name, and the rest of the name.
+    """The role of a picture, ``m``, ``g`` or ``r``, from its name, and the rest of the name; role None if unclear.
 
     Example:
         >>> role_of("m"), role_of("12-g-3"), role_of("rs5-m"), role_of("notes")
@@ -169,7 +173,7 @@ def role_of(stem: str) -> tuple[str | None, str]:
     """
     words = [word for word in re.split(r"[^A-Za-z0-9]+", stem.lower()) if word]
     for bare in (False, True):
-        # Names such as "m1" say it with a number at its heels.
+        # In names such as "m1", a number follows the role.
         found = [i for i, word in enumerate(words) if (word.strip("0123456789") if bare else word) in _ROLES]
         if len(found) == 1:
             word = words[found[0]]
@@ -214,7 +218,7 @@ def _settings_there(triplets: Sequence[PairFiles]) -> str:
 
 
 def _subset_folder(top: Path, name: str) -> Path | None:
-    """The folder of a subset: the one given, one below it, or one below that (as the authors' archives unpack)."""
+    """The folder of a subset, at most two levels below the given one (as the authors' archives unpack)."""
     for folder in (top, *_folders(top), *(inner for outer in _folders(top) for inner in _folders(outer))):
         bare = folder.name.lower().replace(" ", "").replace("-", "")
         if any(word in bare for word in _WORDS[name]):

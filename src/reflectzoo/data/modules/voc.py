@@ -1,4 +1,4 @@
-"""``data=voc``: mixtures of any photographs, PASCAL VOC or one's own, as the papers train."""
+"""``data=voc``: mixtures of any photographs, PASCAL VOC or your own, as in the papers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from reflectzoo.data.synthesis.base import Synthesis
 class VOCBlending(PhotoFolder):
     """Mixtures of the photographs in a folder.
 
-    ``root`` may be a folder of photographs (with subfolders or not), one with ``train/`` and ``val/`` (and perhaps
-    ``test/``) in it, or a VOCdevkit, of which ``JPEGImages`` of the newest year is taken. Every epoch the training
-    photographs are shuffled; one half is seen through the glass and the other reflected.
+    ``root`` may be a folder of photographs (with or without subfolders), one that contains ``train/`` and ``val/`` (and
+    optionally ``test/``), or a VOCdevkit, of which ``JPEGImages`` of the latest year is used. The training photographs
+    are shuffled in every epoch; one half provides transmissions, the other reflections.
 
-    Whole photographs are held out for validation and test: those of ``val/`` or ``val_root``, else a share chosen by a
-    hash of the names, the same whatever the seed. Without photographs of its own the test gets half of the held-out.
+    Whole photographs are held out for validation and test: those in ``val/`` or ``val_root``, or else a share selected
+    by a hash of the names, independent of the seed. If there is a folder for validation but none for the test, the
+    test gets half of its photographs.
 
     Args:
         synthesis: makes a mixture of two photographs.
-        root: where the photographs are.
-        crop: side of the training crops.
-        eval_crop: side of the evaluation images.
+        root: folder of the photographs.
+        crop: side of the training crops in pixels.
+        eval_crop: side of the evaluation images in pixels.
         augment: ``paper``, ``hard``, ``square`` or ``whole``, see :class:`~reflectzoo.data.augment.PhotoAugment`.
-        kwargs: see :class:`PhotoFolder`: ``list`` is a text file naming the photographs to use, one a line, with or
-            without a suffix, which may differ from the file's (the papers' ``VOC2012_224_train_png.txt``); names
-            without a file are counted and left out.
+        kwargs: see :class:`PhotoFolder`: ``list`` is a text file with the names of the photographs to use, one per
+            line, with or without a suffix, which may differ from the file's (as in the papers'
+            ``VOC2012_224_train_png.txt``); names without a file are skipped with a warning.
     """
 
     def __init__(

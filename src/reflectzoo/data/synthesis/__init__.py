@@ -1,4 +1,4 @@
-"""Ways of making a mixture from two photographs: one blending model per file."""
+"""Synthesis of mixtures from two photographs: one blending model per file."""
 
 from reflectzoo.data.synthesis.base import Blend, Synthesis
 from reflectzoo.data.synthesis.bdn import BDNSynthesis

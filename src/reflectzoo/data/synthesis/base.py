@@ -1,4 +1,4 @@
-"""What every synthesis model shares: draws are made first, and apart from applying them."""
+"""Base class of all synthesis models, which separate making random draws from applying them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Blend(NamedTuple):
 
     Attributes:
         mixture: (B, 3, H, W) float32 in [0, 1]; of a sequence (B, N, 3, H, W), as the layers.
-        transmission: (B, 3, H, W), as the model defines the true transmission.
-        reflection: (B, 3, H, W), the reflection as it lies in the mixture, unless the model's page says otherwise.
-        draws: what was drawn for each sample, tensors of shape (B, ...).
+        transmission: (B, 3, H, W), the ground truth as defined by the model.
+        reflection: (B, 3, H, W), the reflection as it is in the mixture, unless the model is documented otherwise.
+        draws: random draws of each sample, tensors of shape (B, ...).
     """
 
     mixture: Tensor
@@ -39,52 +39,52 @@ class Blend(NamedTuple):
 class Synthesis(Checked, nn.Module, place="synthesis"):
     """Blends a photograph seen through the glass with one reflected by it.
 
-    A subclass says what it draws for one sample (:meth:`sample_params`) and how a batch is blended once
-    everything is drawn (:meth:`blend`). Each sample's draws follow from its own seed alone, so neither the
-    batch size nor the order, the worker or the device changes a mixture, and recorded draws can be replayed.
+    Subclasses implement the random draws for one sample (:meth:`sample_params`) and the deterministic blend of a batch
+    (:meth:`blend`). The seed of each sample alone determines its draws, so that a mixture depends on neither the batch
+    size nor the order, worker or device, and recorded draws can be replayed.
 
-    A model whose correction depends on the pictures (how much to subtract where the sum overflows) says so in
-    :meth:`measure`, so that all frames of a sequence can share the correction of one.
+    If a correction depends on the pictures (how much to subtract if the sum overflows), :meth:`measure` returns it, so
+    that all frames of a sequence can share the correction of the centre frame.
     """
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """Draw everything that is random about one mixture.
+        """Make all random draws for one mixture.
 
         Args:
             rng: the generator of this sample.
 
         Returns:
-            Name and value of each draw, the same names and lengths for every sample.
+            The draws by name, with the same names and lengths for every sample.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it draws")
 
     def blend(
         self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Blend a batch; nothing is random here (and ``apply`` would hide :meth:`torch.nn.Module.apply`).
+        """Blend a batch, deterministically.
 
         Args:
             transmission: (B, 3, H, W) float32 in [0, 1], the photograph behind the glass.
-            reflection: (B, 3, H, W) float32 in [0, 1], the photograph to be reflected.
-            draws: what :meth:`draw` returned, or recorded values of the same names, each of shape (B, ...). What
-                :meth:`measure` returned may be among them, and is then used instead of measured.
+            reflection: (B, 3, H, W) float32 in [0, 1], the reflected photograph.
+            draws: result of :meth:`draw`, or recorded values by the same names, each of shape (B, ...). May include
+                results of :meth:`measure`, which are then used instead of being measured again.
 
         Returns:
-            ``(mixture, transmission, reflection)``: the mixture and the two layers to be learnt.
+            ``(mixture, transmission, reflection)``: the mixture and the two target layers.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it blends")
 
     def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What :meth:`blend` finds out from the pictures themselves; nothing, unless a subclass says otherwise.
+        """Quantities that :meth:`blend` computes from the pictures; none by default.
 
         Args:
-            transmission: as for :meth:`blend`.
-            reflection: as for :meth:`blend`.
-            draws: as for :meth:`blend`.
+            transmission: as in :meth:`blend`.
+            reflection: as in :meth:`blend`.
+            draws: as in :meth:`blend`.
 
         Returns:
-            Tensors of shape (B, ...) which ``draws`` may hold; for what is subtracted from the reflection ``shift``,
-            (B, 3).
+            Tensors of shape (B, ...) that may be added to ``draws``; ``shift``, (B, 3), is the amount subtracted from
+            the reflection.
         """
         return {}
 
@@ -92,8 +92,8 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
         """Draw for every sample from its own seed.
 
         Args:
-            seeds: B non-negative integers, (B,) int64 or a list. A tensor on an accelerator is read back, which
-                waits for the device: draw before the transfer where that matters.
+            seeds: B non-negative integers, (B,) int64 or a list. Reading a tensor back from an accelerator
+                synchronises with the device: if that matters, draw before the transfer.
 
         Returns:
             Each draw as a float32 tensor, (B,) or (B, n), on the device of ``seeds``.
@@ -116,7 +116,7 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
         seeds: Tensor | Sequence[int] | None = None,
         draws: Mapping[str, Tensor] | None = None,
     ) -> Blend:
-        """Draw (unless the draws are given) and blend, in float32, without gradients.
+        """Make the random draws, unless they are given, and blend, in float32, without gradients.
 
         Args:
             transmission: (B, 3, H, W) float in [0, 1].
@@ -125,7 +125,8 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
             draws: draws to replay.
 
         Raises:
-            ValueError: if the layers differ in shape, or neither or too few seeds are given, or a draw is missing.
+            ValueError: if the layers differ in shape, neither seeds nor draws are given, a draw is missing, or their
+                number is not B.
         """
         if transmission.shape != reflection.shape or transmission.ndim != 4:
             raise ValueError(
@@ -142,10 +143,10 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
         seeds: Tensor | Sequence[int] | None = None,
         draws: Mapping[str, Tensor] | None = None,
     ) -> Blend:
-        """Blend sequences of frames, each sequence by one draw.
+        """Blend sequences of frames, with the same draws for all frames of a sequence.
 
-        What a model measures (how much to subtract where the sum overflows) is measured on the centre frame, N // 2,
-        and used for all, so that the layers do not flicker. The centre frame is what :meth:`forward` makes of it.
+        Results of :meth:`measure` (how much to subtract if the sum overflows) come from the centre frame, N // 2, and
+        apply to all frames, so that the layers do not flicker. The centre frame equals the result of :meth:`forward`.
 
         Args:
             transmission: (B, N, 3, H, W) float in [0, 1].
@@ -154,10 +155,10 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
             draws: draws to replay, (B, ...).
 
         Returns:
-            Layers of shape (B, N, 3, H, W); the draws, (B, ...), with what was measured.
+            Layers of shape (B, N, 3, H, W); the draws, (B, ...), including results of :meth:`measure`.
 
         Raises:
-            ValueError: as for :meth:`forward`.
+            ValueError: as in :meth:`forward`.
         """
         if transmission.shape != reflection.shape or transmission.ndim != 5:
             raise ValueError(
@@ -182,7 +183,7 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
         seeds: Tensor | Sequence[int] | None,
         draws: Mapping[str, Tensor] | None,
     ) -> dict[str, Tensor]:
-        """The draws on the device of the pictures, checked."""
+        """Make or check the draws, and move them to the device of the pictures."""
         if draws is None:
             if seeds is None:
                 raise ValueError("a synthesis needs seeds to draw from, or draws to replay")
@@ -198,7 +199,7 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
     def _blend_batch(
         self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Blending in half precision would show as banding in every picture the network ever sees.
+        # Blending in half precision would cause banding in all training pictures.
         with torch.autocast(transmission.device.type, enabled=False):
             if transmission.device.type == "cpu" and len(transmission) > 1:
                 return self._blend_singly(transmission, reflection, draws)
@@ -207,7 +208,7 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
     def _blend_singly(
         self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Blend one sample after another: on a CPU twice as fast as a large batch, since each stays in the cache."""
+        """Blend one sample after another: twice as fast as a large batch on a CPU, since each fits into the cache."""
         singles = [
             self.blend(transmission[i : i + 1], reflection[i : i + 1], {k: v[i : i + 1] for k, v in draws.items()})
             for i in range(len(transmission))
@@ -223,13 +224,13 @@ class Synthesis(Checked, nn.Module, place="synthesis"):
 def pair_of(
     name: str, value: Sequence[float], low: float | None = None, high: float | None = None
 ) -> tuple[float, float]:
-    """A range [least, most] from the configuration.
+    """Check a range [low, high] from the configuration.
 
     Args:
         name: of the setting.
-        value: what was given.
-        low: nothing may lie below.
-        high: nothing may lie above.
+        value: the range.
+        low: lower bound of both values.
+        high: upper bound of both values.
 
     Raises:
         UserError: if it is not two numbers in ascending order within the bounds.
@@ -247,5 +248,5 @@ def pair_of(
 
 
 def column(values: Tensor) -> Tensor:
-    """(B,) or (B, n) to (B, n or 1, 1, 1), to be multiplied with images."""
+    """Reshape (B,) or (B, n) to (B, 1 or n, 1, 1), for multiplication with images."""
     return values.reshape(values.shape[0], -1, 1, 1)

@@ -14,23 +14,23 @@ from reflectzoo.core.annotations import OddCount
 from reflectzoo.data.synthesis.base import Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, separable_blur
 
-_SHARPEST = 1e-2  # a width of 0 would divide by it; below this the kernel is a single tap all the same
+_SHARPEST = 1e-2  # avoids a division by 0; with any smaller sigma, the kernel is a single tap anyway
 
 
 class BDNSynthesis(Synthesis):
     """A weighted mean of two photographs, one of them slightly blurred, in stored (sRGB) values.
 
-    Yang et al., "Seeing Deeply and Bidirectionally", ECCV 2018, with the numbers of the released generator of their
-    data: ``mixture = (1 - beta) T + beta R``, R blurred (mirrored border) by a Gaussian of one of three sizes. Nothing
-    exceeds 1, so nothing is clipped.
+    Yang et al., "Seeing Deeply and Bidirectionally", ECCV 2018, with the parameters of the released generator of their
+    data: ``mixture = (1 - beta) T + beta R``, with R blurred (mirrored border) by a Gaussian of one of three sizes.
+    Nothing exceeds 1, so that nothing is clipped.
 
-    The program keeps T itself and the blurred R as the layers, neither weighted, so that they do not add up to the
-    mixture; ``targets: mixed`` gives the weighted layers as they lie in it.
+    In the program, the target layers are T itself and the blurred R, neither weighted, so that they do not add up to
+    the mixture; ``targets: mixed`` gives the layers as they are in the mixture.
 
     Args:
         beta: range of the reflection's weight.
-        sigma: range of the Gaussian's width in pixels.
-        sides: sizes of its kernel, one of which is drawn.
+        sigma: range of the Gaussian's standard deviation in pixels.
+        sides: possible sizes of its kernel, odd.
         targets: ``plain`` (the program) or ``mixed``.
 
     Raises:
@@ -51,7 +51,7 @@ class BDNSynthesis(Synthesis):
         self.targets = targets
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``beta``, ``sigma`` and ``side``."""
+        """Draw ``beta``, ``sigma`` and ``side``."""
         return {
             "beta": float(rng.uniform(*self.beta)),
             "sigma": float(rng.uniform(*self.sigma)),

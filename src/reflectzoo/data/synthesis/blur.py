@@ -1,4 +1,4 @@
-"""Gaussian blur with a width of its own for every sample: what most synthesis models spend their time on."""
+"""Gaussian blur with a separate width for every sample, which takes most of the time of most synthesis models."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def gaussian_taps(sigma: Tensor, taps: int, side: Tensor | None = None) -> Tenso
     Args:
         sigma: (B,), in pixels, > 0.
         taps: odd number of taps.
-        side: (B,), how many of the taps each sample uses, odd; the others are zero. None: all.
+        side: (B,), number of taps that each sample uses, odd; the others are zero. None for all.
 
     Returns:
         (B, taps), the kernel of each sample.
     """
-    # In double precision, so that the sum is the same whatever number of unused taps lies around it.
+    # In double precision, so that the sum does not depend on the number of unused taps.
     wide = sigma if sigma.device.type == "mps" else sigma.double()
     offsets = torch.arange(taps, device=wide.device, dtype=wide.dtype) - (taps - 1) / 2
     weights = torch.exp(-offsets.square() / (2 * wide.square())[:, None])
@@ -33,12 +33,12 @@ def gaussian_taps(sigma: Tensor, taps: int, side: Tensor | None = None) -> Tenso
 
 
 def side_of(sigma: Tensor) -> Tensor:
-    """The number of taps that the programs of Zhang et al. and IBCLN take for a width, ``2 ceil(2 sigma) + 1``."""
+    """The number of taps for a sigma in the programs of Zhang et al. and IBCLN, ``2 ceil(2 sigma) + 1``, (B,)."""
     return 2 * torch.ceil(2 * sigma) + 1
 
 
 def most_taps(widest: float, sigma: Tensor) -> int:
-    """Enough taps for every width that may be drawn; on a CPU, just those for the widths that were."""
+    """Number of taps for a batch: on a CPU, for the largest ``sigma`` (B,) of it; otherwise for ``widest``."""
     if sigma.device.type == "cpu" and sigma.numel():
         return int(side_of(sigma).max())
     return int(side_of(torch.tensor(widest)))
@@ -53,27 +53,27 @@ def separable_blur(image: Tensor, kernel: Tensor, border: Border = "zero") -> Te
     Args:
         image: (B, C, H, W) float.
         kernel: (B, taps), symmetric, an odd number of taps.
-        border: what lies beyond the picture.
+        border: padding of the picture.
 
     Returns:
         (B, C, H, W).
 
     Raises:
-        ValueError: if the number of taps is even, there is not one kernel for each sample, or the border is unknown.
+        ValueError: if the number of taps is even, there is not one kernel per sample, or the border is unknown.
     """
     if kernel.shape[1] % 2 == 0 or kernel.shape[0] != image.shape[0]:
         raise ValueError(f"an odd kernel for each of {image.shape[0]} samples is needed, got {tuple(kernel.shape)}")
     if border not in get_args(Border):
         raise ValueError(f"the border must be one of {', '.join(get_args(Border))}, got {border!r}")
     if kernel.device.type == "cpu" and kernel.shape[1] > 1:
-        # Outer taps that no sample uses cost as much as the others; on an accelerator, looking would mean waiting.
+        # Drop outer taps that no sample uses. Not on an accelerator, where this would have to synchronise.
         unused = int((kernel != 0).any(dim=0).int().argmax())
         kernel = kernel[:, unused : kernel.shape[1] - unused]
     return _by_shifts(_by_shifts(image, kernel, -2, border), kernel, -1, border)
 
 
 def pad_along(image: Tensor, radius: int, dim: int, border: Border) -> Tensor:
-    """Extend (B, C, H, W) by ``radius`` on both sides of one of the last two dimensions, whatever its size."""
+    """Pad (B, C, H, W) by ``radius``, of any size, on both sides of one of the last two dimensions."""
     size = image.shape[dim]
     if border == "zero" or radius < size:
         mode = "constant" if border == "zero" else border
@@ -89,11 +89,11 @@ def pad_along(image: Tensor, radius: int, dim: int, border: Border) -> Tensor:
 
 
 def _by_shifts(image: Tensor, kernel: Tensor, dim: int, border: Border) -> Tensor:
-    """One pass as a weighted sum of shifted images, taps of equal weight added first.
+    """Convolve one dimension as a weighted sum of shifted images, adding taps of equal weight first.
 
     On a CPU, one sample at a time, this is as fast as products with banded matrices, three times as fast as a grouped
-    convolution, and over ten times as fast as the full 2-D one. It is elementwise, so neither TF32 nor the size of the
-    batch changes the result.
+    convolution, and over ten times as fast as the full 2-D one. All operations are elementwise, so that neither TF32
+    nor the batch size changes the result.
     """
     radius = kernel.shape[1] // 2
     size = image.shape[dim]

@@ -1,4 +1,4 @@
-"""The blending model of CEILNet as the programs of YTMT, ERRNet and DSRNet apply it."""
+"""The blending model of CEILNet as implemented in the programs of YTMT, ERRNet and DSRNet."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from reflectzoo.data.synthesis.optics import mean_overflow
 
 
 class CEILNetSynthesis(Synthesis):
-    """Blur the reflection, add it, and take from it what overflowed.
+    """Blurs the reflection, subtracts from it the mean overflow of the sum, and adds it to the transmission.
 
     Fan et al., "A Generic Deep Architecture for Single Image Reflection Removal and Image Smoothing", ICCV 2017,
-    section 4, in the form of the released YTMT and ERRNet programs: everything happens in the stored (sRGB) values;
-    the reflection is blurred by a Gaussian whose border is zero padded (so it darkens there); if the sum T + R exceeds
-    1 anywhere, ``gamma * (mean of all values above 1, minus 1)``, over the three channels together, is subtracted from
-    the whole reflection once. The transmission is never changed.
+    section 4, in the form of the released YTMT and ERRNet programs: on stored (sRGB) values throughout, the reflection
+    is blurred by a Gaussian with zero padding (which darkens its border); if the sum T + R exceeds 1 anywhere,
+    ``gamma * (mean of all values above 1, minus 1)``, over the three channels together, is subtracted from the whole
+    reflection once. The transmission is never changed.
 
-    The program of IBCLN has a second form of it (``syn_data_fan``): ``border="reflect", taps=None``.
+    The program of IBCLN has a variant (``syn_data_fan``): ``border="reflect", taps=None``.
 
     Args:
-        sigma: range of the Gaussian's width in pixels, drawn uniformly for each mixture.
+        sigma: range of the Gaussian's standard deviation in pixels, uniformly distributed.
         gamma: range of the factor of the subtraction; the programs use the constant 1.3.
-        taps: size of the kernel. The programs draw it from a list but always apply 11. None: ``2 ceil(2 sigma) + 1``.
-        border: what the blur finds beyond the picture.
+        taps: size of the kernel. The programs draw it from a list but always use 11. None: ``2 ceil(2 sigma) + 1``.
+        border: padding for the blur.
 
     Raises:
-        UserError: if a range is upside down, the number of taps even or the border unknown.
+        UserError: if a range is not ascending, the number of taps even or the border unknown.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class CEILNetSynthesis(Synthesis):
         self.border: Border = border
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """Width of the blur and factor of the subtraction."""
+        """Draw ``sigma`` of the blur and ``gamma``, the factor of the subtraction."""
         return {"sigma": float(rng.uniform(*self.sigma)), "gamma": float(rng.uniform(*self.gamma))}
 
     def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What is subtracted from the reflection."""
+        """The amount subtracted from the reflection."""
         return {SHIFT: self._shift(transmission, self._blurred(reflection, draws), draws)}
 
     @torch.no_grad()
@@ -63,7 +63,7 @@ class CEILNetSynthesis(Synthesis):
         """See :meth:`Synthesis.blend`; ``draws`` holds ``sigma`` and ``gamma``, each (B,)."""
         blurred = self._blurred(reflection, draws)
         shift = draws[SHIFT] if SHIFT in draws else self._shift(transmission, blurred, draws)
-        # Where nothing overflows the shift is zero and both clamps change nothing, as in the programs' other branch.
+        # Without overflow, the shift is zero and both clamps change nothing, as in the other branch of the programs.
         layer = blurred.sub_(column(shift)).clamp_(0, 1)
         return (layer + transmission).clamp_(0, 1), transmission, layer
 

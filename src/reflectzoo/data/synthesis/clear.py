@@ -1,4 +1,4 @@
-"""No reflection at all."""
+"""Pictures without any reflection."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from reflectzoo.data.synthesis.base import Params, Synthesis
 
 
 class ClearSynthesis(Synthesis):
-    """The mixture is the transmission and the reflection is black: what a method should leave alone.
+    """The mixture is the transmission and the reflection is black: a method should return the input unchanged.
 
-    Meant as one of the models of :class:`~reflectzoo.data.synthesis.mixed.MixedSynthesis`.
+    Intended as one of the models of :class:`~reflectzoo.data.synthesis.mixed.MixedSynthesis`.
     """
 
     def sample_params(self, rng: np.random.Generator) -> Params:

@@ -1,4 +1,4 @@
-"""Reflections on a constant ground, the third generator in the programs of YTMT and ERRNet."""
+"""Reflections in front of a constant colour, the third generator in the programs of YTMT and ERRNet."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from reflectzoo.data.synthesis.optics import mean_of
 
 
 class ColdSynthesis(Synthesis):
-    """What is bright in the reflection, before a wall of one dark colour.
+    """The bright parts of the reflection in front of a single dark colour.
 
     As in the released programs (``ReflectionSythesis_0``, which their training does not use; no paper describes it):
-    the transmission is replaced by one colour. With probability ``grey`` that is a grey value uniform in [0, 30] / 255,
-    else its three values are normal (mean and deviation 50 / 255), clipped to [0, 1]. The reflection is blurred (zero
-    border), ``gamma`` times its mean is subtracted, then it is multiplied by ``delta``, each time clipped to [0, 1].
+    the transmission is replaced by one colour. With probability ``grey`` that is a grey value, uniformly distributed in
+    [0, 30] / 255; otherwise its three values are normally distributed (mean and standard deviation 50 / 255), clipped
+    to [0, 1]. The reflection is blurred (zero border), ``gamma`` times its mean is subtracted, and it is multiplied by
+    ``delta``; after each of the last two steps it is clipped to [0, 1].
 
     Args:
-        sigma: range of the Gaussian's width in pixels.
+        sigma: range of the Gaussian's standard deviation in pixels.
         gamma: factor of the subtracted mean.
         delta: range of the reflection's factor.
-        grey: probability of a grey ground.
+        grey: probability of a grey colour.
 
     Raises:
-        UserError: if a range is upside down or out of bounds.
+        UserError: if a range is not ascending or out of bounds.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ColdSynthesis(Synthesis):
         self.grey = float(grey)
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``colour`` (three values of 255), ``sigma`` and ``delta``."""
+        """Draw ``colour`` (three values, to be divided by 255), ``sigma`` and ``delta``."""
         colour: tuple[float, ...]
         if rng.random() < self.grey:
             colour = (float(rng.uniform(0, 30)),) * 3
@@ -54,14 +55,14 @@ class ColdSynthesis(Synthesis):
         return {"colour": colour, "sigma": float(rng.uniform(*self.sigma)), "delta": float(rng.uniform(*self.delta))}
 
     def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What is subtracted from the reflection."""
+        """The amount subtracted from the reflection."""
         return {SHIFT: self._shift(self._blurred(reflection, draws))}
 
     @torch.no_grad()
     def blend(
         self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :meth:`Synthesis.blend`; of the transmission only the size matters."""
+        """See :meth:`Synthesis.blend`; only the size of the transmission is used."""
         ground = (column(draws["colour"]) / 255).clamp(0, 1).expand_as(transmission).contiguous()
         layer = self._blurred(reflection, draws)
         shift = draws[SHIFT] if SHIFT in draws else self._shift(layer)

@@ -19,26 +19,26 @@ PROGRAM_PAIRS = ((0.8, 0.7), (0.9, 0.8), (0.7, 0.9))
 
 
 class CoRRNSynthesis(Synthesis):
-    """A weighted sum, with the weighted layers as the truth.
+    """A weighted sum, with the weighted layers as the ground truth.
 
     Wan et al., "CoRRN: Cooperative Reflection Removal Network", TPAMI 2019, section 3.2: ``B = alpha * background``,
     ``R = beta * reflection`` (``transmission`` and ``reflection`` here), mixture ``B + R``, here clipped to [0, 1].
-    Nothing is blurred, since the reflections of RID were photographed through glass, blurred as they are.
+    There is no blur, since the reflections of RID were photographed through glass and are already blurred.
 
-    The released MATLAB script does otherwise: ``pairs`` of fixed weights (one of :data:`PROGRAM_PAIRS`), the
-    reflection blurred by ``sigma: 0.4`` (3 taps, borders repeated), and the background itself as the truth
+    The released MATLAB script differs: ``pairs`` of fixed weights (one of :data:`PROGRAM_PAIRS`), the reflection
+    blurred with ``sigma: 0.4`` (3 taps, borders repeated), and the background itself as the ground truth
     (``weighted_transmission: false``), so that mixture minus transmission is not the reflection;
-    ``synthesis=corrn_program`` sets all three. (The script's files are JPEGs of 96 x 128 pixels; nothing of that here.)
+    ``synthesis=corrn_program`` sets all three. (The script writes JPEGs of 96 x 128 pixels, which is not reproduced.)
 
     Args:
         alpha: range of the background's weight.
         beta: range of the reflection's weight.
-        pairs: draw one of these pairs of weights instead.
-        sigma: width of a blur of the reflection, in pixels; 0 for none.
+        pairs: pairs of weights, one of which is drawn in place of the ranges.
+        sigma: standard deviation of a Gaussian blur of the reflection, in pixels; 0 for none.
         weighted_transmission: whether the true transmission is ``alpha`` times the photograph, or the photograph.
 
     Raises:
-        UserError: if a weight is not within [0, 1], a range upside down, or sigma negative.
+        UserError: if a weight is not within [0, 1], a range not ascending, or sigma negative.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CoRRNSynthesis(Synthesis):
         self.weighted_transmission = weighted_transmission
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """The two weights, ``alpha`` and ``beta``."""
+        """Draw the two weights, ``alpha`` and ``beta``."""
         if self.pairs is not None:
             alpha, beta = self.pairs[int(rng.integers(len(self.pairs)))]
         else:
@@ -73,7 +73,7 @@ class CoRRNSynthesis(Synthesis):
         layer = reflection
         if self.sigma > 0:
             width = torch.full_like(draws["alpha"], self.sigma)
-            taps = int(side_of(torch.tensor(self.sigma)))  # MATLAB's imgaussfilt takes as many
+            taps = int(side_of(torch.tensor(self.sigma)))  # as in MATLAB's imgaussfilt
             layer = separable_blur(layer, gaussian_taps(width, taps), "replicate")
         layer = layer * column(draws["beta"])
         mixture = (behind + layer).clamp_(0, 1)

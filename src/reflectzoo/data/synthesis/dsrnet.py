@@ -18,22 +18,22 @@ from reflectzoo.errors import UserError
 
 
 class DSRNetSynthesis(Synthesis):
-    """Weighted layers, mostly blended as two pictures on one screen.
+    """Weighted layers, combined by a screen blend or added.
 
     Hu and Guo, "Single Image Reflection Separation via Component Synergy", ICCV 2023, as in the released program
     (``ReflectionSynthesis``), in stored (sRGB) values: the reflection is blurred (zero border); t = alpha * T and
-    r = beta * R; with probability ``screen`` the mixture is ``t + r - t * r``, else ``t + r`` with CEILNet's
-    subtraction from r where that exceeds 1.
+    r = beta * R; with probability ``screen`` the mixture is ``t + r - t * r``, otherwise ``t + r`` with CEILNet's
+    subtraction from r if that exceeds 1.
 
-    In the program the layers to be learnt are T itself and the blurred R, neither weighted nor reduced, so that they do
-    not add up to the mixture; ``targets: mixed`` gives the weighted layers as they lie in it.
+    In the program, the target layers are T itself and the blurred R, neither weighted nor reduced, so that they do not
+    add up to the mixture; ``targets: mixed`` gives the layers as they are in the mixture.
 
     Args:
-        sigma: range of the Gaussian's width in pixels.
+        sigma: range of the Gaussian's standard deviation in pixels.
         alpha: range of the transmission's weight.
         beta: range of the reflection's weight.
         screen: probability of the screen blend.
-        sides: sizes of the kernel.
+        sides: possible sizes of the kernel, odd.
         side_weights: their relative frequencies.
         gamma: factor of the subtraction.
         targets: ``plain`` (the program) or ``mixed``.
@@ -68,7 +68,7 @@ class DSRNetSynthesis(Synthesis):
         self.targets = targets
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``side``, ``sigma``, ``alpha``, ``beta`` and ``screen``, which is 1 or 0."""
+        """Draw ``side``, ``sigma``, ``alpha``, ``beta`` and ``screen``, which is 1 or 0."""
         return {
             "side": float(rng.choice(self.sides, p=self.frequencies)),
             "sigma": float(rng.uniform(*self.sigma)),
@@ -78,7 +78,7 @@ class DSRNetSynthesis(Synthesis):
         }
 
     def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What an additive blend subtracts from the weighted reflection; 0 for a screen blend."""
+        """The amount subtracted from the weighted reflection in an additive blend; 0 for a screen blend."""
         layer = self._blurred(reflection, draws) * column(draws["beta"])
         return {SHIFT: self._shift(transmission * column(draws["alpha"]), layer, draws)}
 
@@ -92,7 +92,7 @@ class DSRNetSynthesis(Synthesis):
         layer = blurred * column(draws["beta"])
         shift = draws[SHIFT] if SHIFT in draws else self._shift(behind, layer, draws)
         layer = layer.sub_(column(shift)).clamp_(0, 1)
-        # The product is what screen and additive blend differ in. A screen's sum never exceeds 1.
+        # Screen and additive blend differ by the product only. A screen blend never exceeds 1.
         overlap = (behind * layer).mul_(column(draws["screen"]))
         mixture = (behind + layer).sub_(overlap).clamp_(0, 1)
         if self.targets == "plain":

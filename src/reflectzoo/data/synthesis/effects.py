@@ -1,4 +1,4 @@
-"""What glass and cameras do beyond blur and addition: ghosts, depth, coloured light, noise, compression."""
+"""Further effects of glass and cameras: ghosting, depth-dependent blur, coloured light, noise, compression."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from reflectzoo.errors import UserError
 
 
 class Effect:
-    """Something that happens to the photograph to be reflected, or to the finished mixture.
+    """An effect on the reflected photograph before blending, or on the finished mixture.
 
-    As in a :class:`Synthesis`, :meth:`sample_params` draws and the other methods are deterministic.
+    As in a :class:`Synthesis`, :meth:`sample_params` makes random draws, and the other methods are deterministic.
     """
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """What is drawn for one sample, under names that no other effect uses."""
+        """Make the random draws for one sample, with names that no other effect uses."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it draws")
 
     def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """(B, 3, H, W) in [0, 1], the photograph before it is blended."""
+        """Apply the effect to the reflected photograph before blending, (B, 3, H, W) in [0, 1]."""
         return reflection
 
     def on_mixture(self, mixture: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """(B, 3, H, W) in [0, 1], the finished mixture."""
+        """Apply the effect to the finished mixture, (B, 3, H, W) in [0, 1]."""
         return mixture
 
 
 class EffectSynthesis(Synthesis):
     """A synthesis model with effects before and after it.
 
-    The layers to be learnt are those of the model: its reflection shows what happened to the reflected photograph, but
-    neither layer what the camera did to the mixture.
+    The target layers are those of the model: its reflection includes the effects on the reflected photograph, but
+    neither layer includes those on the mixture.
 
     Args:
         base: the model.
         effects: the effects by name, in the order in which they are applied.
 
     Raises:
-        UserError: if two of them draw something of the same name.
+        UserError: if two of them use the same name for a draw.
     """
 
     def __init__(self, base: Synthesis, effects: Mapping[str, Effect]) -> None:
@@ -63,14 +63,14 @@ class EffectSynthesis(Synthesis):
             taken |= names
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """The draws of the model and of each effect."""
+        """Make the draws of the model and of each effect."""
         drawn = self.base.sample_params(rng)
         for effect in self.effects.values():
             drawn |= effect.sample_params(rng)
         return drawn
 
     def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the model measures."""
+        """See :meth:`Synthesis.measure`; measured by the model, after the effects on the reflection."""
         return self.base.measure(transmission, self._reflected(reflection, draws), draws)
 
     @torch.no_grad()
@@ -90,17 +90,17 @@ class EffectSynthesis(Synthesis):
 
 
 class Ghosting(Effect):
-    """The second, weaker reflection from the back of a thick pane, beside the first.
+    """A second, weaker reflection from the back of a thick pane, displaced from the first.
 
-    Shih et al., "Reflection Removal Using Ghosting Cues", CVPR 2015: two impulses, some pixels apart. They are added in
-    linear light and divided by their sum, so that the reflection stays as bright as it was.
+    Shih et al., "Reflection Removal Using Ghosting Cues", CVPR 2015: convolution with two impulses. Here it is applied
+    in linear light and normalised, so that the brightness of the reflection does not change.
 
     Args:
-        offset: range of the distance in pixels; the direction is any.
-        strength: range of the second reflection's strength, relative to the first.
+        offset: range of the distance in pixels; the direction is uniformly distributed.
+        strength: range of the second reflection's strength relative to the first.
 
     Raises:
-        UserError: if a range is upside down or out of bounds.
+        UserError: if a range is not ascending or out of bounds.
     """
 
     def __init__(self, offset: Sequence[float] = (4.0, 16.0), strength: Sequence[float] = (0.4, 0.9)) -> None:
@@ -108,7 +108,7 @@ class Ghosting(Effect):
         self.strength = pair_of("effects.ghosting.strength", strength, low=0, high=1)
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """The offset in pixels, ``ghost_x`` and ``ghost_y``, and ``ghost_strength``."""
+        """Draw the offset in pixels, ``ghost_x`` and ``ghost_y``, and ``ghost_strength``."""
         length, angle = rng.uniform(*self.offset), rng.uniform(0, 2 * math.pi)
         return {
             "ghost_x": float(length * math.cos(angle)),
@@ -117,7 +117,7 @@ class Ghosting(Effect):
         }
 
     def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Add the second reflection; beyond the border the outermost pixels are repeated."""
+        """Add the second reflection, repeating the border pixels."""
         height, width = reflection.shape[-2:]
         light = to_linear(reflection)
         strength = column(draws["ghost_strength"])
@@ -130,29 +130,29 @@ class Ghosting(Effect):
 
 
 class DepthBlur(Effect):
-    """Blur that grows across the picture, as where the reflected scene recedes from the plane in focus.
+    """Blur that increases across the picture, as for a reflected scene that recedes from the focal plane.
 
-    The depth is a ramp in any direction: at its near end the reflection is left as it is, in its middle blurred by half
-    the width that it has at the far end; in between, neighbouring stages are mixed.
+    The depth is a ramp in a random direction: sharp at its near end, and blurred by half of ``sigma`` in the middle and
+    by ``sigma`` at the far end; in between, neighbouring stages are interpolated.
 
     Args:
-        sigma: range of the width at the far end in pixels.
+        sigma: range of the Gaussian's standard deviation at the far end in pixels.
 
     Raises:
-        UserError: if the range is upside down or not positive.
+        UserError: if the range is not ascending or not positive.
     """
 
     def __init__(self, sigma: Sequence[float] = (4.0, 8.0)) -> None:
         self.sigma = pair_of("effects.depth_blur.sigma", sigma, low=1e-3)
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``depth_sigma`` and the direction in which depth grows, ``depth_x`` and ``depth_y``, of length 1."""
+        """Draw ``depth_sigma`` and a unit vector in the direction of depth, ``depth_x`` and ``depth_y``."""
         angle = rng.uniform(0, 2 * math.pi)
         sigma = float(rng.uniform(*self.sigma))
         return {"depth_sigma": sigma, "depth_x": math.cos(angle), "depth_y": math.sin(angle)}
 
     def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Mix three stages of blur by the depth of each pixel."""
+        """Interpolate three stages of blur by the depth of each pixel."""
         height, width = reflection.shape[-2:]
         sigma = draws["depth_sigma"]
         taps = most_taps(self.sigma[1], sigma)
@@ -173,37 +173,37 @@ class ColourCast(Effect):
     """Coloured light on the reflected scene, or a coated pane.
 
     Args:
-        strength: range of how much weaker the weakest channel becomes, in linear light; which one and how the other
-            two lie is drawn. The strongest stays as it is.
+        strength: range of the attenuation of the weakest channel, in linear light. The strongest channel is unchanged;
+            the order of the channels and the factor of the third one are random.
 
     Raises:
-        UserError: if the range is upside down or not within [0, 1].
+        UserError: if the range is not ascending or not within [0, 1].
     """
 
     def __init__(self, strength: Sequence[float] = (0.05, 0.4)) -> None:
         self.strength = pair_of("effects.colour_cast.strength", strength, low=0, high=1)
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``cast``, the factors of the three channels."""
+        """Draw ``cast``, the factors of the three channels in linear light."""
         weakest = 1 - float(rng.uniform(*self.strength))
         gains = [1.0, float(rng.uniform(weakest, 1)), weakest]
         order = rng.permutation(3)
         return {"cast": tuple(gains[index] for index in order)}
 
     def on_reflection(self, reflection: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Multiply the channels; in stored values, since the power of a product is the product of the powers."""
+        """Multiply the channels, in stored values, since the power of a product is the product of the powers."""
         return reflection * column(power(draws["cast"], 1 / 2.2))
 
 
 class CameraNoise(Effect):
-    """Photon and read noise, in linear light, where the variance is ``shot * value + read ** 2``.
+    """Photon and read noise in linear light, with a variance of ``shot * value + read ** 2``.
 
     Args:
-        shot: range of the photon noise's factor, drawn evenly on a logarithmic scale.
-        read: range of the read noise's deviation, likewise.
+        shot: range of the photon noise's factor, log-uniformly distributed.
+        read: range of the read noise's standard deviation, likewise.
 
     Raises:
-        UserError: if a range is upside down or not positive.
+        UserError: if a range is not ascending or not positive.
     """
 
     def __init__(self, shot: Sequence[float] = (1e-4, 2e-3), read: Sequence[float] = (5e-4, 5e-3)) -> None:
@@ -211,7 +211,7 @@ class CameraNoise(Effect):
         self.read = pair_of("effects.noise.read", read, low=1e-9)
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``noise_shot``, ``noise_read`` and ``noise_seed``, a whole number below 2 ** 24."""
+        """Draw ``noise_shot``, ``noise_read`` and ``noise_seed``, an integer below 2 ** 24."""
         return {
             "noise_shot": float(np.exp(rng.uniform(*np.log(self.shot)))),
             "noise_read": float(np.exp(rng.uniform(*np.log(self.read)))),
@@ -219,7 +219,7 @@ class CameraNoise(Effect):
         }
 
     def on_mixture(self, mixture: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Add noise, in a sequence another for every frame."""
+        """Add noise, different for every frame of a sequence."""
         light = to_linear(mixture)
         variance = light * column(draws["noise_shot"]) + column(draws["noise_read"]).square()
         seed = draws["noise_seed"].long()
@@ -229,14 +229,14 @@ class CameraNoise(Effect):
 
 
 class JPEG(Effect):
-    """Compression: what most photographs have been through.
+    """JPEG compression, which most photographs have undergone.
 
     Args:
-        quality: range of the quality, whole numbers from 1 to 100, as libjpeg counts.
-        subsample: whether colour is stored at half the resolution, as usual.
+        quality: range of libjpeg's quality, integers from 1 to 100.
+        subsample: whether chroma is stored at half the resolution, as usual.
 
     Raises:
-        UserError: if the range is upside down or out of bounds.
+        UserError: if the range is not ascending or out of bounds.
     """
 
     def __init__(self, quality: Sequence[float] = (60, 95), subsample: bool = True) -> None:
@@ -244,7 +244,7 @@ class JPEG(Effect):
         self.subsample = subsample
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``jpeg_quality``."""
+        """Draw ``jpeg_quality``."""
         return {"jpeg_quality": float(rng.integers(round(self.quality[0]), round(self.quality[1]), endpoint=True))}
 
     def on_mixture(self, mixture: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
@@ -253,27 +253,27 @@ class JPEG(Effect):
 
 
 def normal(seed: Tensor, shape: Sequence[int]) -> Tensor:
-    """Normal numbers that follow from a seed for each sample, the same on every device and in every batch.
+    """Normally distributed numbers, determined by a seed per sample, the same on every device and in every batch.
 
-    torch's generators draw other numbers on other devices. Here each place is numbered, and its number, with the seed,
-    scrambled by a 32-bit integer hash (shifts and two multiplications), as in counter-based generators.
+    torch's generators give different numbers on different devices. Here, as in counter-based generators, the index of
+    each element and the seed are scrambled by a 32-bit integer hash (shifts and two multiplications).
 
     Args:
         seed: (B,) int64.
         shape: of one sample.
 
     Returns:
-        (B, *shape) float32, mean 0, deviation 1.
+        (B, *shape) float32, mean 0, standard deviation 1.
     """
     places = torch.arange(math.prod(shape), device=seed.device)
     bits = _scramble(places[None] + (_scramble(seed)[:, None] << 20))
-    # 23 bits, in the middle of their interval, so that neither 0 nor 1 is reached.
+    # 23 bits, centred in their interval, so that neither 0 nor 1 occurs.
     even = ((bits >> 9).float() + 0.5) / 2**23
     return torch.erfinv(2 * even - 1).mul_(math.sqrt(2)).reshape(-1, *shape)
 
 
 def _scramble(number: Tensor) -> Tensor:
-    """32 well mixed bits of an int64, in an int64."""
+    """Hash an int64 to 32 well mixed bits, stored in an int64."""
     mask = 2**32 - 1
     number = (number ^ (number >> 32)) & mask
     for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):

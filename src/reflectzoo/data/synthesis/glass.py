@@ -1,4 +1,4 @@
-"""Windows as people photograph them: glass over a part of the picture, sharp, double and uneven reflections."""
+"""Realistic windows: glass over a part of the picture; sharp, double and uneven reflections."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ _SMALLEST = 1e-6
 
 
 class GlassSynthesis(Synthesis):
-    """Mixes in linear light what a pane lets through and what it throws back, as the pane of a real window does.
+    """Adds the light transmitted and reflected by a pane, in linear light, similar to a real window.
 
-    Ours. With ``t``, ``r`` in linear light, by a camera curve whose exponent is drawn, and ``m`` the share of the pane
-    that covers a pixel (1 everywhere unless the pane ends within the picture)::
+    Developed for this zoo. With ``t``, ``r`` in linear light, by a camera curve with a random exponent, and ``m`` the
+    share of a pixel that the pane covers (1 everywhere unless the pane ends within the picture)::
 
-        layer   = s * u * (r_blurred + ghost weight * r_blurred shifted)
-        mixture = clip((1 - m) * t + m * (tint * t + layer))
+        layer   = m * s * u * (r_blurred + g * r_blurred shifted) / (1 + g)
+        mixture = clip((1 - m) * t + m * alpha * tint * t + layer)
 
-    ``s`` is the strength, ``u`` a smooth field: bright places outside reflect, dark ones do not. Rough glass adds a
-    wide halo to the blur. What overflows is clipped as a sensor clips it; nothing is subtracted. The true transmission
-    is the photograph itself, without the glass that darkens and tints it, as in pairs taken by removing the pane.
+    ``s`` is the strength, ``g`` the weight of the second reflection, and ``u`` a smooth random field, since bright
+    places outside reflect and dark ones do not. Rough glass adds a wide halo to the blur. Overflow is clipped as by a
+    sensor; nothing is subtracted. The true transmission is the photograph itself, not darkened or tinted by the glass,
+    as in pairs taken by removing the pane.
 
     Args:
-        strength: range of ``s``, drawn evenly in its logarithm.
-        sharp: how often the reflection is in focus: blurred by less than ``sharp_sigma``.
-        sharp_sigma: range of the Gaussian's width then, in pixels.
-        sigma: range of the width otherwise, drawn evenly in its logarithm.
-        halo: how often the glass is rough: a share of the light is spread over ``halo_sigma``.
-        halo_sigma: range of that width, in pixels.
-        ghost: how often the back of the pane reflects, too.
+        strength: range of ``s``, log-uniformly distributed.
+        sharp: probability that the reflection is in focus, and blurred by ``sharp_sigma`` instead of ``sigma``.
+        sharp_sigma: range of the Gaussian's standard deviation in that case, in pixels, log-uniformly distributed.
+        sigma: range of the standard deviation otherwise, likewise.
+        halo: probability that the glass is rough, and spreads a share of 0.2 to 0.6 of the light over ``halo_sigma``.
+        halo_sigma: range of that standard deviation, likewise.
+        ghost: probability of a second reflection from the back of the pane, with ``g`` from 0.3 to 0.8.
         ghost_shift: range of the distance between both reflections, in pixels.
-        partial: how often the pane ends within the picture.
-        uneven: how often ``u`` is not 1 everywhere.
-        alpha: range of the share of light that the pane lets through.
-        tint: largest difference of that share between colours.
+        partial: probability that the pane ends within the picture.
+        uneven: probability that ``u`` is not 1 everywhere.
+        alpha: range of the share of light that the pane transmits.
+        tint: maximum additional loss of light in each colour channel.
         curve: range of the camera's exponent.
 
     Raises:
-        UserError: if a range is upside down or a share of the mixtures outside [0, 1].
+        UserError: if a range is not ascending or a probability outside [0, 1].
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class GlassSynthesis(Synthesis):
         self.partial, self.uneven, self.tint = partial, uneven, tint
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """Everything random about one pane; what a mixture does without is drawn all the same, with weight 0."""
+        """Make all draws for one pane; effects that a mixture lacks are drawn with weight 0."""
 
         def spread(low: float, high: float) -> float:
             return float(math.exp(rng.uniform(math.log(low), math.log(high))))
@@ -136,7 +137,7 @@ class GlassSynthesis(Synthesis):
         )
 
     def _spread(self, layer: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Blurred, and for rough glass once more, wider, in a part."""
+        """Blur the reflection; for rough glass, blend it with a second, wider blur."""
         widest = max(self.sharp_sigma[1], self.sigma[1])
         sigma = draws["sigma"]
         blurred = separable_blur(layer, gaussian_taps(sigma, most_taps(widest, sigma), side_of(sigma)), "replicate")
@@ -148,17 +149,17 @@ class GlassSynthesis(Synthesis):
 
 
 def _any(weights: Tensor) -> bool:
-    """Whether any sample needs the work; on an accelerator looking would mean waiting, so it is done."""
+    """Whether any weight is positive; always True on an accelerator, where checking would have to synchronise."""
     return weights.device.type != "cpu" or bool((weights > 0).any())
 
 
 def _raised(image: Tensor, exponent: Tensor) -> Tensor:
-    """``image ** exponent`` with an exponent for every sample; black stays just above black."""
+    """``image ** exponent`` with an exponent per sample; the image is clamped to at least 1e-6."""
     return image.clamp(min=_SMALLEST).log2().mul_(exponent).exp2_()
 
 
 def _shifted(image: Tensor, shift: Tensor) -> Tensor:
-    """Moved by (x, y) pixels of its own, between pixels too, the border repeated."""
+    """Shift each sample by its (x, y) pixels, with bilinear interpolation and repeated borders."""
     height, width = image.shape[-2:]
     rows = torch.arange(height, device=image.device, dtype=torch.float32)
     columns = torch.arange(width, device=image.device, dtype=torch.float32)
@@ -169,7 +170,7 @@ def _shifted(image: Tensor, shift: Tensor) -> Tensor:
 
 
 def _light(draws: Mapping[str, Tensor], height: int, width: int) -> Tensor:
-    """The uneven light outside, (B, 1, H, W); 1 where it is even."""
+    """The uneven light outside, (B, 1, H, W); 1 everywhere for samples with even light."""
     field = draws["field"].reshape(-1, 1, _FIELD, _FIELD)
     even = column(1 - draws["uneven"])
     field = field * (1 - even) + even
@@ -177,7 +178,7 @@ def _light(draws: Mapping[str, Tensor], height: int, width: int) -> Tensor:
 
 
 def _pane(draws: Mapping[str, Tensor], height: int, width: int) -> Tensor:
-    """The share of each pixel that the pane covers, (B, 1, H, W): all, or one side of a straight frame."""
+    """The share of each pixel that the pane covers, (B, 1, H, W): 1, or a soft step along a straight edge."""
     angle, place, softness = (column(draws["edge"][:, each]) for each in range(3))
     device = draws["edge"].device
     x = torch.linspace(-0.5, 0.5, width, device=device).view(1, 1, 1, -1)

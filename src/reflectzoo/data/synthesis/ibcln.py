@@ -8,16 +8,16 @@ from reflectzoo.data.synthesis.zhang import ZhangSynthesis
 
 
 class IBCLNSynthesis(ZhangSynthesis):
-    """The model of Zhang et al. with widths from 2 pixels on.
+    """The model of Zhang et al. with a sigma of at least 2 pixels.
 
     Li et al., "Single Image Reflection Removal through Cascaded Refinement", CVPR 2020, as in the released program
-    (``SynData``). There the lower end of the widths is the batch size, by a quirk; the released script trains with
-    batches of 2. The program draws once for a batch, here every sample has its own draw. It also leaves out batches
-    whose reflection is darker than half the transmission on average; here every pair is used.
+    (``SynData``). There, the lower bound of sigma is the batch size, by an oversight; the released script trains with
+    batches of 2. The program makes one draw per batch; here every sample has separate draws. The program also skips
+    batches whose reflection is, on average, darker than half the transmission; here every pair is used.
 
-    The losses of the program take ``alpha`` rounded to one decimal; the draw itself is not rounded.
+    The losses of the program use ``alpha`` rounded to one decimal; the draw itself is not rounded.
 
-    Args: as :class:`~reflectzoo.data.synthesis.zhang.ZhangSynthesis`.
+    Args: see :class:`~reflectzoo.data.synthesis.zhang.ZhangSynthesis`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""What JPEG compression leaves of a picture, on a batch and on any device.
+"""The losses of JPEG compression, for a batch on any device.
 
-Baseline JPEG as libjpeg does it: colours as luma and chroma, chroma at half the resolution, 8 x 8 cosine transforms,
-coefficients rounded to multiples of a table's entries. The lossless part, which makes the file small, is left out.
-kornia's codec is meant to be differentiable and rounds softly, which leaves out part of the damage.
+Baseline JPEG as in libjpeg: luma and chroma, chroma at half the resolution, 8 x 8 cosine transforms, and coefficients
+rounded to multiples of a table's entries. The lossless entropy coding is omitted. kornia's codec is differentiable and
+therefore rounds softly, which reproduces only part of the artefacts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def compress(image: Tensor, quality: Tensor, subsample: bool = True) -> Tensor:
 
     Args:
         image: (B, 3, H, W) in [0, 1].
-        quality: (B,) from 1 to 100, as libjpeg counts.
+        quality: (B,) from 1 to 100, as in libjpeg.
         subsample: whether chroma is stored at half the resolution in both directions.
 
     Returns:
@@ -50,7 +50,7 @@ def compress(image: Tensor, quality: Tensor, subsample: bool = True) -> Tensor:
     red, green, blue = (image * 255).round_().clamp_(0, 255).unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     blueness, redness = (blue - luma) * (0.5 / 0.886), (red - luma) * (0.5 / 0.701)
-    # Values are centred on 0, as the transform wants them, and whole numbers at every stage, as in libjpeg.
+    # Values are centred on 0, as the transform requires, and rounded to integers at every stage, as in libjpeg.
     planes = torch.stack((luma - 128, blueness, redness), dim=1).round_().clamp_(-128, 127)
     planes = F.pad(planes, (0, -width % unit, 0, -height % unit), mode="replicate")
     bright, colour = planes[:, :1], planes[:, 1:]
@@ -80,10 +80,10 @@ def _quantise(planes: Tensor, table: Tensor) -> Tensor:
 
 
 def _along(blocks: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    """Multiply a matrix with one of the dimensions.
+    """Multiply one dimension by a matrix.
 
-    As a sum of eight terms: a matrix product might be made in TF32, or in another order in another batch, and where a
-    coefficient lies between two multiples, that would show.
+    As a sum of eight terms: a matrix product might use TF32, or a different order for another batch size, which would
+    be visible for coefficients halfway between two multiples.
     """
     shape = [1] * blocks.ndim
     shape[dim] = 8
@@ -101,7 +101,7 @@ def _table(base: tuple[tuple[int, ...], ...], scale: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _basis() -> Tensor:
-    """The orthonormal cosine transform of 8 values, one frequency a row."""
+    """The orthonormal cosine transform of 8 values, (8, 8), one frequency per row."""
     places = torch.arange(8, dtype=torch.float64)
     basis = torch.cos((2 * places + 1) * places[:, None] * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)

@@ -11,15 +11,15 @@ class LocationAwareSynthesis(ZhangSynthesis):
     """``alpha * T + R`` in linear light with alpha in [0.8, 1].
 
     Dong et al., "Location-aware Single Image Reflection Removal", ICCV 2021, equation 6 and section 4.2. No training
-    program was released, and the paper says only that it follows the model of Zhang et al. and samples alpha; two whole
-    photographs simply added would be white almost everywhere. So the reflection is made as in IBCLN, whose procedure
-    the paper follows in all else: blurred, reduced where the sum overflows, and with a vignette, which also gives the
-    confidence map something to locate. Equation 6 word for word is ``sigma: null, attenuation: null, vignette: false``.
+    program was released, and the paper only states that it follows the model of Zhang et al. and samples alpha; the
+    plain sum of two whole photographs would be white almost everywhere. Hence the reflection is made as in IBCLN, whose
+    procedure the paper follows otherwise: blurred, reduced if the sum overflows, and with a vignette, which also gives
+    the confidence map something to locate. Equation 6 alone is ``sigma: null, attenuation: null, vignette: false``.
 
-    The weight ``alpha`` in the draws is the one the paper's composition loss needs: wherever the mixture is below 1,
+    The weight ``alpha`` in the draws is that of the paper's composition loss: wherever the mixture is below 1,
     ``linear(mixture) = alpha * linear(transmission) + linear(reflection)``.
 
-    Args: as :class:`~reflectzoo.data.synthesis.zhang.ZhangSynthesis`.
+    Args: see :class:`~reflectzoo.data.synthesis.zhang.ZhangSynthesis`.
     """
 
     def __init__(

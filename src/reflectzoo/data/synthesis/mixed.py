@@ -1,4 +1,4 @@
-"""A weighted mixture of synthesis models is itself one."""
+"""A synthesis model that chooses among several others at random."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ CHOICE = "model"
 class MixedSynthesis(Synthesis):
     """Blends every sample by one of several models, chosen at random.
 
-    The draws hold ``model``, the number of the chosen one in the order of ``models``, and the draws of all models by
-    name. A draw that the sample's model does not make is NaN: a loss that wants ``alpha`` must look first.
+    The draws include ``model``, the index of the chosen one in ``models``, and the draws of all models by name. Draws
+    of models other than the chosen one are NaN: a loss that uses ``alpha`` must check for that.
 
     Args:
         models: the models by name.
-        weights: how often each is taken, by the same names; null for equally often. A weight of 0 turns one off.
+        weights: relative frequencies by the same names; null for equal ones. A weight of 0 disables a model.
 
     Raises:
-        UserError: if there is no model, a weight is missing, unknown or negative, or all are 0.
+        UserError: if there is no model, a weight is missing, unknown or negative, all are 0, a model is itself a
+            mixture, or two models use the same name for draws of different lengths.
     """
 
     def __init__(self, models: Mapping[str, Synthesis], weights: Mapping[str, Weight] | None = None) -> None:
@@ -54,12 +55,12 @@ class MixedSynthesis(Synthesis):
                     raise UserError(f"synthesis.models: '{name}' draws '{draw}' in another form than another model.")
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """Number of the model, and what it draws."""
+        """Draw the index of the model, and make its draws."""
         choice = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.names) - 1)
         return {CHOICE: float(choice), **self._blank, **self._model(choice).sample_params(rng)}
 
     def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the models measure, NaN where they measure nothing."""
+        """Results of the models; NaN for samples whose model measures nothing."""
         shift = transmission.new_full((len(transmission), 3), float("nan"))
         for model, rows in self._groups(draws):
             measured = model.measure(transmission[rows], reflection[rows], _of(draws, rows))
@@ -73,7 +74,7 @@ class MixedSynthesis(Synthesis):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See :meth:`Synthesis.blend`. All samples of one model are blended together.
 
-        To find them, the choices are read back from an accelerator once.
+        The choices are read back from an accelerator once, which synchronises with it.
         """
         groups = self._groups(draws)
         if len(groups) == 1:
@@ -89,7 +90,7 @@ class MixedSynthesis(Synthesis):
         return cast(Synthesis, self.models[choice])
 
     def _groups(self, draws: Mapping[str, Tensor]) -> list[tuple[Synthesis, Tensor]]:
-        """Each chosen model with the rows it blends."""
+        """Each chosen model with the indices of its samples."""
         choices = draws[CHOICE].round().long()
         chosen = choices.tolist()
         if not all(0 <= choice < len(self.names) for choice in chosen):

@@ -1,4 +1,4 @@
-"""Small parts that several synthesis models share: overflow, linear light, the vignette of a reflection."""
+"""Functions shared by several synthesis models: overflow, linear light, the vignette of a reflection."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ GAMMA = 2.2
 
 
 def power(image: Tensor, exponent: float) -> Tensor:
-    """``image ** exponent`` for values >= 0, to 1e-7 and on a CPU three times as fast as :func:`torch.pow`."""
+    """``image ** exponent`` for values >= 0, accurate to 1e-7 and three times as fast as :func:`torch.pow` on a CPU."""
     return image.log2().mul_(exponent).exp2_()
 
 
 def to_linear(image: Tensor) -> Tensor:
-    """Stored values in [0, 1] to linear light, by the power 2.2."""
+    """Convert stored values in [0, 1] to linear light, by the power 2.2."""
     return power(image, GAMMA)
 
 
 def to_stored(image: Tensor) -> Tensor:
-    """Linear light >= 0 to stored values."""
+    """Convert linear light >= 0 to stored values, by the power 1 / 2.2."""
     return power(image, 1 / GAMMA)
 
 
 def mean_overflow(total: Tensor, per_channel: bool = False) -> Tensor:
-    """How far the values above 1 lie above 1 on average; 0 where there are none.
+    """Mean of the values above 1, minus 1; 0 if there are none.
 
-    Summed in double precision, so that the mean, and with it every byte of a mixture, does not depend on how many
-    samples and threads share the work.
+    Summed in double precision, so that the mean, and therefore every byte of a mixture, does not depend on the number
+    of samples and threads.
 
     Args:
         total: (B, 3, H, W), the sum of the layers; overwritten.
-        per_channel: one mean for each channel instead of one for all.
+        per_channel: a separate mean for each channel instead of a common one.
 
     Returns:
-        (B, 3), three times the same number unless ``per_channel``.
+        (B, 3); the three values are equal unless ``per_channel``.
     """
     excess = total.sub_(1).clamp_min_(0)
     wide = torch.float32 if excess.device.type == "mps" else torch.float64
@@ -59,16 +59,16 @@ _MARGIN = 10
 
 
 def vignette(height: int, width: int, x: Tensor, y: Tensor) -> Tensor:
-    """A window of the map by which the programs of Zhang et al. and IBCLN darken reflections away from one place.
+    """A window of the map by which the programs of Zhang et al. and IBCLN darken reflections away from a centre.
 
-    The map is 560 x 560: the square root of the outer product of ``w`` with itself, ``w`` the weights of a normal
-    distribution over 560 intervals from -3 to 3, divided by its largest value. A window nowhere starts in the last 10
-    rows or columns that it could. Larger pictures, on which the programs stop, get a map twice their longer side.
+    The map is 560 x 560: the square root of the outer product of ``w`` with itself, divided by its maximum, where ``w``
+    are the weights of a normal distribution in 560 intervals from -3 to 3. Windows do not start in the last 10 possible
+    rows or columns. For larger pictures, for which the programs fail, the map is twice as large as the longer side.
 
     Args:
         height: of the window.
         width: of the window.
-        x: (B,) in [0, 1], where the window lies, of all places from left to right.
+        x: (B,) in [0, 1], relative position of the window, from left to right.
         y: (B,), likewise from top to bottom.
 
     Returns:
@@ -87,7 +87,7 @@ def vignette(height: int, width: int, x: Tensor, y: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _profile(side: int) -> Tensor:
-    """Square root of the weights along one axis, largest value 1; the map is its outer product with itself."""
+    """Square root of the weights along one axis, (side,), maximum 1; the map is its outer product with itself."""
     half = (2 * 3 + 1) / side / 2
     edges = torch.linspace(-3 - half, 3 + half, side + 1, dtype=torch.float64)
     weights = torch.special.ndtr(edges).diff()

@@ -1,4 +1,4 @@
-"""Recordings of data generators, see :mod:`reflectzoo.parity`."""
+"""Comparison with recordings of the authors' data generators, see :mod:`reflectzoo.parity`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ Images = dict[str, Tensor]
 
 
 class _Generator:
-    """A generator of the authors, and how its recorded draws are called here.
+    """A generator of the authors, and the conversion of its recorded draws to ours.
 
     Args:
-        words: that the list of recorded files holds, or the start of the recording's name.
-        model: picks our model for one case.
-        draws: gives our draws for the recorded parameters and (height, width).
+        words: text in the list of recorded files that identifies the generator.
+        name: prefix of the recording's name that identifies it otherwise.
+        model: returns our model for a case.
+        draws: converts the recorded parameters and (height, width) to our draws.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class _Generator:
             reflection = images["r"]
             size = (reflection.shape[-2], reflection.shape[-1])
             draws = {
-                # One draw of the program serves its whole batch.
+                # The program makes one draw for a whole batch.
                 name: torch.tensor([value], dtype=torch.float32).repeat_interleave(len(reflection), dim=0)
                 for name, value in self.draws(case["parameters"], size).items()
             }
@@ -67,17 +68,17 @@ class _Generator:
 
 
 def _to_batch(image: Tensor) -> Tensor:
-    """8-bit (H, W, 3), or float (B, 3, H, W), to the latter."""
+    """Convert 8-bit (H, W, 3) or float (B, 3, H, W) to float (B, 3, H, W)."""
     return image.permute(2, 0, 1)[None].float() / 255 if image.ndim == 3 else image.float()
 
 
 def _ceilnet(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    # kernel_size is drawn by the program, too, but not used: it always blurs with 11 taps.
+    # The program also draws kernel_size, but does not use it: it always blurs with 11 taps.
     return {"sigma": drawn["sigma"], "gamma": drawn["gamma"]}
 
 
 def _zhang(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    # Recorded is the first row and column of the vignette's window; here, a share of all that are possible.
+    # The program records the first row and column of the vignette's window; our draws are relative positions.
     height, width = size
     return {
         "sigma": drawn["sigma"],
@@ -108,7 +109,7 @@ def _cold(drawn: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _ibcln_model(case: Case) -> Synthesis:
-    fan = "att" not in case["parameters"]  # its second generator, which the training does not use
+    fan = "att" not in case["parameters"]  # IBCLN's second generator, which its training does not use
     return CEILNetSynthesis(taps=None, border="reflect") if fan else IBCLNSynthesis()
 
 

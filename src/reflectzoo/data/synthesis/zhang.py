@@ -15,24 +15,24 @@ from reflectzoo.data.synthesis.optics import mean_overflow, to_linear, to_stored
 
 
 class ZhangSynthesis(Synthesis):
-    """Blur, reduce and vignette the reflection in linear light, weaken the transmission, and add.
+    """Blurs, reduces and vignettes the reflection in linear light, and adds it to an attenuated transmission.
 
     Zhang, Ng and Chen, "Single Image Reflection Separation with Perceptual Losses", CVPR 2018, section 4.1, as in the
-    program that ERRNet, YTMT and DSRNet carry along (``ReflectionSythesis_2``). With t, r in linear light (power 2.2):
-    r is blurred (mirrored border); for each channel ``attenuation * (mean of the values of r + t above 1, minus 1)``
-    is subtracted, and the rest clipped to [0, 1]; a window of a fixed vignette map darkens it away from one place;
-    then ``mixture = alpha * t + r``, taken back to stored values and clipped. The true transmission is the photograph
-    itself, not ``alpha`` times it; ``alpha`` is in the draws for losses that compose.
+    program included in ERRNet, YTMT and DSRNet (``ReflectionSythesis_2``). With t, r in linear light (power 2.2): r is
+    blurred (mirrored border); in each channel, ``attenuation * (mean of the values of r + t above 1, minus 1)`` is
+    subtracted, and the result clipped to [0, 1]; a window of a fixed vignette map darkens it away from a centre; then
+    ``mixture = alpha * t + r``, converted back to stored values and clipped. The true transmission is the photograph
+    itself, not ``alpha`` times it; ``alpha`` is in the draws, for losses on the recomposed mixture.
 
     Args:
-        sigma: range of the Gaussian's width in pixels; null leaves the reflection sharp.
-        sigma_steps: from how many evenly spaced widths one is drawn; null for any width in between.
+        sigma: range of the Gaussian's standard deviation in pixels; null leaves the reflection sharp.
+        sigma_steps: number of evenly spaced values of sigma, one of which is drawn; null for a continuous range.
         attenuation: range of the factor of the subtraction; null subtracts nothing.
         alpha: range of the weight of the transmission in the mixture.
-        vignette: whether the reflection is darkened away from one place.
+        vignette: whether to darken the reflection away from a random centre.
 
     Raises:
-        UserError: if a range is upside down or out of bounds.
+        UserError: if a range is not ascending or out of bounds.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ZhangSynthesis(Synthesis):
         self.vignette = vignette
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``sigma``, ``attenuation``, ``alpha`` and the place ``x``, ``y`` of the vignette, in [0, 1)."""
+        """Draw ``sigma``, ``attenuation``, ``alpha`` and the position of the vignette, ``x`` and ``y`` in [0, 1)."""
         drawn: Params = {}
         if self.sigma is not None:
             low, high = self.sigma
@@ -68,7 +68,7 @@ class ZhangSynthesis(Synthesis):
         return drawn
 
     def measure(self, transmission: Tensor, reflection: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What is subtracted from each channel of the reflection, in linear light."""
+        """The amount subtracted from each channel of the reflection, in linear light."""
         if self.attenuation is None:
             return {}
         return {SHIFT: self._shift(to_linear(transmission), self._blurred(reflection, draws), draws)}
