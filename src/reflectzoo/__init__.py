@@ -25,21 +25,24 @@ __all__ = ["create_model", "list_models", "load_model", "separate"]
 
 
 def list_models() -> list[str]:
-    """Names of the methods: what ``model=`` takes on the command line."""
+    """Names of all models, the options of ``model=`` on the command line."""
     from reflectzoo.core.registry import model_names
 
     return model_names()
 
 
 def create_model(name: str, *overrides: str) -> ReflectionModule:
-    """A method with fresh weights, as its configuration has it; a LightningModule that is ready to look or to train.
+    """Build a model with random weights from its configuration, for training or inference.
 
     Args:
         name: one of :func:`list_models`.
         *overrides: as on the command line, e.g. ``"model.net.width=32"``, ``"model.vgg=random"``, ``"loss=pixel"``.
 
+    Returns:
+        A LightningModule in evaluation mode, on the CPU.
+
     Raises:
-        UserError: if there is no such method or setting.
+        UserError: if there is no such model or setting, or its VGG cannot be loaded.
     """
     from reflectzoo.cli import user_sentences
     from reflectzoo.config import build, compose_config, plain
@@ -56,18 +59,19 @@ def create_model(name: str, *overrides: str) -> ReflectionModule:
 def load_model(
     model: str | Path, weights: str | Path | None = None, *overrides: str, untrained: bool = False
 ) -> LoadedModel:
-    """A trained method, in evaluation mode, on the CPU: a plain ``nn.Module``, which needs no trainer.
+    """Load a trained model for inference: a plain ``nn.Module``, in evaluation mode, on the CPU.
 
     Args:
-        model: one of :func:`list_models`; or, without ``weights``, a file that says by itself what it holds.
-        weights: a checkpoint that ``reflectzoo.train`` wrote, a safetensors file of ``reflectzoo convert``, a file of
-            the authors, the name of weights that ``reflectzoo models`` lists, or an address whose file name carries its
-            sha256; None takes the method's default weights.
-        *overrides: of the model's configuration, for a file that does not say it, e.g. ``"model.net.iterations=2"``.
-        untrained: take fresh weights if there are no trained ones.
+        model: one of :func:`list_models`; or, without ``weights``, a weights file, from which the model is recognised.
+        weights: a checkpoint from ``reflectzoo.train``, a safetensors file from ``reflectzoo convert``, a file of the
+            authors, the name of weights listed by ``reflectzoo models``, or a URL whose file name contains its sha256;
+            None takes the model's default weights.
+        *overrides: of the model's configuration, for a file that does not record it, e.g.
+            ``"model.net.iterations=2"``.
+        untrained: without ``weights``, initialise the model randomly.
 
     Raises:
-        UserError: if there are no weights, the file is missing, damaged or would run code, or it does not fit.
+        UserError: if there are no weights, or the file is missing, damaged, would execute code, or does not fit.
     """
     from reflectzoo.inference.load import load, load_file
 
@@ -78,7 +82,7 @@ def load_model(
 
 
 def __getattr__(name: str) -> object:
-    # Pillow, OpenCV and the rest are loaded by whoever needs them.
+    # Imported lazily, since it loads Pillow, OpenCV and others.
     if name == "separate":
         from reflectzoo.inference.api import separate
 

@@ -1,4 +1,4 @@
-"""``reflectzoo COMMAND``: all that the zoo does, under one name."""
+"""``reflectzoo COMMAND``: the entry point of all commands."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from reflectzoo.cli import debugging, sentence
 
-#: Name of a command -> its module and one line about it. A module has ``add_arguments(parser)``, ``run(arguments) ->
-#: status`` and, if it likes, ``DESCRIPTION`` and ``EPILOG``; one of Hydra's has ``main()`` instead. Nothing is imported
-#: before it is chosen.
+#: Maps each command to its module and a one-line description. A module has ``add_arguments(parser)``, ``run(arguments)
+#: -> status`` and optionally ``DESCRIPTION`` and ``EPILOG``; a module that uses Hydra has ``main()`` instead. Only the
+#: module of the chosen command is imported.
 COMMANDS: dict[str, tuple[str, str]] = {
     "remove": ("reflectzoo.inference.commands.remove", "remove reflections from photographs"),
     "demo": ("reflectzoo.inference.commands.demo", "serve a web page, on this machine only"),
@@ -45,10 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: its words; those of the command line when None.
+        argv: its name and arguments; None takes those of the command line.
 
     Returns:
-        0; 1 if something failed on the way; 2 for a mistake in what was given; 130 after Ctrl-C.
+        0; 1 if it failed; 2 for invalid arguments; 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: if argparse cannot parse the arguments (status 2), or after printing the help.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -88,11 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _hand_on(name: str, module: str, words: Sequence[str]) -> int:
-    """Leave the rest of the command line to Hydra, which reads it by itself."""
+    """Run a Hydra command with the rest of the command line, which Hydra reads from ``sys.argv``."""
     code = importlib.import_module(module)
     program = sys.modules["__main__"]
     before = sys.argv, program.__spec__
-    # Further processes, of several devices or of data workers, are started as ``python -m <module>``.
+    # Child processes (further ranks, data workers) are started as ``python -m <module>``.
     sys.argv, program.__spec__ = [f"reflectzoo {name}", *words], importlib.util.find_spec(module)
     try:
         code.main()
@@ -104,7 +107,7 @@ def _hand_on(name: str, module: str, words: Sequence[str]) -> int:
 
 
 def console() -> None:
-    """The console script."""
+    """Entry point of the console script ``reflectzoo``."""
     sys.exit(main())
 
 

@@ -1,4 +1,4 @@
-"""``python -m reflectzoo.compare``: is one result better than the other, or is it noise?"""
+"""``python -m reflectzoo.compare``: test whether one of two results is better, or the difference is noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the configuration lies and how it becomes objects. The only module that instantiates from it."""
+"""Composition of the configuration and instantiation of its objects, which no other module does."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ _T = TypeVar("_T")
 
 
 def config_dir() -> str:
-    """Absolute path of ``conf/``: inside the package when installed from a wheel, else at the top of the repository."""
+    """Absolute path of ``conf/``: in the package if installed from a wheel, otherwise at the root of the repository."""
     package = Path(__file__).resolve().parent
     repository = package.parents[1] / "conf"
-    # An editable install leaves a copy in site-packages that goes stale; only what stands beside this file counts.
+    # Relative to this file, since an editable install may leave an outdated copy in site-packages.
     return str(repository if (repository / "train.yaml").is_file() else package / "conf")
 
 
 def register_resolvers() -> None:
-    """Make our resolvers known to OmegaConf, and the configuration of plugins to Hydra; harmless when done twice."""
-    # Remembered within a configuration, as Hydra's own "now" is: each makes a folder when it is asked.
+    """Register our resolvers with OmegaConf, and the plugins' configuration with Hydra; idempotent."""
+    # Cached within a configuration, like Hydra's own "now", because each resolution creates a folder.
     for name, resolver in (("run", _run_dir), ("evaluation", _evaluation_dir), ("sweep", _own_folder)):
         OmegaConf.register_new_resolver(f"reflectzoo.{name}_dir", resolver, replace=True, use_cache=True)
     Plugins.instance().register(MethodSearchPath)
 
 
 def _own_folder(*parts: str) -> str:
-    """A folder that no other run has, even if it starts in the same second."""
+    """Create a folder that no other run uses, even if it starts in the same second."""
     from reflectzoo.core.disk import claim
     from reflectzoo.core.ranks import agreed
 
     check_value("paths.output_dir", parts[0], str)
-    # Several processes started as one by torchrun or srun share theirs; each asks for itself.
+    # The ranks started by torchrun or srun must agree on one folder, although each resolves it separately.
     return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts)
 
 
 class MethodSearchPath(SearchPathPlugin):
-    """Hydra also looks for choices in the ``conf`` folders that methods of other packages bring."""
+    """Makes Hydra search the ``conf`` folders of methods from other packages, too."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Add them behind the zoo's own, which they cannot hide."""
+        """Append the folders after the zoo's own, whose files they cannot override."""
         for folder in _folders_of_plugins():
             search_path.append("reflectzoo.methods", f"file://{folder}")
 
@@ -61,7 +61,7 @@ def _folders_of_plugins() -> list[Path]:
 
 
 def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str | None, now: str) -> str:
-    """A new folder for a new run; the newest run's own folder when it is to be resumed."""
+    """The folder of a run: a new one, or with ``ckpt_path=last`` that of the latest run, if there is one."""
     from reflectzoo.weights.read import newest_run
 
     check_value("paths.output_dir", output_dir, str)
@@ -74,24 +74,24 @@ def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str
 
 
 def _evaluation_dir(resume: str | None, output_dir: str, benchmark: str, now: str) -> str:
-    """A new folder for a new evaluation; that of an interrupted one to go on with it."""
+    """The folder of an evaluation: a new one, or that of the evaluation to resume."""
     return str(resume) if resume is not None else _own_folder(output_dir, "evaluate", benchmark, now)
 
 
 def choices(group: str) -> list[str]:
-    """The choices of a configuration group, also those of plugins; files that begin with "_" are parts of others."""
+    """The options of a configuration group, including those of plugins, sorted; files that begin with "_" are none."""
     folders = [Path(config_dir()), *_folders_of_plugins()]
     found = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
     return sorted(name for name in found if not name.startswith("_"))
 
 
 def compose_config(overrides: Sequence[str], config_name: str = "train", with_hydra: bool = False) -> DictConfig:
-    """The configuration that these command-line overrides give, for use outside the command line.
+    """Compose the configuration outside the command line.
 
     Args:
         overrides: as on the command line.
-        config_name: a file of ``conf/``.
-        with_hydra: keep Hydra's own part, ``hydra``.
+        config_name: name of a file in ``conf/``, without suffix.
+        with_hydra: keep Hydra's own section, ``hydra``.
     """
     register_resolvers()
     previous = GlobalHydra.instance()
@@ -105,26 +105,30 @@ def compose_config(overrides: Sequence[str], config_name: str = "train", with_hy
 
 
 def build(config: DictConfig, **extra: Any) -> Any:
-    """Instantiate one part of the configuration, with further ready-made arguments.
+    """Instantiate a section of the configuration.
+
+    Args:
+        config: the section, with a ``_target_``.
+        **extra: further arguments of the target, as objects.
 
     Raises:
-        UserError: for a setting that is not what its target takes.
+        UserError: if a setting is not valid for its target.
     """
     check_tree(config, extra)
     return instantiate(config, **extra)
 
 
 def build_part(config: DictConfig, path: str, kind: type[_T], **extra: Any) -> _T:
-    """:func:`build`, and see that it gave what was wanted.
+    """Same as :func:`build`, but also checks the type of the result.
 
     Args:
-        config: the part.
-        path: where it stands in the configuration.
-        kind: what it must be.
-        **extra: further arguments, ready-made.
+        config: the section.
+        path: its path in the configuration, for error messages.
+        kind: required type.
+        **extra: further arguments of the target, as objects.
 
     Raises:
-        UserError: if it is something else, or for a setting that is not what its target takes.
+        UserError: if there is no target, the result is of another type, or a setting is not valid for its target.
     """
     if not isinstance(config, DictConfig) or not config.get("_target_"):
         raise UserError(f"{path} must be a section with a _target_, got {config!r}.")
@@ -136,12 +140,16 @@ def build_part(config: DictConfig, path: str, kind: type[_T], **extra: Any) -> _
 
 
 def build_parts(config: DictConfig | None, path: str, kind: type[_T]) -> list[_T]:
-    """:func:`build_part` of every entry of a dictionary (callbacks, loggers); null entries are left out."""
+    """Apply :func:`build_part` to every entry of a section (callbacks, loggers); null entries are skipped.
+
+    Raises:
+        UserError: as in :func:`build_part`, or if ``config`` is not a section of named entries.
+    """
     if config is not None and not isinstance(config, DictConfig):
         raise UserError(f"{path} must be names, each with a section, got {config!r}.")
     return [build_part(part, f"{path}.{name!s}", kind) for name, part in (config or {}).items() if part]
 
 
 def plain(config: DictConfig | ListConfig) -> dict[str, Any]:
-    """The configuration as plain, resolved dictionaries and lists, fit for a checkpoint or a logger."""
+    """Convert a configuration to plain dictionaries and lists, with interpolations resolved, as for a checkpoint."""
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=False))

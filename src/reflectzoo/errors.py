@@ -1,4 +1,4 @@
-"""Errors that are the user's to fix, told in one sentence."""
+"""Exceptions whose message is one sentence for the user."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ DISK_REASONS = {
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: a path, an override, a file, a checkpoint.
+    """A user's mistake: an invalid path, override, file or checkpoint.
 
-    The message is one clear sentence that says what is wrong, where, and what to do. The command line
-    prints it alone, without a traceback, and exits with status 2 (see :mod:`reflectzoo.cli`).
+    The message is one sentence: what is wrong, where, and what to do. The command line prints it without a traceback,
+    and exits with status 2 (see :mod:`reflectzoo.cli`).
     """
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise unless a configured word is one of those that mean something.
+    """Check that a setting has one of its possible values.
 
     Raises:
-        UserError: naming the option and the choices.
+        UserError: if it does not, with the name of the setting and the possible values.
     """
     if value not in choices:
         raise UserError(f"{name} is '{value}', but must be one of: {', '.join(choices)}.")
 
 
 class TrainingError(Exception):
-    """Training cannot go on (a loss became NaN, a disk is full). Same manners as :class:`UserError`, status 1."""
+    """Training cannot continue (a loss became NaN, a disk is full). Like :class:`UserError`, but with status 1."""
 
 
 class NotFinite(TrainingError):
-    """A loss or a weight is infinite or no number any more."""
+    """A loss or a weight became infinite or NaN."""
 
 
 class LostProcess(TrainingError):
-    """A process that this one works with died: a data worker, or another rank."""
+    """Another process of the run died: a data worker, or another rank."""
 
 
 class LostPeer(LostProcess):
-    """Another rank died, as far as this one can tell, which only sees that it is gone."""
+    """Another rank died, as inferred from a lost connection."""
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C; the message says what is saved. The command line exits with status 130."""
+    """The user pressed Ctrl-C; the message states what is saved. The command line exits with status 130."""
 
 
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|cannot allocate", re.IGNORECASE)
 
 
 def memory_ran_out(error: BaseException) -> bool:
-    """Whether that is what an exception is about: Python's, NumPy's, or PyTorch's of any device."""
+    """Whether an exception of Python, NumPy or PyTorch (on any device) means that memory ran out."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and _MEMORY.search(str(error)) is not None
@@ -76,11 +76,11 @@ _PEER = re.compile(
 
 
 def who_died(text: str, processes: int) -> LostProcess | None:
-    """What an exception of PyTorch's says of processes, in a sentence; None if it is about something else.
+    """Convert the text of a PyTorch exception to an error about a lost process; None if it is about something else.
 
     Args:
         text: of the exception.
-        processes: that work together.
+        processes: number of ranks.
     """
     if "DataLoader worker" in text:
         return LostProcess(WORKER_DIED)

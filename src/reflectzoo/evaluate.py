@@ -17,7 +17,7 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="evaluate")
 @task
 def _main(config: DictConfig) -> None:
-    # Imported late, so that completion and --help answer at once.
+    # Imported late, to keep completion and --help fast.
     from reflectzoo.evaluation.command import evaluate
 
     evaluate(config)
@@ -26,7 +26,7 @@ def _main(config: DictConfig) -> None:
 def main() -> None:
     """Run the command line.
 
-    Exits with 0, 1 (a network could not be run), 2 (a mistake in what was given, or predictions are missing) or 130.
+    Exits with 0, 1 (a network could not be run), 2 (invalid arguments, or missing predictions) or 130 (Ctrl-C).
     """
     words = sys.argv[1:]
     if {"-h", "--help"} & set(words) and not any(word.startswith("benchmark=") for word in words):

@@ -1,4 +1,4 @@
-"""``python -m reflectzoo.ranking``: a page of what was measured here."""
+"""``python -m reflectzoo.ranking``: write a page of all measured results."""
 
 from __future__ import annotations
 

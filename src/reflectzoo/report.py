@@ -1,4 +1,4 @@
-"""``python -m reflectzoo.report``: the report of a finished evaluation."""
+"""``python -m reflectzoo.report``: write the report of a finished evaluation."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ register_resolvers()
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="train")
 @task
 def _main(config: DictConfig) -> None:
-    # Imported late, so that completion and --help answer at once.
+    # Imported late, to keep completion and --help fast.
     from reflectzoo.training.run import train
 
     train(config)
 
 
 def main() -> None:
-    """Run the command line; exits with 0, 1 (training failed), 2 (a mistake in what was given) or 130 (Ctrl-C)."""
+    """Run the command line; exits with 0, 1 (training failed), 2 (invalid arguments) or 130 (Ctrl-C)."""
     run(_main)
 
 
