@@ -16,10 +16,10 @@ def draw(checkpoint: Path, picture: Path, samples: int = 2, overrides: tuple[str
     """Draw test sequences of the sample photographs, with the outputs of a checkpoint's teacher.
 
     Args:
-        checkpoint: of ``model=dynamics_teacher`` or ``model=dynamics``.
+        checkpoint: checkpoint of ``model=dynamics_teacher`` or ``model=dynamics``.
         picture: output file; its suffix determines the format.
         samples: number of sequences.
-        overrides: of the data, as on the command line.
+        overrides: overrides of the data, as on the command line.
 
     Raises:
         UserError: if the checkpoint contains no teacher.

@@ -42,11 +42,11 @@ def measure_inference(
 
     Args:
         model: one of :func:`reflectzoo.list_models`.
-        height: of the photograph, in pixels.
-        width: of the photograph, in pixels.
+        height: height of the photograph, in pixels.
+        width: width of the photograph, in pixels.
         limit: time in seconds after which to stop at the end of a tile.
         memory: as for :class:`~reflectzoo.inference.separator.Separator`.
-        overrides: of the model.
+        overrides: overrides of the model.
 
     Returns:
         ``seconds`` (extrapolated if fewer tiles were measured), ``tiles``, ``measured_tiles``, ``tile`` (size or None)

@@ -29,7 +29,7 @@ def network_rows(
     """Inference and training step of a network, with and without :func:`~reflectzoo.nets.plain.plain_form`.
 
     Args:
-        options: of the command.
+        options: options of the command.
         make: creates the network.
         sizes: height and width of the picture for inference, for its peak memory, and for a training step.
         goals: key of each row -> ratio to reach: ``inference_fp32``, ``training_fp32``, ``inference_bf16``,

@@ -23,7 +23,7 @@ class Options:
 
     Attributes:
         shrink: factor by which the sides of pictures are divided; for a quick test that a benchmark runs.
-        seed: of weights and pictures.
+        seed: random seed of weights and pictures.
     """
 
     shrink: int = 1

@@ -83,7 +83,7 @@ def measure_training(model: str, overrides: Sequence[str] = (), batches: int = 1
 
     Args:
         model: name of the model.
-        overrides: of the configuration.
+        overrides: overrides of the configuration.
         batches: number of measured steps.
 
     Raises:

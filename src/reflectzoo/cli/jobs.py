@@ -99,7 +99,7 @@ class Job:
 
     Attributes:
         name: its folder, relative to the multirun's.
-        overrides: of the configuration.
+        overrides: configuration overrides of the job.
         state: ``done``, ``failed``, ``interrupted``, ``not finished`` (its process was killed, or is still running) or
             ``not started``.
         text: error message; empty if there is none.
@@ -115,7 +115,7 @@ def read_jobs(folder: Path, planned: Sequence[Sequence[str]] = ()) -> list[Job]:
     """Read the jobs in the folder of a multirun, and append planned jobs that did not start.
 
     Args:
-        folder: of the multirun.
+        folder: folder of the multirun.
         planned: overrides of each job, if they are known in advance.
     """
     found: dict[tuple[str, ...], Job] = {}
@@ -150,7 +150,7 @@ class Overview(Callback):
     """Hydra callback that remembers the current multirun, so that :func:`tell` can print the table when it ends.
 
     Attributes:
-        folder: of the multirun; None if there is none.
+        folder: folder of the multirun; None if there is none.
         planned: overrides of each job; empty for sweepers other than Hydra's ``BasicSweeper``.
     """
 

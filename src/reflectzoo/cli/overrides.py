@@ -115,7 +115,7 @@ class _Given:
     """Parsed command line of a Hydra command.
 
     Attributes:
-        config_name: of the configuration.
+        config_name: name of the configuration.
         overrides: those of required groups first, then those of other groups, since groups add settings, then settings.
         required: config groups without a default choice.
         many: whether it is a multirun.

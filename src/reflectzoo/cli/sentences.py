@@ -82,7 +82,7 @@ def user_sentences(*overrides: str) -> Iterator[None]:
     """Convert errors within the block to the message that the command line would print.
 
     Args:
-        overrides: of the configuration that the block composes or uses.
+        overrides: overrides of the configuration that the block composes or uses.
 
     Raises:
         UserError: for every error that has such a message; ``TrainingError``, ``Interrupted`` and bugs pass unchanged.

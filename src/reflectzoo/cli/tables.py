@@ -24,7 +24,7 @@ class Column(NamedTuple):
     """A column.
 
     Attributes:
-        heading: of the column.
+        heading: column heading.
         right: right-align the cells, as for numbers.
         whole: do not wrap the cells in a terminal.
     """
@@ -78,7 +78,7 @@ class TextTable:
     Attributes:
         columns: headings and layout.
         rows: a cell, or several, per column.
-        title: of the table.
+        title: table title.
         below: further rows, separated from the others.
         apart: heading of these rows in HTML.
     """

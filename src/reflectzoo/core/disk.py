@@ -22,7 +22,7 @@ def whole_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     before the temporary file replaces the target. An existing target stays intact until then.
 
     Args:
-        path: of the file; missing parent folders are created.
+        path: target file; missing parent folders are created.
         keep: path to which the previous file is renamed; None discards it.
 
     Yields:

@@ -89,7 +89,7 @@ class Layout(NamedTuple):
 
     Attributes:
         model: a choice of ``model=``.
-        overrides: of its configuration, such that the network fits the file.
+        overrides: overrides of its configuration with which the network fits the file.
     """
 
     model: str
@@ -113,7 +113,7 @@ class Method:
     """Declaration of one method.
 
     Attributes:
-        name: of the method; lower case, unique among the zoo and all plugins.
+        name: name of the method; lower case, unique among the zoo and all plugins.
         package: import path of its package: ``__name__`` in its ``__init__.py``.
         title: the paper's title, or one line.
         models: every choice of ``model=`` that it provides; the first is its main model.
@@ -122,7 +122,7 @@ class Method:
         former: (model, network) as named in older files -> today's name of the model.
         tiny: see :class:`Model`.
         size: constraints on the sides of photographs.
-        tiling: of large photographs.
+        tiling: how to cut large photographs into tiles.
         gather: reference to ``(path, checkpoint) -> checkpoint``, for authors who split a network over several files:
             adds the content of the files beside ``path``; returns the checkpoint unchanged if it is not the authors'.
         detect: reference to ``(checkpoint) -> (model, overrides) | None``, which recognises the authors' files and

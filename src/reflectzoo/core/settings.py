@@ -33,7 +33,7 @@ class SettingError(UserError):
     """A setting has an invalid value.
 
     Attributes:
-        path: of the setting, as on the command line.
+        path: path of the setting, as on the command line.
         wanted: description of the allowed values.
         value: the value given.
     """
@@ -51,7 +51,7 @@ def check_value(path: str, value: object, annotation: Any) -> None:
     """Check a value against an annotation.
 
     Args:
-        path: of the setting, for the message.
+        path: path of the setting, for the message.
         value: numbers, strings, booleans or None, and lists and mappings of these.
         annotation: a type. Types that plain values cannot express, such as modules and callables, are not checked.
 

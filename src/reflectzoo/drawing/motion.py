@@ -56,7 +56,7 @@ def motion_images(outputs: Outputs, batch: Batch, index: int) -> tuple[dict[str,
     Args:
         outputs: with ``aux["motion"]``: layer -> (B, N - 1, 2, H, W) in pixels.
         batch: with ``frames``, and optionally ``frame_motion``.
-        index: of the sample.
+        index: index of the sample.
 
     Returns:
         Title -> (3, H, W), and the legend; empty for outputs without motion, or a still picture.

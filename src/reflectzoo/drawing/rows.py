@@ -16,9 +16,9 @@ def separation_row(outputs: Outputs, batch: Batch, index: int) -> PanelRow:
     """Create a row for one sample of a batch, with the PSNR in its caption if the transmission is known.
 
     Args:
-        outputs: of the network for ``batch``.
+        outputs: outputs of the network for ``batch``.
         batch: with the mixture, and the ground truth as far as it is known.
-        index: of the sample.
+        index: index of the sample.
     """
     images = {"input": batch["mixture"][index], "transmission": outputs["transmission"][index]}
     if "reflection" in outputs:
@@ -43,9 +43,9 @@ def iteration_rows(outputs: Outputs, batch: Batch, index: int) -> list[PanelRow]
     """Create rows with the iterations for one sample, one row per list in ``aux`` of images as large as the mixture.
 
     Args:
-        outputs: of the network for ``batch``. Images of one channel are drawn in grey, 1 as white.
+        outputs: outputs of the network for ``batch``. Images of one channel are drawn in grey, 1 as white.
         batch: with the mixture, and the ground truth as far as it is known.
-        index: of the sample.
+        index: index of the sample.
 
     Returns:
         Rows with the input, the iterations in order and, for a layer whose ground truth is known, the ground truth;

@@ -164,7 +164,7 @@ class Benchmark:
     """Collection of test sets from one or several data modules.
 
     Args:
-        name: of the benchmark.
+        name: name of the benchmark.
         parts: name -> data module whose test sets are used.
         limit: use only the first so many pictures of each set, for a quick check; None for all.
         blind: keep sets without any ground truth, for scores that need none.
@@ -226,7 +226,7 @@ class Remaining(KeyedDataset):
 
     Args:
         whole: the set.
-        indices: of the remaining pictures within the set.
+        indices: indices of the remaining pictures within the set.
     """
 
     def __init__(self, whole: EvaluationSet, indices: Sequence[int]) -> None:
@@ -247,7 +247,7 @@ class ProcessShare(SequentialSampler):
 
     Args:
         length: number of samples over all processes.
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of processes N.
     """
 
@@ -267,7 +267,7 @@ class BenchmarkData(pl.LightningDataModule):
     """The remaining pictures of a benchmark in batches of one, distributed over processes.
 
     Args:
-        sets: of the benchmark.
+        sets: data sets of the benchmark.
         remaining: for each set, the indices of the pictures still to be scored.
         num_workers: worker processes per loader; ``auto`` means none on the CPU, else up to four.
     """

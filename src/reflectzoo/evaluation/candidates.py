@@ -66,9 +66,9 @@ class NetworkCandidate(Candidate):
     Args:
         name: see :class:`Candidate`.
         module: in evaluation mode.
-        path: of its weights.
+        path: file of its weights.
         kind: ``checkpoint`` written by this zoo, or ``weights`` from elsewhere.
-        sha256: of the file.
+        sha256: hash of the file.
         provenance: information in the file on how it was trained.
     """
 
@@ -113,9 +113,9 @@ def from_checkpoint(path: str | Path, model: str | None = None, name: str | None
     """Load a checkpoint written by ``reflectzoo.train``.
 
     Args:
-        path: of the file.
+        path: checkpoint file.
         model: model required; None to accept the one in the file.
-        name: of the entry; None for the model's name.
+        name: name of the entry; None for the model's name.
 
     Raises:
         UserError: if the file is missing, damaged, contains another model, or was not written by this zoo.
@@ -142,9 +142,9 @@ def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None =
     """Load weights of a method: from its authors, ``reflectzoo convert``, or any other file that the method recognises.
 
     Args:
-        path: of the file.
+        path: weight file.
         config: configuration of the model, for files that do not contain one.
-        name: of the entry; None for the model's name.
+        name: name of the entry; None for the model's name.
 
     Raises:
         UserError: if the file is missing or damaged, or the weights do not fit the model.

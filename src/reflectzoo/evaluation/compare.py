@@ -58,7 +58,7 @@ class Verdict:
     """Statistics of the comparison on one set, or on all pictures.
 
     Attributes:
-        title: of the set.
+        title: title of the set.
         images: number of pictures compared.
         mean_a: mean score of the first result.
         mean_b: mean score of the second result.
@@ -111,7 +111,7 @@ def bootstrap(
         groups: differences, (N,) for each set; pictures are resampled within their set, so that each set keeps its
             share.
         resamples: number of bootstrap samples.
-        seed: of the random generator, for reproducible intervals.
+        seed: random seed, for reproducible intervals.
         level: confidence level in (0, 1).
 
     Returns:
@@ -216,7 +216,7 @@ def judge(pairs: Sequence[Pair], titles: Mapping[str, str], seed: int = 0) -> li
     Args:
         pairs: matched pictures.
         titles: set -> its title.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
     """
     by_set: dict[str, list[Pair]] = {}
     for pair in pairs:

@@ -43,7 +43,7 @@ class PredictionsCandidate(Candidate):
     Args:
         name: see :class:`Candidate`.
         folder: with the predictions.
-        sets: of the benchmark.
+        sets: data sets of the benchmark.
         protocol: defines the resizing.
         fit: resize predictions of any other size, too, rather than reject them.
         key: name of the setting, for messages.

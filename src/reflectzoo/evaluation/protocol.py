@@ -36,7 +36,7 @@ class Protocol:
     """Evaluation protocol. The files in ``conf/protocol/`` name the paper or program that uses it.
 
     Attributes:
-        name: of the file.
+        name: name of the file, without its suffix.
         source: who uses this protocol, and our reference for that.
         resize: how mixtures and ground truth are resized before inference and scoring, see
             :class:`~reflectzoo.data.datasets.sizes.EvalSize`.

@@ -25,7 +25,7 @@ class Published:
 
     Attributes:
         method: name in the papers.
-        variant: of the method; empty if there is only one.
+        variant: variant of the method; empty if there is only one.
         dataset: e.g. ``Real20``, ``SIR2-Objects``.
         metric: ``PSNR``, ``SSIM``, ``LMSE``, ``NCC``, ``SI``, ``SSIMr``, ``SIr``, or a cost.
         value: as printed.

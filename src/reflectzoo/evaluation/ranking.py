@@ -46,7 +46,7 @@ def measured(results: Mapping[str, Any], entry: str, title: str | None = None, n
     """Extract one entry of a result for committing: means and provenance, without scores per image and local paths.
 
     Args:
-        results: of an evaluation.
+        results: evaluation results.
         entry: name of the entry.
         title: name on the page; defaults to ``entry``.
         note: remark for readers, e.g. how it was trained.
@@ -112,7 +112,7 @@ def make_page(found: Sequence[Mapping[str, Any]], folder: str = FOLDER.as_posix(
 
     Args:
         found: committed results.
-        folder: of these results, as named on the page.
+        folder: folder of these results, as named on the page.
 
     Returns:
         Tables grouped by benchmark, protocol and layer, since only scores that agree in these can be compared. The best

@@ -83,10 +83,10 @@ class Row(TypedDict):
         entry: name of the entry.
         set: name of the data set.
         image: name of the picture, unique within the set.
-        height: of the scored picture, in pixels.
-        width: of the scored picture, in pixels.
-        source_height: of the stored mixture; null for synthetic mixtures.
-        source_width: of the stored mixture; null for synthetic mixtures.
+        height: height of the scored picture, in pixels.
+        width: width of the scored picture, in pixels.
+        source_height: height of the stored mixture; null for synthetic mixtures.
+        source_width: width of the stored mixture; null for synthetic mixtures.
         tags: further properties of the picture (scene, aperture, ...).
         transmission: metric -> score; null if the layer is not scored: the protocol excludes it, or the ground truth is
             unknown and no blind score is requested.
@@ -130,8 +130,8 @@ class RowLog:
     If the file ends in an incomplete line, new rows start on a line of their own.
 
     Args:
-        folder: of the run.
-        rank: of this process.
+        folder: run folder.
+        rank: rank of this process.
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
@@ -176,7 +176,7 @@ def check_same_plan(folder: Path, plan: Mapping[str, Any]) -> None:
 
     Args:
         folder: with a ``plan.json``.
-        plan: of this run.
+        plan: plan of this run.
 
     Raises:
         UserError: naming the parts that differ, or if ``plan.json`` cannot be read.
@@ -219,7 +219,7 @@ def averages(
     """Compute the means of every entry over every set, and over all sets, as defined by the protocol.
 
     Args:
-        rows: of all pictures.
+        rows: rows of all pictures.
         entries: names of the entries.
         sets: name -> expected number of pictures.
         protocol: defines the averages.

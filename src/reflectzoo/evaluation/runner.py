@@ -59,7 +59,7 @@ def run_benchmark(
         entries: besides the input, which always comes first. An entry whose construction requires the pictures
             (:class:`~reflectzoo.evaluation.predictions.PredictionsCandidate`) is given as a function of sets and
             protocol.
-        folder: of the run. If it contains an unfinished evaluation with the same plan (entries, protocol, pictures,
+        folder: run folder. If it contains an unfinished evaluation with the same plan (entries, protocol, pictures,
             masks, precision), the run resumes from there.
         trainer: creates the Trainer from ``callbacks`` and other arguments; choose devices and precision here.
         masks: folder of regions for SSIMr and SIr.

@@ -33,7 +33,7 @@ class Masks:
 
     Args:
         folder: with ``<set>/<image>.png``, or ``<image>.png`` for a benchmark of one set; any image format.
-        sets: of the benchmark.
+        sets: data sets of the benchmark.
 
     Raises:
         UserError: if the folder does not exist, or contains no mask for any picture.
@@ -76,7 +76,7 @@ class Scorer(pl.LightningModule):
         protocol: defines the scores.
         scores: by key, see :meth:`Protocol.scores`.
         done: keys (entry, set, image) of existing rows, which are skipped.
-        folder: of the run.
+        folder: run folder.
         masks: regions for SSIMr and SIr; None without.
         save_pictures: save predictions, mixtures and ground truth as PNG files.
     """

@@ -166,7 +166,7 @@ def _with_published(
     """Add a row per published method, and the sources below.
 
     Args:
-        table: of the measured scores.
+        table: table of the measured scores.
         grid: method -> place -> published numbers.
         places: for each column of the table, keys of ``grid`` whose values share a cell.
         measures: place -> its score.

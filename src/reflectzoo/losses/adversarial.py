@@ -153,7 +153,7 @@ class AdversarialLoss(LossTerm):
         """Compute the discriminator part; no gradient reaches the outputs.
 
         Args:
-            outputs: of the network.
+            outputs: network outputs.
             batch: with the ground truth.
             phase: training phase (0-based), which selects the candidates.
 

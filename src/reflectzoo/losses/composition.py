@@ -192,7 +192,7 @@ class ConfidenceMaskLoss(LossTerm):
     Dong et al., ICCV 2021, equation 16, one iteration: an ablation in Table 3. Includes real pairs.
 
     Args:
-        threshold: of the mask, in [0, 1].
+        threshold: threshold of the mask, in [0, 1].
         balanced: variant of ours: the mask is :func:`difference_mask`, and the pixels of each picture are weighted such
             that those inside and outside of the mask have the same total weight.
         weight: see :class:`LossTerm`.

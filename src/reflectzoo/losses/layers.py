@@ -33,7 +33,7 @@ def layer_pair(
     """Prediction and ground truth of one layer, and the samples whose ground truth is known.
 
     Args:
-        outputs: of a network.
+        outputs: network outputs.
         batch: with the ground truth.
         layer: ``transmission`` or ``reflection``.
         unknown_reflection: target of the reflection for samples with a true transmission but no true reflection.

@@ -38,10 +38,10 @@ class WeightedSum(nn.Module):
         """Evaluate the terms whose weight is not zero.
 
         Args:
-            outputs: of a network.
+            outputs: network outputs.
             batch: with the ground truth.
             phase: training phase (0-based), for terms with one weight per phase.
-            epoch: of the whole fit (0-based), for terms that start late.
+            epoch: epoch over the whole fit (0-based), for terms that start late.
 
         Returns:
             The weighted sum (scalar), and the detached unweighted value of each term that is switched on.

@@ -103,7 +103,7 @@ def load_features(net: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
     Args:
         net: network to fill.
         state: torchvision's weights.
-        name: of the file, for the message.
+        name: name of the file, for the message.
 
     Raises:
         UserError: if the weights belong to another network.

@@ -33,7 +33,7 @@ class Fixture:
     """One recording: a ``.json`` file with its ``.npz`` file.
 
     Args:
-        stem: of both file names.
+        stem: stem of both file names.
         data: content of the json.
         arrays: content of the npz, read lazily.
     """
@@ -91,7 +91,7 @@ def load_fixture(path: Path) -> Fixture:
     """Read ``<name>.json`` and open ``<name>.npz`` beside it.
 
     Args:
-        path: of the json.
+        path: the json file.
 
     Raises:
         ParityError: if either file is missing or unreadable, or the json lists no cases.

@@ -116,8 +116,8 @@ def compare_intermediates(
         fixture: contains the arrays.
         case: lists the tensors.
         seen: module name -> output, a tensor or a sequence of tensors.
-        tolerance: of the case's outputs. Unlike these, features are not in [0, 1]: their differences are divided by the
-            largest recorded absolute value if it exceeds 1.
+        tolerance: absolute, as for the case's outputs. Since features are not in [0, 1], their differences are divided
+            by the largest recorded absolute value if it exceeds 1.
 
     Returns:
         The comparisons, and the number of recorded tensors without a counterpart in our network.

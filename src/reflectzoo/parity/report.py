@@ -25,8 +25,8 @@ class ParityLine:
     Args:
         name: ``recording/case``, or only the recording if it could not be read.
         verdict: result of the case.
-        difference: of the tensor or number whose difference is largest relative to its tolerance; None without one.
-        tolerance: of the same tensor or number.
+        difference: difference of the tensor or number that is largest relative to its tolerance; None without one.
+        tolerance: tolerance of the same tensor or number.
         remark: reason of a failure, or the note of the case.
     """
 

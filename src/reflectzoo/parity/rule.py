@@ -23,7 +23,7 @@ def rule_array(name: str, shape: Sequence[int], kind: str, gain: float | None = 
 
     Args:
         name: seed of the generator (crc32 of its UTF-8 bytes).
-        shape: of the entry; at least two dimensions for the first three kinds.
+        shape: shape of the entry; at least two dimensions for the first three kinds.
         kind: ``conv``, ``linear`` or ``other`` (normal with standard deviation gain / sqrt(fan_in)), ``norm_weight``
             (1 + 0.1 n, with n standard normal), ``bias`` or ``running_mean`` (0.1 n), ``running_var`` (1 + 0.1 |n|),
             ``prelu`` (0.25) or ``num_batches`` (0).
@@ -113,7 +113,7 @@ def rule_state_dict(module: nn.Module, gain: float, exceptions: Mapping[str, flo
 
     Args:
         module: provides keys and shapes; kinds are derived from its layers.
-        gain: of all weights with two or more dimensions.
+        gain: gain of all weights with two or more dimensions.
         exceptions: key -> gain that differs.
 
     Returns:

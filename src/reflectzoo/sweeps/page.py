@@ -26,7 +26,7 @@ def text_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
     """Create a table of texts.
 
     Args:
-        title: of the table.
+        title: table title.
         heads: headings of the columns.
         rows: texts, one per column.
     """
@@ -38,7 +38,7 @@ class SweepSummary:
     """Summary of many training runs.
 
     Attributes:
-        title: of the page.
+        title: page title.
         sheets: tables, at least one; the first is written as CSV.
         plots: SVG elements.
         notes: sentences below the tables.

@@ -21,7 +21,7 @@ def curves(lines: Mapping[str, Points], title: str, across: str) -> str:
 
     Args:
         lines: name -> points, in the order of importance; at least one finite point in total.
-        title: of the plot.
+        title: plot title.
         across: label of the horizontal axis.
 
     Returns:
@@ -53,7 +53,7 @@ def cloud(points: Points, title: str, across: str, log: bool = False) -> str:
 
     Args:
         points: (setting, value), at least one finite.
-        title: of the plot.
+        title: plot title.
         across: name of the setting.
         log: logarithmic axis for the setting; omits settings that are not positive.
 

@@ -18,7 +18,7 @@ class TrialReport(pl.Callback):
     reset at the start of each phase, as for the best checkpoint.
 
     Args:
-        trial: of the study.
+        trial: trial of the study.
         monitor: the metric, e.g. ``val/mean/psnr``.
         maximize: whether larger is better.
 

@@ -21,7 +21,7 @@ class TrainingRun:
     """One training run.
 
     Attributes:
-        folder: of the run.
+        folder: run folder.
         name: path of the folder, relative to the one that was searched.
         settings: overrides of the defaults, key -> value as written.
         finished: whether the run is complete.

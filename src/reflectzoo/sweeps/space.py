@@ -63,7 +63,7 @@ def read_space(path: Path) -> Space:
     ``log: true`` for a logarithmic scale, ``step`` for multiples of a step) or ``{choices: [...]}``.
 
     Args:
-        path: of the YAML file.
+        path: YAML file.
 
     Returns:
         At least one distribution.

@@ -61,7 +61,7 @@ class Search:
         storage: file of the study, or URL of a database.
         plan: definition of the study.
         pruner: one of :data:`PRUNERS`.
-        seed: of the sampler.
+        seed: random seed of the sampler.
 
     Raises:
         UserError: if the study has another plan, or cannot be opened.

@@ -27,8 +27,8 @@ def log_results(loggers: Sequence[Logger], results: Mapping[str, Any], folder: P
 
     Args:
         loggers: Lightning loggers.
-        results: of the evaluation.
-        folder: of the run, with the saved pictures.
+        results: evaluation results.
+        folder: run folder, with the saved pictures.
     """
     averages = {
         f"{entry}/{name}/{layer}_{key}": value

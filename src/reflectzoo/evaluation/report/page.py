@@ -29,8 +29,8 @@ def to_html(results: Mapping[str, Any], tables: Tables, cases: Sequence[ReportPi
     """Format the report as HTML.
 
     Args:
-        results: of an evaluation.
-        tables: of these results.
+        results: evaluation results.
+        tables: tables of these results.
         cases: pictures to show.
         remark: on these pictures.
 

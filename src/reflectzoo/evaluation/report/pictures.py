@@ -35,7 +35,7 @@ class ReportPicture:
     """One picture of one entry in the report.
 
     Attributes:
-        row: of the results.
+        row: row of the results.
         place: rank within its side, 1 for the worst or the best; 0 if not chosen.
         side: ``worst`` or ``best``, by the gain; empty if not chosen.
         measure: score by which pictures are chosen.
@@ -113,7 +113,7 @@ def choose_cases(results: Mapping[str, Any], each: int = EACH) -> list[ReportPic
     """Choose the pictures of every entry and set with the smallest and largest gain over the untouched input.
 
     Args:
-        results: of an evaluation.
+        results: evaluation results.
         each: largest number of worst and of best pictures. No picture is in both groups; if there are few, the middle
             one counts as one of the worst.
 
@@ -136,8 +136,8 @@ def draw_cases(results: Mapping[str, Any], folder: Path, budget: int = BUDGET) -
     """Choose pictures and embed them as data URIs.
 
     Args:
-        results: of an evaluation.
-        folder: of the run, with the saved pictures.
+        results: evaluation results.
+        folder: run folder, with the saved pictures.
         budget: total size in bytes of all data URIs.
 
     Returns:
@@ -173,9 +173,9 @@ def case_pictures(
     """Read and compute the images of one picture of one entry, in the order of :attr:`ReportPicture.uris`.
 
     Args:
-        row: of the results.
+        row: row of the results.
         stored: entry -> ``pictures`` of the row for the same picture.
-        folder: of the run.
+        folder: run folder.
 
     Returns:
         Kind -> (H, W, 3) uint8; empty unless both the input and the result were saved.

@@ -36,7 +36,7 @@ def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
 
     Args:
         values: entry -> scores; at least one in total.
-        title: of the axis.
+        title: title of the axis.
 
     Returns:
         A scalable ``<svg>`` element; all text in it is escaped.

@@ -24,8 +24,8 @@ def write_contact_sheet(results: Mapping[str, Any], folder: Path, target: Path) 
     """Draw the photographs whose ground truth is unknown, at most :data:`MOST` rows.
 
     Args:
-        results: of an evaluation with saved pictures.
-        folder: of the run, with the saved pictures.
+        results: results of an evaluation with saved pictures.
+        folder: run folder, with the saved pictures.
         target: folder for the sheet.
 
     Returns:

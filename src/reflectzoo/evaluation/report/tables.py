@@ -44,7 +44,7 @@ class Line:
     """Row of one method.
 
     Attributes:
-        name: of the entry, or of the method in papers.
+        name: name of the entry, or of the method in papers.
         kind: ``measured`` here or ``published``.
         cells: one per column.
         images: number of pictures behind the means; None for published lines.
