@@ -418,7 +418,7 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     return picture.noted(*said, *notes), orientation
 
 
-# -- what all share ----------------------------------------------------------------------------------------------------
+# -- shared by all formats ---------------------------------------------------------------------------------------------
 
 
 def _told(origin: Origin, exif: bytes | None, xmp: bytes | None, dpi: Any) -> tuple[Origin, int, tuple[str, ...]]:

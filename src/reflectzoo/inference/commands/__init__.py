@@ -1,1 +1,1 @@
-"""The commands of ``reflectzoo``, one module each; see the table in :mod:`reflectzoo.__main__`."""
+"""Commands of ``reflectzoo`` for inference, one module each; see the table in :mod:`reflectzoo.__main__`."""

@@ -1,4 +1,4 @@
-"""``reflectzoo convert``: weights of any known layout into one safe file that knows what it is."""
+"""``reflectzoo convert``: convert weights of any supported layout to a safe, self-describing file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ that would require it are refused.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to a parser."""
     parser.add_argument("file", type=Path, help="the authors' .pt, .pth, .pth.tar, a checkpoint, or safetensors")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: <name>.safetensors beside the input"
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert."""
+    """Convert a file and print a summary; returns the exit status 0."""
     provenance = {
         "trained_by": arguments.trained_by,
         "trained_on": arguments.trained_on,

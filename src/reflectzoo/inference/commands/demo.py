@@ -1,4 +1,4 @@
-"""``reflectzoo demo``: a page in the browser, for this machine alone."""
+"""``reflectzoo demo``: serve a web page to this machine only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reflectzoo.inference.demo import Desk, import_gradio, serve
 from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.separator import Separator, choose_device, parse_bytes
 
-#: Seconds that a tile may still take after Ctrl-C.
+#: Grace period in seconds for the current tile to finish after Ctrl-C.
 _PATIENCE = 5.0
 
 EPILOG = """examples:
@@ -35,7 +35,7 @@ and deletes all its files.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to a parser."""
     parser.add_argument("--weights", metavar="FILE", action="append", default=[], help="weights; can be repeated")
     parser.add_argument("--model", metavar="NAME", help="method (default: that of the weights)")
     parser.add_argument("--untrained", action="store_true", help="use an untrained model, whose output is noise")
@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until Ctrl-C."""
+    """Serve the page until Ctrl-C, and delete all of its files; returns the exit status 0."""
     choose_device(arguments.device)
     check_value("--port", arguments.port, Annotated[int, Ge(1), Le(65535)] | None)
     if threading.current_thread() is threading.main_thread():
-        # Ended by the system, it must remove its files as well.
+        # SIGTERM must remove the files as well.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="reflectzoo-demo-") as folder:
         uploads, results = Path(folder) / "page", Path(folder) / "results"
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
             idle = desk.close(0)
             served.close(verbose=False)
             if not idle and not desk.close(_PATIENCE):
-                # A network that is still at work does not survive the end of the interpreter, and says so at length.
+                # A thread that still runs a network would crash with a traceback on interpreter shutdown.
                 shutil.rmtree(folder, ignore_errors=True)
                 sys.stdout.flush()
                 os._exit(0)

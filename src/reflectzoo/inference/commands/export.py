@@ -1,4 +1,4 @@
-"""``reflectzoo export``: a network as an ONNX file, compared with PyTorch."""
+"""``reflectzoo export``: export a network to ONNX and compare it with PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pip install 'reflectzoo[onnx]'; large networks take a minute or two.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to a parser."""
     parser.add_argument("output", type=Path, help="the file to write, *.onnx")
     parser.add_argument("--model", metavar="NAME", help="method (default: that of the weights)")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint, safetensors, authors' file, or a listed name")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export."""
+    """Export a network and print a summary; returns the exit status 0."""
     model = arguments.model
     if model is None and arguments.weights is None:
         if arguments.untrained:

@@ -1,4 +1,4 @@
-"""``reflectzoo models``: what there is to choose from, counted here and now."""
+"""``reflectzoo models``: list all models with their size, cost and weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ and additions separately. Weights without an address are the authors': get them 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to a parser."""
     parser.add_argument("name", nargs="*", help="only these (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--fast", action="store_true", help="only list names and weights, without counting")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List."""
+    """Print the list, as a table or as JSON; returns the exit status 0."""
     import reflectzoo
 
     names = reflectzoo.list_models()

@@ -1,4 +1,4 @@
-"""``reflectzoo remove``: from photographs to files beside them."""
+"""``reflectzoo remove``: remove reflections from photographs and videos."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ exit status: 0 success; 1 some photographs failed and are listed at the end; 2 i
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments to a parser."""
     parser.add_argument("input", nargs="+", help="photographs, folders, or patterns in quotes ('*.jpg')")
     parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="a folder or, for one photograph, a file")
     parser.add_argument("-r", "--recursive", action="store_true", help="include subfolders")
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _quality(text: str) -> int | str:
-    """``best``, ``normal`` or a whole number from 1 to 100."""
+    """Parse ``best``, ``normal`` or an integer from 1 to 100."""
     if text in ("best", "normal"):
         return text
     if text.isdecimal() and 1 <= int(text) <= 100:
@@ -84,7 +84,7 @@ def _quality(text: str) -> int | str:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """What chooses a network and how it runs; for every command that looks at photographs."""
+    """Add the arguments that select a network and how it runs to a parser."""
     group = parser.add_argument_group("network")
     group.add_argument("--model", metavar="NAME", help="method (default: that of the weights)")
     group.add_argument("--weights", metavar="FILE", help="checkpoint, safetensors, authors' file, or a listed name")
@@ -105,11 +105,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_separator(arguments: argparse.Namespace) -> Separator:
-    """The network that the command line asks for.
+    """Build the separator selected on the command line.
 
     Raises:
-        UserError: as :func:`~reflectzoo.inference.load.load` and
-            :class:`~reflectzoo.inference.separator.Separator` do.
+        UserError: as in :func:`~reflectzoo.inference.load.load` and
+            :class:`~reflectzoo.inference.separator.Separator`, or if arguments do not fit an ONNX file.
     """
     choose_device(arguments.device)
     memory = None if arguments.memory is None else parse_bytes(arguments.memory)
@@ -153,7 +153,7 @@ def _how_good(arguments: argparse.Namespace) -> Quality:
 
 
 def _suffix(name: str | None) -> str:
-    """``jpg`` or ``.JPG`` as a suffix that can be written; empty for none."""
+    """Convert a format such as ``jpg`` or ``.JPG`` to a suffix, and check that it can be written; None gives ""."""
     if name is None:
         return ""
     suffix = f".{name.lower().lstrip('.')}"
@@ -189,7 +189,11 @@ def _watch(arguments: argparse.Namespace, wanted: Wanted) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Remove reflections; 1 if some photographs failed."""
+    """Remove reflections.
+
+    Returns:
+        The exit status: 0 on success; 1 if any of several photographs failed; 2 if the only one failed.
+    """
     most = None if arguments.max_pixels is None else parse_pixels(str(arguments.max_pixels))
     wanted = Wanted(
         arguments.reflection,
