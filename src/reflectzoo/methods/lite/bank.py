@@ -1,7 +1,7 @@
-"""What lite's sprint trains on: pictures in memory, and the crops drawn from them.
+"""Training data of lite's sprint: pictures in memory, and crops drawn from them.
 
-A crop is a real pair, a mixture made by a synthesis model, or a *moved* reflection: what the glass added to one real
-scene, laid over another one.
+A crop is from a real pair, a mixture synthesised from two photographs, or a *moved* reflection: the light that the
+glass added to one real scene, added to another one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from reflectzoo.errors import UserError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _SHRUNK = 0.4
-"""Share of the crops that are taken larger and made smaller."""
+"""Probability that a crop is taken larger and downsampled."""
 
 
 class BankPair(NamedTuple):
-    """A photograph through glass and the scene without it, (3, H, W) bytes each; ``passed`` as :func:`passed` says."""
+    """A photograph through glass, the scene without it, (3, H, W) uint8 each, and the share of light :func:`passed`."""
 
     mixture: Tensor
     transmission: Tensor
@@ -34,14 +34,14 @@ class BankPair(NamedTuple):
 
 
 class Bank(NamedTuple):
-    """Photographs, (3, H, W) bytes each, and the pairs of each scene."""
+    """Photographs, (3, H, W) uint8 each, and the pairs of each scene."""
 
     photos: list[Tensor]
     scenes: list[list[BankPair]]
 
 
 class Crops(NamedTuple):
-    """One batch, (B, 3, S, S) float in [0, 1]; ``known`` (B,) says whose reflection is true."""
+    """One batch, (B, 3, S, S) float in [0, 1]; ``known``, (B,) bool, marks samples whose true reflection is known."""
 
     mixture: Tensor
     transmission: Tensor
@@ -50,10 +50,15 @@ class Crops(NamedTuple):
 
 
 def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.device) -> Bank:
-    """Decode everything once.
+    """Load all pictures into memory.
+
+    Args:
+        photos: folders of photographs.
+        pairs: folders of real pairs, with subfolders ``blended`` and ``transmission_layer``.
+        device: where the pictures are kept.
 
     Raises:
-        UserError: if a folder is not there or holds no picture, or a truth is missing or of another size.
+        UserError: if a folder is missing or holds no picture, or a ground truth is missing or of another size.
     """
     found = [path for folder in photos for path in _pictures(folder)]
     scenes: dict[tuple[Path, str], list[BankPair]] = {}
@@ -66,21 +71,21 @@ def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.devic
             if mixture.shape != transmission.shape:
                 sizes = " and ".join("x".join(map(str, each.shape[:0:-1])) for each in (mixture, transmission))
                 raise UserError(f"{path} and its ground truth {truth} differ in size: {sizes} pixels.")
-            # SCENE-N: several mixtures of one scene, which is no likelier for having more of them.
+            # Names are SCENE-N: the mixtures of a scene are grouped, so that every scene is drawn equally often.
             pair = BankPair(mixture, transmission, passed(mixture, transmission))
             scenes.setdefault((folder, path.stem.rpartition("-")[0] or path.stem), []).append(pair)
     return Bank([_bytes(path).to(device) for path in found], list(scenes.values()))
 
 
 def passed(mixture: Tensor, transmission: Tensor) -> Tensor:
-    """The share of the light that the glass let through, for each colour: (3, 1, 1).
+    """The share of light that the glass transmits, per colour: (3, 1, 1) in [0.35, 1].
 
-    Where the glass reflects nothing, a mixture is the scene times this share. So it is a low quantile, here one in
-    twenty, of their ratio in linear light, over windows of 9x9 that are not dark.
+    Where the glass reflects nothing, the mixture is the scene times this share. It is therefore estimated as a low
+    quantile, 5 %, of their ratio in linear light, over windows of 9x9 pixels that are not dark.
 
     Args:
-        mixture: (3, H, W) bytes.
-        transmission: the same scene without the glass.
+        mixture: (3, H, W) uint8.
+        transmission: the same scene without the glass, same shape.
     """
     through, scene = (
         F.avg_pool2d(to_linear(each[None].float() / 255), min(9, *each.shape[1:]), 4)[0].flatten(1)
@@ -96,17 +101,17 @@ class Draws:
 
     Args:
         bank: photographs and pairs.
-        synthesis: makes mixtures of two photographs.
-        real: share of the samples that come from real pairs, as they are or moved.
-        moved: share of those whose reflection is laid over another scene.
-        rng: everything random comes from it.
+        synthesis: synthesises a mixture of two photographs.
+        real: share of samples from real pairs, unchanged or moved.
+        moved: share of those whose reflection is moved to another scene.
+        rng: source of all randomness.
     """
 
     def __init__(self, bank: Bank, synthesis: Synthesis, real: float, moved: float, rng: np.random.Generator) -> None:
         self.bank, self.synthesis, self.real, self.moved, self.rng = bank, synthesis, real, moved, rng
 
     def batch(self, count: int, side: int) -> Crops:
-        """``count`` crops of ``side`` pixels, the made ones first."""
+        """Draw ``count`` crops of ``side`` pixels a side, the synthesised ones first."""
         real = int(self.rng.binomial(count, self.real)) if self.bank.scenes else 0
         made = count - real
         mixtures, truths, reflections = [], [], []
@@ -128,16 +133,16 @@ class Draws:
         return self.move(side) if self.rng.random() < self.moved else self.pair(side)
 
     def pair(self, side: int) -> tuple[Tensor, Tensor]:
-        """A crop of a real pair, (3, S, S) each: mixture and transmission."""
+        """Draw a crop of a real pair: mixture and transmission, (3, S, S) each."""
         pair = self._any_pair()
         mixture, transmission = self._crop(pair.mixture, pair.transmission, side=side)
         return mixture, transmission
 
     def move(self, side: int) -> tuple[Tensor, Tensor]:
-        """The reflection of a real pair over another scene or photograph: mixture and transmission, (3, S, S) each.
+        """Move the reflection of a real pair to another scene or photograph: mixture and transmission, (3, S, S) each.
 
-        In linear light the glass passed the share ``p`` of its scene and added the rest, R = I - p T; over the other
-        scene T' that makes p T' + R.
+        In linear light the glass transmits the share p of its scene T and adds R = I - p T, so that with another scene
+        T' the mixture is p T' + R.
         """
         pair = self._any_pair()
         mixture, scene = self._crop(pair.mixture, pair.transmission, side=side)
@@ -146,7 +151,7 @@ class Draws:
         return to_stored((pair.passed * to_linear(other) + added).clamp(0, 1)), other
 
     def _exposed(self, mixture: Tensor, transmission: Tensor) -> tuple[Tensor, Tensor]:
-        """Half of them as another exposure and white balance would show both."""
+        """Change exposure and white balance of mixture and transmission alike, with probability 1/2."""
         if self.rng.random() < 0.5:
             return mixture, transmission
         gain = self.rng.uniform(0.7, 1.25) * self.rng.uniform(0.93, 1.07, size=(3, 1, 1))
@@ -166,7 +171,7 @@ class Draws:
         return crop
 
     def _crop(self, *pictures: Tensor, side: int) -> tuple[Tensor, ...]:
-        """The same place of each picture, sometimes at a smaller scale, mirrored at random."""
+        """The same random crop of each picture, sometimes taken larger and resized, and mirrored at random."""
         height, width = pictures[0].shape[-2:]
         reach = min(height, width)
         taken = int(side * self.rng.uniform(1, 1.8)) if self.rng.random() < _SHRUNK else side

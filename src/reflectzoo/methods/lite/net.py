@@ -1,8 +1,9 @@
-"""A small network that runs on a laptop: one encoder, then two streams that exchange what their rectifiers drop.
+"""A small network for laptops: one encoder, then two streams that exchange the activations their ReLUs discard.
 
-Ours, from parts of the zoo. Nearly all reflections are out of focus, so nearly all arithmetic happens at a quarter of
-the photograph's size and below; its fine detail goes around the network and is corrected, not redrawn. There is no
-normalisation and no pooling over the whole picture, so tiles of a large photograph agree with the whole.
+A design of reflectzoo, built from parts of the zoo. Since nearly all reflections are out of focus, nearly all
+computation happens at a quarter of the photograph's size and below; fine detail bypasses the network and is corrected
+instead of redrawn. There is no normalisation and no pooling over the whole image, so that tiles of a large photograph
+give the same result as the whole.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from reflectzoo.nets.exchange import ConcatenationHead, Streams
 from reflectzoo.nets.sizes import continued
 
 FOLD = 4
-"""The photograph enters folded: squares of this side become channels."""
+"""Factor of the pixel unshuffle at the input, which turns blocks of this side into channels."""
 STRIDE = 32
-"""What height and width must be multiples of: the fold, then three times a half."""
+"""Divisor of the padded height and width: the fold, times two for each of three halvings."""
 
 
 Three = tuple[Count, Count, Count]
@@ -30,7 +31,7 @@ Four = tuple[Count, Count, Count, Count]
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(x))), which starts as x."""
+    """Residual block x + conv(relu(conv(x))), initialised as the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class Residual(nn.Module):
 
 
 class Exchange(nn.Module):
-    """A convolution in each stream, then YTMT's exchange; what comes of it is added. Starts as doing nothing."""
+    """Residual block of a convolution per stream and YTMT's exchange, initialised as the identity."""
 
     def __init__(self, channels: int, negative: bool) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class Exchange(nn.Module):
 
 
 class Up(nn.Module):
-    """Both streams at twice the size, what the encoder knew there added, then exchanges."""
+    """Upsampling of both streams to twice the size, addition of the encoder's features, then exchanges."""
 
     def __init__(self, in_channels: int, skip_channels: int, channels: int, blocks: int, negative: bool) -> None:
         super().__init__()
@@ -79,18 +80,18 @@ class Up(nn.Module):
 
 
 class LiteNet(nn.Module):
-    """One encoder, two streams on the way back; T is the mixture plus a correction.
+    """One encoder and two decoder streams; T is the mixture plus a correction.
 
     Args:
         widths: channels of the encoder at 1/4, 1/8, 1/16 and 1/32 of the photograph's size.
-        blocks: residual blocks there.
+        blocks: numbers of residual blocks at these levels.
         stream_widths: channels of each stream at 1/4, 1/8 and 1/16.
-        stream_blocks: exchanges there.
-        negative: exchange what the rectifier drops (YTMT); False exchanges what it keeps (its ablation "ReLU only").
-        width: scales all widths so that the encoder's first is this; None leaves them as they are.
+        stream_blocks: numbers of exchanges at these levels.
+        negative: exchange what the ReLU discards (YTMT); False exchanges what it keeps (YTMT's ablation "ReLU only").
+        width: scale all widths so that the encoder's first has this value; None keeps them.
 
     Raises:
-        UserError: for lists of another length, or numbers that are not whole and positive.
+        UserError: for lists of the wrong length, or numbers that are not positive integers.
     """
 
     @checked("model.net")
@@ -123,8 +124,7 @@ class LiteNet(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W; the network sees it padded to multiples of
-                :data:`STRIDE`.
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W; padded to multiples of :data:`STRIDE` internally.
 
         Returns:
             ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
@@ -150,7 +150,7 @@ class LiteNet(nn.Module):
 
 
 def silent(conv: nn.Conv2d) -> nn.Conv2d:
-    """A convolution that gives nothing until it has learnt to: a deep network without normalisation needs calm."""
+    """Zero a convolution's parameters in place, and return it, so that deep networks train without normalisation."""
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -158,7 +158,7 @@ def silent(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def scaled_widths(width: int, widths: Four, stream_widths: Three) -> tuple[Four, Three]:
-    """All widths in proportion, so that the first becomes ``width``; each at least 1."""
+    """Scale all widths in proportion so that the first becomes ``width``; each is rounded and at least 1."""
     factor = width / widths[0]
     wide, streams = ([max(round(each * factor), 1) for each in numbers] for numbers in (widths, stream_widths))
     return (wide[0], wide[1], wide[2], wide[3]), (streams[0], streams[1], streams[2])

@@ -1,9 +1,9 @@
-"""Lite of today: ImageNet features beside the encoder, two streams that exchange, a gain and an offset for each pixel.
+"""The current lite: ImageNet features added to the encoder, two streams with exchange, a gain and an offset per pixel.
 
-Ours. The first lite (:mod:`reflectzoo.methods.lite.net`) added a correction to the mixture; this one multiplies as
-well, since a pane takes a share of the light, and it sees what things are through a frozen EfficientNet-Lite0. All
-of its own arithmetic still happens at a quarter of the size and below, without normalisation and without pooling over
-the picture, so tiles of a large photograph agree with the whole.
+A design of reflectzoo. The first lite (:mod:`reflectzoo.methods.lite.net`) added a correction to the mixture; this one
+also multiplies, since a pane absorbs part of the light, and gets semantic features from a frozen EfficientNet-Lite0.
+Its own layers still work at a quarter of the size and below, without normalisation over positions and without pooling
+over the image, so that tiles of a large photograph give the same result as the whole.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from reflectzoo.nets.sizes import continued
 Head = Literal["gain", "residual"]
 BlockKind = Literal["plain", "naf"]
 _LEVELS = 5
-"""Maps of the features: strides 2 (not used), 4, 8, 16, 32."""
+"""Number of feature maps, at strides 2 (not used), 4, 8, 16 and 32."""
 
 
 class GatedBlock(nn.Module):
-    """A block of NAFNet without its pooling attention: 1x1, depthwise 3x3, one half times the other, 1x1; starts as x.
+    """NAFNet's block without its pooling attention: 1x1, depthwise 3x3, gate of two halves, 1x1; starts as identity.
 
-    Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, Fig. 3 (c), the attention over the whole picture
-    left out because tiles would not agree; the normalisation is over the channels of each pixel.
+    Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, Fig. 3 (c), without the attention over the whole
+    image, with which tiles would give other results; the normalisation is over the channels of each pixel.
     """
 
     def __init__(self, channels: int) -> None:
@@ -70,31 +70,31 @@ class _PixelNorm(nn.Module):
 
 
 def begin(net: nn.Module) -> None:
-    """Put ImageNet's weights into the features of a new network, if it has any.
+    """Load the ImageNet weights of a new network's frozen features, if it uses any.
 
     Raises:
-        UserError: if they are not installed, or are not the published ones.
+        UserError: if they are not installed or not the published ones.
     """
     if isinstance(net, LiteNet2) and net.features is not None:
         net.features.load_state_dict(efficientnet_lite0(_LEVELS).state_dict())
 
 
 class LiteNet2(nn.Module):
-    """One encoder with ImageNet features beside it, two streams on the way back, T = gain * I + offset.
+    """One encoder with ImageNet features, and two decoder streams; T = (1 + gain) * I + offset.
 
     Args:
         widths: channels of the encoder at 1/4, 1/8, 1/16 and 1/32 of the photograph's size.
-        blocks: blocks there.
+        blocks: numbers of blocks at these levels.
         stream_widths: channels of each stream at 1/4, 1/8 and 1/16.
-        stream_blocks: exchanges there.
-        features: ``efficientnet_lite0`` adds its maps to the encoder's by 1x1 convolutions; ``none`` does without.
-        head: ``gain`` gives T = (1 + gain) * I + offset for each pixel and colour; ``residual`` T = I + offset.
-        block: of the encoder, ``plain`` (two 3x3 convolutions) or ``naf`` (:class:`GatedBlock`).
-        negative: exchange what the rectifier drops (YTMT); False exchanges what it keeps.
-        width: scales all widths so that the encoder's first is this; None leaves them as they are.
+        stream_blocks: numbers of exchanges at these levels.
+        features: ``efficientnet_lite0`` adds its maps to the encoder's by 1x1 convolutions; ``none`` adds nothing.
+        head: ``gain`` for T = (1 + gain) * I + offset per pixel and colour; ``residual`` for T = I + offset.
+        block: block of the encoder, ``plain`` (two 3x3 convolutions) or ``naf`` (:class:`GatedBlock`).
+        negative: exchange what the ReLU discards (YTMT); False exchanges what it keeps.
+        width: scale all widths so that the encoder's first has this value; None keeps them.
 
     Raises:
-        UserError: for lists of another length, numbers that are not whole and positive, or an unknown choice.
+        UserError: for lists of the wrong length, numbers that are not positive integers, or an invalid choice.
     """
 
     @checked("model.net")
@@ -137,8 +137,8 @@ class LiteNet2(nn.Module):
         """Separate a mixture.
 
         Args:
-            mixture: (B, 3, H, W), RGB in [0, 1], any H and W; the network sees it padded to multiples of
-                :data:`STRIDE`.
+            mixture: (B, 3, H, W), RGB in [0, 1], any H and W; padded to multiples of
+                :data:`~reflectzoo.methods.lite.net.STRIDE` internally.
 
         Returns:
             ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.

@@ -1,17 +1,17 @@
-"""Train lite by the clock: everything in memory, nothing between the pictures and the network.
+"""Train lite for a fixed time, with all data in memory and in a single process.
 
     python -m reflectzoo.methods.lite.sprint outputs/lite --photos PHOTOS/train --pairs PAIRS … --minutes 60
 
-Photographs and real pairs are decoded once and stay on the device as bytes; crops, mixtures, network, loss and
-optimiser run there one after the other. The rate follows a cosine of the time that is left, so the run ends when it
-has to. Into its folder it writes, every few minutes, ``last.pt`` (all that is needed to go on: call it again),
+Photographs and real pairs are decoded once and stay on the device as uint8, where crops, mixtures, network, loss and
+optimiser are also computed. The learning rate follows a cosine of the remaining time, so that the run ends on schedule.
+Every few minutes it writes to its folder ``last.pt`` (the state from which the same command resumes),
 ``average-*.safetensors`` (the averaged weights, 16 bits, in pieces below 16 MiB) and a line of ``log.csv``. On a GPU it
 computes in bfloat16.
 
     python -m reflectzoo.methods.lite.sprint outputs/lite --pack lite.safetensors
 
-makes one file of the averaged weights as ``reflectzoo remove --weights`` and the package read it; with ``--blend FILE
-0.75``, of three quarters of them and one quarter of an earlier file's.
+writes the averaged weights to one file that ``reflectzoo remove --weights`` and the package can read; with ``--blend
+FILE 0.75``, three quarters of them plus one quarter of an earlier file's.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from reflectzoo.weights.stored import Stored
 
 _PIECE = 15 * 2**20
 _FLOOR = 1e-4
-"""Added to the mean squared error under the logarithm: 40 dB are good enough."""
+"""Added to the mean squared error before the logarithm, since nothing is gained by exceeding 40 dB."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; 0 when done or stopped cleanly."""
+    """Train, or pack weights; returns exit status 0 if finished or stopped by a signal, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.methods.lite.sprint", description=__doc__.split("\n")[0]
     )
@@ -132,7 +132,7 @@ class _Run:
         self.stopped = False
 
     def go(self) -> None:
-        """Until the time is over, or a signal says so."""
+        """Train until the time is over or a signal arrives."""
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: setattr(self, "stopped", True))
         total = self.wanted.minutes * 60
@@ -154,7 +154,7 @@ class _Run:
             self.spent = before + time.monotonic() - begun
             if self.spent - reported >= self.wanted.report * 60:
                 self._report(float(torch.stack(losses).mean()))
-                # Looking is not training: its time does not count.
+                # The time of validation does not count.
                 begun, before, reported, losses = time.monotonic(), self.spent, self.spent, []
         self._report(float(torch.stack(losses).mean()) if losses else math.nan)
 
@@ -173,7 +173,7 @@ class _Run:
         return loss.detach()
 
     def _report(self, loss: float) -> None:
-        """Validate the average, log, save."""
+        """Validate the averaged weights, and write the log, the weights and the checkpoint."""
         kept = [each.detach().clone() for each in self.learning]
         with torch.no_grad():
             for each, mean in zip(self.learning, self.average, strict=True):
@@ -216,7 +216,16 @@ class _Run:
 
 
 def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
-    """Absolute error, its logarithm per picture (what PSNR is), edges and structure of T; absolute error of R."""
+    """Weighted sum of losses: absolute error, log of the squared error per image (as in PSNR), edges and SSIM of T; R.
+
+    Args:
+        transmission: predicted T, (B, 3, S, S), about [0, 1].
+        reflection: predicted R, same shape; its absolute error counts only where R is known.
+        crops: the ground truth.
+
+    Returns:
+        Scalar, which may be negative.
+    """
     error = transmission - crops.transmission
     squares = error.square().mean((1, 2, 3))
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
@@ -232,7 +241,7 @@ def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
 
 
 def _ssim(one: Tensor, other: Tensor) -> Tensor:
-    """Mean SSIM in an even window of 8 pixels, on the mean of the colours: enough to learn by, and cheap."""
+    """Mean SSIM of the mean of the colours, in a uniform 8x8 window with stride 4: cheap and accurate enough."""
     a, b = one.mean(1, keepdim=True), other.mean(1, keepdim=True)
     mean_a, mean_b, squares, product = F.avg_pool2d(
         torch.cat((a, b, a * a + b * b, a * b), 1).contiguous(), 8, 4
@@ -244,7 +253,7 @@ def _ssim(one: Tensor, other: Tensor) -> Tensor:
 
 
 class Validation:
-    """What a run is judged by: real pairs to choose by, held-out mixtures, and photographs without a reflection."""
+    """Validation data of a run: real pairs, held-out synthetic mixtures, and photographs without a reflection."""
 
     def __init__(self, photos: Path | None, pairs: Path | None, device: torch.device) -> None:
         self.device = device
@@ -261,7 +270,7 @@ class Validation:
 
     @torch.no_grad()
     def score(self, net: LiteNet2) -> dict[str, float]:
-        """Mean PSNR of each set; of the real one also the gain over the untouched input."""
+        """Mean PSNR in dB of each set; for the real pairs also the gain over the input."""
         net.eval()
         result: dict[str, float] = {}
         if self.pairs:
@@ -278,7 +287,7 @@ class Validation:
 
 
 def separated(net: LiteNet2, mixture: Tensor, device: torch.device) -> Tensor:
-    """The transmission of one picture (3, H, W) of any size, on the CPU."""
+    """The transmission of one mixture (3, H, W), of any size, in [0, 1], on the CPU."""
     height, width = mixture.shape[-2:]
     padded = F.pad(mixture[None].to(device), (0, -width % 32, 0, -height % 32), mode="replicate")
     out = net(padded.contiguous(memory_format=torch.channels_last))["transmission"]
@@ -290,13 +299,13 @@ def _psnr(one: Tensor, other: Tensor) -> float:
 
 
 def _square(photo: Tensor) -> Tensor:
-    """The middle 224x224, as floats in [0, 1]."""
+    """The central 224x224 pixels, as floats in [0, 1]."""
     top, left = ((size - 224) // 2 for size in photo.shape[-2:])
     return photo[:, top : top + 224, left : left + 224].float() / 255
 
 
 def write_pieces(folder: Path, state: Mapping[str, Tensor]) -> None:
-    """Write weights as ``average-1-of-N.safetensors``, none of them above 15 MiB unless one tensor alone is."""
+    """Write weights to ``average-1-of-N.safetensors`` etc., each at most 15 MiB unless a single tensor is larger."""
     pieces: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, value in state.items():
@@ -322,16 +331,16 @@ def _share(word: str) -> float:
 
 
 def pack(folder: Path, target: Path, settings: Mapping[str, Any], blend: tuple[Path, float] | None = None) -> None:
-    """Write the averaged weights of a sprint as one file of 16 bits that says what it is.
+    """Write the averaged weights of a sprint to one 16-bit file with a record of the network.
 
     Args:
-        folder: of the sprint.
-        target: ends in ``.safetensors``; replaced if it exists.
-        settings: of the network, where they are not the usual ones.
-        blend: weights of an earlier run and the share of this one's; the mean of both is often better than either.
+        folder: the sprint's folder.
+        target: output file, ending in ``.safetensors``; replaced if it exists.
+        settings: settings of the network that differ from the defaults.
+        blend: weights of an earlier run and the share of this run's; their mean is often better than either.
 
     Raises:
-        UserError: if there are no weights, those of ``blend`` are another network's, or the file cannot be written.
+        UserError: if there are no weights, those of ``blend`` belong to another network, or the file cannot be written.
     """
     net = LiteNet2(**settings)
     state = read_state(folder)
@@ -346,7 +355,7 @@ def pack(folder: Path, target: Path, settings: Mapping[str, Any], blend: tuple[P
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The network's weights, in 32 bits: of a ``.safetensors`` file, or of the pieces in a run's folder.
+    """Read a network's weights in float32, from a ``.safetensors`` file or from the pieces in a run's folder.
 
     Raises:
         UserError: if there are none, or a piece is missing.
@@ -361,10 +370,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def warm_start(net: LiteNet2, state: dict[str, Tensor]) -> None:
-    """Take over what fits: all of a lite, or a lite_1, whose output becomes the offset and whose gain begins at 0.
+    """Initialise a network in place with the weights of a lite or a lite_1, whose output becomes the offset.
+
+    With those of a lite_1, the gain keeps its initial value, 0, and the frozen features are loaded from their package.
 
     Raises:
-        UserError: if the weights are of neither.
+        UserError: if the weights belong to neither, or the frozen features are not installed.
     """
     if not any(name.startswith("features.") for name in state):
         begin(net)
@@ -381,7 +392,7 @@ def warm_start(net: LiteNet2, state: dict[str, Tensor]) -> None:
 
 
 def pointwise_as_products(net: nn.Module) -> None:
-    """Make every 1x1 convolution a matrix product: on one thread PyTorch's own is slow for small batches."""
+    """Compute every 1x1 convolution as a matrix product, since PyTorch's is slow for small batches on one thread."""
 
     def product(conv: nn.Conv2d, x: Tensor) -> Tensor:
         return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)

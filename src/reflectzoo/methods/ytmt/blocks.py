@@ -19,7 +19,7 @@ from reflectzoo.nets.shared_vgg import FeatureNet
 
 Pattern = Literal["C", "A", "P", "none"]
 ImageOrFeatures: TypeAlias = Tensor | HyperFeatures
-# Four 2x2 poolings: nothing smaller passes through the U-shaped networks.
+# Minimum side for the four 2x2 poolings of the U-shaped networks.
 _MIN_SIZE = 16
 
 
@@ -37,7 +37,7 @@ def _head(pattern: Pattern, channels: int) -> nn.Module:
 
 
 class _Attended(nn.Module):
-    """Pixel attention, channel attention and a 3x3 convolution, in this order: attention sees the block's input."""
+    """Pixel attention, channel attention and a 3x3 convolution, in this order: attention is applied to the input."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Attended(nn.Module):
 
 
 class _Bare(nn.Module):
-    """The first 3x3 convolution alone (the paper has a 1x1 convolution here)."""
+    """The first convolution alone, 3x3 (1x1 in the paper)."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Entrance(nn.Module):
 
 
 class Down(nn.Module):
-    """Halves the size by the maximum of 2x2 pixels, then a block."""
+    """2x2 max pooling, then a block."""
 
     def __init__(self, in_channels: int, out_channels: int, pattern: Pattern) -> None:
         super().__init__()
@@ -103,9 +103,9 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles the size and joins the skip connections of both streams, then a block.
+    """Upsampling to twice the size, concatenation with the skip connections of both streams, then a block.
 
-    The skips carry what the encoder's exchange gave, each to its own stream.
+    The skip connections hold the results of the encoder's exchange, each for its own stream.
     """
 
     def __init__(self, in_channels: int, out_channels: int, pattern: Pattern) -> None:
@@ -113,12 +113,12 @@ class Up(nn.Module):
         self.model = Block(in_channels, out_channels, pattern)
 
     def forward(self, l: Tensor, r: Tensor, skip_l: Tensor, skip_r: Tensor) -> Streams:  # noqa: E741
-        """Both streams and the skips of twice their size -> both at the skips' size."""
+        """Both streams and skip connections of twice their size -> both at the latter size."""
         return cast(Streams, self.model(join(skip_l, l), join(skip_r, r)))
 
 
 class Exit(nn.Module):
-    """A 3x3 convolution per stream, no exchange."""
+    """A 3x3 convolution per stream, without exchange."""
 
     def __init__(self, in_channels: int, out_channels: int, sigmoid: bool, bias: bool) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Exit(nn.Module):
 
 
 def join(skip: Tensor, coarse: Tensor) -> Tensor:
-    """[skip, coarse at twice its size], zeros where an odd size leaves a gap (the smaller half left and above)."""
+    """Concatenate [skip, coarse at twice its size], zero-padded at odd sizes (less on the left and above)."""
     fine = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=True)
     gap_h, gap_w = skip.shape[-2] - fine.shape[-2], skip.shape[-1] - fine.shape[-1]
     if gap_h or gap_w:
@@ -141,7 +141,7 @@ def join(skip: Tensor, coarse: Tensor) -> Tensor:
 
 
 def first_responses(l: ImageOrFeatures, r: ImageOrFeatures, conv_l: nn.Module, conv_r: nn.Module) -> list[Tensor]:  # noqa: E741
-    """The first convolutions of both streams, sharing the work where both see one hypercolumn."""
+    """Apply the first convolutions of both streams, jointly if both have the same hypercolumn as input."""
     if l is r and not isinstance(l, Tensor):
         convs = [cast(HypercolumnConv2d, conv_l), cast(HypercolumnConv2d, conv_r)]
         responses = joint_hypercolumn_conv2d(l, convs)
@@ -151,10 +151,10 @@ def first_responses(l: ImageOrFeatures, r: ImageOrFeatures, conv_l: nn.Module, c
 
 
 def _in_fast_layout(weight: Tensor, response: Tensor) -> Tensor:
-    """Choose the memory format that the rest of the network will follow, unless its user chose channels-last.
+    """Choose the memory format of the following layers, unless the user chose channels-last.
 
-    In float32 on a CPU, forward alone is faster in channels-last, but the way back of a wide convolution is slower than
-    that gains. Results differ by rounding only.
+    In float32 on a CPU, channels-last makes the forward pass faster, but the backward pass of a wide convolution slower
+    by more than that. Results differ by rounding only.
     """
     if response.device.type != "cpu" or response.dtype != torch.float32 or not weight.is_contiguous():
         return response
@@ -163,7 +163,7 @@ def _in_fast_layout(weight: Tensor, response: Tensor) -> Tensor:
 
 
 class Augmented(nn.Module):
-    """What the U-shaped networks share: the hypercolumn before them, and inputs too small to be pooled four times."""
+    """Base class of the U-shaped networks: adds the hypercolumn, and pads inputs too small for four poolings."""
 
     def __init__(self, in_channels: int | None, hypercolumn: bool, features: FeatureNet = "vgg19") -> None:
         super().__init__()
@@ -194,9 +194,9 @@ class Augmented(nn.Module):
 
         Args:
             mixture: (B, 3, H, W), RGB in [0, 1], any H and W >= 1; (B, in_channels, H, W) without the hypercolumn. With
-                it, a finished map of 1475 channels is taken too.
-            other: what the r stream sees, same shape; None gives both streams ``mixture``. This is how the second stage
-                takes T and R of the first.
+                it, a precomputed hypercolumn, also of ``in_channels`` channels, is accepted as well.
+            other: input of the r stream, same shape; defaults to ``mixture``. The second stage gets T and R of the
+                first in this way.
 
         Returns:
             ``transmission`` and ``reflection``, each (B, out_channels, H, W) in (0, 1).
@@ -212,10 +212,10 @@ class Augmented(nn.Module):
 
 
 def _grow(image: Tensor) -> Tensor:
-    """Repeat the last row and column up to the smallest size that can be pooled four times; larger ones pass as is.
+    """Replicate the last row and column up to the smallest size that can be pooled four times.
 
-    Nothing else is padded here: the decoder fits itself to the skips, and for sizes the program can take the result is
-    the program's.
+    Larger images are not padded: the decoder adapts to the skip connections, so that for all sizes that the program
+    supports the result matches the program's.
     """
     missing_h, missing_w = max(_MIN_SIZE - image.shape[-2], 0), max(_MIN_SIZE - image.shape[-1], 0)
     return F.pad(image, (0, missing_w, 0, missing_h), mode="replicate") if missing_h or missing_w else image

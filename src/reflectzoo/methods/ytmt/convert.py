@@ -1,9 +1,9 @@
-"""Reading the authors' checkpoints, and telling in one sentence when a file holds another network.
+"""Conversion of the authors' checkpoints, with clear errors for files of other networks.
 
-Files of the released program are dictionaries. Training, two stages: ``icnn``, ``icnn2``, ``opt_g``, ``opt_g2``,
-``epoch``, ``iterations``, and ``opt_d``, ``netD`` when the adversarial term is on. One stage: the same without
+Files of the authors' program are dictionaries. Training, two stages: ``icnn``, ``icnn2``, ``opt_g``, ``opt_g2``,
+``epoch``, ``iterations``, and ``opt_d``, ``netD`` if the adversarial term is used. One stage: the same without
 ``icnn2`` and ``opt_g2``. Exported for evaluation: ``icnn``, (``icnn2``), ``epoch``, ``iterations``. Module names are
-ours already, so conversion is only a matter of finding the networks inside.
+the same here, so conversion only has to extract the networks.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _STAGES = ("icnn", "icnn2")
 
 
 def remap(checkpoint: Mapping[str, Any], stages: int | None = None) -> StateDict:
-    """Find the network in a checkpoint and name its weights as this zoo does.
+    """Extract the network from a checkpoint and rename its weights to reflectzoo's names.
 
-    Takes the authors' dictionaries, a bare state dict, one of ours (returned unchanged), and the checkpoints that
-    training writes here (``state_dict`` with the network under ``net.``). A ``module.`` prefix, left by parallel
-    training, is dropped. Nothing is modified; tensors are not copied.
+    Accepts the authors' dictionaries, a bare state dict, reflectzoo's (returned unchanged), and training checkpoints
+    (``state_dict`` with the network under ``net.``). The prefix ``module.`` of parallel training is removed. Nothing is
+    modified; tensors are not copied.
 
     Args:
-        checkpoint: what ``torch.load`` returned.
-        stages: how many stages the receiving network has. 2 with a single-stage file fills both stages from it, as the
-            program does; 1 with a two-stage file takes its first stage. None keeps what the file has.
+        checkpoint: return value of ``torch.load``.
+        stages: number of stages of the receiving network. 2 with a single-stage file fills both stages from it, as in
+            the program; 1 with a two-stage file selects its first stage. None keeps the file's stages.
 
     Returns:
         A state dict: bare names for one stage, ``icnn.*`` and ``icnn2.*`` for two.
 
     Raises:
-        UserError: if there is no YTMT network in it.
+        UserError: if the checkpoint holds no YTMT network.
         ValueError: if ``stages`` is none of the above.
 
     Example:
@@ -67,13 +67,13 @@ def remap(checkpoint: Mapping[str, Any], stages: int | None = None) -> StateDict
 
 
 def fit_stages(state: Mapping[str, Any], phases: int) -> tuple[StateDict, int]:
-    """The weights for a network of one or two stages, and the training phase that they are of.
+    """The weights for a network of one or two stages, and their training phase.
 
-    A file of one stage fills both, as the authors' program does; what was trained then is the first.
+    A one-stage file fills both stages, as in the authors' program; its training phase is 0.
 
     Args:
-        state: as :func:`remap` returns it.
-        phases: 1 or 2.
+        state: weights as returned by :func:`remap`.
+        phases: number of stages of the network, 1 or 2.
     """
     return remap(state, stages=phases), min(len(_find_stages(state)), phases) - 1
 
@@ -100,14 +100,14 @@ def _under(entries: Mapping[str, Any], prefix: str) -> StateDict:
 
 @dataclass(frozen=True)
 class YTMTShape:
-    """Which network a state dict belongs to, as far as names and shapes can tell.
+    """The network that a state dict belongs to, as far as names and shapes determine it.
 
     Attributes:
-        family: "unet", "plain", or "released" (the layout of the published checkpoint, ytmt_ucs_old).
-        fused: the heads have 1x1 convolutions: patterns C and P, which share names and shapes. Without them it is A or
-            none, likewise. Always true of "released".
-        in_channels: channels that the first convolution sees; 1475 with the hypercolumn.
-        out_channels: channels of each layer returned.
+        family: "unet", "plain", or "released" (the network of the published checkpoint, ytmt_ucs_old).
+        fused: whether the heads have 1x1 convolutions: True for patterns C and P, which share names and shapes, False
+            for A and none, which do too. Always True for "released".
+        in_channels: input channels of the first convolution; 1475 with the hypercolumn over VGG-19.
+        out_channels: channels of each returned layer.
         width: channels at full resolution.
         layers: convolutions per stream of a plain network, 0 for the others.
         stages: 1 or 2.
@@ -123,7 +123,7 @@ class YTMTShape:
 
     @property
     def hypercolumn(self) -> bool:
-        """Whether the input is augmented by VGG features."""
+        """Whether the input is augmented by VGG-19 features."""
         return self.in_channels == HYPERCOLUMN_CHANNELS
 
     @property
@@ -167,10 +167,10 @@ def _family(state: Mapping[str, Tensor]) -> Family:
 
 
 def layout_of(state: Mapping[str, Tensor]) -> YTMTShape:
-    """Tell which network a state dict (as :func:`remap` returns it) belongs to.
+    """Determine the network that a state dict, as returned by :func:`remap`, belongs to.
 
     Raises:
-        UserError: if it is no YTMT network.
+        UserError: if it is not a YTMT network.
     """
     parts = _find_stages(state)
     first = parts[0]
@@ -190,9 +190,9 @@ def layout_of(state: Mapping[str, Tensor]) -> YTMTShape:
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The model and its settings that a file fits; None if it holds no YTMT network.
+    """The model and the overrides that fit a file; None if it holds no YTMT network.
 
-    Where names and shapes fit two patterns, the paper's main variant is meant (C, not the ablation P; A, not none).
+    Where names and shapes fit two patterns, the paper's main variant is assumed (C, not the ablation P; A, not none).
     """
     try:
         layout = layout_of(remap(checkpoint))
@@ -209,15 +209,15 @@ def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The checkpoint") -> None:
-    """Raise unless a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
+    """Check that a state dict fits a network by name and shape, so that ``load_state_dict`` will succeed.
 
     Args:
-        state: weights, as :func:`remap` returns them.
-        net: one of the networks of :mod:`reflectzoo.methods.ytmt.net`.
-        source: where the weights came from, the subject of the sentence.
+        state: weights as returned by :func:`remap`.
+        net: any network of this method.
+        source: origin of the weights, the subject of the message.
 
     Raises:
-        UserError: one sentence that says what the weights are and what was expected.
+        UserError: if they do not fit; the message describes the weights and what was expected.
     """
     found, wanted = layout_of(state), layout_of(net.state_dict())
     if found != wanted:

@@ -1,4 +1,4 @@
-"""YTMT's training: one stage like any other method, or two stages in one fit."""
+"""Training of YTMT: one stage, or two stages in one fit."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ class YTMT(AdversarialModule):
     """Your Trash is My Treasure (Hu and Guo, NeurIPS 2021), Sec. 3.2.
 
     With a :class:`~reflectzoo.methods.ytmt.two_stage.TwoStage` network the first stage trains for ``stage1_epochs``
-    epochs, is then frozen and copied into the second, and the second trains on, all in one ``fit``. Training phase 0 is
-    the first stage, phase 1 the second; loss terms may have one weight for each.
+    epochs and is then frozen and copied to the second, which continues training, all in one ``fit``. Training phase 0
+    is the first stage, phase 1 the second; loss terms may have one weight per phase.
 
     Args:
-        stage1_epochs: epochs of the first stage; the counter goes on in the second, as in the released program, whose
-            published file left stage 1 at epoch 68. Ignored by a one-stage network.
-        stage1_ckpt: a finished first stage (a checkpoint of this zoo or the authors' file): training starts in the
-            second stage.
-        stage2_scheduler: learning-rate schedule of the second stage; None is the program's constant rate.
-        init_gain: start the 3x3 convolutions from He et al.'s normal distribution times this gain; None leaves
-            PyTorch's default, as in the program. Each block's two attentions start near 1/2, so that default signals
-            fade over the blocks; a larger gain helps short trainings.
+        stage1_epochs: epochs of the first stage; the second continues the count, as in the authors' program, whose
+            published file finished stage 1 at epoch 68. Ignored by a one-stage network.
+        stage1_ckpt: a finished first stage (a checkpoint of reflectzoo or the authors' file); training then starts in
+            the second stage.
+        stage2_scheduler: learning-rate schedule of the second stage; None for a constant rate, as in the program.
+        init_gain: initialise the 3x3 convolutions from He et al.'s normal distribution times this gain; None keeps
+            PyTorch's initialisation, as in the program. Each block's two attentions start near 1/2, so that signals
+            fade over the blocks by default; a larger gain helps short training runs.
         **kwargs: as for :class:`~reflectzoo.training.adversarial.AdversarialModule`.
+
+    Raises:
+        UserError: if ``stage1_ckpt`` is given for a one-stage network or does not fit.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class YTMT(AdversarialModule):
 
     @property
     def two_stage(self) -> TwoStage | None:
-        """The network, if it has two stages."""
+        """The network if it has two stages, otherwise None."""
         return self.net if isinstance(self.net, TwoStage) else None
 
     @property
@@ -72,11 +75,11 @@ class YTMT(AdversarialModule):
         return [self.two_stage.icnn, self.two_stage.icnn2] if self.two_stage else [self.net]
 
     def phase_schedulers(self) -> list[SchedulerFactory | None]:
-        """The first stage follows the schedule, the second has its own."""
+        """The schedules of the two stages, or the only one."""
         return [self.make_scheduler, self.make_stage2_scheduler] if self.two_stage else [self.make_scheduler]
 
     def on_train_epoch_start(self) -> None:
-        """Go over to the second stage when the first has had its epochs."""
+        """Switch to the second stage after ``stage1_epochs`` epochs."""
         if self.two_stage and self._phase == 0 and self.current_epoch >= self.stage1_epochs:
             self.two_stage.start_stage2()
             self._phase = 1
@@ -105,7 +108,7 @@ class YTMT(AdversarialModule):
         self._phase = 1
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on in the phase that the checkpoint was written in."""
+        """Also restore the phase of the checkpoint."""
         super().on_load_checkpoint(checkpoint)
         self._phase = int((checkpoint.get("reflectzoo") or {}).get("phase", 0))
         set_phase(self.net, self._phase)
@@ -113,7 +116,7 @@ class YTMT(AdversarialModule):
 
 def _initialise(net: nn.Module, gain: float) -> None:
     for module in net.modules():
-        # Not the last ones, which make images: their sigmoids would start saturated, and a stream could stay black.
+        # Not the output layers: their sigmoids would start saturated, and a stream could stay black.
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and module.out_channels != 3:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             with torch.no_grad():
@@ -123,7 +126,7 @@ def _initialise(net: nn.Module, gain: float) -> None:
 
 
 def _stage1_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The weights of a first stage, whoever wrote the file and whether it has one stage or two."""
+    """The first stage's weights from a file of reflectzoo or the authors, of one or two stages; empty if none."""
     for candidate in candidates(checkpoint):
         with contextlib.suppress(UserError):
             return remap(candidate, stages=1)

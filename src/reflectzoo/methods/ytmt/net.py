@@ -1,11 +1,12 @@
 """The networks of "Trash or Treasure? An Interactive Dual-Stream Strategy for Single Image Reflection Separation".
 
-Hu and Guo, NeurIPS 2021. Two streams, l for the transmission and r for the reflection, hand each other what their
-rectifiers throw away: Eq. (1) relu-(x) = x - relu(x) = min(x, 0), Eq. (2) x_l = relu(l) (+) relu-(r) and the mirror
-image, where (+) is a concatenation followed by a 1x1 convolution (C) or an addition (A).
+Hu and Guo, NeurIPS 2021. Two streams, l for the transmission and r for the reflection, exchange the activations that
+their ReLUs discard: Eq. (1) relu-(x) = x - relu(x) = min(x, 0), Eq. (2) x_l = relu(l) (+) relu-(r) and vice versa,
+where (+) is a concatenation followed by a 1x1 convolution (C) or an addition (A).
 
-Module names are those of the authors' program (github.com/mingcv/YTMT-Strategy, ca181ef), so that its files load as
-they are. Paper and program differ; what runs here is the program, and README.md beside this file lists the differences.
+Module names are those of the authors' program (github.com/mingcv/YTMT-Strategy, ca181ef), so that its files load
+unchanged. Where paper and program differ, this code follows the program; README.md beside this file lists the
+differences.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from reflectzoo.nets.shared_vgg import FeatureNet
 class YTMTUNet(Augmented):
     """The U-shaped networks YTMT-UCS and YTMT-UAS, and the ablations of Table 4.
 
-    Paper Sec. 3.2, Fig. 2 (a); the class YTMT_US of the program. With 1475 input channels C and P have 19,981,574
+    Paper Sec. 3.2, Fig. 2 (a); class YTMT_US in the program. With 1475 input channels C and P have 19,981,574
     parameters, A and none 17,175,942.
 
     Args:
         pattern: "C" concatenation, "A" addition, "P" the ReLU-only ablation (concatenation with the other stream's
             *positive* part), "none" no interaction (see :class:`~reflectzoo.nets.exchange.SeparateHead`).
-        in_channels: channels of the input without the hypercolumn, 3 if left out.
-        hypercolumn: augment images by VGG-19 features (1475 channels). The VGG is attached from outside, see
-            :mod:`reflectzoo.nets.shared_vgg`, and adds nothing to ``state_dict``.
-        width: channels at full resolution; deeper ones are 2, 4, 8 and 8 times as wide.
-        out_channels: channels of each layer returned.
-        features: what the hypercolumn is made of; ``efficientnet_lite0`` needs no download, and makes it 515 channels.
+        in_channels: channels of the input without the hypercolumn; defaults to 3.
+        hypercolumn: augment images by frozen features (1475 channels with VGG-19). VGG-19 must be attached, see
+            :mod:`reflectzoo.nets.shared_vgg`, and is not part of ``state_dict``.
+        width: channels at full resolution; deeper levels are 2, 4, 8 and 8 times as wide.
+        out_channels: channels of each returned layer.
+        features: features of the hypercolumn; ``efficientnet_lite0`` needs no download and gives 515 channels.
 
     Raises:
         UserError: for an unknown pattern, or ``in_channels`` that contradict the hypercolumn.
@@ -81,16 +82,16 @@ class YTMTUNet(Augmented):
 class YTMTPlain(nn.Module):
     """The plain networks YTMT-PCS and YTMT-PAS: constant resolution, no pooling.
 
-    Paper Fig. 2 (b); the class YTMT_PS of the program. 772,496 parameters (C) or 623,888 (A). The paper leaves them out
-    of its tables; the program uses them for denoising with one channel, nine layers and no sigmoid.
+    Paper Fig. 2 (b); class YTMT_PS in the program. 772,496 parameters (C) or 623,888 (A). They do not appear in the
+    paper's tables; the program uses them for denoising with one channel, nine layers and no sigmoid.
 
     Args:
         pattern: as for :class:`YTMTUNet`.
         in_channels: channels of the input.
-        out_channels: channels of each layer returned.
-        width: channels in between.
-        layers: 3x3 convolutions per stream, the first and the last included. The last has no bias.
-        sigmoid: end in a sigmoid, so that values lie in (0, 1).
+        out_channels: channels of each returned layer.
+        width: channels of the hidden layers.
+        layers: 3x3 convolutions per stream, including the first and the last. The last has no bias.
+        sigmoid: whether to end in a sigmoid, so that values lie in (0, 1).
 
     Raises:
         UserError: for an unknown pattern or fewer than two layers.
@@ -117,10 +118,10 @@ class YTMTPlain(nn.Module):
 
         Args:
             mixture: (B, in_channels, H, W), RGB in [0, 1], any H and W >= 1.
-            other: what the r stream sees, same shape; None gives both streams ``mixture``.
+            other: input of the r stream, same shape; defaults to ``mixture``.
 
         Returns:
-            ``transmission`` and ``reflection``, each (B, out_channels, H, W).
+            ``transmission`` and ``reflection``, each (B, out_channels, H, W), in (0, 1) with the sigmoid.
         """
         streams: Streams = self.conv1(mixture, mixture if other is None else other)
         for block in self.convs:

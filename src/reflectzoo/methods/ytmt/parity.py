@@ -43,14 +43,14 @@ _FACTORIES: Mapping[str, tuple[str, str]] = {
     "ytmt_pcs": ("YTMT_PS", "C"),
     "ytmt_pas": ("YTMT_PS", "A"),
 }
-"""The program's factory functions: class and exchange pattern."""
+"""Factory function of the authors' program -> class and exchange pattern."""
 
 
 def build_network(fixture: Fixture) -> nn.Module:
-    """Make one stage as the recording's ``class``, ``factory`` and ``constructor`` say.
+    """Make one stage from the recording's ``class``, ``factory`` and ``constructor``.
 
     Raises:
-        ParityError: for a network or an argument that this zoo does not have.
+        ParityError: for a network or an argument that is not supported here.
     """
     by_factory, pattern = _FACTORIES.get(str(fixture.data.get("factory")), (None, "C"))
     class_name = fixture.class_name if fixture.class_name in _CLASSES else by_factory
@@ -71,7 +71,7 @@ def build_network(fixture: Fixture) -> nn.Module:
         if not sigmoid:
             raise ParityError(f"{class_name} without a final sigmoid (act) does not exist here")
         channels = int(arguments.pop("n_channels", 3))
-        # 1475 channels are a hypercolumn, which the network makes itself from the image.
+        # 1475 channels are a hypercolumn, which the network here computes from the image.
         sizes: dict[str, Any] = {"in_channels": channels, "hypercolumn": channels == HYPERCOLUMN_CHANNELS}
         sizes["out_channels"] = int(arguments.pop("n_classes", 3))
         net = YTMTUNet(cast(Pattern, pattern), **sizes) if class_name == "YTMT_US" else YTMTReleasedUNet(**sizes)
@@ -83,7 +83,7 @@ def build_network(fixture: Fixture) -> nn.Module:
 
 
 def _images(fixture: Fixture, case: Case, channels: int | None) -> list[Tensor]:
-    """The inputs, in order; ``channels`` is None for a network that makes the hypercolumn itself."""
+    """The inputs, in order; ``channels`` is None for a network that computes the hypercolumn itself."""
     images = []
     for spec in case["inputs"]:
         image = recorded_input(fixture, spec).float()
@@ -128,7 +128,7 @@ class _OneStage:
 
 
 class _TwoStages:
-    """Two of them in a row, with the entries of the authors' files as names."""
+    """Two successive stages, named after the entries of the authors' files."""
 
     def matches(self, fixture: Fixture) -> bool:
         if fixture.class_name is not None:
@@ -160,7 +160,7 @@ class _TwoStages:
 
 
 class _Hypercolumns:
-    """The VGG-19 features themselves and the 1475 channels made of them."""
+    """The VGG-19 features and the hypercolumn of 1475 channels."""
 
     def matches(self, fixture: Fixture) -> bool:
         if fixture.class_name is not None:
@@ -204,7 +204,7 @@ class _Discriminators:
     """disc_vgg and the PatchGAN."""
 
     def matches(self, fixture: Fixture) -> bool:
-        # IBCLN's program has another class by the second name.
+        # IBCLN's program has a different class with the second name.
         return fixture.class_name == "Discriminator_VGG" or (
             fixture.class_name == "NLayerDiscriminator" and fixture.comes_from("YTMT-Strategy")
         )

@@ -1,4 +1,4 @@
-"""The layout of the released checkpoint (YTMTUNet, "ytmt_ucs_old", in the program)."""
+"""The network of the released checkpoint (YTMTUNet, "ytmt_ucs_old", in the program)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reflectzoo.nets.exchange import Streams, negative_part
 
 
 class _ReleasedUnit(nn.Module):
-    """Base of the units: what leaves one is a stream's positive and negative part, kept apart."""
+    """Base class of the units, which return a stream's positive and negative part separately."""
 
     @staticmethod
     def _split(x: Tensor) -> Streams:
@@ -22,7 +22,7 @@ class _ReleasedUnit(nn.Module):
 
     @staticmethod
     def _stack(in_channels: int, out_channels: int, *before: nn.Module, conv: nn.Conv2d | None = None) -> nn.Sequential:
-        # Attention comes after the convolution and before the rectifier here.
+        # Here attention follows the convolution and precedes the ReLU.
         return nn.Sequential(
             *before,
             conv or nn.Conv2d(in_channels, out_channels, 3, padding=1),
@@ -34,18 +34,18 @@ class _ReleasedUnit(nn.Module):
 class _ReleasedEntrance(_ReleasedUnit):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        # Never used, since nothing comes in from another stream yet; the released file has it, so strict loading
-        # needs it. Frozen, or DDP would wait for its gradient.
+        # Never used, since there is no other stream's input yet, but part of the released file and thus needed for
+        # strict loading. Frozen, since otherwise DDP would wait for its gradient.
         self.fusion = nn.Conv2d(2 * conv.in_channels, conv.in_channels, 1).requires_grad_(False)
         self.model = self._stack(conv.in_channels, conv.out_channels, conv=conv)
 
     def forward(self, response: Tensor) -> Streams:
-        """Takes the response of ``model[0]``, which both streams may have computed together."""
+        """Apply the layers after ``model[0]`` to its output, which may have been computed jointly for both streams."""
         return self._split(self.model[1:](response))
 
 
 class _ReleasedDown(_ReleasedUnit):
-    """Fuses at the finer resolution, then pools."""
+    """Fusion at the finer resolution, then pooling."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _ReleasedDown(_ReleasedUnit):
 
 
 class _ReleasedUp(_ReleasedUnit):
-    """Fuses coarse and skip features separately, then joins them."""
+    """Separate fusion of coarse and skip features, then their concatenation."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _ReleasedUp(_ReleasedUnit):
         self.model = self._stack(2 * in_channels, out_channels)
 
     def forward(self, positive: Tensor, received: Tensor, skip_positive: Tensor, skip_received: Tensor) -> Streams:
-        """Own positive and received negative part, at half size, and the same of the skip."""
+        """Own positive and received negative part at half size, and the same of the skip connection."""
         coarse = self.fusion_1(torch.cat((positive, received), 1))
         skip = self.fusion_2(torch.cat((skip_positive, skip_received), 1))
         return self._split(self.model(join(skip, coarse)))
@@ -86,16 +86,16 @@ class _ReleasedExit(nn.Module):
 class YTMTReleasedUNet(Augmented):
     """The network inside the authors' released two-stage checkpoint (``ytmt_uct_sirs_68_077_00595364.pt``).
 
-    Called ytmt_ucs_old in the program, and another network than YTMT-UCS: attention after the convolution, positive and
-    negative parts kept apart and fused at the *entrance* of the next unit, coarse and skip features fused separately,
-    a fusion before the output. 38,448,530 parameters with 1475 input channels, of which 8.7 million
-    (``inc_1.fusion``, ``inc_2.fusion``) are never used; these are frozen.
+    Called ytmt_ucs_old in the program. It differs from YTMT-UCS: attention follows the convolution, positive and
+    negative parts are kept separate and fused at the *entrance* of the next unit, coarse and skip features are fused
+    separately, and there is a fusion before the output. 38,448,530 parameters with 1475 input channels, of which 8.7
+    million (``inc_1.fusion``, ``inc_2.fusion``) are never used and frozen.
 
     Args:
-        in_channels: channels of the input without the hypercolumn, 3 if left out.
+        in_channels: channels of the input without the hypercolumn; defaults to 3.
         hypercolumn: as for :class:`~reflectzoo.methods.ytmt.net.YTMTUNet`.
-        width: channels at full resolution; deeper ones are 2, 4, 8 and 8 times as wide.
-        out_channels: channels of each layer returned.
+        width: channels at full resolution; deeper levels are 2, 4, 8 and 8 times as wide.
+        out_channels: channels of each returned layer.
 
     Raises:
         UserError: if ``in_channels`` contradict the hypercolumn.
@@ -119,7 +119,7 @@ class YTMTReleasedUNet(Augmented):
 
     def _separate(self, l: ImageOrFeatures, r: ImageOrFeatures) -> Streams:  # noqa: E741
         first = first_responses(l, r, self.inc_1.model[0], self.inc_2.model[0])
-        # Each entry holds (own positive, received negative) of the l stream, then of the r stream.
+        # Each entry is (own positive, received negative) of the l stream, then of the r stream.
         levels = [_exchange(self.inc_1(first[0]), self.inc_2(first[1]))]
         for down_l, down_r in (
             (self.down1_1, self.down1_2),

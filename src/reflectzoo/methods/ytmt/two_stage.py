@@ -1,4 +1,4 @@
-"""Two stages: a second network mends what the first one made."""
+"""Two stages: a second network refines the results of the first."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from reflectzoo.nets.shared_vgg import FeatureNet
 
 
 class TwoStage(nn.Module):
-    """YTMT-UCT and YTMT-UAT: a second network of the same kind refines the two layers found by the first.
+    """YTMT-UCT and YTMT-UAT: a second network of the same kind refines the two layers predicted by the first.
 
-    Paper Sec. 3.2. Stage 1 (``icnn``) sees the mixture in both streams; stage 2 (``icnn2``) sees T1 in the l stream and
-    R1 in the r stream, and not the mixture. The second is trained after the first, which is then frozen. The names are
-    those of the entries in the authors' files.
+    Paper Sec. 3.2. The input of stage 1 (``icnn``) is the mixture in both streams; that of stage 2 (``icnn2``) is T1 in
+    the l stream and R1 in the r stream, without the mixture. The second stage is trained after the first, which is then
+    frozen. The attribute names are those of the entries in the authors' files.
 
-    In stage 1 the second network takes no part in ``forward``, in stage 2 the first gives no gradient; under DDP either
-    needs ``find_unused_parameters=True``. The phase is not part of ``state_dict``: whoever trains or loads sets it.
+    In stage 1 the second network is not used by ``forward``, in stage 2 the first gets no gradient; under DDP either
+    needs ``find_unused_parameters=True``. The active stage is not part of ``state_dict`` and must be set after loading.
 
     Args:
-        icnn: stage 1; its ``forward`` takes one image or two.
-        icnn2: stage 2; a copy of the first if left out (an attached VGG stays shared).
+        icnn: stage 1; its ``forward`` accepts one or two images.
+        icnn2: stage 2; defaults to a copy of the first (an attached VGG stays shared).
         active_stage: 1 while the first stage is being trained, 2 from then on.
 
     Raises:
-        ValueError: if ``active_stage`` is neither.
+        ValueError: if ``active_stage`` is neither 1 nor 2.
     """
 
     def __init__(self, icnn: nn.Module, icnn2: nn.Module | None = None, active_stage: int = 1) -> None:
@@ -49,7 +49,7 @@ class TwoStage(nn.Module):
         return self._active_stage
 
     def set_active_stage(self, stage: int) -> None:
-        """Choose the last stage that runs; stage 1 is frozen exactly while stage 2 is active. Weights stay as they are.
+        """Set the last stage that runs; stage 1 is frozen while stage 2 is active. Weights do not change.
 
         Raises:
             ValueError: if ``stage`` is neither 1 nor 2.
@@ -79,7 +79,7 @@ class TwoStage(nn.Module):
         """
         if self._active_stage == 1:
             return cast(Outputs, self.icnn(mixture))
-        # The program leaves stage 1 in train mode here, which changes nothing: no normalisation, no dropout.
+        # The program leaves stage 1 in training mode here, which makes no difference: no normalisation, no dropout.
         with torch.no_grad():
             first = self.icnn(mixture)
         transmission, reflection = first["transmission"], first["reflection"]
@@ -95,18 +95,18 @@ def two_stage_unet(
     out_channels: Count = 3,
     features: FeatureNet = "vgg19",
 ) -> TwoStage:
-    """Two :class:`~reflectzoo.methods.ytmt.net.YTMTUNet` in a row; arguments as for one."""
+    """Make a :class:`TwoStage` of two :class:`~reflectzoo.methods.ytmt.net.YTMTUNet`, whose arguments these are."""
     return TwoStage(YTMTUNet(pattern, in_channels, hypercolumn, width, out_channels, features))
 
 
 def two_stage_released(
     in_channels: Count | None = None, hypercolumn: bool = True, width: Count = 64, out_channels: Count = 3
 ) -> TwoStage:
-    """Two :class:`~reflectzoo.methods.ytmt.released.YTMTReleasedUNet` in a row; arguments as for one."""
+    """Make a :class:`TwoStage` of two :class:`~reflectzoo.methods.ytmt.released.YTMTReleasedUNet`."""
     return TwoStage(YTMTReleasedUNet(in_channels, hypercolumn, width, out_channels))
 
 
 def set_phase(net: nn.Module, phase: int) -> None:
-    """Run both stages from training phase 1 on, where there are two."""
+    """Activate the stage of a training phase, 0 or 1; one-stage networks are unaffected."""
     if isinstance(net, TwoStage):
         net.set_active_stage(phase + 1)
