@@ -36,7 +36,8 @@ def create_model(name: str, *overrides: str) -> ReflectionModule:
 
     Args:
         name: one of :func:`list_models`.
-        *overrides: as on the command line, e.g. ``"model.net.width=32"``, ``"model.vgg=random"``, ``"loss=pixel"``.
+        *overrides: overrides as on the command line, e.g. ``"model.net.width=32"``, ``"model.vgg=random"`` or
+            ``"loss=pixel"``.
 
     Returns:
         A LightningModule in evaluation mode, on the CPU.
@@ -66,7 +67,7 @@ def load_model(
         weights: a checkpoint from ``reflectzoo.train``, a safetensors file from ``reflectzoo convert``, a file of the
             authors, the name of weights listed by ``reflectzoo models``, or a URL whose file name contains its sha256;
             None takes the model's default weights.
-        *overrides: of the model's configuration, for a file that does not record it, e.g.
+        *overrides: overrides of the model's configuration, for a file that does not record it, e.g.
             ``"model.net.iterations=2"``.
         untrained: without ``weights``, initialise the model randomly.
 

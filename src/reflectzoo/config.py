@@ -89,7 +89,7 @@ def compose_config(overrides: Sequence[str], config_name: str = "train", with_hy
     """Compose the configuration outside the command line.
 
     Args:
-        overrides: as on the command line.
+        overrides: overrides as on the command line.
         config_name: name of a file in ``conf/``, without suffix.
         with_hydra: keep Hydra's own section, ``hydra``.
     """

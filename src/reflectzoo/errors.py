@@ -79,7 +79,7 @@ def who_died(text: str, processes: int) -> LostProcess | None:
     """Convert the text of a PyTorch exception to an error about a lost process; None if it is about something else.
 
     Args:
-        text: of the exception.
+        text: message of the exception.
         processes: number of ranks.
     """
     if "DataLoader worker" in text:

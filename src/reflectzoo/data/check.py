@@ -29,7 +29,7 @@ class SetSummary:
 
     Attributes:
         split: ``train``, ``val`` or ``test``.
-        name: of the data set.
+        name: name of the data set.
         samples: number of samples per epoch, or in the evaluation.
         unit: noun for the samples, in the plural.
         pictures: number of files.

@@ -31,10 +31,10 @@ def gallery(models: Mapping[str, Synthesis], transmission: Tensor, reflection: T
     """Blend two photographs with each model: a row with both layers, the mixture and the draws.
 
     Args:
-        models: by name.
+        models: synthesis models by name.
         transmission: (3, H, W) in [0, 1].
         reflection: likewise.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         A row with the two photographs, followed by one row per model.

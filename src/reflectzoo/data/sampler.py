@@ -16,8 +16,8 @@ class SampleKey:
 
     Attributes:
         epoch: 0-based.
-        index: of the sample within the epoch, before shuffling.
-        position: of the sample in the epoch's order, over all processes.
+        index: index of the sample within the epoch, before shuffling.
+        position: position of the sample in the epoch's order, over all processes.
         counts: False for a duplicate that only equalises the number of samples per process and must not be scored.
     """
 
@@ -49,8 +49,8 @@ class EpochSampler(Sampler[SampleKey]):
 
     Args:
         length: samples per epoch, over all processes.
-        batch_size: of one process.
-        seed: of the data.
+        batch_size: batch size of one process.
+        seed: seed of the data.
         shuffle: whether to shuffle.
         position: returns (epoch, finished batches of it); called at the start of each epoch.
         rank: returns this process's rank.

@@ -51,7 +51,7 @@ class Rounds:
 
     Args:
         count: number of items, at least 1.
-        seed: of the data.
+        seed: seed of the data.
     """
 
     def __init__(self, count: int, seed: int) -> None:

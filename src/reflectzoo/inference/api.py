@@ -42,12 +42,12 @@ def separate(
             channel), uint8 or float in [0, 1]. Channels are in RGB order, sRGB-encoded; a fourth channel is alpha.
         model: name of a model, a module, or a :class:`~reflectzoo.inference.separator.Separator`, whose own device,
             precision and memory apply; None takes the default model of the zoo.
-        weights: as for :func:`reflectzoo.load_model`; None takes the model's default weights.
+        weights: weights as for :func:`reflectzoo.load_model`; None takes the model's default weights.
         strength: how much of the reflection is removed, from 0 (exactly the input) to 1.
         device: see :class:`~reflectzoo.inference.separator.Separator`.
         precision: likewise.
         memory: likewise.
-        untrained: run a model even if it has no trained weights.
+        untrained: without ``weights``, run the named model with random weights.
         max_pixels: files with more pixels are refused; None takes Pillow's limit, 179 million.
 
     Returns:

@@ -41,8 +41,8 @@ class Wanted:
         max_pixels: photographs with more pixels are refused; None takes Pillow's limit, 179 million.
         skip_existing: skip photographs whose results all exist.
         keep_dates: give the results the photograph's access and modification times.
-        suffix: of all results, such as ``.jpg``; empty keeps that of the photograph if its format can store them.
-        quality: of lossy formats, 1 to 100; None keeps the photograph's own or takes the format's default.
+        suffix: suffix of all results, such as ``.jpg``; empty keeps the photograph's if its format can store them.
+        quality: quality of lossy formats, 1 to 100; None keeps the photograph's or takes the format's default.
     """
 
     reflection: bool = False

@@ -28,7 +28,7 @@ class Converted(NamedTuple):
         model: name of the model.
         tensors: number of tensors.
         parameters: number of their elements.
-        sha256: of the new file.
+        sha256: SHA-256 of the new file.
     """
 
     model: str
@@ -56,7 +56,7 @@ def convert(
         source: a checkpoint or weights file; see :func:`reflectzoo.load_model`.
         target: the new file; must end in ``.safetensors``.
         model: name of the model; None recognises it from the file.
-        overrides: of the model's configuration.
+        overrides: overrides of the model's configuration.
         provenance: who trained the weights, on what data, under which licence.
         overwrite: replace an existing file.
         half: store 16-bit floating-point numbers, which halves the size; loading converts them back to 32 bits.

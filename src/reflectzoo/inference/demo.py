@@ -69,7 +69,7 @@ class Desk:
     """The work behind the page, independent of Gradio.
 
     Args:
-        separators: by the name shown on the page; the first is preselected.
+        separators: separators by the name shown on the page; the first is preselected.
         folder: where results are written; the caller removes it.
 
     Raises:

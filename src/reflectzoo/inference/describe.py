@@ -20,7 +20,7 @@ class MethodInfo:
     """One method.
 
     Attributes:
-        name: of the method.
+        name: name of the method.
         parameters: number of its network's parameters, without a shared VGG; None if not counted.
         gflop_per_megapixel: 10^9 floating-point operations (one multiply-add counts as two) per 10^6 pixels; None if
             not counted.
@@ -43,7 +43,7 @@ def describe(name: str, counted: bool = True, side: int = 64) -> MethodInfo:
     Args:
         name: one of :func:`reflectzoo.list_models`.
         counted: build the network to count parameters and operations; otherwise only look up its weights.
-        side: of the square picture used for counting, in pixels, a multiple of 32.
+        side: side in pixels of the square picture used for counting, a multiple of 32.
 
     Raises:
         UserError: if there is no such method.

@@ -50,7 +50,7 @@ class Exported(NamedTuple):
         opset: ONNX opset.
         layers: names of the outputs.
         differences: largest absolute difference from PyTorch, of values about [0, 1], for each (height, width).
-        size: of the file in bytes.
+        size: file size in bytes.
     """
 
     model: str
@@ -216,7 +216,7 @@ def mean_of_blocks(x: Tensor, side: int) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        side: of a block, in pixels.
+        side: side of a block in pixels.
 
     Returns:
         (B, C, ceil(H / side), ceil(W / side)).

@@ -184,7 +184,7 @@ def load(
     Args:
         model: one of :func:`reflectzoo.list_models`; None takes the model recorded in the file or recognised from it.
         weights: see :func:`find_source`.
-        overrides: of the model's configuration, for files that do not record it.
+        overrides: overrides of the model's configuration, for files that do not record it.
         untrained: without ``weights``, initialise the network randomly; requires ``model``.
 
     Raises:
@@ -217,7 +217,7 @@ def load_file(
     Args:
         path: the file.
         model: the model that it must contain; None takes the one recorded in the file or recognised from it.
-        overrides: of the model's configuration, for files that do not record it.
+        overrides: overrides of the model's configuration, for files that do not record it.
         configured: the composed configuration of the model, in place of ``overrides``.
 
     Raises:
@@ -349,7 +349,7 @@ def fill_foreign(loaded: LoadedModel, content: Mapping[str, Any], source: str) -
 
     Args:
         loaded: the freshly built model.
-        content: of the file.
+        content: content of the file.
         source: name of the file in error messages.
 
     Raises:

@@ -189,7 +189,7 @@ class Separator:
         If the picture is cut into tiles, only one row of them is held in addition to the results.
 
         Args:
-            picture: as from :func:`~reflectzoo.photo.read.read_picture`.
+            picture: picture as from :func:`~reflectzoo.photo.read.read_picture`.
             strength: how much of the removal is applied, from 0 (exactly the input) to 1.
             progress: see :meth:`layers`.
             reflection: also return the reflection, which is None otherwise.
@@ -308,8 +308,8 @@ class Separator:
         """Choose tiles.
 
         Args:
-            height: of the picture.
-            width: of the picture.
+            height: height of the picture.
+            width: width of the picture.
             held: bytes needed in addition to the tiles.
             banded: whether only a row of tiles of picture and layers is held in floating point at a time.
         """
@@ -334,7 +334,7 @@ class Separator:
 
         Args:
             held: bytes needed in addition to the tiles.
-            width: of the picture, if a row of tiles is held; otherwise 0.
+            width: width of the picture if a row of tiles is held; otherwise 0.
         """
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
@@ -364,7 +364,7 @@ def blend(image: Tensor, layers: Layers, strength: float) -> Layers:
     Args:
         image: I, (1 or 3, H, W).
         layers: (3, H, W) by name, in [0, 1]; for a colour picture, modified in place.
-        strength: in [0, 1].
+        strength: share of the removal that is applied, in [0, 1].
     """
     if image.shape[0] == 1:
         layers = {name: layer.mean(dim=0, keepdim=True) for name, layer in layers.items()}

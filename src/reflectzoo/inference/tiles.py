@@ -52,7 +52,7 @@ class TilePlan:
     """How a picture is cut.
 
     Attributes:
-        height: of the picture, padded to a multiple of the stride.
+        height: height of the picture, padded to a multiple of the stride.
         width: likewise.
         halo: half the overlap of neighbouring tiles, in pixels.
         rows: tiles from top to bottom.
@@ -80,7 +80,7 @@ def spans(length: int, size: int, halo: int, stride: int = TILE_STRIDE) -> tuple
     """Cut one axis into as few tiles as possible, of nearly equal size.
 
     Args:
-        length: of the axis, a multiple of the stride.
+        length: length of the axis, a multiple of the stride.
         size: maximum size of a tile, rounded down to a multiple of the stride but raised to at least three halos.
         halo: how far a tile extends beyond the middle of the overlap, which is twice as wide; rounded up to a multiple
             of the stride.
@@ -114,8 +114,8 @@ def plan_tiles(
     """Choose the tiles that minimise the pixels computed in all, overlaps included.
 
     Args:
-        height: of the picture.
-        width: of the picture.
+        height: height of the picture.
+        width: width of the picture.
         pixels: maximum of a tile; if no tile is that small, the smallest possible is used.
         halo: see :func:`spans`.
         stride: see :func:`spans`.
@@ -189,11 +189,11 @@ def in_bands(
     Args:
         network: maps (1, 3, h, w) on ``device`` to layers of that size.
         rows: returns rows of the picture.
-        height: of the picture.
-        width: of the picture.
-        plan: for a picture of this size.
+        height: height of the picture.
+        width: width of the picture.
+        plan: tiles for a picture of this size.
         view: has recorded the statistics of this picture; None processes each tile independently.
-        device: of the network.
+        device: device of the network.
 
     Yields:
         None after each tile; after each row of tiles, the rows that no later tile changes.
@@ -277,9 +277,9 @@ def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * TILE
     """Measure a network's peak memory per pixel, in bytes, by running it on a small picture.
 
     Args:
-        network: as for :func:`in_bands`.
-        device: of the network.
-        side: of the picture, in pixels.
+        network: network as for :func:`in_bands`.
+        device: device of the network.
+        side: side of the picture in pixels.
     """
     held = HeldBytes()
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)

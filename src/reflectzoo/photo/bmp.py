@@ -26,7 +26,7 @@ class Header(NamedTuple):
         width: columns.
         height: rows.
         upwards: whether the bottom row is stored first.
-        bits: per pixel, 16 or 32.
+        bits: bits per pixel, 16 or 32.
         start: offset of the pixels.
         masks: bit masks of red, green, blue and alpha; 0 for a missing channel.
         dpi: dots per inch; None if unspecified.

@@ -35,7 +35,8 @@ def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[
         data: the file's bytes.
         name: the quoted file name, for error messages.
         limit: the largest size accepted.
-        shorter: the shorter side that is needed; lets a JPEG be decoded at reduced size and skips the check for damage.
+        shorter: the shorter side that is needed; lets a JPEG be decoded at reduced size, and only detects truncation of
+            one without end marker, not other damage.
 
     Returns:
         The picture as stored (not yet rotated), and its EXIF orientation, 1 to 8.

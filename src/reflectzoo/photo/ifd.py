@@ -75,7 +75,7 @@ def places(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dic
 
     Args:
         data: the block or file.
-        offset: of the directory.
+        offset: offset of the directory.
         order: byte order.
         big: whether it is BigTIFF.
 

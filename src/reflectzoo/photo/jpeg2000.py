@@ -49,7 +49,7 @@ class BoxContents(NamedTuple):
     """The header and metadata of a file.
 
     Attributes:
-        bits: of the deepest component.
+        bits: bits of the deepest component.
         components: number of components.
         signed: whether any component is signed.
         icc: the colour profile.

@@ -62,13 +62,13 @@ class Origin:
         iptc: IPTC records.
         photoshop: other Photoshop resources.
         dpi: dots per inch.
-        comments: of a JPEG.
-        chunks: of a PNG, copied unchanged: text, and chunks that define the colours (cICP also of AVIF and HEIC).
+        comments: comments of a JPEG.
+        chunks: chunks of a PNG, copied unchanged: text and colour definitions (cICP also of AVIF and HEIC).
         gamma: exponent that the values were encoded with; None if it is that of sRGB, or overridden or unspecified.
-        tags: of a TIFF, those that neither describe the layout nor duplicate other attributes; little-endian.
-        boxes: of a JPEG 2000, likewise.
+        tags: tags of a TIFF that neither describe the layout nor duplicate other attributes; little-endian.
+        boxes: boxes of a JPEG 2000, likewise.
         jpeg: quantisation tables, subsampling, progressive coding and RGB storage, as options of Pillow's writer.
-        lossless: of a WebP.
+        lossless: whether a WebP is lossless.
         premultiplied: whether the file's colours were multiplied by its alpha (those of a picture never are).
         quality: 1 to 100, for lossy formats; None keeps the file's own or takes the format's default.
         half: whether floating-point values had 16 bits.
@@ -269,7 +269,7 @@ def srgb_encoded(image: Tensor, gamma: float) -> Tensor:
 
     Args:
         image: any shape, in [0, 1].
-        gamma: as in a PNG's gAMA: the stored value is light ** gamma.
+        gamma: exponent as in a PNG's gAMA: the stored value is light ** gamma.
     """
     light = image.pow(1 / gamma)
     return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.pow(1 / 2.4) - 0.055)

@@ -52,7 +52,7 @@ class Limit:
         """The error message for a picture that is too large.
 
         Args:
-            pixels: of the picture; None if unknown.
+            pixels: number of pixels of the picture; None if unknown.
             size: width and height, followed by a comma and a space.
         """
         counted = f" ({size}{pixels / 1e6:.4g} million pixels)" if pixels else ""
@@ -90,7 +90,7 @@ def from_pillow(image: Image.Image, name: str, origin: Origin) -> Picture:
     """Convert a Pillow image to a picture, without applying its orientation.
 
     Args:
-        image: of any mode except the 32-bit ones.
+        image: image of any mode except the 32-bit ones.
         name: the quoted file name, for error messages.
         origin: format and metadata; its profile is applied to CMYK, Lab, YCbCr and HSV, which become sRGB, and dropped.
 

@@ -30,7 +30,7 @@ class Document(NamedTuple):
         height: rows.
         channels: number of all channels.
         colours: number of colour channels, 1 or 3.
-        bits: per value, 8 or 16.
+        bits: bits per value, 8 or 16.
         transparent: whether the first extra channel is transparency.
         merged: whether the file contains the merged picture.
         start: offset of the merged picture.

@@ -65,7 +65,8 @@ def read_picture(path: str | os.PathLike[str], max_pixels: int | None = None, sh
         path: the file.
         max_pixels: pictures with more pixels are refused; None takes Pillow's limit, 179 million.
         shorter: the shorter side that is needed. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, never
-            below this, which saves most of the time, and is not checked for damage; other formats ignore it.
+            below this, which saves most of the time, but damage is only detected if its end marker is missing; other
+            formats ignore it.
 
     Raises:
         UnreadableImage: if the file is missing, not a picture, damaged, without pixels, too large, not supported, or
@@ -120,7 +121,7 @@ def from_pil(image: Image.Image, upright: bool = True) -> Picture:
     """Convert a Pillow image to a picture.
 
     Args:
-        image: of any mode except the 32-bit ones; not modified.
+        image: image of any mode except the 32-bit ones; not modified.
         upright: apply the EXIF orientation; otherwise values stay in storage order.
 
     Raises:

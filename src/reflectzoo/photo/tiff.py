@@ -59,8 +59,8 @@ class Sheet:
     Attributes:
         width: columns.
         height: rows.
-        bits: per sample.
-        samples: per pixel, extra ones included.
+        bits: bits per sample.
+        samples: samples per pixel, extra ones included.
         number: ``uint``, ``int`` or ``float``.
         photometric: TIFF number of the colour model.
         planar: whether each sample is stored in a separate plane.

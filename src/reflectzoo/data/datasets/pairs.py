@@ -58,9 +58,9 @@ class PairCrops(KeyedDataset):
     Each round goes through all pairs once, in a new order; longer epochs have more rounds.
 
     Args:
-        pairs: at least one, each with a transmission.
+        pairs: one or more pairs, each with a transmission.
         augment: cuts the crops.
-        seed: of the data.
+        seed: seed of the data.
         samples_per_epoch: None for the number of pairs.
         on_error: ``skip`` replaces an unreadable pair by the next one; ``raise`` stops.
         dataset: name of the data set, recorded in the samples.
@@ -149,7 +149,7 @@ class PairImages(KeyedDataset):
 
     Args:
         pairs: the samples; those without a transmission are processed but not scored.
-        size: at which they are scored.
+        size: size at which they are scored.
         dataset: name of the data set, recorded in the samples.
         aligned: as in :class:`PairCrops`.
     """

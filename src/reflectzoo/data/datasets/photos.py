@@ -34,7 +34,7 @@ class PhotoPairs(KeyedDataset):
     Args:
         scenes: the photographs. Several views of the same scene (a stereo pair) form one entry, and are never paired.
         augment: cuts the crops.
-        seed: of the data.
+        seed: seed of the data.
         samples_per_epoch: None for one round, that is half the number of scenes.
         joint: use the same random choices (size, flip, relative position) for both photographs of a pair, as the
             programs do.

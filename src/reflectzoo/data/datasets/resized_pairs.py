@@ -29,7 +29,7 @@ class ResizedPairs(KeyedDataset):
         backgrounds: photographs for the scene behind the glass.
         reflections: photographs of reflections.
         sizes: heights and widths, used in turn, one per step.
-        seed: of the data.
+        seed: seed of the data.
         samples_per_epoch: None for the number of backgrounds.
         rotations: whether to rotate by 90, 180 and 270 degrees.
         horizontal_flip: probability.

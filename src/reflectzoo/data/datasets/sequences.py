@@ -27,8 +27,8 @@ class SequenceFiles:
 
     Attributes:
         name: unique within the data set.
-        frames: in order; an odd number.
-        transmission: of the centre frame.
+        frames: frames in order; an odd number.
+        transmission: transmission of the centre frame.
     """
 
     name: str
@@ -45,9 +45,9 @@ class SequenceCrops(KeyedDataset):
     """Random crops of real sequences, for training: the same view of every frame and of the ground truth.
 
     Args:
-        sequences: at least one.
+        sequences: one or more sequences.
         augment: cuts the crops.
-        seed: of the data.
+        seed: seed of the data.
         samples_per_epoch: None for the number of sequences.
         on_error: ``skip`` replaces an unreadable sequence by the next one; ``raise`` stops.
         dataset: name of the data set, recorded in the samples.
@@ -120,7 +120,7 @@ class SequenceImages(KeyedDataset):
 
     Args:
         sequences: the samples.
-        size: at which they are scored.
+        size: size at which they are scored.
         dataset: name of the data set, recorded in the samples.
     """
 

@@ -47,7 +47,7 @@ class Motion:
     sequence and both layers, as if a single camera moved.
 
     Attributes:
-        frames: per sequence.
+        frames: frames per sequence.
         crop: side of the window in pixels.
         transmission: minimum and maximum pixels of a step, along each axis.
         reflection: likewise.
@@ -77,8 +77,8 @@ class Motion:
             rng: the random generator.
             steps: minimum and maximum pixels of a step.
             direction: for each axis, whether the coordinates increase.
-            height: of the picture, at least :attr:`needed`.
-            width: likewise.
+            height: height of the picture, at least :attr:`needed`.
+            width: width of the picture, likewise.
         """
         moved = np.zeros((self.frames, 2), np.int64)
         moved[1:] = rng.integers(steps[0], steps[1] + 1, size=(self.frames - 1, 2)).cumsum(axis=0)
@@ -137,8 +137,8 @@ class SlidingWindows(PhotoPairs):
 
     Args:
         scenes: the photographs, as in :class:`PhotoPairs`.
-        motion: of the windows.
-        seed: of the data.
+        motion: motion of the windows.
+        seed: seed of the data.
         samples_per_epoch: None for half the number of scenes.
         on_error: as in :class:`PhotoPairs`.
         dataset: name of the data set, recorded in the samples.
@@ -185,7 +185,7 @@ class FixedWindows(PairsOfRegions):
 
     Args:
         pairs: regions of photographs; the name of each determines its seed.
-        motion: of the windows.
+        motion: motion of the windows.
         dataset: name of the data set, recorded in the samples.
     """
 

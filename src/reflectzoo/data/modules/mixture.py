@@ -30,7 +30,7 @@ class Mixture(KeyedDataset):
         parts: the data sets by name.
         ratios: relative frequency of each, by the first epoch from which it applies; must have an entry for epoch 0.
         length: samples per epoch.
-        seed: of the data.
+        seed: seed of the data.
     """
 
     unit = "samples"

@@ -162,7 +162,7 @@ class RealPairs(ReflectionDataModule):
         """Whole pictures of all training and test pairs, for evaluation on a folder without a split.
 
         Args:
-            name: of the data set.
+            name: name of the data set.
 
         Raises:
             UserError: if none can be used.

@@ -121,9 +121,9 @@ def find_splits(
     """Find the photographs and split them; training photographs are in no other split.
 
     Args:
-        root: as ``data.root``.
-        names: as ``data.list``.
-        val_root: as ``data.val_root``.
+        root: setting ``data.root``.
+        names: setting ``data.list``.
+        val_root: setting ``data.val_root``.
         shares: shares for validation and test, if there are no folders for them.
         most: maximum number of photographs in each of the two.
         on_error: ``skip`` skips folders that cannot be opened, with a warning; ``raise`` stops.

@@ -43,7 +43,7 @@ class SyntheticSequences(PhotoFolder):
     Args:
         synthesis: makes mixtures.
         root: photographs as for ``data=voc``; None for those of ``data=sample``.
-        frames: per sequence, odd, so that there is a centre frame.
+        frames: frames per sequence, odd, so that there is a centre frame.
         crop: side of the window in pixels, for training.
         eval_crop: likewise for validation and test.
         transmission_step: minimum and maximum pixels per frame by which the window on the transmission moves, along
@@ -96,7 +96,7 @@ class Seq1K(ReflectionDataModule):
 
     Args:
         root: folder of the sequences.
-        frames: per sequence, odd.
+        frames: frames per sequence, odd.
         frame_pattern: pattern of the frames' paths below the root, without suffixes; see
             :class:`~reflectzoo.data.datasets.path_patterns.PathPattern`.
         truth_pattern: pattern of the transmissions of the centre frames, or several, tried in turn.

@@ -227,7 +227,7 @@ def pair_of(
     """Check a range [low, high] from the configuration.
 
     Args:
-        name: of the setting.
+        name: name of the setting.
         value: the range.
         low: lower bound of both values.
         high: upper bound of both values.

@@ -260,7 +260,7 @@ def normal(seed: Tensor, shape: Sequence[int]) -> Tensor:
 
     Args:
         seed: (B,) int64.
-        shape: of one sample.
+        shape: shape of one sample.
 
     Returns:
         (B, *shape) float32, mean 0, standard deviation 1.

@@ -66,8 +66,8 @@ def vignette(height: int, width: int, x: Tensor, y: Tensor) -> Tensor:
     rows or columns. For larger pictures, for which the programs fail, the map is twice as large as the longer side.
 
     Args:
-        height: of the window.
-        width: of the window.
+        height: height of the window.
+        width: width of the window.
         x: (B,) in [0, 1], relative position of the window, from left to right.
         y: (B,), likewise from top to bottom.
 
