@@ -24,7 +24,7 @@ class Rectified(nn.Sequential):
 
 
 def conv_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> Rectified:
-    """Make a :class:`Rectified` with padding that preserves the size, up to the stride."""
+    """Make a :class:`Rectified` of odd kernel size with padding that preserves the size, up to the stride."""
     padding = dilation * (kernel // 2)
     return Rectified(nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation))
 
@@ -92,6 +92,9 @@ def add_skip(fresh: Tensor, skip: Tensor) -> Tensor:
 
 
 def image_head(head: nn.Module, x: Tensor) -> Tensor:
-    """Apply an output layer without autocast, since its result is an image that may enter the next iteration."""
+    """Apply an output layer in the dtype of its weights, also under autocast.
+
+    Its result is an image that may be the input of the next iteration.
+    """
     with torch.autocast(x.device.type, enabled=False):
         return cast(Tensor, head(x.to(next(head.parameters()).dtype)))

@@ -30,7 +30,13 @@ def continued(image: Tensor, stride: int, least: int = 1) -> Tensor:
 
 
 def prepared(mixture: Tensor, stride: int, least: int = 1) -> Tensor:
-    """Convert to at least float32, pad (see :func:`continued`), and choose the memory layout for the device."""
+    """Convert to at least float32, pad, and choose the memory layout for the device.
+
+    Args:
+        mixture: (B, C, H, W), H and W >= 1.
+        stride: see :func:`continued`.
+        least: see :func:`continued`.
+    """
     image = continued(full_precision(mixture), stride, least)
     if image.device.type == "cpu" and not is_plain():
         # On CPUs, this layout halves the time of narrow and of transposed convolutions.

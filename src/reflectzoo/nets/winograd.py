@@ -119,7 +119,10 @@ def _kernels(weight: Tensor) -> Tensor:
 
 
 def winograd_bands(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Iterator[RowBand]:
-    """:func:`winograd` as an iterator over bands of rows, for further processing while they are in the cache."""
+    """:func:`winograd` as an iterator over bands of rows, for further processing while they are in the cache.
+
+    Arguments as for :func:`winograd`.
+    """
     size, channels, height, width = x.shape
     out_channels = len(weight)
     kernels = _kernels(weight)

@@ -122,7 +122,7 @@ def mlflow(
     except ModuleNotFoundError as error:
         raise UserError("logger=mlflow needs MLflow: pip install 'reflectzoo[mlflow]'.") from error
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        # Reading run_id starts the run; two trainings starting at once would both create a new database's tables.
+        # Reading run_id starts the run; two runs starting at once would both create a new database's tables.
         with FileLock(f"{file}.lock"):
             write_text(known, str(logger.run_id))
     return logger

@@ -261,7 +261,7 @@ def quieten() -> None:
     torch.set_float32_matmul_precision("high")
     for text in (
         ".*does not have many workers.*",
-        ".*dataloader is not resumable.*",  # ours is: reflectzoo.data.sampler
+        ".*dataloader is not resumable.*",  # wrong: reflectzoo.data.sampler makes it resumable
         ".*number of training batches.*smaller than the logging interval.*",
         ".*exists and is not empty.*",
         ".*recommended to use .*sync_dist=True.*",  # such values are equal in all processes, or those of rank 0

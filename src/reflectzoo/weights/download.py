@@ -124,6 +124,11 @@ def is_url(text: str) -> bool:
 def fetch(url: str, path: Path, sha256: str) -> Path:
     """Return ``path`` after downloading its file if it is missing and checking its hash.
 
+    Args:
+        url: URL of the file.
+        path: where the file is, or is to be stored.
+        sha256: its hash in hex, or the first digits.
+
     Raises:
         DownloadError: if the download fails or the hash differs.
     """

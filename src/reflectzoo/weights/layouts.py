@@ -77,6 +77,12 @@ def recognise_file(checkpoint: Mapping[str, Any]) -> list[Layout]:
 def weights_for(checkpoint: Mapping[str, Any], method: Method, model: str, net: nn.Module) -> Weights:
     """The weights in a file that fit a network best, under the network's names, and their training phase.
 
+    Args:
+        checkpoint: content of the file.
+        method: method that converts the weights.
+        model: the model that ``net`` belongs to.
+        net: the receiving network; not changed.
+
     Raises:
         UserError: if the method rejects every candidate (see :func:`candidates`).
     """

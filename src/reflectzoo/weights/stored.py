@@ -122,7 +122,11 @@ def understood(record: Any, source: str) -> Stored:
 
 
 def build_stored(stored: Stored, source: str) -> nn.Module:
-    """Build the network that a record describes, and set its training phase.
+    """Build the network that a record describes, without its weights, and set its training phase.
+
+    Args:
+        stored: the checked record.
+        source: the file, for the message.
 
     Raises:
         UserError: if the settings do not match its constructor.

@@ -18,6 +18,6 @@ METHOD = Method(
     detect=".convert:recognise",
     remap=".convert:remap",
     check=".convert:check_layout",
-    onnx=False,  # each level pads by what its size lacks
+    onnx=False,  # the padding of each level depends on the image's size
     published="BDN",
 )

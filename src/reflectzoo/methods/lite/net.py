@@ -60,7 +60,15 @@ class Exchange(nn.Module):
 
 
 class Up(nn.Module):
-    """Upsampling of both streams to twice the size, addition of the encoder's features, then exchanges."""
+    """Upsampling of both streams to twice the size, addition of the encoder's features, then exchanges.
+
+    Args:
+        in_channels: channels of each stream.
+        skip_channels: channels of the encoder's features.
+        channels: channels of each resulting stream.
+        blocks: number of exchanges.
+        negative: see :class:`LiteNet`.
+    """
 
     def __init__(self, in_channels: int, skip_channels: int, channels: int, blocks: int, negative: bool) -> None:
         super().__init__()

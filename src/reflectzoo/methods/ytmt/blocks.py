@@ -132,7 +132,15 @@ class Exit(nn.Module):
 
 
 def join(skip: Tensor, coarse: Tensor) -> Tensor:
-    """Concatenate [skip, coarse at twice its size], zero-padded at odd sizes (less on the left and above)."""
+    """Concatenate [skip, coarse at twice its size], zero-padded at odd sizes (less on the left and above).
+
+    Args:
+        skip: (B, C, H, W).
+        coarse: (B, C', H // 2, W // 2), upsampled bilinearly with aligned corners.
+
+    Returns:
+        (B, C + C', H, W).
+    """
     fine = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=True)
     gap_h, gap_w = skip.shape[-2] - fine.shape[-2], skip.shape[-1] - fine.shape[-1]
     if gap_h or gap_w:
@@ -141,7 +149,17 @@ def join(skip: Tensor, coarse: Tensor) -> Tensor:
 
 
 def first_responses(l: ImageOrFeatures, r: ImageOrFeatures, conv_l: nn.Module, conv_r: nn.Module) -> list[Tensor]:  # noqa: E741
-    """Apply the first convolutions of both streams, jointly if both have the same hypercolumn as input."""
+    """Apply the first convolutions of both streams, jointly if both have the same hypercolumn as input.
+
+    Args:
+        l: input of the l stream.
+        r: input of the r stream; the same object as ``l`` for the same input.
+        conv_l: convolution of the l stream.
+        conv_r: convolution of the r stream.
+
+    Returns:
+        The two responses, (B, C, H, W) each.
+    """
     if l is r and not isinstance(l, Tensor):
         convs = [cast(HypercolumnConv2d, conv_l), cast(HypercolumnConv2d, conv_r)]
         responses = joint_hypercolumn_conv2d(l, convs)
@@ -163,7 +181,16 @@ def _in_fast_layout(weight: Tensor, response: Tensor) -> Tensor:
 
 
 class Augmented(nn.Module):
-    """Base class of the U-shaped networks: adds the hypercolumn, and pads inputs too small for four poolings."""
+    """Base class of the U-shaped networks: adds the hypercolumn, and pads inputs too small for four poolings.
+
+    Args:
+        in_channels: channels of the input without the hypercolumn; defaults to 3.
+        hypercolumn: whether to augment images by frozen features.
+        features: features of the hypercolumn.
+
+    Raises:
+        UserError: if ``in_channels`` contradict the hypercolumn.
+    """
 
     def __init__(self, in_channels: int | None, hypercolumn: bool, features: FeatureNet = "vgg19") -> None:
         super().__init__()
