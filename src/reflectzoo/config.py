@@ -79,7 +79,7 @@ def _evaluation_dir(resume: str | None, output_dir: str, benchmark: str, now: st
 
 
 def choices(group: str) -> list[str]:
-    """The options of a configuration group, including those of plugins, sorted; files that begin with "_" are none."""
+    """The options of a configuration group, including those of plugins, sorted, without files that begin with "_"."""
     folders = [Path(config_dir()), *_folders_of_plugins()]
     found = {file.stem for folder in folders for file in (folder / group).glob("*.yaml")}
     return sorted(name for name in found if not name.startswith("_"))

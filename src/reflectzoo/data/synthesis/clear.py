@@ -18,7 +18,7 @@ class ClearSynthesis(Synthesis):
     """
 
     def sample_params(self, rng: np.random.Generator) -> Params:
-        """``alpha``, the weight of the transmission, which is 1."""
+        """Return ``alpha``, the weight of the transmission, which is 1."""
         return {"alpha": 1.0}
 
     @torch.no_grad()
