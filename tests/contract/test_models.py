@@ -45,7 +45,7 @@ def test_builds_from_its_settings_alone(model: str) -> None:
     assert module.name == model
     assert module.config is not None
     stored = understood(json.loads(json.dumps(stored_network(model, module.config["net"]))), "x")
-    again = build_stored(stored, "x")
+    again = build_stored(stored, "x", module.net.state_dict())
     assert {key: value.shape for key, value in again.state_dict().items()} == {
         key: value.shape for key, value in module.net.state_dict().items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,23 @@ def test_a_record_that_is_none(tmp_path: Path, text: str) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"format": "reflectzoo", "record": text})
     with pytest.raises(UserError, match="does not say which model it holds and may be damaged: download it again"):
         reflectzoo.load_model(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"widths": [10**14, 8, 8, 8]}, "cannot be built"),  # more than any memory
+        ({"widths": [4_000, 8, 8, 8]}, "far more parameters than the file holds"),
+        ({"blocks": [1, 1, 1, 10**9]}, "far more parameters than the file holds"),
+    ],
+)
+def test_a_network_of_any_size_is_not_built(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    record = json.dumps(version_2(settings={**LITE, **settings}))
+    save_file({"tail.bias": torch.zeros(3)}, tmp_path / "huge.safetensors", {"format": "reflectzoo", "record": record})
+    start = time.process_time()
+    with pytest.raises(UserError, match=f"huge.safetensors' is not opened: .*{words}"):
+        reflectzoo.load_model(tmp_path / "huge.safetensors")
+    assert time.process_time() - start < 20
 
 
 def test_settings_nested_deeply() -> None:

@@ -270,7 +270,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _ours(stored: Stored, state: Mapping[str, Tensor], model: str | None, name: str) -> LoadedModel:
     if model is not None and stored.model != model:
         raise UserError(f"{name} holds model={stored.model}, not model={model}: leave the model out.")
-    net = build_stored(stored, name)
+    net = build_stored(stored, name, state)
     fill(net, state, name, stored.model)
     # The recorded VGG may have been used by the loss only.
     loaded = LoadedModel(net, stored if needs_vgg(net) else replace(stored, vgg=None))

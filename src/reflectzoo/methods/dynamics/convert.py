@@ -40,8 +40,9 @@ def _net_of(checkpoint: dict[str, Any], name: str) -> nn.Module:
     stored = understood(record, name)
     if stored.method.name != "dynamics":
         raise UserError(f"{name} was made by model={stored.model}, not by a model of Reflection Dynamics.")
-    net = build_stored(stored, name)
-    fill(net, network_of(state), name, stored.model)
+    weights = network_of(state)
+    net = build_stored(stored, name, weights)
+    fill(net, weights, name, stored.model)
     return net
 
 
