@@ -25,7 +25,7 @@ from reflectzoo.inference.steady import Frame, Steady
 
 HEIGHT, WIDTH = 192, 256
 STEP = 2
-"""Pixels a frame, of the camera."""
+"""Motion of the camera, in pixels per frame."""
 SHARES = (0.0, 0.5, 0.7, 0.9)
 
 

@@ -25,10 +25,10 @@ WHEELS = (
     "hydra-core==1.3.8", "omegaconf==2.3.1", "kornia==0.9.0", "kornia_rs==0.2.0", "pydantic", "pydantic_core",
     "annotated_types", "typing_inspection",
 )  # fmt: skip
-"""What the machine lacks; the versions are those of constraints.txt where it has one."""
+"""Packages that the machine lacks; versions as in constraints.txt where listed there."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
 PER_SCENE = 2
-"""Mixtures of one scene: more of them are hardly more to learn from."""
+"""Largest number of mixtures per scene; more of them hardly improve the training."""
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias, cast
 import reflectzoo.bench
 
 Prepared: TypeAlias = Callable[[], object]
-"""One run of what is measured; everything that should not count was done before."""
+"""Function that runs the measured code once; its preparation is not measured."""
 
 # Modules of this package that are not subjects.
 _MACHINERY = {"__main__", "command", "inference", "measure", "networks", "registry", "scores", "train"}

@@ -69,7 +69,7 @@ SCORES: dict[str, tuple[Score, Score]] = {
     "ncc": (functional.ncc, functional.ncc),
     "si": (plain_structure_index, functional.structure_index),
 }
-"""Plain and ours."""
+"""Score -> (plain implementation, ours)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -37,7 +37,7 @@ _SIZE, _COUNT, _CUDA_BATCH = 224, 8, 64
 
 Image = npt.NDArray[Any]
 Plain = Callable[[Image, Image, Mapping[str, Any]], tuple[Image, Image, Image]]
-"""(H, W, 3) transmission and reflection in [0, 1] and one sample's draws to mixture, transmission, reflection."""
+"""(transmission, reflection, draws) of one sample, (H, W, 3) in [0, 1] -> (mixture, transmission, reflection)."""
 
 
 def comparisons(options: Options) -> list[SpeedComparison]:
@@ -232,7 +232,7 @@ MODELS: dict[str, Callable[[], Synthesis]] = {
     "location_aware": LocationAwareSynthesis,
     "zhang": ZhangSynthesis,
 }
-"""What is measured, by the name of its configuration."""
+"""Measured synthesis models, by the name of their configuration."""
 
 PLAIN: dict[str, Plain] = {
     "ceilnet": _ceilnet,
@@ -242,7 +242,7 @@ PLAIN: dict[str, Plain] = {
     "location_aware": _in_linear_light(_depthwise),
     "zhang": _in_linear_light(_opencv),
 }
-"""The plain form of each."""
+"""Plain form of each model."""
 
 # The powers of the models in linear light cost as much as the blur in both forms, and OpenCV's C++ blur is separable.
 GOALS = {

@@ -23,7 +23,7 @@ from reflectzoo.core.disk import write_text
 from reflectzoo.errors import Interrupted
 
 RECORD = "job.json"
-"""In a job's folder: what became of it."""
+"""File in a job's folder with its state, overrides and error message."""
 _DONE, _FAILED, _RUNNING, _STOPPED, _WAITING = "done", "failed", "not finished", "interrupted", "not started"
 
 

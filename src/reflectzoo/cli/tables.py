@@ -68,7 +68,7 @@ class Cell:
 
 
 Place: TypeAlias = str | Cell | Sequence[Cell]
-"""A cell, or several that share a place, divided by strokes."""
+"""Content of a table cell: one cell, or several separated by slashes."""
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ Count = Annotated[int, Ge(1)]
 NotNegative = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 Side = Annotated[int, Ge(1), Le(2**14)]
-"""Of a crop, in pixels; a larger one fits into no memory."""
+"""Side of a crop in pixels; larger crops would not fit into memory."""
 Positive = Annotated[float, Gt(0)]
 Weight = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
-"""A share that leaves something."""
+"""A share below 1."""
 HeightWidth = tuple[Count, Count]
 """Height and width, in pixels."""
 EvenCount = Annotated[int, Rule("an even number of at least 2", lambda value: value >= 2 and value % 2 == 0)]

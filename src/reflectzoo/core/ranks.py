@@ -105,7 +105,7 @@ def _by_file(choose: Callable[[], str], rank: int, file: Path) -> str:
 
 
 FAREWELLS = "REFLECTZOO_FAREWELLS"
-"""Variable with the folder in which processes that a training started itself leave their last words."""
+"""Environment variable with the folder for the final error messages of child processes."""
 
 
 class Farewell(NamedTuple):

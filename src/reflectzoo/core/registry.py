@@ -22,7 +22,7 @@ from reflectzoo.core.method import Method
 from reflectzoo.errors import UserError
 
 GROUP = "reflectzoo.methods"
-"""The entry points of packages that bring methods."""
+"""Entry-point group of packages that provide methods."""
 
 
 @cache

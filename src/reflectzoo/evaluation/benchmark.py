@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 _ENDS = 2**16
 _NO_PICTURE = ("folder", "count", "small")
-"""Notices that are not about a picture left out."""
+"""Kinds of notices that do not concern a skipped picture."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ KNOWN: Mapping[str, Known] = {
     "openrr5k": Known("OpenRR-5k", "OpenRR-5k", 300),
     "ceilnet": Known("CEILNet synthetic", "CEILNet-synthetic (table2)", 100),
 }
-"""By the names that the data modules give their test sets."""
+"""Name of the test set in the data modules -> its name in papers."""
 
 AVERAGES: Mapping[frozenset[str], str] = {
     frozenset({"real20", "objects", "postcard", "wild"}): "Average(Real20+Objects+Postcard+Wild)",
     frozenset({"real20", "objects", "postcard", "wild", "nature"}): "Average(Postcard+Object+Wild+Real20+Nature)",
     frozenset({"objects", "postcard", "wild"}): "SIR2",
 }
-"""What ``published_results.json`` calls the average over these sets."""
+"""Test sets -> name of their average in ``published_results.json``."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 _EVERY = 30.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between lines if the output is not a terminal."""
 
 
 class TimeLeft:

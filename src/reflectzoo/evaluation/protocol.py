@@ -21,7 +21,7 @@ from reflectzoo.metrics.known import metric_classes
 
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 FORMERLY: Mapping[str, Any] = {"crop_border": 0}
-"""Attributes that the protocols of older results do not hold, and what they were."""
+"""Attributes missing from the protocols of older results, with their values at that time."""
 
 _WORDS = {
     "per_channel": "PSNR per colour channel",

@@ -9,14 +9,14 @@ from functools import cache
 from importlib.resources import files
 
 _FILES = ("published_results.json", "published_later.json")
-"""Read from the papers' own tables, and collected later, at second hand."""
+"""Numbers read from the papers' own tables, and numbers collected later from secondary sources."""
 _BY_PICTURE = (
     ("Average(Real20+Objects+Postcard+Wild)", 474),
     ("Average(Postcard+Object+Wild+Real20+Nature)", 494),
     ("Average(Postcard+Object+Wild+Real20+Nature)", 540),
     ("SIR2", 454),
 )
-"""Averages that follow from their columns if every picture counts alike (the tests compute them)."""
+"""(average, number of pictures) for which equal weights of all pictures reproduce the average (verified by tests)."""
 
 
 @dataclass(frozen=True)

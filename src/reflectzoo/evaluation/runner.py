@@ -32,7 +32,7 @@ from reflectzoo.evaluation.scorer import Masks, Scorer
 from reflectzoo.training.processes import watch
 
 _NAMED = 10
-"""Missing and extra predictions that are told one by one."""
+"""Largest number of missing, and of extra, predictions that are listed individually."""
 
 CandidateFactory = Callable[[Sequence[EvaluationSet], Protocol], Candidate]
 

@@ -20,7 +20,7 @@ from reflectzoo.ops.colour import luminance
 from reflectzoo.ops.distributed import masked_mean
 
 _GAMMA = 2.2
-"""Exponent of the inverse gamma correction; the paper does not say which, its predecessors' programs have 2.2."""
+"""Exponent of the inverse gamma correction; not stated in the paper, 2.2 in the programs of its predecessors."""
 
 _DARKEST = 0.01  # added to the squared brightness, so that the brightness is at least 0.1 of full white
 
@@ -137,7 +137,7 @@ def reflection_mask(mixture: Tensor, transmission: Tensor, threshold: float = 0.
 
 
 CLEARLY_VISIBLE = 0.1
-"""A difference of grey values, of full white, that anyone sees."""
+"""Difference of grey values in [0, 1] that is clearly visible."""
 
 
 def difference_mask(mixture: Tensor, transmission: Tensor, threshold: float = CLEARLY_VISIBLE) -> Tensor:

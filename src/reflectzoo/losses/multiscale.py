@@ -17,8 +17,8 @@ from reflectzoo.nets.shared_vgg import FeatureNet, UsesVGG
 from reflectzoo.ops.checks import full_precision
 
 SECOND_CONVOLUTIONS: Mapping[str, float] = {f"relu{block}_2": 1.0 for block in range(1, 6)}
-"""Dong et al., ICCV 2021, below equation 10: "the layers conv k_2 (k = 1...5)". Their weights and whether the rectifier
-is included are not said; here it is, and they weigh the same."""
+"""Dong et al., ICCV 2021, below equation 10: "the layers conv k_2 (k = 1...5)". The paper does not state their weights
+and whether the ReLU is included; here it is, with equal weights."""
 
 SCALES: Mapping[str, float] = {"full": 1.0, "half": 0.8, "quarter": 0.6}
 """The same paper: gamma of the last, third and fifth last layer of the auto-encoder."""

@@ -35,10 +35,10 @@ from reflectzoo.parity import (
 
 _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-6}
 _VGG_LAYERS = {2: "relu1_1", 7: "relu2_1", 12: "relu3_1", 21: "relu4_1", 30: "relu5_1"}
-"""Positions in VGG-19's list of layers, counted from one as the recordings do."""
+"""Position in VGG-19's list of layers, counted from one as in the recordings -> name of the layer."""
 
 _NOT_IN_TOTALS = ("reconsx_pred_t_vs_input", "mtv", "ktv", "ssim_loss_t")
-"""Values that the program can compute but that enter none of its totals; this zoo does not have these terms."""
+"""Values that the program can compute, but that are part of none of its totals; this zoo lacks these terms."""
 
 
 class _Setting:

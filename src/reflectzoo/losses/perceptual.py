@@ -41,8 +41,8 @@ PAPER_LAYERS: Mapping[str, float] = {
 """YTMT, NeurIPS 2021, below Eq. (4), our reading.
 
 The text names four layers (conv2_2 to conv5_2) but gives five weights. They are the rounded weights of Chen and
-Koltun, ICCV 2017, and of Zhang et al., CVPR 2018, who use conv1_2 to conv5_2 after the rectifier; so conv1_2 is
-taken to have been forgotten.
+Koltun, ICCV 2017, and of Zhang et al., CVPR 2018, who use conv1_2 to conv5_2 after the ReLU; we therefore assume that
+conv1_2 was omitted by mistake.
 """
 
 
@@ -53,8 +53,8 @@ EFFICIENTNET_LAYERS: Mapping[str, float] = {
     "stride16": 0.32,
     "stride32": 0.72,
 }
-"""One over the mean absolute difference of each map between 16 mixtures (``synthesis=ceilnet``, photographs held out)
-and their transmissions, so that every map says as much."""
+"""Inverse of the mean absolute difference of each map between 16 mixtures (``synthesis=ceilnet``, held-out photographs)
+and their transmissions, so that all maps contribute equally."""
 
 
 def imagenet_normalised(image: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ _FORMS: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
     "both": ({"conv5_2": 1.0}, {"relu2_2": 1.0, "relu3_2": 1.0, "relu4_2": 1.0}),
     "pixel": ({}, {}),
 }
-"""Layers of VGG-19 whose absolute differences count, and layers of the contextual loss."""
+"""Form -> (VGG-19 layers and weights of absolute differences, those of the contextual loss)."""
 
 
 class UnalignedLoss(UsesVGG, LossTerm):

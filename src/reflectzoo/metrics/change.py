@@ -10,7 +10,7 @@ from reflectzoo.metrics.images import BlindMetric
 from reflectzoo.ops.windows import windowed
 
 CHANGE_THRESHOLD = 2 / 255
-"""Difference of any channel from which a pixel counts as changed: one step is rounding."""
+"""Smallest difference in a channel for which a pixel counts as changed; one step may be due to rounding."""
 _SMOOTH = 15
 
 

@@ -18,7 +18,7 @@ from reflectzoo.ops.ssim import gaussian_window, ssim_map, structure_map
 from reflectzoo.ops.windows import windowed
 
 PSNR_CAP = 100.0
-"""dB that equal images score. Infinity would swallow every average; CoRRN's released program returns 100 too."""
+"""PSNR of equal images, in dB, since infinity would dominate every average; as in CoRRN's released program."""
 
 _K1, _K2 = 0.01, 0.03
 _UNIFORM = 7

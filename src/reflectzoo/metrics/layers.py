@@ -13,7 +13,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.ops.distributed import across_any
 
 SSIM_WINDOW = 11
-"""Side of the Gaussian window of SSIM; smaller images cannot be scored."""
+"""Side of the Gaussian SSIM window in pixels; smaller images cannot be scored."""
 
 
 class _ChannelPSNR(Metric):

@@ -46,7 +46,7 @@ Array = NDArray[np.float64]
 BLOCK = 96
 """Side of a block in pixels; half of it at the second scale."""
 SHARP = 0.75
-"""Of the sharpest block of a photograph: what a block must reach to be fitted (Mittal et al., Sec. II-B)."""
+"""Sharpness required of a block in a fit, relative to the sharpest of its photograph (Mittal et al., Sec. II-B)."""
 
 NIQE_MODEL = WeightRecord(
     name="niqe",

@@ -10,7 +10,7 @@ from reflectzoo.metrics import functional
 from reflectzoo.parity import Case, CaseResult, Comparison, Fixture, ParityError, recorded_input
 
 TOLERANCE = 1e-6
-"""Absolute, for what was recorded in float64; what was recorded in float32 gets ten times it."""
+"""Absolute tolerance for recordings in float64; ten times as large for those in float32."""
 
 
 class _Metrics:

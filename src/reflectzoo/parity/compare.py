@@ -11,10 +11,10 @@ from torch import Tensor
 from reflectzoo.parity.fixture import Fixture, ParityError
 
 NETWORK_LIMIT = 1e-4
-"""Largest absolute difference of a network's outputs that passes.
+"""Tolerance for the outputs of networks, absolute.
 
-Recordings recommend less, max(1e-5, 20 times their own float32 error), and on the machine where this was written every
-output keeps to that; but other processors add in another order."""
+Recordings recommend a smaller one, max(1e-5, 20 times their own float32 error), which all outputs met on the machine
+where this was written; but other processors sum in a different order."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from reflectzoo.config import choices, config_dir
 from reflectzoo.errors import UserError
 
 Space = dict[str, BaseDistribution]
-"""Dotted setting -> what is drawn for it."""
+"""Dotted setting -> distribution of its values."""
 
 _RANGE = {"low", "high", "log", "step"}
 

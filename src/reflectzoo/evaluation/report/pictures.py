@@ -20,12 +20,12 @@ from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure, measures_of
 
 EACH = 10
-"""Worst and best pictures of each entry on each set."""
+"""Largest number of worst, and of best, pictures per entry and set."""
 BUDGET = 7_500_000
-"""Bytes that all embedded pictures may take together, as base64."""
+"""Total size of all embedded pictures in bytes, as base64."""
 
 _WORDS = ("input", "ours", "truth", "error", "removed", "reflection", "true reflection")
-"""What pictures of a case are called; an entry of such a name is not shown beside others."""
+"""Names of the pictures of a case; an entry with one of these names is not shown next to other entries."""
 # (longer side in pixels, WebP quality), tried in this order until all pictures fit into the budget.
 _LADDER = ((448, 78), (384, 74), (320, 70), (256, 66), (192, 62))
 

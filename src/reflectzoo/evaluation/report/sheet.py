@@ -16,7 +16,7 @@ from reflectzoo.evaluation.report.pictures import case_pictures
 
 SHEET = "contact_sheet.jpg"
 MOST = 60
-"""Photographs on a sheet."""
+"""Largest number of rows on a sheet."""
 _SHOWN = ("input", "ours", "removed", "reflection")
 
 
