@@ -105,11 +105,11 @@ def command(*arguments: str, cwd: Path, timeout: float = 240, **environment: str
 def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
     """Call ``work(rank, *arguments)`` in two processes at once."""
     import torch
-    from torch.multiprocessing import start_processes
+    from torch.multiprocessing.spawn import start_processes
 
     # A fork has everything imported already, but autograd refuses to work in it if an accelerator is in use here.
     method = "spawn" if torch.accelerator.is_available() else "fork"
-    start_processes(work, args=arguments, nprocs=2, start_method=method)
+    start_processes(work, args=arguments, nprocs=2, start_method=method)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture

@@ -45,9 +45,10 @@ def remember(patch: pytest.MonkeyPatch) -> None:
 
     from reflectzoo.data import images  # late, for they import torch
     from reflectzoo.nets import vgg
+    from reflectzoo.photo.read import read_picture
 
     patch.setattr(vgg, "random_state", _values_once(vgg.random_state))
-    patch.setattr(images, "read_picture", _sample_once(images.read_picture))
+    patch.setattr(images, "read_picture", _sample_once(read_picture))
 
 
 def _mode_without_composing(ask: Any) -> Any:

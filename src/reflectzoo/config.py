@@ -32,19 +32,24 @@ def config_dir() -> str:
 def register_resolvers() -> None:
     """Register our resolvers with OmegaConf, and the plugins' configuration with Hydra; idempotent."""
     # Cached within a configuration, like Hydra's own "now", because each resolution creates a folder.
-    for name, resolver in (("run", _run_dir), ("evaluation", _evaluation_dir), ("sweep", _own_folder)):
+    for name, resolver in (("run", _run_dir), ("evaluation", _evaluation_dir), ("sweep", _sweep_dir)):
         OmegaConf.register_new_resolver(f"reflectzoo.{name}_dir", resolver, replace=True, use_cache=True)
     Plugins.instance().register(MethodSearchPath)
 
 
-def _own_folder(*parts: str) -> str:
-    """Create a folder that no other run uses, even if it starts in the same second."""
+def _own_folder(*parts: str, lasting: bool = False) -> str:
+    """Create a folder that no other run uses, even if it starts in the same second.
+
+    Args:
+        *parts: parts of its path, the output folder first.
+        lasting: whether a job that SLURM or torchrun starts again keeps it.
+    """
     from reflectzoo.core.disk import claim
     from reflectzoo.core.ranks import agreed
 
     check_value("paths.output_dir", parts[0], str)
     # The ranks started by torchrun or srun must agree on one folder, although each resolves it separately.
-    return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts)
+    return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts, lasting)
 
 
 class MethodSearchPath(SearchPathPlugin):
@@ -70,7 +75,12 @@ def _run_dir(output_dir: str, model: str, experiment: str | None, ckpt_path: str
         earlier = newest_run(Path(output_dir), choice)
         if earlier is not None:
             return str(earlier)
-    return _own_folder(output_dir, choice, now)
+    return _own_folder(output_dir, choice, now, lasting=True)
+
+
+def _sweep_dir(*parts: str) -> str:
+    """A new folder for a new sweep."""
+    return _own_folder(*parts, lasting=True)
 
 
 def _evaluation_dir(resume: str | None, output_dir: str, benchmark: str, now: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 
 DISK_REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -49,11 +50,21 @@ class LostProcess(TrainingError):
 
 
 class LostPeer(LostProcess):
-    """Another rank died, as inferred from a lost connection."""
+    """Another rank died, as inferred from a lost connection.
+
+    Attributes:
+        folder: folder of the run, in which the processes of a node settle which of them reports it; None if unknown.
+    """
+
+    folder: Path | None = None
 
 
 class Interrupted(Exception):
     """The user pressed Ctrl-C; the message states what is saved. The command line exits with status 130."""
+
+
+class Preempted(Interrupted):
+    """SLURM announced that it will take the node away (SIGUSR1); everything is saved."""
 
 
 _MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|cannot allocate", re.IGNORECASE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
@@ -15,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 from reflectzoo.config import build, choices, compose_config
 from reflectzoo.core.annotations import Count, EvenCount, Positive, Seed, Share, annotation_in_words
-from reflectzoo.core.settings import SettingError, check_entries, check_tree, check_value, checked
+from reflectzoo.core.settings import SettingError, check_entries, check_tree, check_value, checked, parameters_of
 from reflectzoo.errors import UserError
 
 
@@ -182,6 +183,22 @@ def test_classes_of_other_people(changes: str, words: str) -> None:
     with pytest.raises(UserError) as told:
         check_tree(composed.get(changes.lstrip("+").split(".")[0]), given=("params",))
     assert words in str(told.value)
+
+
+def test_classes_without_a_constructor_in_python() -> None:
+    """A longer timeout for processes that wait for each other: trainer.strategy.timeout."""
+    waits = OmegaConf.create({"timeout": {"_target_": "datetime.timedelta", "seconds": 7}})
+    check_tree(waits)
+    assert build(waits.timeout) == timedelta(seconds=7)
+    names, is_open = parameters_of(Pair)
+    assert ([*names], is_open) == (["first", "second"], False)
+
+
+class Pair(NamedTuple):
+    """Is made by ``__new__``."""
+
+    first: int
+    second: int
 
 
 def test_entries_that_belong_to_no_constructor() -> None:

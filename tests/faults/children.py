@@ -112,10 +112,7 @@ def started_by_torchrun(command: str, words: list[str], folder: Path, count: int
     """The processes of one command, as torchrun starts them."""
     from pytorch_lightning.utilities import rank_zero_only
 
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
     return [
         Child(
@@ -125,6 +122,38 @@ def started_by_torchrun(command: str, words: list[str], folder: Path, count: int
         )
         for rank in range(count)
     ]
+
+
+def started_by_srun(
+    words: list[str], folder: Path, job: str, environment: Mapping[str, str] | None = None
+) -> list[Child]:
+    """The processes of one training, as srun starts them, one on each of two nodes.
+
+    Args:
+        words: overrides of the training.
+        folder: where all of them run.
+        job: SLURM's number of it.
+        environment: further variables.
+    """
+    from pytorch_lightning.utilities import rank_zero_only
+
+    slurm = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1"}
+    slurm |= {"SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_LOCALID": "0", "MASTER_PORT": _free_port()}
+    slurm |= environment or {}
+    return [
+        Child(
+            *("train", words, folder),
+            prepare=partial(setattr, rank_zero_only, "rank", rank),
+            environment=slurm | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)},
+        )
+        for rank in range(2)
+    ]
+
+
+def _free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
 
 
 def _become(

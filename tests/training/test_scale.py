@@ -132,7 +132,7 @@ def _trained(tmp_path: Path, *overrides: str, plugins: list[Any]) -> dict[str, t
 
 def test_loss_scaling_changes_nothing_for_either_optimiser(tmp_path: Path) -> None:
     """With clipping and accumulation; a scale that grows between two batches must not weigh one of them more."""
-    asked = (
+    asked: tuple[str, ...] = (
         "model.accumulate=2",
         "model.clip_grad_norm=0.01",
         "data.batch_size=1",
@@ -180,6 +180,9 @@ def test_fsdp_is_refused_where_it_does_not_serve(train: Train) -> None:
     run = train("model=lite", *TINY, "trainer=fsdp", "trainer.accelerator=cpu", "callbacks=ema")
     assert run.status == 2
     assert "callbacks=ema" in run.sentence
+    run = train("model=lite", *TINY, "trainer=fsdp", "trainer.accelerator=cpu")
+    assert run.status == 2
+    assert "across GPUs, with trainer.accelerator=gpu: use trainer=ddp on CPUs" in run.sentence
 
 
 # -- compiling --------------------------------------------------------------------------------------------------------
@@ -187,8 +190,15 @@ def test_fsdp_is_refused_where_it_does_not_serve(train: Train) -> None:
 
 @pytest.mark.slow
 def test_compiled_networks_leave_no_prefix_in_any_file(train: Train) -> None:
-    common = ("model=ytmt_uat", "model.net.hypercolumn=false", "model.stage1_epochs=1", "loss=pixel", *TINY)
-    common = (*common, "data.samples_per_epoch=8", "callbacks=ema", "++trainer.limit_train_batches=1", "test=false")
+    common: tuple[str, ...] = ("model=ytmt_uat", "model.net.hypercolumn=false", "model.stage1_epochs=1", *TINY)
+    common = (
+        *common,
+        "loss=pixel",
+        "data.samples_per_epoch=8",
+        "callbacks=ema",
+        "++trainer.limit_train_batches=1",
+        "test=false",
+    )
     plain = train(*common, folder="plain")
     compiled = train(*common, "compile=aot_eager", folder="compiled")
     assert plain.status == compiled.status == 0, compiled.err
@@ -280,6 +290,12 @@ ALONE = {"dynamics": ["model.student_batch=2"]}
 """What one process has twice of, beside the batch: with two, the student takes steps of one sample of each."""
 FREE = {"bdn": (".bias", ".running_mean")}
 """What nothing depends on: the gradient of a bias before a normalisation is rounding, of which Adam makes steps."""
+
+
+def test_no_method_is_left_out() -> None:
+    assert {registry.method_of(model).name for model in METHODS} == {
+        method.name for method in registry.methods().values()
+    }
 
 
 @pytest.mark.slow

@@ -95,17 +95,22 @@ def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
 
 def _speak(error: BaseException, text: str, status: int) -> None:
     """Print an error message once, even if several processes fail with it."""
-    from reflectzoo.core.ranks import Farewell, say_farewell, started_outside
+    from reflectzoo.core.ranks import Farewell, first_to_tell, say_farewell, started_outside
 
     if say_farewell(Farewell(text, status, isinstance(error, LostPeer | Interrupted))):
         return
     outside = started_outside()
+    if isinstance(error, LostPeer) and outside is not None:
+        # The nodes may have consoles of their own.
+        if first_to_tell(error.folder):
+            sys.stderr.write(f"reflectzoo: {text}\n")
+        return
     rank = outside[0] if outside is not None else int(os.environ.get("LOCAL_RANK", "0"))
     if rank == 0:
         sys.stderr.write(f"reflectzoo: {text}\n")
     elif isinstance(error, LostPeer):
         # Rank 0 reports it, unless it is the process that exited; then rank 1 does.
-        if rank == 1 and outside is None:
+        if rank == 1:
             sys.stderr.write(f"reflectzoo: {text}\n")
     elif isinstance(error, TrainingError) or (isinstance(error, UserError) and _together()):
         sys.stderr.write(f"reflectzoo: (process {rank}) {text}\n")

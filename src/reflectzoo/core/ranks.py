@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -15,6 +18,7 @@ from reflectzoo.errors import UserError
 
 _PATIENCE = 300.0
 _agreed: dict[tuple[str, ...], str] = {}
+_INTERACTIVE = ("bash", "interactive")
 
 
 def started_outside(environment: Mapping[str, str] | None = None) -> tuple[int, int] | None:
@@ -27,16 +31,36 @@ def started_outside(environment: Mapping[str, str] | None = None) -> tuple[int, 
     if "TORCHELASTIC_RUN_ID" in given and "RANK" in given and "WORLD_SIZE" in given:
         return int(given["RANK"]), int(given["WORLD_SIZE"])
     # As in Lightning: within an interactive allocation, srun has not started any processes yet.
-    if (
-        "SLURM_NTASKS" in given
-        and "SLURM_PROCID" in given
-        and given.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-    ):
+    if "SLURM_NTASKS" in given and "SLURM_PROCID" in given and given.get("SLURM_JOB_NAME") not in _INTERACTIVE:
         return int(given["SLURM_PROCID"]), int(given["SLURM_NTASKS"])
     return None
 
 
-def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...]) -> str:
+def slurm_job() -> str | None:
+    """Name by which ``scontrol`` knows the SLURM batch job that this process belongs to; None outside one."""
+    if "SLURM_JOB_ID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in _INTERACTIVE:
+        return None
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+
+
+def job_name() -> str | None:
+    """Name of a job that can be started again by SLURM or torchrun, the same each time; None for any other process."""
+    command = hashlib.sha256("\0".join(sys.argv[1:]).encode()).hexdigest()[:8]
+    if slurm_job() is not None:
+        return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 'batch')}.{command}"
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and started_outside() is not None:
+        return f"{os.environ['TORCHELASTIC_RUN_ID']}.{os.environ.get('MASTER_PORT', '')}.{command}"
+    return None
+
+
+def restarts() -> int:
+    """How often SLURM (after a requeue) or torchrun (``--max-restarts``) has started this job again."""
+    counts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return sum(int(count) for count in counts if count.isdigit())
+
+
+def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...], lasting: bool = False) -> str:
     """Share the choice of rank 0, such as a folder named after the time, with all processes of a job.
 
     Uses torchrun's key-value store, or under SLURM a file below ``output_dir``, which all nodes must share anyway.
@@ -45,6 +69,7 @@ def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...
         choose: called only in rank 0, or in the only process.
         output_dir: folder of all runs.
         question: cache key: with several processes, later calls with the same key return the same answer.
+        lasting: whether the answer holds for a job that is started again, too (:func:`restarts`).
 
     Raises:
         UserError: if rank 0 has not answered within five minutes, or torchrun's store is not available.
@@ -52,22 +77,29 @@ def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...
     known = _agreed.get(question)
     if known is not None:
         return known
-    here = started_outside()
-    if here is None or here[1] == 1:
+    rank, count = started_outside() or (0, 1)
+    job, number, torchrun = job_name(), len(_agreed), "TORCHELASTIC_RUN_ID" in os.environ
+    if count == 1 and (job is None or not lasting):
         return choose()
-    rank, _ = here
-    number = len(_agreed)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        answer = _by_store(choose, rank, number)
+    file = output_dir / ".jobs" / f"{job}.{'all' if lasting else restarts()}.{number}"
+
+    def first() -> str:
+        if lasting and job is not None and restarts() > 0:
+            with contextlib.suppress(OSError):
+                return file.read_text(encoding="utf-8")
+        answer = choose()
+        if job is not None or not torchrun:
+            write_text(file, answer)
+        return answer
+
+    if torchrun:
+        answer = _by_store(first, rank, number)
+    elif rank == 0:
+        answer = first()
     else:
-        answer = _by_file(choose, rank, output_dir / ".jobs" / f"{_slurm_step()}.{number}")
+        answer = _by_file(file)
     _agreed[question] = answer
     return answer
-
-
-def _slurm_step() -> str:
-    parts = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    return ".".join(os.environ.get(part, "0") for part in parts)
 
 
 def _by_store(choose: Callable[[], str], rank: int, number: int) -> str:
@@ -87,11 +119,7 @@ def _by_store(choose: Callable[[], str], rank: int, number: int) -> str:
         ) from error
 
 
-def _by_file(choose: Callable[[], str], rank: int, file: Path) -> str:
-    if rank == 0:
-        answer = choose()
-        write_text(file, answer)
-        return answer
+def _by_file(file: Path) -> str:
     start = time.monotonic()
     while time.monotonic() - start < _PATIENCE:
         try:
@@ -136,6 +164,36 @@ def say_farewell(word: Farewell) -> bool:
 
 
 _PARENT = os.getppid()
+
+
+_LOST = ".lost-"
+
+
+def first_to_tell(folder: Path | None) -> bool:
+    """Whether this process is the one of its node to say that a peer died, where torchrun or srun started them.
+
+    The first one to create a file in the run's folder, as any of them may be the one that died.
+
+    Args:
+        folder: of the run; None if there is none, where the first process of each node is the one.
+    """
+    node = os.environ.get("GROUP_RANK", os.environ.get("SLURM_NODEID", "0"))
+    if folder is not None:
+        try:
+            (folder / f"{_LOST}{node}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:  # a folder that cannot be written to (any more)
+            pass
+        else:
+            return True
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+
+
+def forget_lost(folder: Path) -> None:
+    """Remove what :func:`first_to_tell` left in a run's folder. Only for its holder."""
+    for file in folder.glob(f"{_LOST}*"):
+        file.unlink(missing_ok=True)
 
 
 def farewell(folder: Path, rank: int) -> Farewell | None:

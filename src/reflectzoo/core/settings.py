@@ -238,6 +238,7 @@ def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
     functions: list[Any] = [target]
     if isinstance(target, type):
         functions = [each.__dict__["__init__"] for each in target.__mro__[:-1] if "__init__" in each.__dict__]
+        functions = functions or [target]  # made by __new__, which for built-in types tells nothing of its arguments
     is_open = False
     for function in functions:
         try:
@@ -246,7 +247,7 @@ def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
             return found, True
         hints = _hints(function)
         parameters = list(signature.parameters.values())
-        for parameter in parameters[1:] if isinstance(target, type) else parameters:
+        for parameter in parameters if function is target else parameters[1:]:
             if parameter.kind not in (_ARGUMENTS, _KEYWORDS, inspect.Parameter.POSITIONAL_ONLY):
                 annotation = hints.get(parameter.name, Any)
                 found.setdefault(parameter.name, parameter.replace(annotation=annotation))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities import rank_zero_info
@@ -27,7 +30,7 @@ def device_count(trainer: DictConfig) -> int:
     """
     devices = trainer.get("devices", 1)
     if devices in ("auto", -1, "-1"):
-        return max(torch.cuda.device_count(), 1)
+        return 1 if trainer.get("accelerator") == "cpu" else max(torch.cuda.device_count(), 1)
     try:
         return int(devices) if isinstance(devices, int | str) else len(devices)
     except (ValueError, TypeError):
@@ -35,12 +38,21 @@ def device_count(trainer: DictConfig) -> int:
 
 
 def check_devices(config: DictConfig) -> None:
-    """Reject a sweep whose child processes would each restart the whole sweep.
+    """Reject what cannot run on these devices: GPUs that are not there, a number of processes other than was started.
+
+    And a sweep whose child processes would each restart the whole sweep.
 
     Raises:
-        UserError: with the strategies that work.
+        UserError: with what works.
     """
     count = device_count(config.trainer)
+    accelerator = config.trainer.get("accelerator")
+    if accelerator in ("gpu", "cuda") and torch.cuda.device_count() == 0 and not torch.backends.mps.is_available():
+        raise UserError(
+            f"trainer.accelerator={accelerator}, but PyTorch {torch.__version__} finds no GPU on this machine: use "
+            "trainer.accelerator=cpu, or install a PyTorch that fits its GPU driver."
+        )
+    _check_processes(count, int(config.trainer.get("num_nodes") or 1))
     strategy = str(config.trainer.get("strategy", "auto"))
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     # Under torchrun and srun all processes exist already, and each runs every job of the sweep.
@@ -51,6 +63,54 @@ def check_devices(config: DictConfig) -> None:
         "again in every process: add trainer.strategy=ddp_fork_find_unused_parameters_true (CPU) or "
         "ddp_spawn_find_unused_parameters_true (GPU), or run the jobs one by one."
     )
+
+
+def _check_processes(count: int, nodes: int) -> None:
+    """See that torchrun or srun has started as many processes as are configured; otherwise some would wait for ever.
+
+    Args:
+        count: configured processes per node.
+        nodes: configured number of nodes.
+
+    Raises:
+        UserError: with the settings or the command that fit.
+    """
+    started = started_outside()
+    if started is None:
+        if nodes > 1:
+            raise UserError(
+                f"trainer.num_nodes={nodes} needs processes on every node: start them with srun, or with torchrun on "
+                "each node."
+            )
+        return
+    processes = started[1]
+    if processes == count * nodes == 1:
+        return
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        if processes > 1 and "SLURM_STEP_ID" not in os.environ:
+            raise UserError(
+                f"This SLURM job has {processes} tasks, but only one of them was started: write srun in front of the "
+                "command."
+            )
+        # Lightning insists on --ntasks-per-node, which srun -n does not set.
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(count))
+    if count * nodes != processes:
+        by = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM"
+        raise UserError(
+            f"{by} started {processes} process{'es' * (processes > 1)}, but trainer.devices={count} and "
+            f"trainer.num_nodes={nodes} are for {count * nodes}: use trainer=ddp, with the processes per node as "
+            "trainer.devices and the number of nodes as trainer.num_nodes."
+        )
+
+
+def cluster_of() -> list[ClusterEnvironment]:
+    """Plugins with which Lightning leaves SIGUSR1 to us, in a SLURM job.
+
+    Its own handler saves in the middle of a step, into a file that a job with a new folder would not find.
+    """
+    if started_outside() is None or "TORCHELASTIC_RUN_ID" in os.environ:
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def _short(strategy: str) -> str:
@@ -88,7 +148,7 @@ def settle(config: DictConfig) -> None:
 
 
 def check_strategy(config: DictConfig, model: ReflectionModule, callbacks: Sequence[Callback]) -> None:
-    """Reject FSDP where it is not supported: several optimisers, or averaged weights.
+    """Reject FSDP where it is not supported: several optimisers, averaged weights, or no GPUs.
 
     Raises:
         UserError: with the trainer to use instead.
@@ -101,6 +161,10 @@ def check_strategy(config: DictConfig, model: ReflectionModule, callbacks: Seque
         )
     if any(isinstance(each, WeightAveraging) for each in callbacks):
         raise UserError("callbacks=ema needs every weight in each process, trainer=fsdp shards them: use trainer=ddp.")
+    if config.trainer.get("accelerator") not in ("gpu", "cuda"):
+        raise UserError(
+            "trainer=fsdp shards weights across GPUs, with trainer.accelerator=gpu: use trainer=ddp on CPUs."
+        )
 
 
 def start_compiling(model: ReflectionModule, wanted: bool | str) -> None:

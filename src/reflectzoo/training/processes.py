@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
-from reflectzoo.core.ranks import FAREWELLS, Farewell, farewell
+from reflectzoo.core.ranks import FAREWELLS, Farewell, farewell, slurm_job
 from reflectzoo.errors import LostPeer, LostProcess, TrainingError, UserError, who_died
 
 _GLANCE = 0.5
@@ -70,6 +73,49 @@ def why_forked_ended(error: ProcessException, processes: int) -> Exception | Non
     return who_died(last, processes)
 
 
+def why_not_met(error: BaseException, processes: int) -> TrainingError | None:
+    """Translate the failure of processes on several nodes to find each other.
+
+    Args:
+        error: any; those of :mod:`torch.distributed` are known.
+        processes: number of processes.
+
+    Returns:
+        None for any other error.
+    """
+    if not isinstance(error, torch.distributed.DistError):  # type: ignore[attr-defined]
+        return None
+    text, address, port = str(error), os.environ.get("MASTER_ADDR", "?"), os.environ.get("MASTER_PORT", "?")
+    if "EADDRINUSE" in text:
+        return TrainingError(
+            f"The processes cannot meet, since port {port} of this machine is in use: set MASTER_PORT to a free one, "
+            "the same on all nodes."
+        )
+    if joined := re.search(r"(\d+)/\d+ clients joined", text):
+        return TrainingError(
+            f"Only {joined[1]} of the {processes} processes arrived: see on the other nodes why theirs did not start."
+        )
+    if "trying to connect" in text:
+        return TrainingError(
+            f"The first process cannot be reached at {address}:{port}: see on its node whether it runs, and whether "
+            "MASTER_ADDR is a name or address by which the other nodes reach that one."
+        )
+    return None
+
+
+def requeue() -> str:
+    """Ask SLURM to run this job again, in its first process; says in a sentence what came of it."""
+    job = slurm_job()
+    try:
+        done = subprocess.run(["scontrol", "requeue", str(job)], capture_output=True, text=True, check=False)
+        failure = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1] if done.returncode else ""
+    except OSError as error:
+        failure = f"scontrol: {error.strerror}"
+    if failure:
+        return f"Job {job} was not requeued ({failure}); submit it again with ckpt_path=last."
+    return f"Job {job} is requeued and will resume from there."
+
+
 def _killed(rank: int, processes: int, number: int) -> LostProcess:
     try:
         name = signal.Signals(number).name
@@ -102,6 +148,8 @@ class OtherProcesses(_SubprocessScriptLauncher):
             TrainingError: if another process failed for any other reason.
         """
         self._over.clear()
+        # Otherwise, each process would use all cores. Lightning's own launcher does the same.
+        _set_num_threads_if_needed(self.num_processes)
         if not self.cluster_environment.creates_processes_externally and self.num_processes > 1:
             self._folder = tempfile.TemporaryDirectory(prefix="reflectzoo-")
             os.environ[FAREWELLS] = self._folder.name

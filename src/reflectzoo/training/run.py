@@ -26,16 +26,27 @@ from reflectzoo.cli import did_you_mean, nearest
 from reflectzoo.config import build_part, build_parts, plain
 from reflectzoo.core.annotations import Seed
 from reflectzoo.core.disk import hold, remove_parts, write_text
+from reflectzoo.core.ranks import forget_lost, job_name, restarts
 from reflectzoo.core.settings import check_entries, check_tree
-from reflectzoo.errors import Interrupted, LostProcess, NotFinite, TrainingError, UserError, memory_ran_out, who_died
+from reflectzoo.errors import (
+    Interrupted,
+    LostPeer,
+    LostProcess,
+    NotFinite,
+    Preempted,
+    TrainingError,
+    UserError,
+    memory_ran_out,
+    who_died,
+)
 from reflectzoo.metrics.layers import SSIM_WINDOW
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.broken import KeepBrokenBatch
 from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
-from reflectzoo.training.devices import check_devices, check_strategy, settle, start_compiling
+from reflectzoo.training.devices import check_devices, check_strategy, cluster_of, settle, start_compiling
 from reflectzoo.training.loggers import group_choices, log_outcome, started_from, with_names
 from reflectzoo.training.module import ReflectionModule
-from reflectzoo.training.processes import watch, why_forked_ended
+from reflectzoo.training.processes import requeue, watch, why_forked_ended, why_not_met
 from reflectzoo.training.profiling import profiler_of
 from reflectzoo.training.saving import SafeCheckpointIO
 from reflectzoo.training.start import give_first_weights
@@ -63,8 +74,16 @@ def train(config: DictConfig, callbacks: Sequence[Callback] = ()) -> dict[str, f
     check_settings(config)
     check_devices(config)
     run_dir = Path(config.run_dir)
-    with _held(run_dir):
-        return _train(config, run_dir, callbacks)
+    if restarts() and _of_this_job(run_dir):
+        config.ckpt_path = "last"
+    try:
+        with _held(run_dir):
+            return _train(config, run_dir, callbacks)
+    except Preempted as stop:
+        # After everything is closed: SLURM ends what is left of a job at once when it requeues it.
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            raise
+        raise Interrupted(f"{stop} {requeue()}") from stop
 
 
 _SETTINGS = {
@@ -109,7 +128,30 @@ def _held(run_dir: Path) -> Iterator[None]:
         return
     with hold(run_dir, "training"):
         remove_parts(run_dir / "checkpoints")
+        forget_lost(run_dir)
+        job = job_name()
+        if job is not None and restarts() == 0:
+            write_text(run_dir / _JOB, f"{job} {_written(run_dir)}")
         yield
+
+
+_JOB = ".job"
+"""File in a run's folder: the job that trains there, and which checkpoint was there when it began."""
+
+
+def _written(run_dir: Path) -> str:
+    """Tells a run's last checkpoint from those before and after; empty if there is none."""
+    files = (run_dir / "checkpoints" / name for name in (LAST, PREVIOUS))
+    return ",".join(str(file.stat().st_mtime_ns) for file in files if file.is_file())
+
+
+def _of_this_job(run_dir: Path) -> bool:
+    """Whether the checkpoint in a run's folder was written by this job, before SLURM or torchrun started it again."""
+    try:
+        job, _, before = (run_dir / _JOB).read_text(encoding="utf-8").partition(" ")
+    except OSError:
+        return False
+    return job == job_name() and _written(run_dir) not in ("", before)
 
 
 def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> dict[str, float]:
@@ -142,7 +184,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=run_dir,
-        plugins=[SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), *cluster_of()],
         **profiler_of(config.trainer, run_dir),
     )
 
@@ -195,7 +237,7 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
     except SystemExit as stop:  # how Lightning leaves after KeyboardInterrupt
         interrupt = _callback(trainer, GracefulInterrupt)
         if interrupt is not None and interrupt.saved:
-            raise Interrupted(
+            raise (Preempted if interrupt.preempted else Interrupted)(
                 f"Interrupted; everything so far is in {interrupt.path}; ckpt_path=last resumes from there."
             ) from stop
         raise Interrupted(f"Interrupted at once. {_how_to_go_on(trainer)}.") from stop
@@ -212,10 +254,15 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
                 "Memory ran out: make data.crop, data.batch_size or the network smaller, or accumulate gradients "
                 f"over several small batches with trainer.accumulate_grad_batches. {_how_to_go_on(trainer)}."
             ) from error
+        if (missed := why_not_met(error, trainer.world_size)) is not None:
+            raise missed from error
         lost = error if isinstance(error, LostProcess) else who_died(str(error), trainer.world_size)
         if lost is None:
             raise
-        raise type(lost)(f"{lost} {_how_to_go_on(trainer)}.") from error
+        told = type(lost)(f"{lost} {_how_to_go_on(trainer)}.")
+        if isinstance(told, LostPeer):
+            told.folder = Path(trainer.default_root_dir)
+        raise told from error
 
 
 def _how_to_go_on(trainer: pl.Trainer) -> str:

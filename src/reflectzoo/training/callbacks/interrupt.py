@@ -13,13 +13,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from reflectzoo.core.annotations import Positive
+from reflectzoo.core.ranks import slurm_job
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PREEMPT = getattr(signal, "SIGUSR1", signal.SIGTERM)  # Windows, where there is no SLURM, has no SIGUSR1
 
 
 # A subclass of Checkpoint because Lightning calls those after all other callbacks, which have then finished the step.
 class GracefulInterrupt(Checkpoint):
     """On the first Ctrl-C (or SIGTERM) saves ``last.ckpt`` between two steps and stops; a second one stops at once.
+
+    In a SLURM job, SIGUSR1 does the same: ``sbatch --signal=SIGUSR1@120`` sends it before the job's time is over.
 
     The checkpoint is written at a point from which training resumes as if it had not been interrupted:
 
@@ -36,12 +40,14 @@ class GracefulInterrupt(Checkpoint):
 
     Attributes:
         saved: whether a signal arrived and its checkpoint has been written.
+        preempted: whether the signal was SIGUSR1, in this process or another one.
     """
 
     def __init__(self, path: str, every_minutes: Positive | None = 15) -> None:
         self.path = Path(path)
         self.every_minutes = every_minutes
         self.saved = False
+        self.preempted = False
         self._asked = False
         self._written = time.monotonic()
         self._state = "whole"
@@ -54,12 +60,17 @@ class GracefulInterrupt(Checkpoint):
         self._written = time.monotonic()
         self._tidy_counters(trainer)
         try:
-            self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            numbers = _SIGNALS if slurm_job() is None else (*_SIGNALS, _PREEMPT)
+            self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         except ValueError:  # only the main thread may install handlers; elsewhere Ctrl-C keeps its usual effect
             self._previous = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+        if number == _PREEMPT:
+            self.preempted = True
+            os.write(2, b"\nStopping after this step and saving, as SLURM asks.\n")
+            return
         # Not the previous handlers: Lightning's would also wait for the end of a step.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -125,6 +136,7 @@ class GracefulInterrupt(Checkpoint):
         self._written = time.monotonic()
         if stop:
             self.saved = True
+            self.preempted = trainer.strategy.reduce_boolean_decision(self.preempted, all=False)
             raise KeyboardInterrupt
 
     # -- Lightning's progress counters --------------------------------------------------------------------------------
