@@ -16,7 +16,7 @@ DISK_REASONS = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "it is a folder, not a file",
 }
-"""Why something cannot be written, by the system's number."""
+"""Reasons why a file cannot be written, by ``errno``."""
 
 
 class UserError(Exception):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,12 +20,13 @@ from reflectzoo.data.augment import PhotoAugment
 from reflectzoo.data.datasets.pairs import PairCrops, PairFiles, hold_out, pair_folders, usable
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.images import find_images
-from reflectzoo.data.modules.base import ReflectionDataModule
+from reflectzoo.data.modules.base import IN_ALL, ReflectionDataModule
 from reflectzoo.data.modules.ceilnet import CEILNetPairs
 from reflectzoo.data.modules.pairs import PlainPairs, RealPairs
 from reflectzoo.data.modules.real_pairs import REAL20, Nature, Unaligned, ZhangReal
 from reflectzoo.data.modules.sir2 import SIR2
 from reflectzoo.data.sampler import SampleKey
+from reflectzoo.data.samples import NoticeKind
 from reflectzoo.errors import UserError
 from tests.data import layouts
 from tests.data.conftest import write_photo
@@ -394,17 +396,34 @@ def test_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monk
         PlainPairs(tmp_path, crop=16).setup("fit")
 
 
-def test_many_bad_pairs_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def translucent(path: Path) -> None:
+    Image.new("RGBA", (48, 40), (9, 99, 199, 128)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "counted"),
+    [
+        (layouts.empty, "In all, 8 photographs could not be read."),
+        (translucent, "In all, 8 pairs have a translucent picture and were skipped."),
+    ],
+)
+def test_many_bad_pairs_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], object], counted: str
+) -> None:
     layouts.layered(tmp_path, [f"{i}" for i in range(12)])
     for index in range(8):
-        layouts.empty(tmp_path / "blended" / f"{index}.png")
+        spoil(tmp_path / "blended" / f"{index}.png")
     module = PlainPairs(tmp_path, crop=16, test_share=1.0)
     with caplog.at_level(logging.WARNING):
         module.setup("test")
         module.teardown("test")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 4
-    assert lines[-1] == "In all, 8 photographs could not be read."
+    assert lines[-1] == counted
+
+
+def test_each_kind_of_notice_is_counted_in_a_sentence() -> None:
+    assert set(IN_ALL) == set(get_args(NoticeKind))
 
 
 def test_usable_looks_only_at_headers_unless_told(tmp_path: Path) -> None:

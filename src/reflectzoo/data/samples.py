@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from reflectzoo.core.batch import Batch
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
+
+NoticeKind: TypeAlias = Literal["unreadable", "small", "missing", "mismatch", "tiny", "translucent", "folder", "count"]
+"""What a :class:`Notice` is about."""
 
 
 class Notice(NamedTuple):
@@ -29,7 +32,7 @@ class Notice(NamedTuple):
         sentence: the message.
     """
 
-    kind: str
+    kind: NoticeKind
     path: str
     sentence: str
 
@@ -310,7 +313,7 @@ class Failed:
 
 
 RawBatch: TypeAlias = Sample | JointBatch
-"""What a loader yields."""
+"""A collated batch, as yielded by a loader."""
 
 _TRUTHS = {
     "transmission": "has_transmission",

@@ -184,7 +184,7 @@ class Outcome:
 
 
 Told = Callable[[int, float, str], None]
-"""Hears how far the work is: photographs done, as a number with a fraction, and what is being worked on."""
+"""Progress callback: number of the current photograph, finished fraction of it, and its name."""
 
 
 def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 VIEWS = tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4))
-"""The eight views of a picture: quarter turns, each also mirrored."""
+"""The eight views of a picture, as (quarter turns, mirrored)."""
 
 
 def turned(image: Tensor, quarters: int, mirrored: bool) -> Tensor:

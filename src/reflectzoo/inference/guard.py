@@ -35,7 +35,7 @@ class Guard:
         self.folder, self.most, self.largest, self.kept = folder, most, largest, kept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or let the server answer."""
+        """Reject a request, or pass it on to the server."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})

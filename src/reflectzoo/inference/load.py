@@ -30,7 +30,7 @@ from reflectzoo.weights.records import WeightRecord, locate, records
 from reflectzoo.weights.stored import Stored, build_stored, parse_metadata, stored_network, understood
 
 FORMAT = "reflectzoo"
-"""What our safetensors files call themselves in their metadata."""
+"""Value of ``format`` in the metadata of reflectzoo's safetensors files."""
 
 
 class LoadedModel(nn.Module):

@@ -16,7 +16,7 @@ from reflectzoo.photo.files import shown
 from reflectzoo.weights.stored import parse_metadata
 
 FORMAT = "reflectzoo"
-"""What our ONNX files call themselves in their metadata."""
+"""Value of ``format`` in the metadata of reflectzoo's ONNX files."""
 
 #: Required metadata: name of the model, length to which shorter sides must be padded, number of statistics over all
 #: pixels, and peak memory per pixel. Also written: ``multiple`` and ``halo`` for tiles, which are read if present, and

@@ -13,7 +13,7 @@ from reflectzoo.photo.read import decode
 from reflectzoo.photo.write import FORMATS, encode, fitted, format_of, suffix_for, write_picture
 
 STREAM = "-"
-"""What stands for standard input and standard output."""
+"""File name that denotes standard input and standard output."""
 
 
 def run_pipe(separator: Separator, wanted: Wanted, output: Path | None) -> int:

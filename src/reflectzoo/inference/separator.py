@@ -133,7 +133,7 @@ class Separator:
         self.stride = size.multiple
         self.smallest = max(smallest, size.minimum)
         self.last: TileUse | None = None
-        """Of the picture before."""
+        """Tiles of the last picture; None before the first."""
         self._per_pixel: float | None = None
         self.network = network
         if quality == "best":

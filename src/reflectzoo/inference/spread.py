@@ -17,7 +17,7 @@ from reflectzoo.inference.batch import Outcome, Task, Told, Wanted, outcome_of, 
 from reflectzoo.photo.files import shown
 
 TRIES = 3
-"""So often a photograph is given to a process; each time the process died with it."""
+"""Maximum number of attempts per photograph, if its process dies each time."""
 
 
 class Worker:

@@ -12,9 +12,9 @@ Frame = npt.NDArray[np.float32]
 """(H, W, 3) in [0, 1]."""
 
 _FLOW_SIDE = 320
-"""Motion is found at this longer side."""
+"""Longer side in pixels at which optical flow is computed."""
 _ALIKE = 0.06
-"""Values that differ by more are not the same place."""
+"""Values that differ by this much or more are not averaged."""
 
 
 class Steady:
@@ -31,7 +31,7 @@ class Steady:
     def __init__(self, share: float = 0.7) -> None:
         self.share = share
         self.before: tuple[Frame, Frame] | None = None
-        """Mixture and correction of the frame before."""
+        """Mixture and averaged correction of the previous frame."""
 
     def step(self, mixture: Frame, correction: Frame) -> Frame:
         """Average the correction of the next frame with the previous ones.

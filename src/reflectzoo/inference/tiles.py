@@ -164,7 +164,7 @@ Network = Callable[[Tensor], Layers]
 
 
 Rows = Callable[[int, int], Tensor]
-"""Gives rows of a picture, from the first to before the last, as (3, n, W) in [0, 1] on the CPU."""
+"""Returns rows ``first`` to ``last - 1`` of a picture, (3, last - first, W) in [0, 1] on the CPU."""
 
 
 class FinishedRows(NamedTuple):

@@ -38,9 +38,9 @@ from reflectzoo.photo.write import fitted, format_of
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm"})
 _PART = 48
-"""Frames of a part."""
+"""Frames per part."""
 _QUALITY = "16"
-"""x264's constant rate factor: hardly any loss that one could see."""
+"""Constant rate factor of x264, with hardly any visible loss."""
 _COVER = 1024
 """FFmpeg's AV_DISPOSITION_ATTACHED_PIC."""
 _NUMBERED = re.compile(r"%0?(\d*)d")
@@ -108,13 +108,13 @@ class _Video:
         self.steady = Steady(share)
         self.parts = target.with_name(result_name(f".{target.name}", ".parts"))
         self.interlaced = False
-        """Whether a frame of two moments was met."""
+        """Whether an interlaced frame was found."""
         self.size = (0, 0)
-        """Width and height of the first frame, as it is stored, which all results have."""
+        """Stored width and height of the first frame, to which all frames are resized."""
         self.resized = False
-        """Whether another size was met."""
+        """Whether a frame of another size was found."""
         self.corrupt = 0
-        """How many frames the decoder calls damaged."""
+        """Number of frames that the decoder reported as damaged."""
 
     def run(self) -> None:
         import av

@@ -14,7 +14,7 @@ from reflectzoo.inference.batch import Task, Wanted, find_tasks
 from reflectzoo.photo.files import shown
 
 Look = tuple[int, int]
-"""Size and time of the last change of a file."""
+"""Size and modification time of a file."""
 
 
 def watch_folder(

@@ -10,7 +10,7 @@ import struct
 from reflectzoo.photo.png import Chunk
 
 _HEAD = 65536
-"""Properties stand within this many bytes."""
+"""Number of leading bytes in which property boxes are searched for."""
 #: Primaries and transfer functions of sRGB, those that look like it, and "unspecified".
 _USUAL_PRIMARIES, _USUAL_TRANSFERS = (1, 2), (1, 2, 6, 13, 14, 15)
 

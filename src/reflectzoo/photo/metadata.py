@@ -14,7 +14,7 @@ _GONE = re.compile(
     rb"http://ns\.adobe\.com/hdr-gain-map/|http://ns\.apple\.com/(HDRGainMap|pixeldatainfo)/"
     rb"|http://ns\.google\.com/photos/1\.0/(container|depthmap|image|audio)|http://ns\.google\.com/photos/dd/"
 )
-"""Namespaces that describe further parts of a file and nothing else: gain maps, depth maps, sound, lists of parts."""
+"""Namespaces used only for further parts of a file: gain maps, depth maps, sound, lists of parts."""
 _CAMERA = re.compile(rb"http://ns\.(google|xiaomi)\.com/photos/1\.0/camera/")
 _MOTION = rb"(?:MicroVideo|MotionPhoto)\w*"
 _NOTE = b"http://ns.adobe.com/xmp/note/"

@@ -16,7 +16,7 @@ from reflectzoo.photo.tiff_values import unpacked_by_libtiff
 
 MAGIC = b"8BPS\0\1"
 _CHANNELS = {1: 1, 3: 3}
-"""Grey and RGB, by the numbers of colour modes; Pillow reads the others."""
+"""Number of colour channels by colour mode, for grey and RGB; Pillow reads the other modes."""
 _RAW, _PACKBITS = 0, 1
 _ICC, _EXIF, _XMP, _IPTC, _DPI, _VERSION = 1039, 1058, 1060, 1028, 1005, 1057
 _LAYERS, _TRANSPARENT = (b"8BIMLr16", b"8BIMLayr"), (b"8BIMMt16", b"8BIMMtrn")

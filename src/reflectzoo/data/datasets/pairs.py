@@ -18,12 +18,12 @@ from reflectzoo.data.datasets.photos import OnError
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.data.images import Photo, PhotoCache, UnreadableImage, find_images, picture_size, read_rgb, translucent
 from reflectzoo.data.sampler import SampleKey
-from reflectzoo.data.samples import Notice, RealPair, Sample
+from reflectzoo.data.samples import Notice, NoticeKind, RealPair, Sample
 from reflectzoo.data.seeding import CROPS, Rounds, generator, name_seed, sample_seed
 from reflectzoo.errors import UserError
 
 SMALLEST_SCORED = 11
-"""Side of SSIM's window; a smaller picture cannot be scored."""
+"""Side of SSIM's window in pixels; smaller pictures cannot be scored."""
 
 _SEEDS = 2**32
 
@@ -132,7 +132,7 @@ class PairCrops(KeyedDataset):
             except (UnreadableImage, _MismatchError) as error:
                 if self.on_error == "raise":
                     raise
-                kind = "mismatch" if isinstance(error, _MismatchError) else "unreadable"
+                kind: NoticeKind = "mismatch" if isinstance(error, _MismatchError) else "unreadable"
                 notices.append(Notice(kind, str(pair.mixture), str(error)))
                 continue
             height, width = layers["mixture"].shape[:2]
@@ -264,7 +264,7 @@ def usable(
         except (UnreadableImage, _MismatchError, _TranslucentError) as error:
             if on_error == "raise":
                 raise
-            kinds = {_MismatchError: "mismatch", _TranslucentError: "translucent"}
+            kinds: dict[type[UserError], NoticeKind] = {_MismatchError: "mismatch", _TranslucentError: "translucent"}
             kind = kinds.get(type(error), "unreadable")
             notices.append(Notice(kind, str(pair.mixture), str(error)))
             continue

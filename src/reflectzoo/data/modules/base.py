@@ -14,7 +14,7 @@ from reflectzoo.core.settings import Checked
 from reflectzoo.data.datasets.base import KeyedDataset
 from reflectzoo.data.loader import ReflectionLoader, usable_cores
 from reflectzoo.data.sampler import EpochSampler, EvaluationSampler, RepeatedSampler
-from reflectzoo.data.samples import JointBatch, Notice, RawBatch, Sample
+from reflectzoo.data.samples import JointBatch, Notice, NoticeKind, RawBatch, Sample
 from reflectzoo.data.synthesis.base import Synthesis
 from reflectzoo.errors import UserError
 
@@ -23,13 +23,15 @@ _log = logging.getLogger(__name__)
 # A few workers keep a GPU busy; more would only use memory.
 _MOST_WORKERS = 8
 _NAMED_NOTICES = 3
-_IN_ALL = {
+IN_ALL: dict[NoticeKind, str] = {
     "unreadable": "%d photographs could not be read.",
     "small": "%d photographs are smaller than the crop and were enlarged.",
     "missing": "%d pictures have no partner and were skipped.",
     "mismatch": "%d pairs differ in size and were skipped.",
     "folder": "%d folders could not be opened.",
     "tiny": "%d pairs are too small to be scored and were skipped.",
+    "translucent": "%d pairs have a translucent picture and were skipped.",
+    "count": "%d numbers of pairs differ from the published ones.",
 }
 
 
@@ -78,9 +80,9 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         self._train: KeyedDataset | None = None
         self._eval: Mapping[str, KeyedDataset] = {}
         self._test: Mapping[str, KeyedDataset] = {}
-        self._notices: dict[str, set[str]] = {}
+        self._notices: dict[NoticeKind, set[str]] = {}
         self.listener: Callable[[Notice], None] | None = None
-        """Hears what would else be logged about files."""
+        """Receives notices about files in place of the log, if set."""
 
     # -- defined by subclasses --------------------------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ class ReflectionDataModule(Checked, pl.LightningDataModule, place="data"):
         """Log the number of files with notices of each kind, if not all of them were logged by name."""
         for kind, paths in self._notices.items():
             if len(paths) > _NAMED_NOTICES:
-                _log.warning("In all, " + _IN_ALL[kind], len(paths))
+                _log.warning("In all, " + IN_ALL[kind], len(paths))
         self._notices.clear()
 
     def train_dataloader(self) -> ReflectionLoader:

@@ -11,7 +11,7 @@ from reflectzoo.data.datasets.published_data import PublishedData
 from reflectzoo.data.modules.pairs import SplitPairs
 
 REAL20 = frozenset({3, 4, 9, 12, 15, 22, 23, 25, 29, 39, 46, 47, 58, 86, 87, 89, 93, 103, 107, 110})
-"""Numbers of the 20 test pictures among the 110, from the page of the authors' program."""
+"""Numbers of the 20 test pictures among the 110, from the web page of the authors' program."""
 
 
 class ZhangReal(SplitPairs):

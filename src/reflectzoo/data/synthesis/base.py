@@ -14,7 +14,7 @@ from reflectzoo.data.seeding import SYNTHESIS, generator
 from reflectzoo.errors import UserError
 
 Params = dict[str, float | tuple[float, ...]]
-"""What is drawn for one sample, by name."""
+"""Random draws for one sample, by name."""
 
 SHIFT = "shift"
 FRAME = "frame"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Border = Literal["zero", "reflect", "replicate"]
-"""What lies beyond the picture: nothing, the picture mirrored at its outermost pixels, or those pixels repeated."""
+"""Padding: zeros, the picture mirrored at its border pixels, or the border pixels repeated."""
 
 
 def gaussian_taps(sigma: Tensor, taps: int, side: Tensor | None = None) -> Tensor:

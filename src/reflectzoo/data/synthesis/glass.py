@@ -15,7 +15,7 @@ from reflectzoo.data.synthesis.base import Params, Synthesis, column, pair_of
 from reflectzoo.data.synthesis.blur import gaussian_taps, most_taps, separable_blur, side_of
 
 _FIELD = 4
-"""The light outside is uneven on a grid of this side, drawn smoothly in between."""
+"""Side of the grid of random brightness outside, interpolated bilinearly in between."""
 _SMALLEST = 1e-6
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 GAMMA = 2.2
-"""Exponent by which the programs come from stored values to linear light."""
+"""Exponent by which the programs convert stored values to linear light."""
 
 
 def power(image: Tensor, exponent: float) -> Tensor:
