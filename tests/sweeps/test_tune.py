@@ -22,7 +22,7 @@ from tests.conftest import TINY
 optuna = pytest.importorskip("optuna")
 
 from reflectzoo.sweeps.space import as_overrides, packaged_space, read_space, within  # noqa: E402
-from reflectzoo.sweeps.study import Search, StudyPlan  # noqa: E402
+from reflectzoo.sweeps.study import Search, StudyPlan, values_in_words  # noqa: E402
 
 FAST = ("model=ytmt_pcs", "loss=pixel", *TINY, "trainer=fast", "trainer.max_epochs=2", "callbacks.panels=null")
 SPACE = "optimizer.lr: {low: 1.0e-4, high: 1.0e-2, log: true}\nmodel.init_gain: {choices: [null, 2.0]}\n"
@@ -101,6 +101,13 @@ def test_a_study_trains_prunes_resumes_and_leaves_a_table(
     capsys.readouterr()
     assert main([*words[:-2], "trainer.max_epochs=3", "--trials", "3", "--space", "space.yaml"]) == 2
     assert "differs in overrides" in capsys.readouterr().err
+
+
+def test_a_setting_may_join_the_space_of_a_study_that_has_trials(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE + "data.crop: {low: 32, high: 64}\n")
+    space = read_space(tmp_path / "space.yaml")
+    words = values_in_words({"optimizer.lr": 0.00123456, "model.init_gain": None}, space)
+    assert words == {"optimizer.lr": "0.001235", "model.init_gain": "None", "data.crop": ""}
 
 
 def test_a_bad_trial_is_stopped_early(tmp_path: Path) -> None:

@@ -239,8 +239,9 @@ class Search:
 
 
 def values_in_words(values: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, str]:
-    """Format drawn values for a table, in the order of the space."""
-    return {key: f"{values[key]:.4g}" if isinstance(values[key], float) else str(values[key]) for key in space}
+    """Format drawn values for a table, in the order of the space; empty for a setting that the space had not yet."""
+    drawn = {key: values.get(key, "") for key in space}
+    return {key: f"{each:.4g}" if isinstance(each, float) else str(each) for key, each in drawn.items()}
 
 
 def _open(place: str, maximize: bool, pruner: optuna.pruners.BasePruner) -> optuna.Study:

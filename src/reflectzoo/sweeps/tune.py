@@ -213,7 +213,8 @@ def _by_choice(key: str, reached: Sequence[tuple[int, float, Mapping[str, Any]]]
 
     groups: dict[str, list[float]] = {}
     for _, value, params in reached:
-        groups.setdefault(str(params.get(key)), []).append(value)
+        if key in params:
+            groups.setdefault(str(params[key]), []).append(value)
     rows = [
         [name, str(len(each)), f"{sum(each) / len(each):.4f}", f"{min(each):.4f}", f"{max(each):.4f}"]
         for name, each in sorted(groups.items())
