@@ -7,7 +7,6 @@ import importlib
 import os
 import runpy
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
+
+from reflectzoo.core.ranks import free_port
 
 
 @dataclass
@@ -112,7 +113,7 @@ def started_by_torchrun(command: str, words: list[str], folder: Path, count: int
     """The processes of one command, as torchrun starts them."""
     from pytorch_lightning.utilities import rank_zero_only
 
-    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
     return [
         Child(
@@ -138,7 +139,7 @@ def started_by_srun(
     from pytorch_lightning.utilities import rank_zero_only
 
     slurm = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1"}
-    slurm |= {"SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_LOCALID": "0", "MASTER_PORT": _free_port()}
+    slurm |= {"SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_LOCALID": "0", "MASTER_PORT": free_port()}
     slurm |= environment or {}
     return [
         Child(
@@ -148,12 +149,6 @@ def started_by_srun(
         )
         for rank in range(2)
     ]
-
-
-def _free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
 
 
 def _become(

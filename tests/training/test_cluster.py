@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +128,24 @@ def test_a_job_that_starts_again_keeps_its_folder(monkeypatch: pytest.MonkeyPatc
     assert ranks.job_name() is None
 
 
+def test_processes_that_torchrun_starts_again_meet_at_another_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In torchrun's own store, PyTorch 2.13 finds the addresses of the processes before."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
+    agent = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    within(monkeypatch, TORCHRUN | agent | {"TORCHELASTIC_RESTART_COUNT": "0"})
+    ranks.meet_anew()
+    assert os.environ["MASTER_PORT"] == str(store.port)
+    ports = []
+    for rank in ("0", "1"):
+        within(monkeypatch, agent | {"TORCHELASTIC_RESTART_COUNT": "1", "RANK": rank})
+        for _ in range(2):  # jobs of a sweep
+            ranks.meet_anew()
+            ports.append(os.environ["MASTER_PORT"])
+        assert os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "False"
+    assert len({*ports}) == 1
+    assert ports[0] != str(store.port)
+
+
 def test_a_requeued_training_resumes_what_it_has_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[str | None] = []
 
@@ -238,7 +259,7 @@ def test_a_node_dies_and_the_other_ends_in_a_sentence(tmp_path: Path, killed: in
     assert "Traceback" not in ended.told
     assert ended.told.count("reflectzoo: ") == 1
     assert f"is in {checkpoint}: the same command with ckpt_path=last resumes from there" in ended.told
-    epochs = torch.load(tmp_path / checkpoint, weights_only=True)["epoch"] + 2
+    epochs = torch.load(checkpoint, weights_only=True)["epoch"] + 2
     again = started_by_srun([*WORDS, f"trainer.max_epochs={epochs}", "ckpt_path=last"], tmp_path, "18")
     assert [each.result(300).status for each in again] == [0, 0]
     assert len([*tmp_path.glob("outputs/ytmt_pcs/*")]) == 1, "one folder"
@@ -271,7 +292,47 @@ def test_a_job_that_is_preempted_ends_like_one_that_is_not(monkeypatch: pytest.M
         assert all(torch.equal(torch.as_tensor(one[part][key]), torch.as_tensor(other[part][key])) for key in one[part])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_torchrun_starts_again_where_it_was(tmp_path: Path) -> None:
+    """The real command on two nodes, on one of which a process is killed."""
+    port = ranks.free_port()
+    agents = []
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        launch = [
+            "--nnodes=2",
+            f"--node-rank={rank}",
+            "--nproc-per-node=1",
+            "--master-addr=127.0.0.1",
+            "--max-restarts=1",
+        ]
+        words = [*launch, f"--master-port={port}", "-m", "reflectzoo.train", *WORDS, "trainer.max_epochs=40"]
+        command = [sys.executable, "-m", "torch.distributed.run", *words, f"paths.output_dir={tmp_path}/outputs"]
+        with (tmp_path / f"{rank}/told").open("w") as told:
+            agents.append(subprocess.Popen(command, cwd=tmp_path / str(rank), stdout=told, stderr=told))
+    try:
+        while not [*tmp_path.glob("outputs/ytmt_pcs/*/checkpoints/last.ckpt")]:
+            assert agents[0].poll() is None, (tmp_path / "0/told").read_text()
+            time.sleep(0.1)
+        (worker,) = (
+            int(pid)
+            for thread in Path(f"/proc/{agents[1].pid}/task").iterdir()
+            for pid in (thread / "children").read_text().split()
+        )
+        os.kill(worker, signal.SIGKILL)
+        assert [agent.wait(400) for agent in agents] == [0, 0]
+    finally:
+        for agent in agents:
+            agent.terminate()
+    (run_dir,) = tmp_path.glob("outputs/ytmt_pcs/*")
+    told = (tmp_path / "0/told").read_text()
+    assert f"Resuming from {run_dir}/checkpoints/last.ckpt" in told
+    assert "epoch 40/40" in told
+    assert torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 39
+
+
 def wait_for_checkpoint(folder: Path, child: Child) -> Path:
     while not (found := [*folder.glob("outputs/ytmt_pcs/*/checkpoints/last.ckpt")]):
         assert not child.ended(0.02), child.result().told
-    return found[0].relative_to(folder)
+    return found[0]

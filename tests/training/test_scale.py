@@ -167,10 +167,18 @@ def test_accumulation_and_clipping_reach_methods_with_several_optimisers() -> No
 
 
 def test_float16_leaves_fused_optimisers_out() -> None:
-    config = compose_config(["model=lite", "trainer.precision=16-mixed"])
+    config = compose_config(["model=lite", "trainer.precision=16-mixed", "trainer.accelerator=gpu"])
     settle(config)
+    assert config.trainer.precision == "16-mixed"
     assert config.optimizer.fused is False
     assert config.model.optimizer.fused is False
+
+
+def test_a_cpu_trains_in_bfloat16_instead_of_float16() -> None:
+    config = compose_config(["model=lite", "trainer.precision=16-mixed", "trainer.accelerator=cpu"])
+    settle(config)
+    assert config.trainer.precision == "bf16-mixed"
+    assert config.optimizer.fused
 
 
 def test_fsdp_is_refused_where_it_does_not_serve(train: Train) -> None:

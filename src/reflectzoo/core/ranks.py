@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -50,7 +51,7 @@ def job_name() -> str | None:
     if slurm_job() is not None:
         return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 'batch')}.{command}"
     if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and started_outside() is not None:
-        return f"{os.environ['TORCHELASTIC_RUN_ID']}.{os.environ.get('MASTER_PORT', '')}.{command}"
+        return f"{os.environ['TORCHELASTIC_RUN_ID']}.{command}"
     return None
 
 
@@ -93,7 +94,7 @@ def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...
         return answer
 
     if torchrun:
-        answer = _by_store(first, rank, number)
+        answer = _by_store(first, rank, str(number))
     elif rank == 0:
         answer = first()
     else:
@@ -102,10 +103,29 @@ def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...
     return answer
 
 
-def _by_store(choose: Callable[[], str], rank: int, number: int) -> str:
+def meet_anew() -> None:
+    """Let processes that torchrun has started again meet at another port.
+
+    In torchrun's store PyTorch would find the addresses of the dead processes.
+    """
+    here, agents = started_outside(), "TORCHELASTIC_USE_AGENT_STORE"
+    if here is None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or os.environ.get(agents) != "True":
+        return
+    port = _by_store(free_port, here[0], "port")
+    os.environ.update({"MASTER_PORT": port, agents: "False"})
+
+
+def free_port() -> str:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return str(found.getsockname()[1])
+
+
+def _by_store(choose: Callable[[], str], rank: int, name: str) -> str:
     from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
-    key = f"reflectzoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{number}"
+    key = f"reflectzoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}"
     try:
         # torchrun itself hosts the store and starts it before any of its processes.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

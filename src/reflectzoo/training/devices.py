@@ -30,11 +30,21 @@ def device_count(trainer: DictConfig) -> int:
     """
     devices = trainer.get("devices", 1)
     if devices in ("auto", -1, "-1"):
-        return 1 if trainer.get("accelerator") == "cpu" else max(torch.cuda.device_count(), 1)
+        return 1 if _on_cpu(trainer) else max(torch.cuda.device_count(), 1)
     try:
         return int(devices) if isinstance(devices, int | str) else len(devices)
     except (ValueError, TypeError):
         raise UserError(f"trainer.devices={devices} is not a number of devices: give one, a list, or auto.") from None
+
+
+def _on_cpu(trainer: DictConfig) -> bool:
+    accelerator = trainer.get("accelerator", "auto")
+    return accelerator == "cpu" or (accelerator == "auto" and not _has_gpu())
+
+
+def _has_gpu() -> bool:
+    # Not torch.cuda.is_available(), after which processes could not be forked.
+    return torch.cuda.device_count() > 0 or torch.backends.mps.is_available()
 
 
 def check_devices(config: DictConfig) -> None:
@@ -47,7 +57,7 @@ def check_devices(config: DictConfig) -> None:
     """
     count = device_count(config.trainer)
     accelerator = config.trainer.get("accelerator")
-    if accelerator in ("gpu", "cuda") and torch.cuda.device_count() == 0 and not torch.backends.mps.is_available():
+    if accelerator in ("gpu", "cuda") and not _has_gpu():
         raise UserError(
             f"trainer.accelerator={accelerator}, but PyTorch {torch.__version__} finds no GPU on this machine: use "
             "trainer.accelerator=cpu, or install a PyTorch that fits its GPU driver."
@@ -122,7 +132,7 @@ def settle(config: DictConfig) -> None:
 
     For methods with one optimiser Lightning accumulates and clips, for the others :class:`AdversarialModule` does.
     ``trainer.accumulate_grad_batches`` and ``trainer.gradient_clip_val`` are passed on to whichever applies. A fused
-    optimiser is made unfused under float16.
+    optimiser is made unfused under float16, and float16 becomes bfloat16 on a CPU.
 
     Raises:
         UserError: if the settings of trainer and model contradict each other.
@@ -139,6 +149,10 @@ def settle(config: DictConfig) -> None:
             )
         with open_dict(config):
             model[ours], trainer[theirs] = asked, off
+    if trainer.get("precision") in ("16-mixed", "16", 16) and _on_cpu(trainer):
+        with open_dict(config):
+            trainer.precision = "bf16-mixed"
+        rank_zero_info("trainer.precision=bf16-mixed: CPUs do not train in 16-mixed")
     optimizer = config.get("optimizer")
     if str(trainer.get("precision")).startswith("16") and optimizer and optimizer.get("fused"):
         # A fused optimiser unscales gradients itself, after they have been clipped.
@@ -161,7 +175,7 @@ def check_strategy(config: DictConfig, model: ReflectionModule, callbacks: Seque
         )
     if any(isinstance(each, WeightAveraging) for each in callbacks):
         raise UserError("callbacks=ema needs every weight in each process, trainer=fsdp shards them: use trainer=ddp.")
-    if config.trainer.get("accelerator") not in ("gpu", "cuda"):
+    if _on_cpu(config.trainer):
         raise UserError(
             "trainer=fsdp shards weights across GPUs, with trainer.accelerator=gpu: use trainer=ddp on CPUs."
         )

@@ -26,7 +26,7 @@ from reflectzoo.cli import did_you_mean, nearest
 from reflectzoo.config import build_part, build_parts, plain
 from reflectzoo.core.annotations import Seed
 from reflectzoo.core.disk import hold, remove_parts, write_text
-from reflectzoo.core.ranks import forget_lost, job_name, restarts
+from reflectzoo.core.ranks import forget_lost, job_name, meet_anew, restarts
 from reflectzoo.core.settings import check_entries, check_tree
 from reflectzoo.errors import (
     Interrupted,
@@ -177,6 +177,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     loggers = build_parts(with_names(config), "logger", Logger)  # type: ignore[type-abstract]
     for logger in loggers:
         logger.log_hyperparams(plain(config) | {"vgg_used": model.vgg_used, "choices": group_choices()})
+    meet_anew()
     trainer = build_part(
         config.trainer,
         "trainer",
