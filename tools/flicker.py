@@ -21,7 +21,7 @@ from skimage import data, metrics
 
 from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.separator import Separator
-from reflectzoo.inference.steady import Frame, Steady
+from reflectzoo.inference.steady import Frame, TemporalSmoother
 
 HEIGHT, WIDTH = 192, 256
 STEP = 2
@@ -44,7 +44,7 @@ def main() -> int:
     quality = score(truths, mixtures)
     print(f"| the clip itself | {flicker(truths, mixtures):.2f} | {quality:.2f} |")  # noqa: T201
     for share in SHARES:
-        steady = Steady(share)
+        steady = TemporalSmoother(share)
         steadied = [steady.step(mixture, each) for mixture, each in zip(mixtures, corrections, strict=True)]
         results = [np.clip(mixture + each, 0, 1) for mixture, each in zip(mixtures, steadied, strict=True)]
         print(f"| {share:g} | {flicker(truths, results):.2f} | {score(truths, results):.2f} |")  # noqa: T201

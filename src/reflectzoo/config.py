@@ -44,12 +44,12 @@ def _own_folder(*parts: str, lasting: bool = False) -> str:
         *parts: parts of its path, the output folder first.
         lasting: whether a job that SLURM or torchrun starts again keeps it.
     """
-    from reflectzoo.core.disk import claim
-    from reflectzoo.core.ranks import agreed
+    from reflectzoo.core.disk import make_unique_folder
+    from reflectzoo.core.ranks import share_choice
 
     check_value("paths.output_dir", parts[0], str)
     # The ranks started by torchrun or srun must agree on one folder, although each resolves it separately.
-    return agreed(lambda: str(claim(Path(*parts))), Path(parts[0]), parts, lasting)
+    return share_choice(lambda: str(make_unique_folder(Path(*parts))), Path(parts[0]), parts, lasting)
 
 
 class MethodSearchPath(SearchPathPlugin):

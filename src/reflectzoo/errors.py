@@ -86,7 +86,7 @@ _PEER = re.compile(
 )
 
 
-def who_died(text: str, processes: int) -> LostProcess | None:
+def lost_process_error(text: str, processes: int) -> LostProcess | None:
     """Convert the text of a PyTorch exception to an error about a lost process; None if it is about something else.
 
     Args:

@@ -17,7 +17,7 @@ from reflectzoo.inference.convert import convert
 from reflectzoo.inference.load import read_safetensors
 from reflectzoo.inference.separator import Separator, difference
 from reflectzoo.weights.stored import build_stored as build_stored
-from reflectzoo.weights.stored import stored_network, understood
+from reflectzoo.weights.stored import parse_record, stored_network
 from tests.contract.conftest import MAINS, MODELS, Trained, built, fresh, make_batch
 
 each_model = pytest.mark.parametrize("model", MODELS)
@@ -44,7 +44,7 @@ def test_builds_from_its_settings_alone(model: str) -> None:
     module = built(model)
     assert module.name == model
     assert module.config is not None
-    stored = understood(json.loads(json.dumps(stored_network(model, module.config["net"]))), "x")
+    stored = parse_record(json.loads(json.dumps(stored_network(model, module.config["net"]))), "x")
     again = build_stored(stored, "x", module.net.state_dict())
     assert {key: value.shape for key, value in again.state_dict().items()} == {
         key: value.shape for key, value in module.net.state_dict().items()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 
-from reflectzoo.errors import LostProcess, who_died
+from reflectzoo.errors import LostProcess, lost_process_error
 from reflectzoo.training.run import _told_in_a_sentence
 from tests.data.conftest import Recorder, trainer
 from tests.data.test_resume import module, root
@@ -74,6 +74,6 @@ def test_workers_leave_signals_to_the_first_process(number: int, root: Path, tmp
     ],
 )
 def test_what_pytorch_says_of_the_dead(text: str, processes: int, told: str | None) -> None:
-    found = who_died(text, processes)
+    found = lost_process_error(text, processes)
     assert (found is None) == (told is None)
     assert told is None or told in str(found)

@@ -220,12 +220,12 @@ def test_help_answers_without_loading_torch() -> None:
 
 
 def test_a_file_in_the_way_of_results_is_called_what_it_is(tmp_path: Path) -> None:
-    from reflectzoo.inference.batch import Wanted, find_tasks
+    from reflectzoo.inference.batch import OutputOptions, find_tasks
 
     (tmp_path / "taken").write_text("")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match="is a file that is not named like a picture"):
-        find_tasks([str(tmp_path / "a.png")], tmp_path / "taken", False, Wanted())
+        find_tasks([str(tmp_path / "a.png")], tmp_path / "taken", False, OutputOptions())
     with pytest.raises(UserError, match="several photographs need a folder"):
-        find_tasks([str(tmp_path / "a.png"), str(tmp_path / "b.png")], tmp_path / "taken", False, Wanted())
+        find_tasks([str(tmp_path / "a.png"), str(tmp_path / "b.png")], tmp_path / "taken", False, OutputOptions())

@@ -25,7 +25,7 @@ from reflectzoo.__main__ import main
 from reflectzoo.data.modules.sample import find_in_package
 from reflectzoo.errors import UserError
 from reflectzoo.inference import demo
-from reflectzoo.inference.demo import Desk, samples
+from reflectzoo.inference.demo import DemoService, samples
 from reflectzoo.inference.separator import Separator
 
 
@@ -38,14 +38,14 @@ def _photo(path: Path, size: tuple[int, int] = (61, 45)) -> Path:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path) -> DemoService:
     network = reflectzoo.create_model("ytmt_pcs", "model.net.width=4", "loss=pixel")
     folder = tmp_path / "results"
     folder.mkdir()
-    return Desk({"small": Separator(network)}, folder)
+    return DemoService({"small": Separator(network)}, folder)
 
 
-def test_a_run(desk: Desk, tmp_path: Path) -> None:
+def test_a_run(desk: DemoService, tmp_path: Path) -> None:
     done = desk.run(str(_photo(tmp_path / "a.jpg")), "small", 1.0)
     assert done.before.size == done.after.size == (61, 45)
     assert "61 x 45 pixels, small" in done.told
@@ -56,13 +56,13 @@ def test_a_run(desk: Desk, tmp_path: Path) -> None:
             assert image.getexif()[0x010E] == "a window"
 
 
-def test_strength_zero_is_the_photograph(desk: Desk, tmp_path: Path) -> None:
+def test_strength_zero_is_the_photograph(desk: DemoService, tmp_path: Path) -> None:
     path = _photo(tmp_path / "a.png")
     with Image.open(desk.run(str(path), "small", 0.0).transmission) as after, Image.open(path) as before:
         assert np.array_equal(np.asarray(after), np.asarray(before))
 
 
-def test_mistakes(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(desk: DemoService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _photo(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"nothing")
     monkeypatch.setattr(demo, "MAX_UPLOAD_PIXELS", 5000)
@@ -98,7 +98,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
         ("no_suffix", b"\xff\xd8\xff\xe0"),
     ],
 )
-def test_uploads_that_are_no_photographs(desk: Desk, tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_uploads_that_are_no_photographs(desk: DemoService, tmp_path: Path, name: str, content: bytes | None) -> None:
     path = tmp_path / name
     if content is None:
         content = _photo(path).read_bytes()
@@ -110,7 +110,7 @@ def test_uploads_that_are_no_photographs(desk: Desk, tmp_path: Path, name: str, 
     assert not list(desk.folder.iterdir())
 
 
-def test_what_is_no_file(desk: Desk, tmp_path: Path) -> None:
+def test_what_is_no_file(desk: DemoService, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for name in ("pipe.png", "", "gone.png", "gone/a.png", "x" * 300 + ".png"):
         with pytest.raises(UserError):
@@ -118,19 +118,19 @@ def test_what_is_no_file(desk: Desk, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan"), float("inf"), True, None, "abc", "", [1], [[0.5]], {}])
-def test_strengths_that_are_none(desk: Desk, tmp_path: Path, strength: Any) -> None:
+def test_strengths_that_are_none(desk: DemoService, tmp_path: Path, strength: Any) -> None:
     with pytest.raises(UserError, match="strength must be a number from 0 to 1"):
         desk.run(str(_photo(tmp_path / "a.png")), "small", strength)
 
 
 @pytest.mark.parametrize("method", [None, "", "Small", ["small"], {"small": 1}, 3, "ü" * 1000])
-def test_methods_that_are_none(desk: Desk, tmp_path: Path, method: Any) -> None:
+def test_methods_that_are_none(desk: DemoService, tmp_path: Path, method: Any) -> None:
     with pytest.raises(UserError, match=r"There is no method .* on this page") as error:
         desk.run(str(_photo(tmp_path / "a.png")), method, 1.0)
     assert len(str(error.value)) < 200
 
 
-def test_old_results_are_removed(desk: Desk, tmp_path: Path) -> None:
+def test_old_results_are_removed(desk: DemoService, tmp_path: Path) -> None:
     first = desk.run(str(_photo(tmp_path / "a.png")), "small", 1.0)
     os.utime(first.transmission.parent, (0, 0))
     second = desk.run(str(tmp_path / "a.png"), "small", 1.0)

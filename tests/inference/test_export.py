@@ -22,7 +22,7 @@ from reflectzoo.inference.export import ExportError, export, mean_of_blocks
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.onnx import OnnxSeparator, Session
 from reflectzoo.inference.separator import Separator
-from reflectzoo.weights.stored import Stored
+from reflectzoo.weights.stored import NetworkRecord
 
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -56,7 +56,7 @@ class _Small(nn.Module):
 def _module(**settings: Any) -> LoadedModel:
     torch.manual_seed(0)
     method = Method("small", __name__, "A small network", {"small": Model()}, (".net:Small",))
-    return LoadedModel(_Small(**settings), Stored("small", method, "Small", settings)).eval()
+    return LoadedModel(_Small(**settings), NetworkRecord("small", method, "Small", settings)).eval()
 
 
 @pytest.fixture(scope="module")

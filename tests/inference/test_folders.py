@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reflectzoo.__main__ import main
 from reflectzoo.errors import UserError
-from reflectzoo.inference.batch import Task, Wanted, find_tasks, run_tasks
+from reflectzoo.inference.batch import OutputOptions, Task, find_tasks, run_tasks
 from reflectzoo.inference.separator import Separator
 from reflectzoo.inference.watch import watch_folder
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def separated(folder: Path, **settings: object) -> int:
-    wanted = Wanted(**settings)  # type: ignore[arg-type]
+    wanted = OutputOptions(**settings)  # type: ignore[arg-type]
     return run_tasks(find_tasks([str(folder)], None, False, wanted), SEPARATOR, wanted)
 
 
@@ -95,13 +95,13 @@ def test_a_watched_folder(folder: Path) -> None:
         worked.append([task.source.name for task in tasks])
         if len(worked) == 1:
             (folder / "late.png").write_bytes((folder / "b.png").read_bytes())
-        return run_tasks(tasks, SEPARATOR, Wanted(skip_existing=True))
+        return run_tasks(tasks, SEPARATOR, OutputOptions(skip_existing=True))
 
-    assert watch_folder([str(folder)], None, False, Wanted(), work, pause=0, rounds=6) == 0
+    assert watch_folder([str(folder)], None, False, OutputOptions(), work, pause=0, rounds=6) == 0
     assert worked == [["a.jpg", "b.png"], ["late.png"]]
     assert (folder / "late.transmission.png").is_file()
     with pytest.raises(UserError, match="is not one"):
-        watch_folder([str(folder / "a.jpg")], None, False, Wanted(), work)
+        watch_folder([str(folder / "a.jpg")], None, False, OutputOptions(), work)
 
 
 def test_names_of_245_letters_and_leading_dashes(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_names_of_245_letters_and_leading_dashes(tmp_path: Path) -> None:
     names = ("x" * 245 + ".png", "x" * 244 + "y.png", "é" * 124 + ".png", "x" * 232 + ".png", "-o.png")
     for name in names:
         picture.save(tmp_path / name)
-    wanted = Wanted()
+    wanted = OutputOptions()
     assert run_tasks(find_tasks([str(tmp_path)], None, False, wanted), SEPARATOR, wanted) == 0
     assert (tmp_path / "-o.transmission.png").is_file()
     assert (tmp_path / ("x" * 232 + ".transmission.png")).is_file()

@@ -15,7 +15,7 @@ import torch
 
 import reflectzoo
 from reflectzoo.errors import UserError
-from reflectzoo.inference.demo import Desk
+from reflectzoo.inference.demo import DemoService
 from reflectzoo.inference.guard import Guard
 from reflectzoo.inference.separator import Separator
 
@@ -86,7 +86,7 @@ def test_what_is_sent_has_a_size_and_a_bound(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_what_is_worked_on(tmp_path: Path) -> None:
     network = reflectzoo.create_model("ytmt_pcs", "model.net.width=4", "loss=pixel")
-    desk = Desk({"small": Separator(network)}, tmp_path)
+    desk = DemoService({"small": Separator(network)}, tmp_path)
     begun, told = threading.Event(), []
 
     def slowly(picture: Any, strength: float, progress: Any) -> Any:

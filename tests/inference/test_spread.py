@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from reflectzoo.__main__ import main
-from reflectzoo.inference.batch import Outcome, Task, Wanted
+from reflectzoo.inference.batch import Outcome, OutputOptions, Task
 from reflectzoo.inference.spread import TRIES, _after_death, _names
 
 NETWORK = ("--model", "lite", "--untrained", "--override", "model.net.width=8", "--device", "cpu")
@@ -33,8 +33,8 @@ class TestAfterDeath:
 
     def test_it_is_tried_again_but_not_for_ever(self, tmp_path: Path) -> None:
         task = Task(tmp_path / "a.jpg", tmp_path / "a")
-        assert _after_death(task, Wanted(), _names([task]), 1) is None
-        last = _after_death(task, Wanted(), _names([task]), TRIES)
+        assert _after_death(task, OutputOptions(), _names([task]), 1) is None
+        last = _after_death(task, OutputOptions(), _names([task]), TRIES)
         assert last is not None
         assert f"{TRIES} processes died with it" in str(last.error)
 
@@ -42,24 +42,24 @@ class TestAfterDeath:
         task = Task(tmp_path / "a.jpg", tmp_path / "a")
         before = _names([task])
         (tmp_path / "a.transmission.jpg").write_bytes(b"whole")
-        done = _after_death(task, Wanted(), before, 1)
+        done = _after_death(task, OutputOptions(), before, 1)
         assert done is not None
         assert done.error is None
         assert "a.transmission.jpg" in done.lines[0]
-        half = _after_death(task, Wanted(reflection=True), before, 1)
+        half = _after_death(task, OutputOptions(reflection=True), before, 1)
         assert half is not None
         assert "when only" in str(half.error)
 
     def test_what_was_there_before_is_nobodys_result(self, tmp_path: Path) -> None:
         task = Task(tmp_path / "a.jpg", tmp_path / "a")
         (tmp_path / "a.transmission.jpg").write_bytes(b"somebody's")
-        assert _after_death(task, Wanted(), _names([task]), 1) is None, "the next process says that it exists"
+        assert _after_death(task, OutputOptions(), _names([task]), 1) is None, "the next process says that it exists"
 
     def test_a_named_file(self, tmp_path: Path) -> None:
         task = Task(tmp_path / "a.jpg", tmp_path / "b", tmp_path / "b.png")
         before = _names([task])
         (tmp_path / "b.png").write_bytes(b"whole")
-        assert isinstance(_after_death(task, Wanted(), before, 1), Outcome)
+        assert isinstance(_after_death(task, OutputOptions(), before, 1), Outcome)
 
 
 def test_without_a_cluster_it_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from reflectzoo.inference import tiles
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.separator import Separator, difference, parse_bytes
 from reflectzoo.inference.tiles import TILE_STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, tile_share
-from reflectzoo.inference.whole_view import Where, WholeView
+from reflectzoo.inference.whole_view import GlobalStatistics, TilePosition
 
 
 @settings(max_examples=200, deadline=None)
@@ -102,7 +102,7 @@ def test_tiles_are_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert max(found.values()) < bound, found
 
 
-def blind_to_the_whole(self: WholeView, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+def blind_to_the_whole(self: GlobalStatistics, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
     return func(*args, **kwargs or {})
 
 
@@ -111,7 +111,7 @@ def test_without_the_whole_view_tiles_would_differ(monkeypatch: pytest.MonkeyPat
     separator = Separator(model, "cpu", halo=96)
     mixture = photograph(320, 448)
     seen = difference(separator, mixture, 320)
-    monkeypatch.setattr(WholeView, "__torch_function__", blind_to_the_whole)
+    monkeypatch.setattr(GlobalStatistics, "__torch_function__", blind_to_the_whole)
     blind = difference(separator, mixture, 320)
     assert blind["transmission"] > 100 * seen["transmission"]
 
@@ -145,14 +145,14 @@ def test_enlargements_and_pyramids(pinned: bool) -> None:
 
 
 def test_a_network_that_asks_otherwise_is_noticed() -> None:
-    view = WholeView()
+    view = GlobalStatistics()
     x = torch.rand(1, 3, 32, 32)
     with view.learning():
         x.mean(dim=(2, 3))
-    with pytest.raises(RuntimeError, match="0 of 1"), view.at(Where(0, 0, 32, 32, 64, 64)):
+    with pytest.raises(RuntimeError, match="0 of 1"), view.at(TilePosition(0, 0, 32, 32, 64, 64)):
         x.relu()
     view.learning()
-    with pytest.raises(RuntimeError, match="more statistics"), view.at(Where(0, 0, 32, 32, 64, 64)):
+    with pytest.raises(RuntimeError, match="more statistics"), view.at(TilePosition(0, 0, 32, 32, 64, 64)):
         x.mean(dim=(2, 3))
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from reflectzoo.__main__ import main
 from reflectzoo.errors import Interrupted, UserError
-from reflectzoo.inference.batch import Wanted
+from reflectzoo.inference.batch import OutputOptions
 from reflectzoo.inference.separator import Separator
-from reflectzoo.inference.steady import Steady
+from reflectzoo.inference.steady import TemporalSmoother
 from reflectzoo.inference.video import run_video
 
 TIMES = [int(1000 * (index / 25 + (0.02 if index % 7 == 3 else 0))) for index in range(60)]
@@ -77,7 +77,7 @@ def sound_of(path: Path) -> list[bytes]:
 
 def test_frames_times_sound_and_tags_stay(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "clean.mp4"
-    assert run_video(str(clip), target, Separator(halved), Wanted(), steady=0) == 0
+    assert run_video(str(clip), target, Separator(halved), OutputOptions(), steady=0) == 0
     (before, was), (after, now) = shown_in(clip), shown_in(target)
     assert len(after) == 60
     assert np.allclose(np.diff(after), np.diff(before), atol=1e-3)
@@ -101,12 +101,12 @@ def test_an_interrupted_run_goes_on(clip: Path, tmp_path: Path) -> None:
         return halved(mixture)
 
     with pytest.raises(Interrupted, match="the same command resumes"):
-        run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), Wanted())
+        run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), OutputOptions())
     assert not (tmp_path / "clean.mp4").exists()
-    run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), Wanted())
+    run_video(str(clip), tmp_path / "clean.mp4", Separator(stops), OutputOptions())
     assert calls == 53 + 12, "the first part of 48 frames is not worked on again"
     whole = tmp_path / "whole.mp4"
-    run_video(str(clip), whole, Separator(halved), Wanted())
+    run_video(str(clip), whole, Separator(halved), OutputOptions())
     assert np.array_equal(shown_in(whole)[1], shown_in(tmp_path / "clean.mp4")[1])
 
 
@@ -116,7 +116,7 @@ def test_flicker_goes_down_and_the_picture_stays(tmp_path: Path) -> None:
     scene = np.kron(rng.random((12, 30, 3)), np.ones((8, 8, 1))).astype(np.float32) * 0.6
     veil = np.float32(0.25)
     unsteady, steadied = [], []
-    steady = Steady(0.7)
+    steady = TemporalSmoother(0.7)
     for index in range(24):
         truth = scene[:, 2 * index : 2 * index + 120]
         mixture = truth + veil
@@ -129,7 +129,7 @@ def test_flicker_goes_down_and_the_picture_stays(tmp_path: Path) -> None:
 
 
 def test_what_changes_at_once_is_not_smeared() -> None:
-    steady = Steady(0.9)
+    steady = TemporalSmoother(0.9)
     steady.step(np.full((40, 40, 3), 0.2, np.float32), np.full((40, 40, 3), -0.1, np.float32))
     bright = np.full((40, 40, 3), 0.9, np.float32)
     found = steady.step(bright, np.zeros_like(bright))
@@ -140,7 +140,7 @@ def test_numbered_pictures(tmp_path: Path) -> None:
     for number in (3, 4, 5, 11):
         Image.new("RGB", (20, 16), (10 * number,) * 3).save(tmp_path / f"frame_{number:05d}.png")
     out = tmp_path / "out"
-    assert run_video(str(tmp_path / "frame_%05d.png"), out / "t_%03d.png", Separator(halved), Wanted(), 0) == 0
+    assert run_video(str(tmp_path / "frame_%05d.png"), out / "t_%03d.png", Separator(halved), OutputOptions(), 0) == 0
     assert sorted(each.name for each in out.iterdir()) == ["t_003.png", "t_004.png", "t_005.png", "t_011.png"]
     assert Image.open(out / "t_011.png").getpixel((3, 3)) == (55, 55, 55)
 
@@ -155,9 +155,9 @@ def test_mistakes(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (str(clip), tmp_path / "x.jpg", "cannot be written as a video"),
     ):
         with pytest.raises(UserError, match=words):
-            run_video(source, target, separator, Wanted())
+            run_video(source, target, separator, OutputOptions())
     with pytest.raises(UserError, match="only the transmission"):
-        run_video(str(clip), None, separator, Wanted(reflection=True))
+        run_video(str(clip), None, separator, OutputOptions(reflection=True))
     assert main(["remove", str(clip), "--steady", "2", "--model", "ytmt_pcs", "--untrained"]) == 2
     assert "--steady must lie in [0, 1), got 2" in capsys.readouterr().err
     assert torch.is_grad_enabled()
@@ -185,7 +185,7 @@ def encoded(path: Path, codec: str, frames: int = 3, sound: str | None = None, *
 def test_the_last_frame_is_not_longer_and_pixels_keep_their_shape(tmp_path: Path) -> None:
     """A raw stream's durations were taken for those of the file: three frames lasted four seconds."""
     source = encoded(tmp_path / "a.mp4", "mpeg4", sample_aspect_ratio=Fraction(4, 3))
-    run_video(str(source), tmp_path / "b.mp4", Separator(halved), Wanted())
+    run_video(str(source), tmp_path / "b.mp4", Separator(halved), OutputOptions())
     with av.open(str(tmp_path / "b.mp4")) as after:
         stream = after.streams.video[0]
         assert float(stream.duration * stream.time_base) == pytest.approx(3 / 25)
@@ -196,17 +196,17 @@ def test_the_last_frame_is_not_longer_and_pixels_keep_their_shape(tmp_path: Path
 def test_what_a_video_cannot_be_is_said_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def fails(words: str, source: Path, target: str) -> None:
         with pytest.raises(UserError, match=words):
-            run_video(str(source), tmp_path / target, Separator(halved), Wanted())
+            run_video(str(source), tmp_path / target, Separator(halved), OutputOptions())
         assert not (tmp_path / target).exists()
 
     (tmp_path / "page.mp4").write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
     fails("is not a video, but a web page", tmp_path / "page.mp4", "a.mp4")
     fails(r"sound \(flac\) cannot be stored", encoded(tmp_path / "a.mkv", "mpeg4", sound="flac"), "b.mov")
-    assert run_video(str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(halved), Wanted()) == 0
+    assert run_video(str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(halved), OutputOptions()) == 0
     whole = encoded(tmp_path / "c.mkv", "mjpeg", frames=30, pix_fmt="yuvj420p").read_bytes()
     (tmp_path / "d.mkv").write_bytes(whole[: len(whole) // 2])
     capsys.readouterr()
-    run_video(str(tmp_path / "d.mkv"), tmp_path / "e.mkv", Separator(halved), Wanted())
+    run_video(str(tmp_path / "d.mkv"), tmp_path / "e.mkv", Separator(halved), OutputOptions())
     assert "may be cut short" in " ".join(capsys.readouterr().err.split())
 
 
@@ -226,7 +226,10 @@ def test_interlaced_frames_become_pictures_of_one_moment(tmp_path: Path, capsys:
             out.mux(video.encode(av.VideoFrame.from_ndarray(grey, format="gray").reformat(format="yuv420p")))
         out.mux(video.encode(None))
     run_video(
-        str(tmp_path / "a.mp4"), tmp_path / "b.mp4", Separator(lambda mixture: {"transmission": mixture}), Wanted()
+        str(tmp_path / "a.mp4"),
+        tmp_path / "b.mp4",
+        Separator(lambda mixture: {"transmission": mixture}),
+        OutputOptions(),
     )
     assert "is interlaced" in " ".join(capsys.readouterr().err.split())
     (before, combed), (after, seen) = shown_in(tmp_path / "a.mp4"), shown_in(tmp_path / "b.mp4")
@@ -250,7 +253,10 @@ def test_frames_that_change_their_size(tmp_path: Path, capsys: pytest.CaptureFix
             packet.stream, packet.pts, packet.dts, packet.time_base = video, number, number, Fraction(1, 25)
             out.mux(packet)
     run_video(
-        str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(lambda mixture: {"transmission": mixture}), Wanted()
+        str(tmp_path / "a.mkv"),
+        tmp_path / "b.mkv",
+        Separator(lambda mixture: {"transmission": mixture}),
+        OutputOptions(),
     )
     assert "all results have that of the first, 32x24" in " ".join(capsys.readouterr().err.split())
     seen = shown_in(tmp_path / "b.mkv")[1]
@@ -264,11 +270,11 @@ def test_damage_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     at = (data.index(b"mdat") + len(data)) // 2
     data[at : at + 300] = bytes(each ^ 0x55 for each in data[at : at + 300])
     (tmp_path / "a.mp4").write_bytes(data)
-    run_video(str(tmp_path / "a.mp4"), tmp_path / "b.mp4", Separator(halved), Wanted())
+    run_video(str(tmp_path / "a.mp4"), tmp_path / "b.mp4", Separator(halved), OutputOptions())
     assert "of its frames could only be decoded in part" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "c.mkv").write_bytes(b"\x1aE\xdf\xa3" + bytes(400))
     with pytest.raises(UserError, match="cannot be read as a video"):
-        run_video(str(tmp_path / "c.mkv"), tmp_path / "d.mkv", Separator(halved), Wanted())
+        run_video(str(tmp_path / "c.mkv"), tmp_path / "d.mkv", Separator(halved), OutputOptions())
 
 
 def test_grey_stays_grey(tmp_path: Path) -> None:
@@ -280,7 +286,10 @@ def test_grey_stays_grey(tmp_path: Path) -> None:
             out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((32, 48), level, np.uint8), format="gray")))
         out.mux(video.encode(None))
     run_video(
-        str(tmp_path / "a.mkv"), tmp_path / "b.mkv", Separator(lambda mixture: {"transmission": mixture}), Wanted()
+        str(tmp_path / "a.mkv"),
+        tmp_path / "b.mkv",
+        Separator(lambda mixture: {"transmission": mixture}),
+        OutputOptions(),
     )
     for level, seen in zip((60, 130), shown_in(tmp_path / "b.mkv")[1], strict=True):
         np.testing.assert_allclose(seen, level, atol=1)

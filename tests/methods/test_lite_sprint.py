@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.errors import UserError
 from reflectzoo.methods.lite import sprint
-from reflectzoo.methods.lite.bank import Bank, BankPair, Crops, Draws, load_bank, passed
+from reflectzoo.methods.lite.bank import Bank, BankPair, Crops, Draws, glass_transmittance, load_bank
 from reflectzoo.methods.lite.net import LiteNet
 from reflectzoo.methods.lite.net_2 import LiteNet2
 
@@ -113,7 +113,7 @@ def test_a_moved_reflection_is_what_the_glass_added() -> None:
     added[:, :24] = 0.05
     mixture = (0.8 * scene**2.2 + added) ** (1 / 2.2)
     pictures = [(each * 255).round().to(torch.uint8) for each in (mixture, scene)]
-    share = passed(*pictures)
+    share = glass_transmittance(*pictures)
     torch.testing.assert_close(share, torch.full((3, 1, 1), 0.8), atol=0.02, rtol=0)
     known = Bank([(other * 255).round().to(torch.uint8)], [[BankPair(*pictures, share)]])
     draws = Draws(known, CEILNetSynthesis(), 1.0, 1.0, np.random.default_rng(1))
@@ -126,7 +126,7 @@ def test_a_moved_reflection_is_what_the_glass_added() -> None:
 
 def test_passed_is_all_where_the_scene_is_dark() -> None:
     dark = torch.zeros(3, 40, 40, dtype=torch.uint8)
-    assert passed(dark + 40, dark).tolist() == [[[1.0]]] * 3
+    assert glass_transmittance(dark + 40, dark).tolist() == [[[1.0]]] * 3
 
 
 def test_batches_hold_what_was_asked_for(pictures: Path) -> None:

@@ -20,7 +20,7 @@ from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
 from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
 from reflectzoo.methods.ytmt.two_stage import TwoStage, two_stage_released, two_stage_unet
 from reflectzoo.nets.exchange import AdditionHead, ConcatenationHead, SeparateHead
-from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, dense
+from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, dense_hypercolumn
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.parity import rule_state_dict, rule_vgg
 from reflectzoo.parity.report import run_folder
@@ -190,7 +190,7 @@ def test_shared_hypercolumn_equals_two_and_a_finished_map(name: str) -> None:
 
     with torch.no_grad():
         joint, separate = net(x), net(x, x.clone())
-        finished = net(dense(net.hypercolumn(x)))
+        finished = net(dense_hypercolumn(net.hypercolumn(x)))
 
     for layer in ("transmission", "reflection"):
         assert difference(joint[layer], separate[layer]) < 1e-5

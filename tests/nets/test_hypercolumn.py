@@ -15,7 +15,7 @@ from reflectzoo.nets.hypercolumn import (
     Hypercolumn,
     HypercolumnConv2d,
     HyperFeatures,
-    dense,
+    dense_hypercolumn,
     hypercolumn_conv2d,
     joint_hypercolumn_conv2d,
     plain_hypercolumn,
@@ -57,7 +57,7 @@ def weights(features: HyperFeatures, outputs: int = 6, seed: int = 1, side: int 
 
 
 def plain(features: HyperFeatures, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return nn.functional.conv2d(dense(features), weight, bias, padding=weight.shape[2] // 2)
+    return nn.functional.conv2d(dense_hypercolumn(features), weight, bias, padding=weight.shape[2] // 2)
 
 
 @pytest.fixture(params=[96, 7], ids=["tile96", "tile7"])
@@ -211,12 +211,12 @@ def test_layer_takes_tensors_and_has_plain_keys() -> None:
     features = made_up((16, 16))
     conv = HypercolumnConv2d(3 + sum(NARROW), 2)
     assert list(conv.state_dict()) == ["weight", "bias"]
-    assert (conv(features) - conv(dense(features))).abs().max() <= 1e-5
+    assert (conv(features) - conv(dense_hypercolumn(features))).abs().max() <= 1e-5
 
 
 def test_plain_switch_builds_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    monkeypatch.setattr(hypercolumn, "dense", lambda x: built.append(x) or dense(x))
+    monkeypatch.setattr(hypercolumn, "dense", lambda x: built.append(x) or dense_hypercolumn(x))
     features = made_up((16, 16))
     weight, bias = weights(features)
     hypercolumn_conv2d(features, weight, bias)
@@ -257,7 +257,7 @@ def test_features_of_an_image(vgg: VGG19, size: tuple[int, int]) -> None:
     for level, count, halvings in zip(features.levels, LEVEL_CHANNELS, range(5), strict=True):
         assert level.shape == (2, count, size[0] >> halvings, size[1] >> halvings)
         assert not level.requires_grad
-    assert dense(features).shape == (2, HYPERCOLUMN_CHANNELS, *size)
+    assert dense_hypercolumn(features).shape == (2, HYPERCOLUMN_CHANNELS, *size)
     for level, wanted in zip(features.levels, vgg(image, VGG_LAYERS), strict=True):
         assert torch.allclose(level, wanted, atol=1e-5)
 
@@ -279,10 +279,10 @@ def test_tiny_images(vgg: VGG19, size: tuple[int, int]) -> None:
     assert [tuple(level.shape[-2:]) for level in features.levels] == [size] * 5
     grown = image[..., [min(i, size[0] - 1) for i in range(max(16, size[0]))], :]
     grown = grown[..., [min(i, size[1] - 1) for i in range(max(16, size[1]))]]
-    wanted = dense(module(grown))[..., : size[0], : size[1]]
-    assert (dense(features) - wanted).abs().max() <= 1e-5
+    wanted = dense_hypercolumn(module(grown))[..., : size[0], : size[1]]
+    assert (dense_hypercolumn(features) - wanted).abs().max() <= 1e-5
     conv = HypercolumnConv2d(HYPERCOLUMN_CHANNELS, 2)
-    assert (conv(features) - conv(dense(features))).abs().max() <= 1e-4
+    assert (conv(features) - conv(dense_hypercolumn(features))).abs().max() <= 1e-4
 
 
 def test_over_efficientnet_it_has_515_channels_and_the_convolution_is_exact() -> None:
@@ -291,7 +291,7 @@ def test_over_efficientnet_it_has_515_channels_and_the_convolution_is_exact() ->
     assert not needs_vgg(net)
     image = torch.rand(1, 3, 40, 33)
     features = net(image)
-    assert dense(features).shape == (1, 515, 40, 33)
+    assert dense_hypercolumn(features).shape == (1, 515, 40, 33)
     conv = HypercolumnConv2d(515, 4)
     with torch.no_grad(), plain_hypercolumn():
         plain = conv(features)

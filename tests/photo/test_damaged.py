@@ -174,12 +174,12 @@ def test_camera_raw_is_developed_or_refused(tmp_path: Path, monkeypatch: pytest.
 def test_raw_files_of_a_folder_are_counted_where_nothing_develops_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reflectzoo.inference.batch import Wanted, find_tasks
+    from reflectzoo.inference.batch import OutputOptions, find_tasks
 
     raw_file(tmp_path / "a.dng")
     Image.fromarray(photo(8)).save(tmp_path / "a.png")
     monkeypatch.setattr("reflectzoo.photo.raw.find_spec", lambda name: None)
-    assert [task.source.name for task in find_tasks([str(tmp_path)], None, False, Wanted())] == ["a.png"]
+    assert [task.source.name for task in find_tasks([str(tmp_path)], None, False, OutputOptions())] == ["a.png"]
     assert "1 camera raw files are skipped" in capsys.readouterr().err
 
 

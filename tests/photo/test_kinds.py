@@ -19,7 +19,7 @@ from reflectzoo.inference.separator import Separator
 from reflectzoo.photo import ifd, jpeg, jpeg2000, metadata, png
 from reflectzoo.photo.model import Picture
 from reflectzoo.photo.read import decode, picture_size, read_picture
-from reflectzoo.photo.write import encode, fitted
+from reflectzoo.photo.write import encode, reduce_to_format
 from tests.photo.conftest import needs, seen_by_magick, stored, tags_of
 from tests.photo.test_matrix import noise, on_white
 from tests.photo.test_matrix import png as write_png
@@ -119,7 +119,7 @@ def test_png_profile_of_the_other_colour_model(
     fits = (channels in (1, 2)) == (profile == "grey")
     assert (b"iCCP" in after) == fits
     if not fits:
-        found = fitted(read_picture(path), "PNG")
+        found = reduce_to_format(read_picture(path), "PNG")
         assert "Its colour profile is for" in joined(found.notes)
 
 
@@ -217,7 +217,7 @@ def test_iptc_stays(tmp_path: Path, removed: Removed, suffix: str) -> None:
     for other in (".jpg", ".tif"):
         after = read_picture(removed(tmp_path / f"a{suffix}", other))
         assert (after.origin.iptc, after.origin.photoshop) == (IPTC, kept)
-    found = fitted(read_picture(tmp_path / f"a{suffix}"), "PNG")
+    found = reduce_to_format(read_picture(tmp_path / f"a{suffix}"), "PNG")
     assert "IPTC" in joined(found.notes)
 
 
@@ -230,12 +230,12 @@ def exif_block(order: str = "<") -> bytes:
     def text(tag: int, words: bytes) -> ifd.Entry:
         return ifd.Entry(tag, 2, len(words) + 1, words + b"\0")
 
-    image = {0x010F: text(0x010F, b"Maker"), ifd.ORIENTATION: ifd.whole(ifd.ORIENTATION, 6, order)}
+    image = {0x010F: text(0x010F, b"Maker"), ifd.ORIENTATION: ifd.integer_entry(ifd.ORIENTATION, 6, order)}
     exif = {
         0x829A: ifd.Entry(0x829A, 5, 1, struct.pack(order + "II", 1, 50)),
         ifd.MAKER_NOTE: ifd.Entry(ifd.MAKER_NOTE, 7, 12, b"maker's note"),
-        0xA002: ifd.whole(0xA002, 640, order, 4),
-        0xA003: ifd.whole(0xA003, 480, order, 4),
+        0xA002: ifd.integer_entry(0xA002, 640, order, 4),
+        0xA003: ifd.integer_entry(0xA003, 480, order, 4),
     }
     gps = {1: text(1, b"N"), 2: ifd.Entry(2, 5, 3, struct.pack(order + "6I", 52, 1, 30, 1, 0, 1))}
     return ifd.Exif(order, image, exif, gps, {1: text(1, b"R98")}).to_bytes()
@@ -286,7 +286,7 @@ def test_exif_of_a_tiff_and_its_own_tags_stay(tmp_path: Path, removed: Removed) 
     with tifffile.TiffFile(removed(tmp_path / "b.tif")) as file:
         found = file.pages[0].tags
         assert (found[65000].value, found[65001].value, found[282].value) == ("scan1", (1, 3), (240, 1))
-    assert "TIFF tags 65000, 65001" in joined(fitted(read_picture(tmp_path / "b.tif"), "PNG").notes)
+    assert "TIFF tags 65000, 65001" in joined(reduce_to_format(read_picture(tmp_path / "b.tif"), "PNG").notes)
 
 
 def jpeg_file(folder: Path) -> Path:
@@ -296,7 +296,7 @@ def jpeg_file(folder: Path) -> Path:
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_jpeg_2000_with_exif_is_turned(tmp_path: Path, orientation: int) -> None:
-    block = ifd.Exif("<", {ifd.ORIENTATION: ifd.whole(ifd.ORIENTATION, orientation, "<")}).to_bytes()
+    block = ifd.Exif("<", {ifd.ORIENTATION: ifd.integer_entry(ifd.ORIENTATION, orientation, "<")}).to_bytes()
     values = photo(40)
     plain = encode(Picture(np.ascontiguousarray(stored(values, orientation))), "JPEG2000")
     boxes = jpeg2000.BoxContents(8, 3, False, exif=block)
@@ -309,7 +309,7 @@ def test_a_maker_s_note_too_long_for_a_jpeg(tmp_path: Path, removed: Removed) ->
     found = ifd.Exif.parse(exif_block())
     found.exif[ifd.MAKER_NOTE] = ifd.Entry(ifd.MAKER_NOTE, 7, 70000, bytes(70000))
     path = write_png(tmp_path / "a.png", noise(3, "u1"), 8, (b"eXIf", found.to_bytes()))
-    assert "maker's note" in joined(fitted(read_picture(path), "JPEG").notes)
+    assert "maker's note" in joined(reduce_to_format(read_picture(path), "JPEG").notes)
     assert tags_of(removed(path, ".jpg"))["ExifIFD:ExposureTime"] == "0.02"
 
 
@@ -340,7 +340,7 @@ def test_xmp_of_parts_in_elements() -> None:
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_output_that_is_no_number(tmp_path: Path, tile: int, wrong: float) -> None:
     from reflectzoo.errors import UserError
-    from reflectzoo.inference.batch import Task, Wanted, run_tasks
+    from reflectzoo.inference.batch import OutputOptions, Task, run_tasks
 
     path = tmp_path / "a.png"
     Image.fromarray(photo(400)).save(path)
@@ -353,7 +353,7 @@ def test_output_that_is_no_number(tmp_path: Path, tile: int, wrong: float) -> No
     separator = Separator(network, "cpu", tile=tile)
     with pytest.raises(UserError, match="non-finite"):
         separator.picture(read_picture(path))
-    assert run_tasks([Task(path, tmp_path / "b")], separator, Wanted()) == 2
+    assert run_tasks([Task(path, tmp_path / "b")], separator, OutputOptions()) == 2
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
 
 

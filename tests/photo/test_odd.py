@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 from reflectzoo.photo import avif, jpeg2000, png
 from reflectzoo.photo.model import Picture, UnreadableImage
 from reflectzoo.photo.read import decode, picture_size
-from reflectzoo.photo.write import encode, fitted
+from reflectzoo.photo.write import encode, reduce_to_format
 from tests.photo.test_kinds import SRGB, joined, jpeg_bytes, photo, with_segments
 from tests.photo.test_matrix import HEIGHT, WIDTH, noise
 from tests.photo.test_matrix import png as write_png
@@ -286,8 +286,10 @@ def test_jpeg_2000_of_few_bits(tmp_path: Path, bits: int) -> None:
     """White is white; OpenJPEG's values are shifted by Pillow. Its header alone is changed: 8 bits become a few."""
     values = np.random.default_rng(0).integers(0, 2**bits, (HEIGHT, WIDTH, 1)).astype(np.uint8)
     found = jpeg2000.BoxContents(bits, 1, False)
-    np.testing.assert_array_equal(jpeg2000.spread(values << (8 - bits), found), values * (255 // (2**bits - 1)))
-    assert jpeg2000.spread(values, found._replace(alike=False)) is values
+    np.testing.assert_array_equal(
+        jpeg2000.rescale_to_8_bits(values << (8 - bits), found), values * (255 // (2**bits - 1))
+    )
+    assert jpeg2000.rescale_to_8_bits(values, found._replace(alike=False)) is values
 
 
 def test_jpeg_2000_of_grey_and_alpha_in_16_bits() -> None:
@@ -339,7 +341,7 @@ def test_avif_colours_stay(primaries: int, transfer: int) -> None:
         assert again.origin.chunks == (meant,)
         np.testing.assert_allclose(again.values.astype(int), found.values, atol=6 if kind == "AVIF" else 0)
         assert decode(encode(again, "AVIF")).origin.chunks == (meant,)
-    assert "cICP" in joined(fitted(found, "JPEG").notes)
+    assert "cICP" in joined(reduce_to_format(found, "JPEG").notes)
 
 
 def test_avif_of_which_a_part_is_to_be_shown() -> None:
@@ -433,7 +435,7 @@ def test_photoshop_s_transparency_lies_on_white_and_selections_are_none(
     selection = decode(document(np.dstack((values, alpha)).transpose(2, 0, 1), colours, layers=1))
     np.testing.assert_array_equal(selection.values, values)
     assert selection.alpha is None
-    assert "1 further channels are dropped" in joined(fitted(selection, "PNG").notes)
+    assert "1 further channels are dropped" in joined(reduce_to_format(selection, "PNG").notes)
     with pytest.raises(UnreadableImage, match="maximum compatibility"):
         decode(document(values.transpose(2, 0, 1), colours, layers=1, merged=0))
     with pytest.raises(UnreadableImage, match=r"truncated|damaged"):

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 from reflectzoo.data.images import UnreadableImage
 from reflectzoo.errors import UserError
 from reflectzoo.photo import files, png
-from reflectzoo.photo.model import Origin, Picture
+from reflectzoo.photo.model import FileMetadata, Picture
 from reflectzoo.photo.read import picture_size, read_picture
 from reflectzoo.photo.write import suffix_for
 
@@ -110,7 +110,7 @@ def test_sixteen_bits_stay(tmp_path: Path, suffix: str, channels: int) -> None:
 
 def test_sixteen_bit_png_keeps_its_chunks(tmp_path: Path) -> None:
     title = png.text_chunk("Title", "glass")
-    origin = Origin("PNG", SRGB, xmp=b"<xmp/>", dpi=(300.0, 300.0), chunks=(title,))
+    origin = FileMetadata("PNG", SRGB, xmp=b"<xmp/>", dpi=(300.0, 300.0), chunks=(title,))
     first = Picture(noise(4, 5, 3, bits=16), None, origin)
     first.save(tmp_path / "a.png")
     found = read_picture(tmp_path / "a.png")
@@ -307,7 +307,7 @@ def test_of_two_runs_one_writes(tmp_path: Path) -> None:
 
 
 def test_names_do_not_move_the_cursor() -> None:
-    assert files.shown("a\x1b[2Jb\n.jpg") == "'a\\x1b[2Jb\\n.jpg'"
+    assert files.quoted_path("a\x1b[2Jb\n.jpg") == "'a\\x1b[2Jb\\n.jpg'"
 
 
 def test_a_suffix_that_is_no_format(tmp_path: Path) -> None:

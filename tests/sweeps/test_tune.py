@@ -21,7 +21,7 @@ from tests.conftest import TINY
 
 optuna = pytest.importorskip("optuna")
 
-from reflectzoo.sweeps.space import as_overrides, packaged_space, read_space, within  # noqa: E402
+from reflectzoo.sweeps.space import as_overrides, packaged_space, read_space, split_space  # noqa: E402
 from reflectzoo.sweeps.study import Search, StudyPlan, values_in_words  # noqa: E402
 
 FAST = ("model=ytmt_pcs", "loss=pixel", *TINY, "trainer=fast", "trainer.max_epochs=2", "callbacks.panels=null")
@@ -30,7 +30,7 @@ SPACE = "optimizer.lr: {low: 1.0e-4, high: 1.0e-2, log: true}\nmodel.init_gain: 
 
 @pytest.mark.parametrize("model", model_names())
 def test_the_space_of_every_method_composes(model: str) -> None:
-    space, _ = within(read_space(packaged_space(model)), compose_config([f"model={model}"]))
+    space, _ = split_space(read_space(packaged_space(model)), compose_config([f"model={model}"]))
     assert "optimizer.lr" in space
     trial = optuna.create_study().ask(space)
     config = compose_config([f"model={model}", *as_overrides(trial.params)])
@@ -43,7 +43,7 @@ def test_no_entry_of_a_packaged_space_is_forgotten(name: str) -> None:
     space = read_space(packaged_space(name))
     models = [model for model in model_names() if packaged_space(model).stem == name] or ["lite"]
     assert models != ["lite"] or name in ("lite", "default")
-    known = {key for model in models[:2] for key in within(space, compose_config([f"model={model}"]))[0]}
+    known = {key for model in models[:2] for key in split_space(space, compose_config([f"model={model}"]))[0]}
     assert known == set(space)
 
 

@@ -112,7 +112,7 @@ def test_a_job_that_starts_again_keeps_its_folder(monkeypatch: pytest.MonkeyPatc
 
     def ask(*question: str, lasting: bool = True) -> str:
         monkeypatch.setattr(ranks, "_agreed", {})
-        return ranks.agreed(lambda: next(choices), tmp_path, question, lasting)
+        return ranks.share_choice(lambda: next(choices), tmp_path, question, lasting)
 
     assert [ask("now"), ask("later")] == ["a", "b"], "outside a job"
     for environment in ({"SLURM_JOB_ID": "17"}, {**SRUN, "SLURM_RESTART_COUNT": "0"}):

@@ -23,7 +23,7 @@ from reflectzoo.cli import command
 from reflectzoo.core import ranks
 from reflectzoo.errors import Interrupted, LostPeer, LostProcess, TrainingError, UserError
 from reflectzoo.training import processes
-from reflectzoo.training.processes import OtherProcesses, why_forked_ended
+from reflectzoo.training.processes import SupervisedLauncher, translate_spawn_error
 
 PEER = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3"
 SPEAK = """
@@ -34,7 +34,7 @@ sys.exit(json.loads(sys.argv[1])[1])
 """
 
 
-class Two(OtherProcesses):
+class Two(SupervisedLauncher):
     """Starts a small program for the second process."""
 
     def __init__(self, *program: str) -> None:
@@ -125,7 +125,7 @@ def test_the_first_speaks_for_those_it_started(
     assert json.loads((tmp_path / "1.json").read_text()) == ["No such file.", 2, False]
     for error in (LostPeer("x"), Interrupted("x")):
         command._speak(error, "It is gone.", 1)
-        assert ranks.farewell(tmp_path, 1) == ranks.Farewell("It is gone.", 1, True)
+        assert ranks.read_exit_message(tmp_path, 1) == ranks.ExitMessage("It is gone.", 1, True)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(ranks, "_PARENT", -1)  # the first one has died
     command._speak(LostPeer("x"), "It is gone.", 1)
@@ -148,14 +148,14 @@ def test_of_processes_that_others_started_each_says_what_only_it_knows(
 
 def test_of_forked_processes_only_a_text_is_left() -> None:
     text = "\n\n-- Process 1 terminated with the following error:\nTraceback ...\nreflectzoo.errors.UserError: No file."
-    found = why_forked_ended(ProcessRaisedException(text, 1, 7), 2)
+    found = translate_spawn_error(ProcessRaisedException(text, 1, 7), 2)
     assert isinstance(found, UserError)
     assert str(found) == "No file."
     other = text.replace("errors.UserError", "photo.model.UnreadableImage")
-    assert isinstance(why_forked_ended(ProcessRaisedException(other, 1, 7), 2), UserError)
-    assert isinstance(why_forked_ended(ProcessRaisedException(f"...\nRuntimeError: {PEER}", 1, 7), 2), LostPeer)
-    assert why_forked_ended(ProcessRaisedException("...\nKeyError: 'a fault of ours'", 1, 7), 2) is None
-    killed = why_forked_ended(ProcessExitedException("...", 1, 7, -9, "SIGKILL"), 2)
+    assert isinstance(translate_spawn_error(ProcessRaisedException(other, 1, 7), 2), UserError)
+    assert isinstance(translate_spawn_error(ProcessRaisedException(f"...\nRuntimeError: {PEER}", 1, 7), 2), LostPeer)
+    assert translate_spawn_error(ProcessRaisedException("...\nKeyError: 'a fault of ours'", 1, 7), 2) is None
+    killed = translate_spawn_error(ProcessExitedException("...", 1, 7, -9, "SIGKILL"), 2)
     assert str(killed).startswith("Process 1 of 2 was killed (SIGKILL)")
 
 

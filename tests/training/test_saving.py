@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reflectzoo.core.disk import claim, hold, remove_parts, whole_file
+from reflectzoo.core.disk import atomic_file, lock_folder, make_unique_folder, remove_parts
 from reflectzoo.errors import UserError
 from reflectzoo.training.saving import SafeCheckpointIO
 from reflectzoo.weights.read import read_checkpoint, resumable
@@ -61,8 +61,8 @@ def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path: Path) ->
 KILLED = """
 import os, sys
 from pathlib import Path
-from reflectzoo.core.disk import whole_file
-with whole_file(Path(sys.argv[1])) as file:
+from reflectzoo.core.disk import atomic_file
+with atomic_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
     os.kill(os.getpid(), 9)
@@ -86,7 +86,7 @@ def test_without_links_the_earlier_file_is_kept_too(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "link", refuse)
     for text in (b"one", b"two"):
-        with whole_file(tmp_path / "file", keep=tmp_path / "kept") as file:
+        with atomic_file(tmp_path / "file", keep=tmp_path / "kept") as file:
             file.write(text)
     assert names(tmp_path) == ["file", "kept"]
     assert (tmp_path / "kept").read_bytes() == b"one"
@@ -151,7 +151,7 @@ def test_of_many_that_want_a_folder_each_gets_its_own(tmp_path: Path) -> None:
 
     def ask() -> None:
         start.wait()
-        claimed.append(claim(tmp_path / "model/2026-01-01_00-00-00"))
+        claimed.append(make_unique_folder(tmp_path / "model/2026-01-01_00-00-00"))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -163,10 +163,10 @@ def test_of_many_that_want_a_folder_each_gets_its_own(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_held_until_its_process_is_gone(tmp_path: Path) -> None:
-    with hold(tmp_path, "training"):
-        with pytest.raises(UserError, match="Another training is writing to"), hold(tmp_path, "training"):
+    with lock_folder(tmp_path, "training"):
+        with pytest.raises(UserError, match="Another training is writing to"), lock_folder(tmp_path, "training"):
             pass
-        with hold(tmp_path, "evaluation"):
+        with lock_folder(tmp_path, "evaluation"):
             pass
-    with hold(tmp_path, "training"):
+    with lock_folder(tmp_path, "training"):
         pass

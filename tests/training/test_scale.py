@@ -23,11 +23,11 @@ from torch import nn
 
 from reflectzoo.config import build, compose_config
 from reflectzoo.core import registry
-from reflectzoo.core.ranks import agreed, started_outside
+from reflectzoo.core.ranks import external_rank, share_choice
 from reflectzoo.errors import UserError
 from reflectzoo.metrics.layers import LayerMetrics
 from reflectzoo.nets.batchnorm import SharedBatchNorm2d, share_batch_norm
-from reflectzoo.training.devices import settle, start_compiling
+from reflectzoo.training.devices import start_compiling, unify_trainer_settings
 from reflectzoo.training.profiling import TIMED_PARTS, PartsProfiler
 
 Train = Callable[..., Run]
@@ -156,19 +156,21 @@ def test_loss_scaling_changes_nothing_for_either_optimiser(tmp_path: Path) -> No
 
 def test_accumulation_and_clipping_reach_methods_with_several_optimisers() -> None:
     config = compose_config(["model=ytmt_pcs", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5"])
-    settle(config)
+    unify_trainer_settings(config)
     assert (config.model.accumulate, config.model.clip_grad_norm) == (3, 0.5)
     assert (config.trainer.accumulate_grad_batches, config.trainer.gradient_clip_val) == (1, None)
     config = compose_config(["model=corrn", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5"])
-    settle(config)
+    unify_trainer_settings(config)
     assert (config.trainer.accumulate_grad_batches, config.trainer.gradient_clip_val) == (3, 0.5)
     with pytest.raises(UserError, match="contradict each other"):
-        settle(compose_config(["model=ytmt_pcs", "trainer.accumulate_grad_batches=3", "model.accumulate=2"]))
+        unify_trainer_settings(
+            compose_config(["model=ytmt_pcs", "trainer.accumulate_grad_batches=3", "model.accumulate=2"])
+        )
 
 
 def test_float16_leaves_fused_optimisers_out() -> None:
     config = compose_config(["model=lite", "trainer.precision=16-mixed", "trainer.accelerator=gpu"])
-    settle(config)
+    unify_trainer_settings(config)
     assert config.trainer.precision == "16-mixed"
     assert config.optimizer.fused is False
     assert config.model.optimizer.fused is False
@@ -176,7 +178,7 @@ def test_float16_leaves_fused_optimisers_out() -> None:
 
 def test_a_cpu_trains_in_bfloat16_instead_of_float16() -> None:
     config = compose_config(["model=lite", "trainer.precision=16-mixed", "trainer.accelerator=cpu"])
-    settle(config)
+    unify_trainer_settings(config)
     assert config.trainer.precision == "bf16-mixed"
     assert config.optimizer.fused
 
@@ -229,20 +231,20 @@ def test_compile_says_what_it_takes() -> None:
 
 
 def test_who_started_us() -> None:
-    assert started_outside({}) is None
-    assert started_outside({"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "8"}) == (3, 8)
+    assert external_rank({}) is None
+    assert external_rank({"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "8"}) == (3, 8)
     slurm = {"SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "train"}
-    assert started_outside(slurm) == (1, 4)
-    assert started_outside(slurm | {"SLURM_JOB_NAME": "bash"}) is None
+    assert external_rank(slurm) == (1, 4)
+    assert external_rank(slurm | {"SLURM_JOB_NAME": "bash"}) is None
     # Lightning's own processes are told their folder on the command line.
-    assert started_outside({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}) is None
+    assert external_rank({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}) is None
 
 
 ASK = """
 import sys, time
 from pathlib import Path
-from reflectzoo.core.ranks import agreed
-print(agreed(lambda: f"chosen at {time.time_ns()}", Path(sys.argv[1]), ("run",)))
+from reflectzoo.core.ranks import share_choice
+print(share_choice(lambda: f"chosen at {time.time_ns()}", Path(sys.argv[1]), ("run",)))
 """
 
 
@@ -260,7 +262,7 @@ def test_tasks_of_slurm_agree_on_a_folder(tmp_path: Path) -> None:
 
 def test_alone_everyone_chooses_anew(tmp_path: Path) -> None:
     choices = iter("ab")
-    assert [agreed(lambda: next(choices), tmp_path, ("alone",)) for _ in range(2)] == ["a", "b"]
+    assert [share_choice(lambda: next(choices), tmp_path, ("alone",)) for _ in range(2)] == ["a", "b"]
 
 
 @pytest.mark.slow

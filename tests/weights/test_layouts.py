@@ -14,7 +14,7 @@ import reflectzoo
 from reflectzoo.core.registry import method_of
 from reflectzoo.errors import UserError
 from reflectzoo.inference.load import LoadedModel
-from reflectzoo.weights.layouts import candidates, fill
+from reflectzoo.weights.layouts import candidate_state_dicts, fill
 
 TINY = ("model.net.width=4", "model.net.iterations=1")
 
@@ -69,7 +69,7 @@ def test_a_method_without_a_converter_takes_them_too(tmp_path: Path) -> None:
 def test_candidates_end() -> None:
     file: dict[str, Any] = {}
     file["model"] = file
-    assert len(list(candidates(file))) == 4
+    assert len(list(candidate_state_dicts(file))) == 4
 
 
 def test_what_does_not_fit_is_counted() -> None:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 from tests.conftest import REPOSITORY
 
-from reflectzoo.core.registry import network_called
+from reflectzoo.core.registry import find_network
 from reflectzoo.weights.moved import MOVED
 
 
@@ -37,4 +37,4 @@ def test_no_configuration_uses_an_old_name() -> None:
 
 
 def test_every_new_name_is_a_network_that_a_method_registers() -> None:
-    assert all(network_called(new) is not None for new in MOVED.values())
+    assert all(find_network(new) is not None for new in MOVED.values())

@@ -17,7 +17,7 @@ from torch import nn
 import reflectzoo
 from reflectzoo.core.registry import methods
 from reflectzoo.errors import UserError
-from reflectzoo.weights.stored import Refused, check_stored_settings, parse_metadata, stored_network, understood
+from reflectzoo.weights.stored import InvalidRecord, check_stored_settings, parse_metadata, parse_record, stored_network
 
 LITE = {"widths": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "stream_widths": [4, 4, 4], "stream_blocks": [1, 1, 1]}
 
@@ -34,10 +34,10 @@ def version_1(net: Any = None, **changed: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("record", [version_2(), version_1()], ids=["version 2", "version 1"])
 def test_what_a_file_says(record: dict[str, Any]) -> None:
-    stored = understood(record, "x")
+    stored = parse_record(record, "x")
     assert (stored.model, stored.method.name, stored.network, stored.phase) == ("lite_1", "lite", "LiteNet", 0)
     assert dict(stored.settings) == LITE
-    assert understood(json.loads(json.dumps(stored.as_record())), "x") == stored
+    assert parse_record(json.loads(json.dumps(stored.as_record())), "x") == stored
 
 
 def test_every_former_path_of_a_network_is_understood() -> None:
@@ -54,7 +54,7 @@ def test_every_former_path_of_a_network_is_understood() -> None:
         "reflectzoo.methods.ytmt.module.two_stage_released": ("ytmt", "ytmt_uct_old"),
     }
     for target, (method, model) in former.items():
-        stored = understood(version_1({"_target_": target, "width": 8}, model=model), "x")
+        stored = parse_record(version_1({"_target_": target, "width": 8}, model=model), "x")
         assert (stored.method.name, stored.network) == (method, target.rpartition(".")[2])
 
 
@@ -62,7 +62,7 @@ def test_the_record_of_a_training_is_understood() -> None:
     record = stored_network(
         "ytmt_pcs", {"_target_": "reflectzoo.methods.ytmt.net.YTMTPlain", "pattern": "C", "width": 8}
     )
-    assert understood(record, "x").settings == {"pattern": "C", "width": 8}
+    assert parse_record(record, "x").settings == {"pattern": "C", "width": 8}
     assert "network" not in stored_network("mine", {"_target_": "somewhere.Net"})
     assert "network" not in stored_network("mine", None)
 
@@ -187,7 +187,7 @@ def test_settings_nested_deeply() -> None:
     for _ in range(500):
         deep = [deep]
     with pytest.raises(UserError, match="nested too deeply"):
-        understood(version_2(settings={"widths": deep}), "x")
+        parse_record(version_2(settings={"widths": deep}), "x")
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_metadata("[" * 100_000)
 
@@ -218,5 +218,5 @@ def test_settings_that_are_arguments(settings: dict[str, Any]) -> None:
     ],
 )
 def test_settings_that_are_none(settings: dict[str, Any]) -> None:
-    with pytest.raises((Refused, UserError), match=next(iter(settings))):
+    with pytest.raises((InvalidRecord, UserError), match=next(iter(settings))):
         check_stored_settings(Network, settings)

@@ -13,7 +13,7 @@ import torch
 
 from reflectzoo.bench.measure import MeasuredRow, has_bf16, machine, memory, peak_of, seconds
 from reflectzoo.bench.registry import Options, SpeedComparison, find_subjects
-from reflectzoo.cli import alone
+from reflectzoo.cli import run_standalone
 from reflectzoo.errors import UserError
 
 DESCRIPTION = (
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, whether or not the goals are reached; 2 for invalid arguments.
     """
-    return alone("bench", sys.modules[__name__], argv)
+    return run_standalone("bench", sys.modules[__name__], argv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
         command()
     except BaseException as raised:
         error = raised.error if isinstance(raised, jobs.Carried) else raised
-        jobs.tell()
+        jobs.print_job_table()
         told = sentence(error, config_name=config_name)
         if verbose or told is None:
             raise error from error.__cause__
@@ -58,10 +58,10 @@ def run(command: Callable[[], Any], config_name: str = "train") -> NoReturn:
     finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-    sys.exit(0 if jobs.tell() else 1)
+    sys.exit(0 if jobs.print_job_table() else 1)
 
 
-def answer(work: Callable[[], int]) -> int:
+def run_reporting_errors(work: Callable[[], int]) -> int:
     """Run a command that does not use Hydra and return its exit status; reports expected errors in one sentence."""
     try:
         return work()
@@ -73,7 +73,7 @@ def answer(work: Callable[[], int]) -> int:
         return told[1]
 
 
-def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
+def run_standalone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
     """Run a command's module on its own, as ``python -m reflectzoo.<command>``.
 
     Args:
@@ -90,16 +90,16 @@ def alone(command: str, module: ModuleType, argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m reflectzoo.{command}", description=module.DESCRIPTION)
     module.add_arguments(parser)
     arguments = parser.parse_args(argv)
-    return answer(lambda: int(module.run(arguments)))
+    return run_reporting_errors(lambda: int(module.run(arguments)))
 
 
 def _speak(error: BaseException, text: str, status: int) -> None:
     """Print an error message once, even if several processes fail with it."""
-    from reflectzoo.core.ranks import Farewell, first_to_tell, say_farewell, started_outside
+    from reflectzoo.core.ranks import ExitMessage, external_rank, first_to_tell, write_exit_message
 
-    if say_farewell(Farewell(text, status, isinstance(error, LostPeer | Interrupted))):
+    if write_exit_message(ExitMessage(text, status, isinstance(error, LostPeer | Interrupted))):
         return
-    outside = started_outside()
+    outside = external_rank()
     if isinstance(error, LostPeer) and outside is not None:
         # The nodes may have consoles of their own.
         if first_to_tell(error.folder):

@@ -147,7 +147,7 @@ def table(folder: Path, jobs: Sequence[Job]) -> str:
 
 
 class Overview(Callback):
-    """Hydra callback that remembers the current multirun, so that :func:`tell` can print the table when it ends.
+    """Hydra callback that remembers the current multirun, so that :func:`print_job_table` can print it at its end.
 
     Attributes:
         folder: folder of the multirun; None if there is none.
@@ -176,7 +176,7 @@ def _planned(config: DictConfig) -> Sequence[Sequence[str]]:
     return [filter_overrides(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
-def tell() -> bool:
+def print_job_table() -> bool:
     """Print the summary table of this process's multirun to stderr, if there was one.
 
     Returns:

@@ -71,7 +71,7 @@ def annotation_in_words(annotation: Any) -> str:
         return f"a list of {len(arguments)}, " + (f"each {each[0]}" if len(each) == 1 else ", ".join(each))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, each_value = map(annotation_in_words, arguments)
-        each_value = "a section" if is_made(arguments[1]) else each_value
+        each_value = "a section" if needs_object(arguments[1]) else each_value
         return f"names, each with {each_value}" if arguments[0] is str else f"a mapping from {key} to {each_value}"
     if isinstance(origin, type) and issubclass(origin, Collection):
         each_one = annotation_in_words(arguments[0])
@@ -101,17 +101,17 @@ def _range(meta: Sequence[Any]) -> str:
     return low + (" and" if low and high else "") + high
 
 
-def is_made(annotation: Any) -> bool:
+def needs_object(annotation: Any) -> bool:
     """Whether an annotation accepts only instances of reflectzoo or ``torch.nn`` classes, or callables.
 
     Such values cannot be written in YAML; they need a section with a ``_target_``.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return is_made(arguments[0])
+        return needs_object(arguments[0])
     if origin in (Union, types.UnionType):
         kinds = [each for each in arguments if each is not types.NoneType]
-        return bool(kinds) and all(map(is_made, kinds))
+        return bool(kinds) and all(map(needs_object, kinds))
     return origin is Callable or (isinstance(annotation, type) and annotation.__module__.startswith(_MAKERS))
 
 

@@ -21,16 +21,16 @@ _MAGICS = (
 )
 
 
-def what_it_is(data: bytes) -> str | None:
+def describe_content(data: bytes) -> str | None:
     """Name the type of data that is neither a picture nor weights, with a remedy; None if it is not recognised.
 
     Args:
         data: the file, or its first few thousand bytes.
 
     Example:
-        >>> what_it_is(b"%PDF-1.7")
+        >>> describe_content(b"%PDF-1.7")
         'a PDF document'
-        >>> what_it_is(b"version https://git-lfs.github.com/spec/v1")
+        >>> describe_content(b"version https://git-lfs.github.com/spec/v1")
         "a Git LFS pointer, which only names the file: run 'git lfs pull', or download it again"
     """
     lead = data[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -65,8 +65,8 @@ def _is_utf8(lead: bytes) -> bool:
     return True
 
 
-def what_file_is(path: Path) -> str | None:
-    """Apply :func:`what_it_is` to a file; recognises empty files, too."""
+def describe_file(path: Path) -> str | None:
+    """Apply :func:`describe_content` to a file; recognises empty files, too."""
     with path.open("rb") as file:
         lead = file.read(4096)
-    return what_it_is(lead) if lead else f"empty (0 bytes): {_AGAIN}"
+    return describe_content(lead) if lead else f"empty (0 bytes): {_AGAIN}"

@@ -15,7 +15,7 @@ _PART = ".part"
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     """Write a file atomically.
 
     The data is written to a temporary file in the same folder, hence on the same file system, and synced to disk
@@ -50,8 +50,8 @@ def whole_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text atomically, in UTF-8; see :func:`whole_file`."""
-    with whole_file(path) as file:
+    """Write a text atomically, in UTF-8; see :func:`atomic_file`."""
+    with atomic_file(path) as file:
         file.write(text.encode())
 
 
@@ -80,12 +80,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the temporary files of killed writers. Call only while holding the folder (:func:`hold`)."""
+    """Remove the temporary files of killed writers. Call only while holding the folder (:func:`lock_folder`)."""
     for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)
 
 
-def claim(folder: Path) -> Path:
+def make_unique_folder(folder: Path) -> Path:
     """Create a new folder: ``folder``, or the first of ``folder-2``, ``folder-3``, ... that does not exist.
 
     Safe against races: ``mkdir`` succeeds for one process only, so that concurrent callers get different folders.
@@ -106,7 +106,7 @@ def claim(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def hold(folder: Path, what: str) -> Iterator[None]:
+def lock_folder(folder: Path, what: str) -> Iterator[None]:
     """Lock a folder for this process, until the block ends or the process exits.
 
     The lock is advisory. Where file locks are not supported (Windows, some network file systems), nothing is locked.

@@ -127,7 +127,7 @@ class Method:
             adds the content of the files beside ``path``; returns the checkpoint unchanged if it is not the authors'.
         detect: reference to ``(checkpoint) -> (model, overrides) | None``, which recognises the authors' files and
             never raises; empty if there are none. Checkpoints are unpacked beforehand and stripped of the prefixes of
-            parallel training (:func:`reflectzoo.weights.layouts.candidates`).
+            parallel training (:func:`reflectzoo.weights.layouts.candidate_state_dicts`).
         remap: reference to ``(checkpoint) -> {name: tensor}``, which converts such a file to reflectzoo's parameter
             names and raises ``UserError`` if it contains no network of the method. Empty: no renaming is necessary.
         fit_phases: reference to ``(state, phases) -> (state, phase)`` for methods that train in phases: fits the

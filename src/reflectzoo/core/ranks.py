@@ -22,7 +22,7 @@ _agreed: dict[tuple[str, ...], str] = {}
 _INTERACTIVE = ("bash", "interactive")
 
 
-def started_outside(environment: Mapping[str, str] | None = None) -> tuple[int, int] | None:
+def external_rank(environment: Mapping[str, str] | None = None) -> tuple[int, int] | None:
     """Rank of this process and number of processes if torchrun or srun started them; None if reflectzoo starts them.
 
     Args:
@@ -50,7 +50,7 @@ def job_name() -> str | None:
     command = hashlib.sha256("\0".join(sys.argv[1:]).encode()).hexdigest()[:8]
     if slurm_job() is not None:
         return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 'batch')}.{command}"
-    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and started_outside() is not None:
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and external_rank() is not None:
         return f"{os.environ['TORCHELASTIC_RUN_ID']}.{command}"
     return None
 
@@ -61,7 +61,7 @@ def restarts() -> int:
     return sum(int(count) for count in counts if count.isdigit())
 
 
-def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...], lasting: bool = False) -> str:
+def share_choice(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...], lasting: bool = False) -> str:
     """Share the choice of rank 0, such as a folder named after the time, with all processes of a job.
 
     Uses torchrun's key-value store, or under SLURM a file below ``output_dir``, which all nodes must share anyway.
@@ -78,7 +78,7 @@ def agreed(choose: Callable[[], str], output_dir: Path, question: tuple[str, ...
     known = _agreed.get(question)
     if known is not None:
         return known
-    rank, count = started_outside() or (0, 1)
+    rank, count = external_rank() or (0, 1)
     job, number, torchrun = job_name(), len(_agreed), "TORCHELASTIC_RUN_ID" in os.environ
     if count == 1 and (job is None or not lasting):
         return choose()
@@ -108,7 +108,7 @@ def meet_anew() -> None:
 
     In torchrun's store PyTorch would find the addresses of the dead processes.
     """
-    here, agents = started_outside(), "TORCHELASTIC_USE_AGENT_STORE"
+    here, agents = external_rank(), "TORCHELASTIC_USE_AGENT_STORE"
     if here is None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or os.environ.get(agents) != "True":
         return
     port = _by_store(free_port, here[0], "port")
@@ -156,7 +156,7 @@ FAREWELLS = "REFLECTZOO_FAREWELLS"
 """Environment variable with the folder for the final error messages of child processes."""
 
 
-class Farewell(NamedTuple):
+class ExitMessage(NamedTuple):
     """Final error message of a process that ended early.
 
     Attributes:
@@ -170,7 +170,7 @@ class Farewell(NamedTuple):
     hearsay: bool
 
 
-def say_farewell(word: Farewell) -> bool:
+def write_exit_message(word: ExitMessage) -> bool:
     """Write a child process's final error message to a file, for rank 0 to report.
 
     Returns:
@@ -216,9 +216,9 @@ def forget_lost(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def farewell(folder: Path, rank: int) -> Farewell | None:
+def read_exit_message(folder: Path, rank: int) -> ExitMessage | None:
     """Read the final error message of the process with that rank; None if it left none."""
     try:
-        return Farewell(*json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")))
+        return ExitMessage(*json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None

@@ -60,7 +60,7 @@ def methods() -> dict[str, Method]:
     return found
 
 
-def method_called(model: str) -> Method | None:
+def find_method(model: str) -> Method | None:
     """The method that provides a model; None if there is none."""
     return next((method for method in methods().values() if model in method.models), None)
 
@@ -71,16 +71,16 @@ def method_of(model: str) -> Method:
     Raises:
         UserError: if there is none, with a list of all models.
     """
-    method = method_called(model)
+    method = find_method(model)
     if method is None:
         raise UserError(f"There is no model '{model}': choose from {', '.join(model_names())}.")
     return method
 
 
-def siblings(one: str, other: str) -> bool:
+def share_layout(one: str, other: str) -> bool:
     """Whether the weight files and settings of two models are interchangeable: both are in one family of one method."""
-    method = method_called(one)
-    return one == other or (method is not None and method is method_called(other) and method.alike(one, other))
+    method = find_method(one)
+    return one == other or (method is not None and method is find_method(other) and method.alike(one, other))
 
 
 def model_names() -> list[str]:
@@ -88,7 +88,7 @@ def model_names() -> list[str]:
     return sorted(model for method in methods().values() for model in method.models)
 
 
-def network_called(target: str) -> tuple[Method, str] | None:
+def find_network(target: str) -> tuple[Method, str] | None:
     """The method and name of the network at a dotted path (``_target_`` in YAML); None if no method registers it."""
     for method in methods().values():
         for name, path in method.network_targets().items():

@@ -22,7 +22,15 @@ from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar, cast, 
 
 from annotated_types import Ge, Le, Lt
 
-from reflectzoo.core.annotations import Count, NotNegative, Rule, Weight, annotation_in_words, is_made, validator_of
+from reflectzoo.core.annotations import (
+    Count,
+    NotNegative,
+    Rule,
+    Weight,
+    annotation_in_words,
+    needs_object,
+    validator_of,
+)
 from reflectzoo.errors import UserError
 
 _P = ParamSpec("_P")
@@ -187,7 +195,7 @@ def _check_node(path: str, node: Any, given: Collection[str]) -> None:
         if not _holds_target(plain):
             annotation = parameters[key].annotation
             optional = plain is None and (parameters[key].default is None or types.NoneType in get_args(annotation))
-            if not optional and not isinstance(plain, Mapping) and is_made(annotation):
+            if not optional and not isinstance(plain, Mapping) and needs_object(annotation):
                 raise SettingError(
                     f"{prefix}{key}", f"a section with a _target_, or a reference such as ${{{key}}}", plain
                 )

@@ -158,7 +158,7 @@ def from_weights(path: str | Path, config: Mapping[str, Any], name: str | None =
     )
 
 
-def name_apart(entries: Sequence[Candidate]) -> None:
+def make_names_unique(entries: Sequence[Candidate]) -> None:
     """Make the names of entries unique and fit for folders, in place.
 
     Special characters become ``_``; to names that occur several times, the beginning of the weights' hash is appended.

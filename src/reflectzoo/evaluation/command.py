@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from reflectzoo.config import build, build_parts, plain
 from reflectzoo.core.annotations import Count, NotNegative
-from reflectzoo.core.disk import hold
+from reflectzoo.core.disk import lock_folder
 from reflectzoo.core.settings import check_entries
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.benchmark import Benchmark, EvaluationSet
@@ -58,7 +58,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     check_entries(config, _SETTINGS)
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return _evaluate(config)
-    with hold(Path(config.run_dir), "evaluation"):
+    with lock_folder(Path(config.run_dir), "evaluation"):
         return _evaluate(config)
 
 

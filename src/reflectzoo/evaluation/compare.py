@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reflectzoo.cli import alone, nearest
+from reflectzoo.cli import nearest, run_standalone
 from reflectzoo.cli.tables import Column, TextTable
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 for results that cannot be compared.
     """
-    return alone("compare", sys.modules[__name__], argv)
+    return run_standalone("compare", sys.modules[__name__], argv)
 
 
 DESCRIPTION = (

@@ -107,6 +107,6 @@ def published_for(datasets: Iterable[str], layer: str = "transmission", ablation
     ]
 
 
-def rules_of(facts: Iterable[Published]) -> str:
+def averaging_rules(facts: Iterable[Published]) -> str:
     """The rules (:attr:`Published.rule`) of some numbers, in words; several if the sources differ."""
     return " or ".join(dict.fromkeys(fact.rule for fact in facts))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reflectzoo.cli import alone
+from reflectzoo.cli import run_standalone
 from reflectzoo.cli.tables import Cell, Column, Place, TextTable, escape
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0; 1 if ``--check`` finds the page out of date; 2 for invalid arguments.
     """
-    return alone("ranking", sys.modules[__name__], argv)
+    return run_standalone("ranking", sys.modules[__name__], argv)
 
 
 DESCRIPTION = "Generate docs/ranking.md from the results in docs/results/."

@@ -14,9 +14,9 @@ import torch.distributed as dist
 
 import reflectzoo
 from reflectzoo.core.disk import write_text
-from reflectzoo.errors import Interrupted, LostProcess, TrainingError, UserError, who_died
+from reflectzoo.errors import Interrupted, LostProcess, TrainingError, UserError, lost_process_error
 from reflectzoo.evaluation.benchmark import AVERAGES, Benchmark, BenchmarkData, EvaluationSet
-from reflectzoo.evaluation.candidates import Candidate, InputCandidate, name_apart
+from reflectzoo.evaluation.candidates import Candidate, InputCandidate, make_names_unique
 from reflectzoo.evaluation.predictions import PredictionsCandidate
 from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.evaluation.results import (
@@ -29,7 +29,7 @@ from reflectzoo.evaluation.results import (
     write_results,
 )
 from reflectzoo.evaluation.scorer import Masks, Scorer
-from reflectzoo.training.processes import watch
+from reflectzoo.training.processes import supervise_processes
 
 _NAMED = 10
 """Largest number of missing, and of extra, predictions that are listed individually."""
@@ -86,7 +86,7 @@ def run_benchmark(
     scores = protocol.scores(regions is not None)
     made: list[Candidate] = [InputCandidate()]
     made += [entry if isinstance(entry, Candidate) else entry(sets, protocol) for entry in entries]
-    name_apart(made)
+    make_names_unique(made)
     say(f"Protocol {protocol}")
     scored = sum(len(each.pictures) for each in sets)
     if benchmark.left_out:
@@ -175,7 +175,7 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
         again = f"the same command with resume={folder} continues from there"
         return f"{kept} scores of pictures are saved in '{folder}'; {again}"
 
-    watch(runner, going_on)
+    supervise_processes(runner, going_on)
     try:
         runner.test(scorer, data, verbose=False)
     except (SystemExit, KeyboardInterrupt) as stop:  # raised by Lightning after Ctrl-C
@@ -183,7 +183,7 @@ def _score(runner: pl.Trainer, scorer: Scorer, data: BenchmarkData, folder: Path
         raise Interrupted(f"Interrupted; {going_on()}.") from stop
     except (RuntimeError, LostProcess) as error:
         scorer.close()
-        lost = error if isinstance(error, LostProcess) else who_died(str(error), runner.world_size)
+        lost = error if isinstance(error, LostProcess) else lost_process_error(str(error), runner.world_size)
         if lost is None:
             raise
         raise type(lost)(f"{lost} {going_on()}.") from error

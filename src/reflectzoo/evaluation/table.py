@@ -11,7 +11,7 @@ from rich.text import Text
 
 from reflectzoo.cli.tables import Cell, Column, Place, TextTable
 from reflectzoo.evaluation.measures import Measure, measures_of
-from reflectzoo.evaluation.published import Published, published_for, rules_of
+from reflectzoo.evaluation.published import Published, averaging_rules, published_for
 from reflectzoo.evaluation.results import AVERAGE
 
 _MAIN = ("psnr", "ssim")
@@ -189,7 +189,7 @@ def _with_published(
         known = all(fact.confirmed for found in cells.values() for fact in found)
         words = [f"{method} [{marks}]{'' if known else ' †'}"]
         words += [_group([_range(cells.get(place, []), measures.get(place)) for place in group]) for group in places]
-        words.append(rules_of(fact for place in ruled for fact in cells.get(place, ())))
+        words.append(averaging_rules(fact for place in ruled for fact in cells.get(place, ())))
         below.append([Cell(word, "dim") for word in words])
     lines = [f"[{mark}] {source}" for source, mark in sources.items()]
     if not all(fact.confirmed for cells in rows.values() for found in cells.values() for fact in found):

@@ -20,17 +20,17 @@ from reflectzoo.core.settings import check_value
 from reflectzoo.data.images import find_images
 from reflectzoo.errors import Interrupted, UserError
 from reflectzoo.inference.separator import Separator, side_by_side
-from reflectzoo.photo.files import result_name, shown
+from reflectzoo.photo.files import quoted_path, result_name
 from reflectzoo.photo.model import PICTURE_SUFFIXES, RAW_SUFFIXES, Picture
 from reflectzoo.photo.raw import INSTALL, can_develop
 from reflectzoo.photo.read import read_picture
-from reflectzoo.photo.write import fitted, format_of, suffix_for
+from reflectzoo.photo.write import format_of, reduce_to_format, suffix_for
 
 _KINDS = ("transmission", "reflection", "side-by-side")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputOptions:
     """Options for the results of each photograph; the transmission is always written.
 
     Attributes:
@@ -85,7 +85,7 @@ class Task:
         return self.stem.with_name(result_name(self.stem.name, f".{kind}{suffix}"))
 
 
-def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, wanted: Wanted) -> list[Task]:
+def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, wanted: OutputOptions) -> list[Task]:
     """Find the photographs given on the command line.
 
     Each argument is a file, a folder, or, if no such file exists, a pattern with ``*``, ``?`` or ``[``. In folders,
@@ -108,7 +108,7 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
         for file, place in _meant(word, recursive):
             found.setdefault(file, place)
     if not found:
-        words = ", ".join(shown(word) for word in inputs)
+        words = ", ".join(quoted_path(word) for word in inputs)
         deeper = "" if recursive else "; -r includes subfolders"
         raise UserError(f"There are no photographs in {words}{deeper}.")
     exact = output is not None and not output.is_dir() and bool(output.suffix) and len(found) == 1
@@ -119,9 +119,9 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
     if output is not None and output.exists() and not output.is_dir():
         if len(found) == 1:
             raise UserError(
-                f"-o {shown(output)} is a file that is not named like a picture: give a folder, or a name.png."
+                f"-o {quoted_path(output)} is a file that is not named like a picture: give a folder, or a name.png."
             )
-        raise UserError(f"-o {shown(output)} is a file, but several photographs need a folder: give one.")
+        raise UserError(f"-o {quoted_path(output)} is a file, but several photographs need a folder: give one.")
     tasks = []
     stems: dict[Path, Path] = {}
     for source, place in found.items():
@@ -131,7 +131,8 @@ def find_tasks(inputs: Sequence[str], output: Path | None, recursive: bool, want
             stem = stem.with_name(source.name)
         if stem in stems:
             raise UserError(
-                f"The results of {shown(stems[stem])} and {shown(source)} would have the same name: use two folders."
+                f"The results of {quoted_path(stems[stem])} and {quoted_path(source)} would have the same name: "
+                "use two folders."
             )
         stems[stem] = source
         tasks.append(Task(source, stem))
@@ -148,7 +149,7 @@ def _meant(word: str, recursive: bool) -> list[tuple[Path, Path]]:
         files = [match for match in matches if match.is_file() and match.suffix.lower() in PICTURE_SUFFIXES]
         return [(file, Path(file.name)) for file in _readable(files)]
     if not os.path.lexists(path):
-        raise UserError(f"{shown(path)} does not exist: give a photograph, a folder or a pattern.")
+        raise UserError(f"{quoted_path(path)} does not exist: give a photograph, a folder or a pattern.")
     return [(path, Path(path.name))]
 
 
@@ -183,11 +184,11 @@ class Outcome:
     error: str | None = None
 
 
-Told = Callable[[int, float, str], None]
+ProgressCallback = Callable[[int, float, str], None]
 """Progress callback: number of the current photograph, finished fraction of it, and its name."""
 
 
-def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> int:
+def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: OutputOptions) -> int:
     """Separate photographs one after the other, continuing after failures.
 
     Args:
@@ -202,20 +203,20 @@ def run_tasks(tasks: Sequence[Task], separator: Separator, wanted: Wanted) -> in
         Interrupted: after Ctrl-C; every result written so far is complete.
     """
 
-    def one_by_one(told: Told) -> Iterator[Outcome]:
+    def one_by_one(told: ProgressCallback) -> Iterator[Outcome]:
         for number, task in enumerate(tasks):
-            name = shown(task.source.name)
+            name = quoted_path(task.source.name)
             told(number, 0.0, name)
             yield outcome_of(task, separator, wanted, partial(_tiles, told, number, name))
 
     return report(len(tasks), one_by_one)
 
 
-def _tiles(told: Told, number: int, name: str, tile: int, tiles: int) -> None:
+def _tiles(told: ProgressCallback, number: int, name: str, tile: int, tiles: int) -> None:
     told(number, tile / tiles, name)
 
 
-def outcome_of(task: Task, separator: Separator, wanted: Wanted, told: object = None) -> Outcome:
+def outcome_of(task: Task, separator: Separator, wanted: OutputOptions, told: object = None) -> Outcome:
     """Separate one photograph; a :class:`UserError` becomes the outcome's error instead of being raised."""
     try:
         return Outcome(tuple(_one(task, separator, wanted, told)))
@@ -223,7 +224,7 @@ def outcome_of(task: Task, separator: Separator, wanted: Wanted, told: object = 
         return Outcome(error=str(error))
 
 
-def report(count: int, work: Callable[[Told], Iterator[Outcome]]) -> int:
+def report(count: int, work: Callable[[ProgressCallback], Iterator[Outcome]]) -> int:
     """Print outcomes and a progress bar while photographs are processed, and a summary of failures at the end.
 
     Args:
@@ -275,38 +276,40 @@ def report(count: int, work: Callable[[Told], Iterator[Outcome]]) -> int:
     return 1 if count > 1 else 2
 
 
-def _one(task: Task, separator: Separator, wanted: Wanted, told: object) -> list[str]:
+def _one(task: Task, separator: Separator, wanted: OutputOptions, told: object) -> list[str]:
     """Separate one photograph, and return the messages to print."""
     picture = read_picture(task.source, wanted.max_pixels)
     suffix = wanted.suffix or suffix_for(task.source, picture)
     targets = {kind: task.target(kind, suffix) for kind in wanted.kinds}
     if wanted.skip_existing and all(os.path.lexists(target) for target in targets.values()):
-        return [f"{shown(next(iter(targets.values())))} already exists"]
+        return [f"{quoted_path(next(iter(targets.values())))} already exists"]
     for target in targets.values():
         # Checked before the work, and again on writing.
         if _same_file(target, task.source):
-            raise UserError(f"{shown(target)} is the photograph itself and is never replaced: choose another name.")
+            raise UserError(
+                f"{quoted_path(target)} is the photograph itself and is never replaced: choose another name."
+            )
         if not wanted.overwrite and os.path.lexists(target):
-            raise UserError(f"{shown(target)} already exists: --overwrite replaces it.")
+            raise UserError(f"{quoted_path(target)} already exists: --overwrite replaces it.")
     both = wanted.reflection or wanted.side_by_side
     try:
         transmission, reflection = separator.picture(picture, wanted.strength, told, both)  # type: ignore[arg-type]
     except UserError as error:
-        raise UserError(f"{shown(task.source)}: {error}") from error
+        raise UserError(f"{quoted_path(task.source)}: {error}") from error
     results: dict[str, Picture] = {"transmission": transmission, "reflection": reflection}
     if wanted.side_by_side:
         results["side-by-side"] = side_by_side([picture, transmission, reflection])
     lines = []
     notes = dict.fromkeys(picture.notes)
     for kind, target in targets.items():
-        result = fitted(results[kind], format_of(target))
+        result = reduce_to_format(results[kind], format_of(target))
         notes |= dict.fromkeys(result.notes)
         if wanted.quality is not None:
             result = replace(result, origin=replace(result.origin, quality=wanted.quality))
         result.save(target, wanted.overwrite)
         if wanted.keep_dates:
             _give_dates(task.source, target)
-        lines.append(str(shown(target)))
+        lines.append(str(quoted_path(target)))
     job = separator.last
     if job is not None and job.tiles > 1:
         lines[0] += f" ({job.tiles} tiles of up to {job.tile[1]}x{job.tile[0]})"

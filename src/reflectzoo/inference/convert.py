@@ -16,9 +16,9 @@ import reflectzoo
 from reflectzoo.core.registry import method_of
 from reflectzoo.errors import UserError
 from reflectzoo.inference.load import FORMAT, open_file
-from reflectzoo.photo.files import shown, write_atomically
+from reflectzoo.photo.files import quoted_path, write_atomically
 from reflectzoo.weights.read import sha256_of
-from reflectzoo.weights.stored import Stored
+from reflectzoo.weights.stored import NetworkRecord
 
 
 class Converted(NamedTuple):
@@ -66,22 +66,22 @@ def convert(
             written.
     """
     if target.suffix != ".safetensors":
-        raise UserError(f"{shown(target)} must end in .safetensors.")
+        raise UserError(f"{quoted_path(target)} must end in .safetensors.")
     if not source.is_file():
-        raise UserError(f"There is no weights file {shown(source)}: check the path.")
+        raise UserError(f"There is no weights file {quoted_path(source)}: check the path.")
     if target.exists() and (not overwrite or target.samefile(source)):
-        raise UserError(f"{shown(target)} already exists: choose another name with -o.")
+        raise UserError(f"{quoted_path(target)} already exists: choose another name with -o.")
     if model is not None:
         method_of(model)
     loaded = open_file(source, model, overrides)
     made = {key: each for key, each in (provenance or {}).items() if each}
     made |= {"source": source.name, "source_sha256": sha256_of(source)}
-    return write_network(loaded.net, loaded.stored, target, made, overwrite, half, shown(source))
+    return write_network(loaded.net, loaded.stored, target, made, overwrite, half, quoted_path(source))
 
 
 def write_network(
     net: nn.Module,
-    stored: Stored,
+    stored: NetworkRecord,
     target: Path,
     provenance: Mapping[str, str],
     overwrite: bool = False,

@@ -65,7 +65,7 @@ class DemoResult(NamedTuple):
     told: str
 
 
-class Desk:
+class DemoService:
     """The work behind the page, independent of Gradio.
 
     Args:
@@ -221,7 +221,7 @@ def _file_of(payload: Any) -> str | None:
     return None if payload is None or not payload.path else str(payload.path)
 
 
-def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
+def page(desk: DemoService, gradio: Any, learnt: bool = True) -> Any:
     """Build the page, without serving it.
 
     Args:
@@ -283,7 +283,7 @@ def page(desk: Desk, gradio: Any, learnt: bool = True) -> Any:
     return blocks
 
 
-def serve(desk: Desk, gradio: Any, *, port: int | None, browser: bool, learnt: bool = True) -> Any:
+def serve(desk: DemoService, gradio: Any, *, port: int | None, browser: bool, learnt: bool = True) -> Any:
     """Serve the page to this machine only.
 
     Args:

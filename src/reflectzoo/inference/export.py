@@ -26,9 +26,9 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.onnx import FORMAT, Session, need
 from reflectzoo.inference.tiles import bytes_per_pixel
-from reflectzoo.inference.whole_view import WholeView
+from reflectzoo.inference.whole_view import GlobalStatistics
 from reflectzoo.nets.hypercolumn import plain_hypercolumn
-from reflectzoo.photo.files import shown, write_atomically
+from reflectzoo.photo.files import quoted_path, write_atomically
 
 OPSET = 20
 #: (height, width) of the comparison: multiples of 32, odd, and neither; none is square.
@@ -92,9 +92,9 @@ def export(
         UserError: if a package is missing, the opset is not supported, or the file cannot be written.
     """
     if target.suffix != ".onnx":
-        raise UserError(f"{shown(target)} must end in .onnx.")
+        raise UserError(f"{quoted_path(target)} must end in .onnx.")
     if target.exists() and not overwrite:
-        raise UserError(f"{shown(target)} already exists: --overwrite replaces it.")
+        raise UserError(f"{quoted_path(target)} already exists: --overwrite replaces it.")
     for name in ("onnx", "onnxscript", "onnxruntime"):
         need(name)
     most = _newest_opset()
@@ -147,7 +147,7 @@ def export(
 def _look(module: nn.Module) -> tuple[int, tuple[str, ...], int]:
     """The multiple that the network pads to, the names of its layers, and its number of statistics over all pixels."""
     image = torch.rand(1, 3, _PROBE, _PROBE, generator=torch.Generator().manual_seed(0))
-    spy, view = _PaddingSpy(image.shape), WholeView()
+    spy, view = _PaddingSpy(image.shape), GlobalStatistics()
     with torch.no_grad(), plain_hypercolumn():
         with spy:
             found = module(image)

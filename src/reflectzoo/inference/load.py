@@ -16,18 +16,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from reflectzoo.core.batch import Batch, Outputs
-from reflectzoo.core.content import what_file_is
+from reflectzoo.core.content import describe_file
 from reflectzoo.core.method import Method, Size, Tiling
-from reflectzoo.core.registry import method_of, methods, siblings
+from reflectzoo.core.registry import method_of, methods, share_layout
 from reflectzoo.errors import UserError
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
-from reflectzoo.photo.files import shown
+from reflectzoo.photo.files import quoted_path
 from reflectzoo.weights.download import is_url
 from reflectzoo.weights.layouts import fill, network_of, recognise_file, weights_for
 from reflectzoo.weights.read import read_checkpoint
 from reflectzoo.weights.records import WeightRecord, locate, records
-from reflectzoo.weights.stored import Stored, build_stored, parse_metadata, stored_network, understood
+from reflectzoo.weights.stored import NetworkRecord, build_stored, parse_metadata, parse_record, stored_network
 
 FORMAT = "reflectzoo"
 """Value of ``format`` in the metadata of reflectzoo's safetensors files."""
@@ -47,7 +47,7 @@ class LoadedModel(nn.Module):
         vgg_used: ``{"source", "fingerprint"}`` of the attached VGG; None before :meth:`attach_vgg` or without one.
     """
 
-    def __init__(self, net: nn.Module, stored: Stored, vgg_source: str = "auto") -> None:
+    def __init__(self, net: nn.Module, stored: NetworkRecord, vgg_source: str = "auto") -> None:
         super().__init__()
         self.net = net
         self.stored = stored
@@ -169,7 +169,7 @@ def find_source(model: str | None, weights: str | Path | None) -> LocatedWeights
     if not path.is_file():
         known = ", ".join(name for name, record in by_name.items() if record.available)
         hint = f" or the name of weights that are listed ({known})" if known else ""
-        raise UserError(f"There is no weights file {shown(path)}: check the path, or give an address{hint}.")
+        raise UserError(f"There is no weights file {quoted_path(path)}: check the path, or give an address{hint}.")
     return LocatedWeights(path)
 
 
@@ -233,7 +233,7 @@ def open_file(
     configured: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Same as :func:`load_file`, but without attaching a VGG."""
-    name = shown(path)
+    name = quoted_path(path)
     if path.suffix == ".safetensors":
         state, metadata = read_safetensors(path)
         if metadata.get("format") != FORMAT:
@@ -244,12 +244,12 @@ def open_file(
             raise UserError(
                 f"{name} does not say which model it holds and may be damaged: download it again."
             ) from error
-        return _ours(understood(record, name), state, model, name)
+        return _ours(parse_record(record, name), state, model, name)
     content = read_checkpoint(path, "weights")
     record = content.get("reflectzoo")
     if not isinstance(record, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         return _foreign(path, content, model, overrides, configured)
-    return _ours(understood(record, name), network_of(content["state_dict"]), model, name)
+    return _ours(parse_record(record, name), network_of(content["state_dict"]), model, name)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -262,12 +262,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        found = what_file_is(path)
+        found = describe_file(path)
         told = f", it is {found}" if found else f" ({error}): download it again"
-        raise UserError(f"{shown(path)} cannot be read as a safetensors file{told}.") from error
+        raise UserError(f"{quoted_path(path)} cannot be read as a safetensors file{told}.") from error
 
 
-def _ours(stored: Stored, state: Mapping[str, Tensor], model: str | None, name: str) -> LoadedModel:
+def _ours(stored: NetworkRecord, state: Mapping[str, Tensor], model: str | None, name: str) -> LoadedModel:
     if model is not None and stored.model != model:
         raise UserError(f"{name} holds model={stored.model}, not model={model}: leave the model out.")
     net = build_stored(stored, name, state)
@@ -287,7 +287,7 @@ def _foreign(
     overrides: Sequence[str],
     configured: Mapping[str, Any] | None,
 ) -> LoadedModel:
-    name = shown(path)
+    name = quoted_path(path)
     for method in methods().values():
         content = method.gathered(path, content)
     layouts = recognise_file(content)
@@ -302,9 +302,9 @@ def _foreign(
         loaded = from_config(configured)
     else:
         # The given model may be a sibling of the recognised one (same names and shapes), whose settings then fit.
-        settings = next((layout.overrides for layout in layouts if siblings(layout.model, model)), ())
+        settings = next((layout.overrides for layout in layouts if share_layout(layout.model, model)), ())
         loaded = untrained_model(model, (*settings, *overrides))
-    fill_foreign(loaded, content, name)
+    load_foreign_weights(loaded, content, name)
     return loaded
 
 
@@ -339,12 +339,12 @@ def from_config(config: Mapping[str, Any]) -> LoadedModel:
             f"model={name} has the network {config['net'].get('_target_')}, which no installed method registers: add "
             "it to METHOD.networks."
         )
-    stored = understood(record, f"model={name}")
+    stored = parse_record(record, f"model={name}")
     net = OmegaConf.create({"model": {"net": config["net"]}}).model.net  # with its path, for error messages
     return LoadedModel(instantiate(net), stored, str(config.get("vgg", "auto"))).eval()
 
 
-def fill_foreign(loaded: LoadedModel, content: Mapping[str, Any], source: str) -> None:
+def load_foreign_weights(loaded: LoadedModel, content: Mapping[str, Any], source: str) -> None:
     """Load another program's weights into a model, and enter the training phase that they belong to.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 from reflectzoo.errors import UserError
 from reflectzoo.inference.separator import Quality, Separator
 from reflectzoo.inference.tiles import TilePlan
-from reflectzoo.photo.files import shown
+from reflectzoo.photo.files import quoted_path
 from reflectzoo.weights.stored import parse_metadata
 
 FORMAT = "reflectzoo"
@@ -62,7 +62,7 @@ class Session:
     def __init__(self, source: Path | bytes, name: str = "", threads: int | None = None) -> None:
         runtime = need("onnxruntime")
         if isinstance(source, Path):
-            name = name or shown(source)
+            name = name or quoted_path(source)
             if not source.is_file():
                 raise UserError(f"There is no ONNX file {name}: make it with `reflectzoo export --model NAME`.")
         options = runtime.SessionOptions()
@@ -118,7 +118,7 @@ class OnnxSeparator(Separator):
     def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> TilePlan:
         plan = super()._plan(height, width, held, banded)
         if plan.count > 1 and self.statistics:
-            # In PyTorch, WholeView substitutes statistics of the whole picture; an exported graph cannot be changed.
+            # In PyTorch, GlobalStatistics substitutes statistics of the whole picture; graphs cannot be changed.
             raise UserError(
                 f"This picture of {width}x{height} pixels does not fit into memory at once, and this ONNX file cannot "
                 "be tiled, because its network takes means over the whole picture: allow more with --memory, or use "

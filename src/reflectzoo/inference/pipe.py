@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.batch import Wanted
+from reflectzoo.inference.batch import OutputOptions
 from reflectzoo.inference.separator import Separator
 from reflectzoo.photo.read import decode
-from reflectzoo.photo.write import FORMATS, encode, fitted, format_of, suffix_for, write_picture
+from reflectzoo.photo.write import FORMATS, encode, format_of, reduce_to_format, suffix_for, write_picture
 
 STREAM = "-"
 """File name that denotes standard input and standard output."""
 
 
-def run_pipe(separator: Separator, wanted: Wanted, output: Path | None) -> int:
+def run_pipe(separator: Separator, wanted: OutputOptions, output: Path | None) -> int:
     """Read a photograph from standard input; write its transmission to standard output, or to a file.
 
     Args:
@@ -39,7 +39,7 @@ def run_pipe(separator: Separator, wanted: Wanted, output: Path | None) -> int:
     usual = next((suffix for suffix, kind in FORMATS.items() if kind == picture.origin.format), ".png")
     suffix = wanted.suffix or suffix_for(Path(f"stdin{usual}"), picture)
     kind = format_of(Path(f"stdout{suffix}") if to_stream or output is None else output)
-    result = fitted(transmission, kind)
+    result = reduce_to_format(transmission, kind)
     if wanted.quality is not None:
         result = replace(result, origin=replace(result.origin, quality=wanted.quality))
     for note in dict.fromkeys((*picture.notes, *result.notes)):

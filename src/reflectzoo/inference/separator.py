@@ -28,12 +28,12 @@ from reflectzoo.inference.tiles import (
     Rows,
     TilePlan,
     bytes_per_pixel,
-    continued_to,
     in_bands,
+    pad_to,
     plan_tiles,
     reduced_rows,
 )
-from reflectzoo.inference.whole_view import WholeView
+from reflectzoo.inference.whole_view import GlobalStatistics
 from reflectzoo.photo.model import Picture, Values
 
 Precision = Literal["32", "16", "bf16"]
@@ -158,7 +158,7 @@ class Separator:
             UserError: if the device's memory is too small, or the output is not finite.
         """
         height, width = mixture.shape[-2:]
-        image = continued_to(mixture, max(height, self.smallest), max(width, self.smallest))
+        image = pad_to(mixture, max(height, self.smallest), max(width, self.smallest))
         size = (image.shape[-2], image.shape[-1])
         layers: Layers = {}
 
@@ -274,7 +274,7 @@ class Separator:
             layers = {name: layer[0].to("cpu", torch.float32, copy=True) for name, layer in found.items()}
             yield FinishedRows(0, size[0], layers)
             return
-        view = WholeView()
+        view = GlobalStatistics()
         with view.learning():
             self._call(reduced_rows(rows, *size, stride=self.stride).to(self.device))
         self.last = TileUse(plan.count, plan.tile, view.statistics)

@@ -13,8 +13,8 @@ from typing import Any
 
 import reflectzoo
 from reflectzoo.errors import UserError
-from reflectzoo.inference.batch import Outcome, Task, Told, Wanted, outcome_of, report
-from reflectzoo.photo.files import shown
+from reflectzoo.inference.batch import Outcome, OutputOptions, ProgressCallback, Task, outcome_of, report
+from reflectzoo.photo.files import quoted_path
 
 TRIES = 3
 """Maximum number of attempts per photograph, if its process dies each time."""
@@ -28,7 +28,7 @@ class Worker:
         wanted: options for the results.
     """
 
-    def __init__(self, arguments: argparse.Namespace, wanted: Wanted) -> None:
+    def __init__(self, arguments: argparse.Namespace, wanted: OutputOptions) -> None:
         self.arguments, self.wanted = arguments, wanted
         self.separator: Any = None
 
@@ -49,7 +49,7 @@ class Worker:
         return outcome_of(task, self.separator, self.wanted)
 
 
-def run_on_ray(tasks: Sequence[Task], arguments: argparse.Namespace, wanted: Wanted) -> int:
+def run_on_ray(tasks: Sequence[Task], arguments: argparse.Namespace, wanted: OutputOptions) -> int:
     """Separate photographs on a Ray cluster, with the same guarantees as in one process.
 
     The worker processes write the results atomically, so every machine must have the folders under the same paths.
@@ -112,7 +112,7 @@ def _connect(arguments: argparse.Namespace) -> Any:
 
 
 def _spread(
-    ray: Any, tasks: Sequence[Task], arguments: argparse.Namespace, wanted: Wanted, told: Told
+    ray: Any, tasks: Sequence[Task], arguments: argparse.Namespace, wanted: OutputOptions, told: ProgressCallback
 ) -> Iterator[Outcome]:
     gpu = 1 if ray.cluster_resources().get("GPU", 0) and arguments.device != "cpu" else 0
     here = ray.cluster_resources().get("GPU" if gpu else "CPU", 1)
@@ -141,11 +141,11 @@ def _spread(
         else:
             idle.append(worker)
         done += 1
-        told(done, 0.0, shown(tasks[index].source.name))
+        told(done, 0.0, quoted_path(tasks[index].source.name))
         yield outcome
 
 
-def _first_workers(ray: Any, make: Any, count: int, arguments: argparse.Namespace, wanted: Wanted) -> list[Any]:
+def _first_workers(ray: Any, make: Any, count: int, arguments: argparse.Namespace, wanted: OutputOptions) -> list[Any]:
     workers = [make.remote(arguments, wanted) for _ in range(count)]
     try:
         answers = ray.get([worker.ready.remote() for worker in workers])
@@ -181,26 +181,26 @@ def _listed(folder: Path) -> set[str]:
         return set()
 
 
-def _after_death(task: Task, wanted: Wanted, before: dict[Path, set[str]], attempt: int) -> Outcome | None:
+def _after_death(task: Task, wanted: OutputOptions, before: dict[Path, set[str]], attempt: int) -> Outcome | None:
     """The outcome of a photograph whose process died; None if it should be tried again."""
     folder = _place(task).parent
     new = sorted(_listed(folder) - before[folder])
     found = [[name for name in new if _is_of(name, task, kind)] for kind in wanted.kinds]
     if all(found) and not wanted.overwrite:
         # The process died after writing its last result, and results are written atomically.
-        return Outcome(tuple(str(shown(folder / names[0])) for names in found))
+        return Outcome(tuple(str(quoted_path(folder / names[0])) for names in found))
     if any(found) and not wanted.overwrite:
-        there = ", ".join(str(shown(folder / names[0])) for names in found if names)
+        there = ", ".join(str(quoted_path(folder / names[0])) for names in found if names)
         return Outcome(
             error=(
-                f"{shown(task.source)}: its process died when only {there} was written: --overwrite writes all "
+                f"{quoted_path(task.source)}: its process died when only {there} was written: --overwrite writes all "
                 "results again."
             )
         )
     if attempt >= TRIES:
         return Outcome(
-            error=f"{shown(task.source)}: {TRIES} processes died with it, most likely because memory ran out: use "
-            "fewer --workers, or a smaller --memory."
+            error=f"{quoted_path(task.source)}: {TRIES} processes died with it, most likely because memory ran out: "
+            "use fewer --workers, or a smaller --memory."
         )
     return None
 

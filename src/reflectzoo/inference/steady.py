@@ -17,7 +17,7 @@ _ALIKE = 0.06
 """Values that differ by this much or more are not averaged."""
 
 
-class Steady:
+class TemporalSmoother:
     """Averages corrections over time, aligned with the current frame.
 
     A network processes each frame independently, so that its corrections flicker. The previous correction is warped

@@ -5,9 +5,9 @@ of two tiles their weights rise and fall as sin^2 and cos^2 (Hann windows), whic
 of the overlap, where the tile's border affects the network, its weight is zero.
 
 Two kinds of operations depend on the whole picture and would differ from tile to tile: means and maxima over all pixels
-(channel attention), and interpolation with ``align_corners=True``, whose grid depends on the size. :class:`WholeView`
-substitutes the values of the whole picture: for the former, those of a reduced picture; for the latter, exact ones. It
-intercepts torch functions, so that networks need no changes.
+(channel attention), and interpolation with ``align_corners=True``, whose grid depends on the size.
+:class:`GlobalStatistics` substitutes the values of the whole picture: for the former, those of a reduced picture; for
+the latter, exact ones. It intercepts torch functions, so that networks need no changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.inference.whole_view import HeldBytes, Where, WholeView
+from reflectzoo.inference.whole_view import GlobalStatistics, HeldBytes, TilePosition
 
 #: Default stride at which tiles begin, in pixels; suits networks that halve the resolution at most five times.
 TILE_STRIDE = 32
@@ -182,7 +182,13 @@ class FinishedRows(NamedTuple):
 
 
 def in_bands(
-    network: Network, rows: Rows, height: int, width: int, plan: TilePlan, view: WholeView | None, device: torch.device
+    network: Network,
+    rows: Rows,
+    height: int,
+    width: int,
+    plan: TilePlan,
+    view: GlobalStatistics | None,
+    device: torch.device,
 ) -> Iterator[FinishedRows | None]:
     """Separate tile by tile, holding only one row of tiles of the picture and of its layers.
 
@@ -208,7 +214,7 @@ def in_bands(
         for column in plan.columns:
             tile = band[:, :, column.start : column.stop]
             share = tile_share(row, plan.halo)[:, None] * tile_share(column, plan.halo)
-            where = Where(row.start, column.start, tile.shape[-2], tile.shape[-1], plan.height, plan.width)
+            where = TilePosition(row.start, column.start, tile.shape[-2], tile.shape[-1], plan.height, plan.width)
             image = tile[None].to(device)
             if view is None or plan.count == 1:
                 layers = network(image)
@@ -232,7 +238,7 @@ def in_bands(
 
 
 def _continued_rows(rows: Rows, height: int, width: int, plan: TilePlan, row: Span) -> Tensor:
-    """The rows of one row of tiles, padded as :func:`continued_to` would pad the whole picture."""
+    """The rows of one row of tiles, padded as :func:`pad_to` would pad the whole picture."""
     down, right = plan.height - height, plan.width - width
     band = rows(row.start, min(row.stop, height))
     mode = "reflect" if down < height and right < width else "replicate"
@@ -242,7 +248,7 @@ def _continued_rows(rows: Rows, height: int, width: int, plan: TilePlan, row: Sp
     return F.pad(band[None], (0, right, 0, 0), mode=mode)[0] if right else band
 
 
-def continued_to(image: Tensor, height: int, width: int) -> Tensor:
+def pad_to(image: Tensor, height: int, width: int) -> Tensor:
     """Pad (C, H, W) at the bottom and right to a size, by reflection if it is large enough, else by edge pixels."""
     down, right = height - image.shape[-2], width - image.shape[-1]
     if not (down or right):

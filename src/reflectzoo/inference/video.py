@@ -27,14 +27,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reflectzoo.core.content import what_file_is
+from reflectzoo.core.content import describe_file
 from reflectzoo.errors import Interrupted, UserError
-from reflectzoo.inference.batch import Wanted
+from reflectzoo.inference.batch import OutputOptions
 from reflectzoo.inference.separator import Separator
-from reflectzoo.inference.steady import Frame, Steady
-from reflectzoo.photo.files import result_name, shown
+from reflectzoo.inference.steady import Frame, TemporalSmoother
+from reflectzoo.photo.files import quoted_path, result_name
 from reflectzoo.photo.read import read_picture
-from reflectzoo.photo.write import fitted, format_of
+from reflectzoo.photo.write import format_of, reduce_to_format
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm"})
 _PART = 48
@@ -51,7 +51,9 @@ def is_video(word: str) -> bool:
     return Path(word).suffix.lower() in VIDEO_SUFFIXES or _NUMBERED.search(Path(word).name) is not None
 
 
-def run_video(source: str, output: Path | None, separator: Separator, wanted: Wanted, steady: float = 0.7) -> int:
+def run_video(
+    source: str, output: Path | None, separator: Separator, wanted: OutputOptions, steady: float = 0.7
+) -> int:
     """Separate a video, or a numbered sequence such as ``frame_%05d.png``.
 
     Args:
@@ -59,7 +61,7 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
         output: a video file, a pattern, or a folder; None writes next to the source.
         separator: the network.
         wanted: options for the result; only the transmission is supported.
-        steady: ``share`` of :class:`~reflectzoo.inference.steady.Steady`, in [0, 1).
+        steady: ``share`` of :class:`~reflectzoo.inference.steady.TemporalSmoother`, in [0, 1).
 
     Returns:
         0.
@@ -74,10 +76,10 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
     if not 0 <= steady < 1:
         raise UserError(f"--steady must lie in [0, 1), got {steady}.")
     if _NUMBERED.search(Path(source).name):
-        return _sequence(source, output, separator, wanted, Steady(steady))
+        return _sequence(source, output, separator, wanted, TemporalSmoother(steady))
     path = Path(source).expanduser()
     if not path.is_file():
-        raise UserError(f"{shown(path)} does not exist: give a video, or a pattern such as frame_%05d.png.")
+        raise UserError(f"{quoted_path(path)} does not exist: give a video, or a pattern such as frame_%05d.png.")
     if find_spec("av") is None:
         raise UserError("Videos need PyAV: pip install 'reflectzoo[video]'.")
     name = result_name(path.stem, f".transmission{path.suffix}")
@@ -85,11 +87,13 @@ def run_video(source: str, output: Path | None, separator: Separator, wanted: Wa
     if target.is_dir():
         target = target / name
     if target.suffix.lower() not in VIDEO_SUFFIXES - {".webm", ".avi"}:
-        raise UserError(f"{shown(target)} cannot be written as a video: use a name that ends in .mp4, .mov or .mkv.")
+        raise UserError(
+            f"{quoted_path(target)} cannot be written as a video: use a name that ends in .mp4, .mov or .mkv."
+        )
     if os.path.lexists(target) and not wanted.overwrite:
         if wanted.skip_existing:
             return 0
-        raise UserError(f"{shown(target)} already exists: --overwrite replaces it.")
+        raise UserError(f"{quoted_path(target)} already exists: --overwrite replaces it.")
     _Video(path, target, separator, wanted.strength, steady).run()
     return 0
 
@@ -105,7 +109,7 @@ class _Video:
     def __init__(self, source: Path, target: Path, separator: Separator, strength: float, share: float) -> None:
         self.source, self.target = source, target
         self.separator, self.strength = separator, strength
-        self.steady = Steady(share)
+        self.steady = TemporalSmoother(share)
         self.parts = target.with_name(result_name(f".{target.name}", ".parts"))
         self.interlaced = False
         """Whether an interlaced frame was found."""
@@ -124,26 +128,27 @@ class _Video:
             with av.open(str(self.source)) as container:
                 stream = _pictures(container)
                 if stream is None:
-                    raise UserError(f"{shown(self.source)} contains no moving pictures: it is not a video.")
+                    raise UserError(f"{quoted_path(self.source)} contains no moving pictures: it is not a video.")
                 self._check_sound(container)
                 done = self._work(container, stream)
         except av.FFmpegError as error:
-            other = what_file_is(self.source)
+            other = describe_file(self.source)
             why = (
                 f"is not a video, but {other}"
                 if other and "video" not in other
                 else f"cannot be read as a video ({error.strerror})"
             )
-            raise UserError(f"{shown(self.source)} {why}.") from error
+            raise UserError(f"{quoted_path(self.source)} {why}.") from error
         except KeyboardInterrupt:
             raise Interrupted(
-                f"Interrupted: the finished parts are kept in {shown(self.parts)}; the same command resumes from them."
+                f"Interrupted: the finished parts are kept in {quoted_path(self.parts)}; the same command resumes "
+                "from them."
             ) from None
         if not done:
-            raise UserError(f"{shown(self.source)} contains no frame that can be decoded.")
+            raise UserError(f"{quoted_path(self.source)} contains no frame that can be decoded.")
         self._join()
         shutil.rmtree(self.parts, ignore_errors=True)
-        sys.stderr.write(f"{shown(self.target)}: {done} frames\n")
+        sys.stderr.write(f"{quoted_path(self.target)}: {done} frames\n")
 
     def _check_sound(self, container: Any) -> None:
         """Raise a UserError if the result's format cannot store the sound; checked before hours of work."""
@@ -160,7 +165,7 @@ class _Video:
         except (av.FFmpegError, ValueError):
             kinds = ", ".join(each.codec_context.name for each in container.streams.audio)
             raise UserError(
-                f"Its sound ({kinds}) cannot be stored in {shown(self.target)}: choose a name that ends in .mkv."
+                f"Its sound ({kinds}) cannot be stored in {quoted_path(self.target)}: choose a name that ends in .mkv."
             ) from None
 
     def _work(self, container: Any, stream: Any) -> int:
@@ -215,24 +220,24 @@ class _Video:
         """Print warnings: changes of size, damage, interlacing, and a video that ends too early."""
         if self.resized:
             sys.stderr.write(
-                f"{shown(self.source)} changes the size of its frames: all results have that of the first, "
+                f"{quoted_path(self.source)} changes the size of its frames: all results have that of the first, "
                 f"{self.size[0]}x{self.size[1]}.\n"
             )
         if self.corrupt:
             sys.stderr.write(
-                f"{shown(self.source)} is damaged: {self.corrupt} of its frames could only be decoded in part; those "
-                "that follow may show it, too.\n"
+                f"{quoted_path(self.source)} is damaged: {self.corrupt} of its frames could only be decoded in part; "
+                "those that follow may show it, too.\n"
             )
         if self.interlaced:
             sys.stderr.write(
-                f"{shown(self.source)} is interlaced (each frame holds two moments, in its odd and even rows): it was "
-                "deinterlaced at its own frame rate, with FFmpeg's bwdif.\n"
+                f"{quoted_path(self.source)} is interlaced (each frame holds two moments, in its odd and even rows): "
+                "it was deinterlaced at its own frame rate, with FFmpeg's bwdif.\n"
             )
         said, reached = _length(stream), float((last - (stream.start_time or 0)) * stream.time_base)
         if said is not None and reached < said - max(0.2, 3 / (stream.average_rate or 25)):
             sys.stderr.write(
-                f"{shown(self.source)} should last {said:.1f} s, but its pictures end at {reached:.1f} s: it may be "
-                "cut short.\n"
+                f"{quoted_path(self.source)} should last {said:.1f} s, but its pictures end at {reached:.1f} s: it may "
+                "be cut short.\n"
             )
 
     def _one(self, frame: Any) -> Frame:
@@ -439,12 +444,16 @@ def _exactly() -> Any:
     return Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
-def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wanted, steady: Steady) -> int:
+def _sequence(
+    source: str, output: Path | None, separator: Separator, wanted: OutputOptions, steady: TemporalSmoother
+) -> int:
     """Separate a numbered sequence; each picture keeps its depth and metadata."""
     pattern = Path(source).expanduser()
     found = _numbered(pattern)
     if not found:
-        raise UserError(f"There is no picture {shown(pattern)}: the pattern stands for numbers, as in frame_%05d.png.")
+        raise UserError(
+            f"There is no picture {quoted_path(pattern)}: the pattern stands for numbers, as in frame_%05d.png."
+        )
     name = _NUMBERED.sub(lambda match: match.group(0), pattern.stem)
     aim = output or pattern.with_name(f"{name}.transmission{pattern.suffix}")
     if not _NUMBERED.search(aim.name):
@@ -452,7 +461,7 @@ def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wa
     targets = {number: aim.with_name(_NUMBERED.sub(_filled(number), aim.name)) for number in found}
     taken = [each for each in targets.values() if os.path.lexists(each)]
     if taken and not (wanted.overwrite or wanted.skip_existing):
-        raise UserError(f"{shown(taken[0])} already exists: --overwrite replaces it.")
+        raise UserError(f"{quoted_path(taken[0])} already exists: --overwrite replaces it.")
     for number, file in found.items():
         picture = read_picture(file, wanted.max_pixels)
         image = picture.tensor().expand(3, -1, -1)
@@ -464,8 +473,10 @@ def _sequence(source: str, output: Path | None, separator: Separator, wanted: Wa
         result = torch.from_numpy(np.clip(values + wanted.strength * correction, 0, 1)).permute(2, 0, 1)
         if picture.values.shape[2] == 1:
             result = result.mean(0, keepdim=True)
-        fitted(picture.with_values(result), format_of(targets[number])).save(targets[number], wanted.overwrite)
-    sys.stderr.write(f"{shown(aim)}: {len(found)} pictures\n")
+        reduce_to_format(picture.with_values(result), format_of(targets[number])).save(
+            targets[number], wanted.overwrite
+        )
+    sys.stderr.write(f"{quoted_path(aim)}: {len(found)} pictures\n")
     return 0
 
 

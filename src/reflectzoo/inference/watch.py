@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from reflectzoo.errors import Interrupted, UserError
-from reflectzoo.inference.batch import Task, Wanted, find_tasks
-from reflectzoo.photo.files import shown
+from reflectzoo.inference.batch import OutputOptions, Task, find_tasks
+from reflectzoo.photo.files import quoted_path
 
 Look = tuple[int, int]
 """Size and modification time of a file."""
@@ -21,7 +21,7 @@ def watch_folder(
     folders: Sequence[str],
     output: Path | None,
     recursive: bool,
-    wanted: Wanted,
+    wanted: OutputOptions,
     work: Callable[[list[Task]], int],
     pause: float = 1.0,
     rounds: int | None = None,
@@ -49,10 +49,10 @@ def watch_folder(
     """
     for folder in folders:
         if not Path(folder).expanduser().is_dir():
-            raise UserError(f"--watch needs folders, and {shown(folder)} is not one.")
+            raise UserError(f"--watch needs folders, and {quoted_path(folder)} is not one.")
     seen: dict[Path, Look] = {}
     finished: dict[Path, Look] = {}
-    sys.stderr.write(f"Watching {', '.join(shown(each) for each in folders)}; Ctrl-C to stop.\n")
+    sys.stderr.write(f"Watching {', '.join(quoted_path(each) for each in folders)}; Ctrl-C to stop.\n")
     done = 0
     try:
         while rounds is None or rounds > 0:
@@ -75,7 +75,7 @@ def watch_folder(
     return 0
 
 
-def _tasks(folders: Sequence[str], output: Path | None, recursive: bool, wanted: Wanted) -> list[Task]:
+def _tasks(folders: Sequence[str], output: Path | None, recursive: bool, wanted: OutputOptions) -> list[Task]:
     try:
         return find_tasks(folders, output, recursive, wanted)
     except UserError as error:

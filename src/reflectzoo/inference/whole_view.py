@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Where(NamedTuple):
+class TilePosition(NamedTuple):
     """Position and size of a tile within the padded picture, in pixels."""
 
     top: int
@@ -30,7 +30,7 @@ _OVER_PIXELS = ({2, 3}, {-2, -1})
 _POOLINGS = (F.adaptive_avg_pool2d, F.adaptive_max_pool2d, torch.adaptive_avg_pool1d)
 
 
-class WholeView(TorchFunctionMode):
+class GlobalStatistics(TorchFunctionMode):
     """Makes a network process a tile as part of its picture.
 
     First, within ``with view.learning():``, the network runs on the reduced picture, and the results of its means,
@@ -42,7 +42,7 @@ class WholeView(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._notes: list[Tensor] = []
-        self._place: Where | None = None
+        self._place: TilePosition | None = None
         self._next = 0
         self._pooled: set[tuple[int, ...]] = set()
 
@@ -51,13 +51,13 @@ class WholeView(TorchFunctionMode):
         """Number of recorded results over all pixels."""
         return len(self._notes)
 
-    def learning(self) -> WholeView:
+    def learning(self) -> GlobalStatistics:
         """Discard earlier records, and record statistics from now on."""
         self._notes.clear()
         self._place = None
         return self
 
-    def at(self, where: Where) -> WholeView:
+    def at(self, where: TilePosition) -> GlobalStatistics:
         """Return recorded statistics from now on, for a tile at this position."""
         self._place, self._next = where, 0
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reflectzoo.metrics.functional import as_double, nowhere
+from reflectzoo.metrics.functional import as_double, undefined_scores
 from reflectzoo.metrics.images import BlindMetric
 from reflectzoo.ops.windows import windowed
 
@@ -63,7 +63,7 @@ def smooth_share(preds: Tensor, mixture: Tensor) -> Tensor:
     p, m = as_double(preds, mixture)
     change = p - m
     if min(change.shape[-2:]) < _SMOOTH:
-        return nowhere(change)
+        return undefined_scores(change)
     taps = change.new_full((_SMOOTH,), 1 / _SMOOTH)
     smooth = windowed(change, taps)
     rim = _SMOOTH // 2

@@ -97,7 +97,7 @@ def uniform_ssim(preds: Tensor, target: Tensor) -> Tensor:
     """
     p, t = as_double(preds, target)
     if min(p.shape[-2:]) < _UNIFORM:
-        return nowhere(p)
+        return undefined_scores(p)
     luminance_part, structure_part = ssim_parts(p, t, p.new_full((_UNIFORM,), 1 / _UNIFORM), sample=True)
     return (luminance_part * structure_part).mean(dim=(1, 2, 3))
 
@@ -115,7 +115,7 @@ def gaussian_ssim(preds: Tensor, target: Tensor) -> Tensor:
     """
     p, t = as_double(preds, target)
     if min(p.shape[-2:]) < _GAUSSIAN:
-        return nowhere(p)
+        return undefined_scores(p)
     luminance_part, structure_part = ssim_parts(p, t, gaussian_window(p.dtype, p.device))
     return (luminance_part * structure_part).mean(dim=(1, 2, 3))
 
@@ -164,7 +164,7 @@ def lmse(preds: Tensor, target: Tensor) -> Tensor:
     """
     p, t = as_double(preds, target)
     if min(p.shape[-2:]) < _LMSE_WINDOW:
-        return nowhere(p)
+        return undefined_scores(p)
     error, total = p.new_zeros(len(p)), p.new_zeros(len(p))
     # All windows are covered by four sets of non-overlapping windows, one for each offset.
     for top in range(0, _LMSE_WINDOW, _LMSE_STEP):
@@ -278,6 +278,6 @@ def as_double(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return preds.double(), target.double()
 
 
-def nowhere(images: Tensor) -> Tensor:
+def undefined_scores(images: Tensor) -> Tensor:
     """The undefined score of a batch of images: (B,) NaN in double precision."""
     return images.new_full((len(images),), float("nan"), dtype=torch.float64)

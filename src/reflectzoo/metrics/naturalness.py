@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reflectzoo.cli import answer
+from reflectzoo.cli import run_reporting_errors
 from reflectzoo.data.images import find_images, read_rgb
 from reflectzoo.errors import UserError
 from reflectzoo.metrics.images import BlindMetric
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="photographs, including subfolders")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the model, as JSON")
     arguments = parser.parse_args(argv)
-    return answer(lambda: _fit(arguments))
+    return run_reporting_errors(lambda: _fit(arguments))
 
 
 def _fit(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.errors import UserError
-from reflectzoo.metrics.functional import nowhere
+from reflectzoo.metrics.functional import undefined_scores
 from reflectzoo.metrics.images import ImageMetric
 from reflectzoo.nets.efficientnet import efficientnet_lite0
 from reflectzoo.weights.download import DownloadError, fetch_state_dict
@@ -205,7 +205,7 @@ class _Deep(ImageMetric):
             UserError: if the weights of the network are not available.
         """
         if min(preds.shape[-2:]) < self.smallest:
-            return nowhere(preds)
+            return undefined_scores(preds)
         self.prepare()
         assert self.net is not None
         self.net.to(preds.device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflectzoo.metrics.functional import as_double, nowhere, ssim_parts
+from reflectzoo.metrics.functional import as_double, ssim_parts, undefined_scores
 from reflectzoo.metrics.images import ImageMetric
 from reflectzoo.ops.ssim import gaussian_window
 
@@ -36,7 +36,7 @@ def ms_ssim(preds: Tensor, target: Tensor) -> Tensor:
     """
     p, t = as_double(preds, target)
     if min(p.shape[-2:]) < 11 * 2 ** (len(_SCALES) - 1):
-        return nowhere(p)
+        return undefined_scores(p)
     value = p.new_ones(p.shape[:2])
     for place, weight in enumerate(_SCALES):
         luminance, structure = ssim_parts(p, t, gaussian_window(p.dtype, p.device))
@@ -67,7 +67,7 @@ def gmsd(preds: Tensor, target: Tensor) -> Tensor:
     """
     p, t = as_double(preds, target)
     if min(p.shape[-2:]) < 4:
-        return nowhere(p)
+        return undefined_scores(p)
     magnitude_p, magnitude_t = (_prewitt(image) for image in (p, t))
     similarity = (2 * magnitude_p * magnitude_t + _GMSD_C) / (magnitude_p.square() + magnitude_t.square() + _GMSD_C)
     return similarity.flatten(1).std(dim=1)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.nets.plain import untouched
-from reflectzoo.nets.winograd import convolve, pays, winograd_bands
+from reflectzoo.nets.plain import must_not_overwrite
+from reflectzoo.nets.winograd import convolve, winograd_bands, winograd_is_faster
 
 
 class Rectified(nn.Sequential):
@@ -42,9 +42,9 @@ class Upsampling(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W) >= 0."""
         layer = cast(nn.ConvTranspose2d, self[0])
-        if not untouched():
+        if not must_not_overwrite():
             kernel = folded_kernel(layer.weight)
-            if pays(x, kernel):
+            if winograd_is_faster(x, kernel):
                 return F.relu(self._at_once(x, kernel, cast(Tensor, layer.bias)), inplace=True)
         x = F.pad(layer(x), (1, 0, 1, 0), mode="reflect")
         return F.relu(F.avg_pool2d(x, 2, stride=1), inplace=True)
@@ -87,8 +87,8 @@ def folded_kernel(weight: Tensor) -> Tensor:
 
 
 def add_skip(fresh: Tensor, skip: Tensor) -> Tensor:
-    """Add two maps of equal shape; in place of ``fresh`` unless :func:`~reflectzoo.nets.plain.untouched`."""
-    return fresh + skip if untouched() else fresh.add_(skip)
+    """Add two maps of equal shape; in place of ``fresh`` unless :func:`~reflectzoo.nets.plain.must_not_overwrite`."""
+    return fresh + skip if must_not_overwrite() else fresh.add_(skip)
 
 
 def image_head(head: nn.Module, x: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def channels_over(features: FeatureNet) -> int:
     return HYPERCOLUMN_CHANNELS if features == "vgg19" else EFFICIENTNET_CHANNELS
 
 
-def dense(features: HyperFeatures) -> Tensor:
+def dense_hypercolumn(features: HyperFeatures) -> Tensor:
     """Build the hypercolumn, (B, 3 + sum of level channels, H, W): the image, then the levels from fine to coarse.
 
     Every level is resized bilinearly (align_corners=False, no antialiasing) to the size of the image.
@@ -90,7 +90,7 @@ def dense(features: HyperFeatures) -> Tensor:
 
 
 class Hypercolumn(UsesVGG):
-    """Computes the components of an image's hypercolumn; see :class:`HyperFeatures` and :func:`dense`.
+    """Computes the components of an image's hypercolumn; see :class:`HyperFeatures` and :func:`dense_hypercolumn`.
 
     Args:
         features: ``vgg19`` as in the papers, 1475 channels including the image; or ``efficientnet_lite0``, which needs
@@ -206,7 +206,7 @@ def hypercolumn_conv2d(features: HyperFeatures, weight: Tensor, bias: Tensor | N
     padding = weight.shape[2] // 2
     # An exported program should consist of standard operators and not be tied to one size.
     if _plain.get() or is_plain() or torch.compiler.is_exporting():
-        return F.conv2d(dense(features), weight, bias, padding=padding)
+        return F.conv2d(dense_hypercolumn(features), weight, bias, padding=padding)
 
     kind = image.device.type
     if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:  # autocast does not convert float64

@@ -29,6 +29,6 @@ def is_plain() -> bool:
     return _plain.get()
 
 
-def untouched() -> bool:
+def must_not_overwrite() -> bool:
     """Whether intermediate results must not be overwritten: a gradient is recorded, or :func:`plain_form` is active."""
     return torch.is_grad_enabled() or _plain.get()

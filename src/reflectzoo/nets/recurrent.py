@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from reflectzoo.errors import UserError
 from reflectzoo.nets.plain import is_plain
-from reflectzoo.nets.winograd import RowBand, pays, winograd_bands
+from reflectzoo.nets.winograd import RowBand, winograd_bands, winograd_is_faster
 from reflectzoo.ops.checks import full_precision
 
 _BAND = 2**21  # maximum number of gate values held at a time, without gradients
@@ -72,7 +72,9 @@ class ConvLSTM(nn.Module):
         form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         shape = (len(x), self.channels, *x.shape[-2:])
         new = State(*(torch.empty(shape, device=x.device, dtype=weight.dtype, memory_format=form) for _ in range(2)))
-        for band in winograd_bands(x, weight, bias) if pays(x, weight) else _direct_bands(x, weight, bias):
+        for band in (
+            winograd_bands(x, weight, bias) if winograd_is_faster(x, weight) else _direct_bands(x, weight, bias)
+        ):
             here = (slice(band.sample, band.sample + 1), slice(None), band.rows)
             part = self._cell(band.values.permute(2, 0, 1)[None], None if cell is None else cell[here])
             new.hidden[here] = part.hidden

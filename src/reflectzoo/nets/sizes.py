@@ -10,7 +10,7 @@ from reflectzoo.nets.plain import is_plain
 from reflectzoo.ops.checks import full_precision
 
 
-def continued(image: Tensor, stride: int, least: int = 1) -> Tensor:
+def pad_to_multiple(image: Tensor, stride: int, least: int = 1) -> Tensor:
     """Pad an image at the bottom and on the right, by reflection, until its sides are multiples of ``stride``.
 
     Args:
@@ -29,15 +29,15 @@ def continued(image: Tensor, stride: int, least: int = 1) -> Tensor:
     return F.pad(image, (0, right, 0, down), mode=mode)
 
 
-def prepared(mixture: Tensor, stride: int, least: int = 1) -> Tensor:
+def prepare_input(mixture: Tensor, stride: int, least: int = 1) -> Tensor:
     """Convert to at least float32, pad, and choose the memory layout for the device.
 
     Args:
         mixture: (B, C, H, W), H and W >= 1.
-        stride: see :func:`continued`.
-        least: see :func:`continued`.
+        stride: see :func:`pad_to_multiple`.
+        least: see :func:`pad_to_multiple`.
     """
-    image = continued(full_precision(mixture), stride, least)
+    image = pad_to_multiple(full_precision(mixture), stride, least)
     if image.device.type == "cpu" and not is_plain():
         # On CPUs, this layout halves the time of narrow and of transposed convolutions.
         image = image.contiguous(memory_format=torch.channels_last)

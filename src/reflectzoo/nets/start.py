@@ -42,7 +42,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def hand_on(first: nn.Conv2d, up: nn.ConvTranspose2d, last: nn.Conv2d, output: nn.Conv2d, channel: int) -> None:
+def init_as_copy(first: nn.Conv2d, up: nn.ConvTranspose2d, last: nn.Conv2d, output: nn.Conv2d, channel: int) -> None:
     """Initialise an auto-encoder so that it copies three of its input channels to the output.
 
     They pass through the first convolution and the skip connection at full size; nothing is added to them on the way,

@@ -46,19 +46,19 @@ def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
     Args:
         layer: any convolution. Winograd's method is used for 3x3 ones of stride 1 and zero padding 1 with many
-            channels, on a CPU in float32, if no gradient is recorded (see :func:`pays`).
+            channels, on a CPU in float32, if no gradient is recorded (see :func:`winograd_is_faster`).
         x: (B, C, H, W), any memory format.
 
     Returns:
         (B, C', H', W'); channels-last if computed by Winograd's method.
     """
     form = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
-    if form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") and pays(x, layer.weight):
+    if form == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") and winograd_is_faster(x, layer.weight):
         return winograd(x, layer.weight, layer.bias)
     return cast(Tensor, layer(x))
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
+def winograd_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether Winograd's method is applicable to a 3x3 convolution of stride 1, and faster.
 
     Args:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reflectzoo.cli import alone
+from reflectzoo.cli import run_standalone
 
 DESCRIPTION = (
     "Compare this zoo with inputs and outputs recorded from the authors' programs. Columns: recording/case, largest "
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 if no case failed, 1 if one did, 2 for an invalid folder or invalid arguments.
     """
-    return alone("parity", sys.modules[__name__], argv)
+    return run_standalone("parity", sys.modules[__name__], argv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

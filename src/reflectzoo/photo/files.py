@@ -26,7 +26,7 @@ _REASONS = DISK_REASONS | {
 }
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def quoted_path(path: str | os.PathLike[str]) -> str:
     """Quote a path for the terminal, with control characters escaped."""
     text = os.fspath(path)
     return "'" + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + "'"
@@ -49,7 +49,7 @@ def result_name(stem: str, tail: str) -> str:
     return stem + tail
 
 
-def why(error: OSError) -> str:
+def os_error_reason(error: OSError) -> str:
     """The reason for an operating system error, in words."""
     return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
@@ -64,12 +64,12 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         # Non-blocking: opening a pipe would otherwise wait for a writer.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise UnreadableImage(f"{shown(path)} {_why_not_opened(Path(path), error)}.") from None
+        raise UnreadableImage(f"{quoted_path(path)} {_why_not_opened(Path(path), error)}.") from None
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
         kind = "is a folder, not a picture" if stat.S_ISDIR(mode) else "is not a regular file"
-        raise UnreadableImage(f"{shown(path)} {kind}.")
+        raise UnreadableImage(f"{quoted_path(path)} {kind}.")
     return os.fdopen(handle, "rb")
 
 
@@ -83,14 +83,14 @@ def read_bytes(path: Path) -> bytes:
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
         if before.st_size > MAX_BYTES:
-            raise UnreadableImage(f"{shown(path)} has {before.st_size / 2**30:.1f} GiB, which no photograph has.")
+            raise UnreadableImage(f"{quoted_path(path)} has {before.st_size / 2**30:.1f} GiB, which no photograph has.")
         try:
             data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise UnreadableImage(f"{shown(path)} cannot be read ({why(error)}).") from None
+            raise UnreadableImage(f"{quoted_path(path)} cannot be read ({os_error_reason(error)}).") from None
         after = os.fstat(file.fileno())
     if len(data) != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UnreadableImage(f"{shown(path)} changed while it was read: try again when it is complete.")
+        raise UnreadableImage(f"{quoted_path(path)} changed while it was read: try again when it is complete.")
     return data
 
 
@@ -125,7 +125,8 @@ def write_atomically(path: Path, data: bytes, overwrite: bool = False) -> None:
             _move_to_free_name(spare, path)
     except OSError as error:
         raise UserError(
-            f"{shown(path)} cannot be written: {why(error)}; no file was left behind, so choose another place."
+            f"{quoted_path(path)} cannot be written: {os_error_reason(error)}; no file was left behind, so choose "
+            "another place."
         ) from error
     finally:
         if spare is not None:
@@ -146,12 +147,12 @@ def _move_to_free_name(spare: Path, path: Path) -> None:
 
 
 def _exists(path: Path) -> str:
-    return f"{shown(path)} already exists: --overwrite (overwrite=True) replaces it."
+    return f"{quoted_path(path)} already exists: --overwrite (overwrite=True) replaces it."
 
 
 def _why_not_opened(path: Path, error: OSError) -> str:
     if path.is_symlink() and error.errno == errno.ENOENT:
-        return f"is a link to {shown(os.readlink(path))}, which does not exist"
+        return f"is a link to {quoted_path(os.readlink(path))}, which does not exist"
     if error.errno == errno.ENOENT:
         return "does not exist"
-    return f"cannot be opened ({why(error)})"
+    return f"cannot be opened ({os_error_reason(error)})"

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from reflectzoo.photo import avif, bmp, ifd, jpeg, jpeg2000, metadata, netpbm, png, psd, raw, tiff, tiff_values
-from reflectzoo.photo.guard import unguarded
-from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values, as_depth
-from reflectzoo.photo.pillow import Limit, from_pillow, others, unguarded_within
+from reflectzoo.photo.guard import without_pixel_limit
+from reflectzoo.photo.model import FileMetadata, Picture, UnreadableImage, Values, as_depth
+from reflectzoo.photo.pillow import Limit, from_pillow, pillow_formats, unguarded_within
 
 #: Floating-point values may exceed [0, 1] by this much, from rounding.
 _SLACK = 1e-5
@@ -59,7 +59,7 @@ def decoded(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[
         return _jpeg2000(data, name, limit)
     if (packed := bmp.packed(data)) is not None:
         limit.check(packed.width, packed.height)
-        return Picture(*bmp.read(data, packed), Origin("BMP", bmp.profile(data), dpi=packed.dpi)), 1
+        return Picture(*bmp.read(data, packed), FileMetadata("BMP", bmp.profile(data), dpi=packed.dpi)), 1
     if data.startswith(psd.MAGIC) and (found := psd.document(data)) is not None:
         return _psd(data, name, limit, found)
     return _other(data, name, limit)
@@ -85,8 +85,8 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
     notes: list[str] = []
     end = layout.end
     whole = shorter is None  # training accepts damaged pictures
-    wrong = jpeg.complaint(data, layout) if whole else ""
-    if end is None or jpeg.breaks_off(data, layout, wrong):
+    wrong = jpeg.decoder_warning(data, layout) if whole else ""
+    if end is None or jpeg.is_truncated(data, layout, wrong):
         mended = jpeg.repaired_jpeg(data if end is None else data[: end - 2], layout)
         if mended is None:
             raise UnreadableImage(f"{name} is damaged or truncated (its end is missing): {_AGAIN}.")
@@ -94,7 +94,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
         end = len(data)
         what = f"; at most {lost} pixels in its last corner are guessed" if lost else ", but the picture is complete"
         notes.append(f"The last bytes of its file are missing{what}.")
-    elif whole and (words := jpeg.doubt(layout, wrong)):
+    elif whole and (words := jpeg.damage_note(layout, wrong)):
         notes.append(words)
     found = jpeg.read_segments(layout)
     with jpeg.opened(data) as image:
@@ -111,7 +111,7 @@ def _jpeg(data: bytes, name: str, limit: Limit, shorter: int | None) -> tuple[Pi
             if found.rgb:
                 kept["keep_rgb"] = True
         dpi = image.info.get("dpi") if b"JFIF" in data[:32] else None
-        origin = Origin(
+        origin = FileMetadata(
             "JPEG", found.icc, photoshop=found.photoshop, iptc=found.iptc, comments=found.comments, jpeg=kept
         )
         origin, orientation, said = _told(origin, found.exif, found.xmp, dpi)
@@ -158,9 +158,9 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
             raise UnreadableImage(f"{name} is damaged or truncated (its end is missing): {_AGAIN}.")
         data, found = mended, png.chunks(mended)
         notes.append("The last bytes of its file are missing, but the picture is complete.")
-    elif count := png.behind(data, found):
+    elif count := png.trailing_bytes(data, found):
         notes.append(f"Dropped: {count} bytes after the picture.")
-    chunks, lost = png.carried(found)
+    chunks, lost = png.copyable_chunks(found)
     if lost:
         notes.append(f"Dropped, because they belong to the original picture: {', '.join(lost)}.")
     by_kind = {chunk.kind: chunk.body for chunk in reversed(found)}
@@ -174,7 +174,7 @@ def _png(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     if len(density := by_kind.get(b"pHYs", b"")) == 9 and density[8] == 1:
         across, down = struct.unpack(">II", density[:8])
         dpi = (across * 0.0254, down * 0.0254) if across and down else None
-    origin = Origin("PNG", icc, chunks=chunks, iptc=iptc, photoshop=photoshop)
+    origin = FileMetadata("PNG", icc, chunks=chunks, iptc=iptc, photoshop=photoshop)
     origin, orientation, said = _told(origin, exif, xmp, dpi)
     single = by_kind.get(b"tRNS") if colour in (0, 2) else None
     if bits == 16:
@@ -252,7 +252,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     tags = page.tags
     packet, iptc = tags.get(tiff.XMP), tags.get(tiff.IPTC)
     _, photoshop = jpeg.split_resources(tags[tiff.PHOTOSHOP].raw) if tiff.PHOTOSHOP in tags else (None, None)
-    origin = Origin(
+    origin = FileMetadata(
         "TIFF",
         tags[tiff.ICC].raw if tiff.ICC in tags else None,
         # Many files declare it as LONG by mistake, and pad it with zeros; no record begins with 0.
@@ -266,7 +266,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     if file.others > 0:
         notes.append(f"Of the {file.others + 1} pages or frames only the first is processed.")
     if tiff_values.by_library(sheet):
-        with unguarded(), tiff_values.opened(file, page, sheet) as image:
+        with without_pixel_limit(), tiff_values.opened(file, page, sheet) as image:
             picture = from_pillow(image, name, origin)
     else:
         found = tiff_values.layers(file, page, sheet)
@@ -284,7 +284,7 @@ def _tiff(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
     return picture.noted(*said, *notes), orientation
 
 
-def _from_inks(found: tiff_values.TiffLayers, name: str, origin: Origin) -> Picture:
+def _from_inks(found: tiff_values.TiffLayers, name: str, origin: FileMetadata) -> Picture:
     """Convert CMYK to 8-bit sRGB."""
     image = Image.frombytes("CMYK", found.values.shape[1::-1], as_depth(found.values, 8).tobytes())
     picture = from_pillow(image, name, origin)
@@ -327,7 +327,7 @@ def _netpbm(data: bytes, name: str, limit: Limit) -> Picture:
     limit.check(head.width, head.height)
     values, alpha = netpbm.read(data)
     kind = {"P7": "PAM", "PF": "PFM", "Pf": "PFM"}.get(head.kind, "PPM")
-    picture = Picture(values, alpha, Origin(kind))
+    picture = Picture(values, alpha, FileMetadata(kind))
     if (count := netpbm.raster(head)) is not None and netpbm.MAGIC.match(data, head.start + count):
         picture = picture.noted("Of its pictures only the first is processed.")
     return _checked_floats(picture, name) if kind == "PFM" else picture
@@ -340,7 +340,7 @@ def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         if found.halved and (image.width % 2 or image.height % 2):
             # Pillow misplaces the subsampled colours of pictures with odd sides.
             raise ValueError("its colours are stored at another size than its brightness: save it as PNG or TIFF")
-        origin = Origin("JPEG2000", found.icc, iptc=found.iptc, boxes=found.others)
+        origin = FileMetadata("JPEG2000", found.icc, iptc=found.iptc, boxes=found.others)
         origin, orientation, said = _told(origin, found.exif, found.xmp, image.info.get("dpi"))
         deep = jpeg2000.read_deep(data, found) if found.bits > 8 else None
         if deep is not None:
@@ -348,8 +348,8 @@ def _jpeg2000(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
         picture = from_pillow(image, name, origin)
         if found.bits > 8 and picture.depth == 8:
             picture = picture.noted(f"Its {found.bits}-bit values were reduced to 8 bits.")
-        alpha = None if picture.alpha is None else jpeg2000.spread(picture.alpha, found)
-        picture = replace(picture, values=jpeg2000.spread(picture.values, found), alpha=alpha)
+        alpha = None if picture.alpha is None else jpeg2000.rescale_to_8_bits(picture.alpha, found)
+        picture = replace(picture, values=jpeg2000.rescale_to_8_bits(picture.values, found), alpha=alpha)
     return picture.noted(*said), orientation
 
 
@@ -357,7 +357,7 @@ def _psd(data: bytes, name: str, limit: Limit, found: psd.Document) -> tuple[Pic
     limit.check(found.width, found.height)
     if not found.merged:
         raise ValueError("its picture of all layers is missing: save it with maximum compatibility, or as TIFF")
-    origin, orientation, said = _told(Origin("PSD", found.icc, iptc=found.iptc), found.exif, found.xmp, found.dpi)
+    origin, orientation, said = _told(FileMetadata("PSD", found.icc, iptc=found.iptc), found.exif, found.xmp, found.dpi)
     values, alpha, extra = psd.read(data, found)
     return Picture(values, alpha, origin, said, extra), orientation
 
@@ -384,18 +384,18 @@ def _raw(data: bytes, name: str, limit: Limit) -> Picture:
         xmp = packet.raw if packet else None
     else:
         notes.append("The EXIF data of this kind of raw file is not copied.")
-    origin, _, said = _told(Origin("RAW"), exif, xmp, None)
+    origin, _, said = _told(FileMetadata("RAW"), exif, xmp, None)
     return Picture(values, None, origin).noted(*notes, *said)
 
 
 def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
-    with unguarded_within(limit), Image.open(BytesIO(data), formats=others()) as image:
+    with unguarded_within(limit), Image.open(BytesIO(data), formats=pillow_formats()) as image:
         limit.check(*image.size)
         kind = image.format or ""
         notes = []
         if (pages := int(getattr(image, "n_frames", 1))) > 1:
             notes.append(f"Of the {pages} pages or frames only the first is processed.")
-        origin = Origin(kind, bmp.profile(data) if kind == "BMP" else image.info.get("icc_profile") or None)
+        origin = FileMetadata(kind, bmp.profile(data) if kind == "BMP" else image.info.get("icc_profile") or None)
         if kind == "WEBP":
             origin = replace(origin, lossless=b"VP8L" in data[:64])
         if meant := avif.colours(data):
@@ -422,7 +422,9 @@ def _other(data: bytes, name: str, limit: Limit) -> tuple[Picture, int]:
 # -- shared by all formats ---------------------------------------------------------------------------------------------
 
 
-def _told(origin: Origin, exif: bytes | None, xmp: bytes | None, dpi: Any) -> tuple[Origin, int, tuple[str, ...]]:
+def _told(
+    origin: FileMetadata, exif: bytes | None, xmp: bytes | None, dpi: Any
+) -> tuple[FileMetadata, int, tuple[str, ...]]:
     """The origin with metadata of an upright picture, the EXIF orientation (1 to 8), and notes."""
     notes: tuple[str, ...] = ()
     exif = metadata.bare_exif(exif)

@@ -12,7 +12,7 @@ _turn = RLock()
 
 
 @contextmanager
-def unguarded() -> Iterator[None]:
+def without_pixel_limit() -> Iterator[None]:
     """Suspend Pillow's pixel limit within a ``with`` block; a lock admits one thread at a time."""
     with _turn:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -68,7 +68,7 @@ def byte_order(block: bytes) -> str:
     return order
 
 
-def places(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dict[int, TagPlace], int]:
+def read_directory(data: bytes, offset: int, order: str, big: bool = False) -> tuple[dict[int, TagPlace], int]:
     """The entries of a directory with their positions, and the offset of the next directory (0: none).
 
     Entries whose values lie outside the data are skipped: some cameras write them, and truncated files contain them.
@@ -113,7 +113,7 @@ def integer(entry: Entry | None, order: str, default: int = 0) -> int:
     return int.from_bytes(entry.raw[:size], "little" if order == "<" else "big")
 
 
-def whole(tag: int, value: int, order: str, kind: int = 3) -> Entry:
+def integer_entry(tag: int, value: int, order: str, kind: int = 3) -> Entry:
     """An entry with one integer; kind 3 has 16 bits, 4 has 32."""
     return Entry(tag, kind, 1, value.to_bytes(TYPE_SIZES[kind], "little" if order == "<" else "big"))
 
@@ -178,7 +178,7 @@ class Exif:
         """
         order = byte_order(block)
         image = _plain(block, struct.unpack_from(order + "I", block, 4)[0], order)
-        return cls(order, *inner(block, image, order))
+        return cls(order, *sub_directories(block, image, order))
 
     def __bool__(self) -> bool:
         """Whether it has any entry."""
@@ -193,18 +193,18 @@ class Exif:
         pointers = {EXIF_IFD: self.exif or self.interop, GPS_IFD: self.gps}
         for tag, inside in pointers.items():
             if inside:
-                image[tag] = whole(tag, 0, order, 4)
+                image[tag] = integer_entry(tag, 0, order, 4)
         if self.interop:
-            exif[INTEROP_IFD] = whole(INTEROP_IFD, 0, order, 4)
+            exif[INTEROP_IFD] = integer_entry(INTEROP_IFD, 0, order, 4)
         place = 8 + len(directory_bytes(image.values(), 0, order))
         tail = b""
         for tag, inside, below in ((EXIF_IFD, exif, self.interop), (GPS_IFD, self.gps, {})):
             if not inside:
                 continue
-            image[tag] = whole(tag, place, order, 4)
+            image[tag] = integer_entry(tag, place, order, 4)
             if below:
                 further = place + len(directory_bytes(inside.values(), 0, order))
-                inside[INTEROP_IFD] = whole(INTEROP_IFD, further, order, 4)
+                inside[INTEROP_IFD] = integer_entry(INTEROP_IFD, further, order, 4)
             piece = directory_bytes(inside.values(), place, order)
             if below:
                 piece += directory_bytes(below.values(), place + len(piece), order)
@@ -213,7 +213,7 @@ class Exif:
         return lead + directory_bytes(image.values(), 8, order) + tail
 
 
-def inner(data: bytes, image: Directory, order: str, big: bool = False) -> tuple[Directory, ...]:
+def sub_directories(data: bytes, image: Directory, order: str, big: bool = False) -> tuple[Directory, ...]:
     """``image`` without its pointers, and the directories they point to: EXIF, GPS, interoperability."""
     image = dict(image)
     exif = _pointed(data, image.pop(EXIF_IFD, None), order, big)
@@ -231,7 +231,7 @@ def _pointed(data: bytes, pointer: Entry | None, order: str, big: bool) -> Direc
 
 
 def _plain(data: bytes, offset: int, order: str, big: bool = False) -> Directory:
-    return {tag: place.entry for tag, place in places(data, offset, order, big)[0].items()}
+    return {tag: place.entry for tag, place in read_directory(data, offset, order, big)[0].items()}
 
 
 # -- EXIF blocks edited in place ---------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def exif_orientation(block: bytes) -> int | None:
         ValueError: if it is not an EXIF block.
     """
     order = byte_order(block)
-    found, _ = places(block, struct.unpack_from(order + "I", block, 4)[0], order)
+    found, _ = read_directory(block, struct.unpack_from(order + "I", block, 4)[0], order)
     value = integer(found[ORIENTATION].entry, order) if ORIENTATION in found else 0
     return value if value in range(1, 9) else None
 
@@ -259,12 +259,12 @@ def upright(block: bytes) -> bytes:
     """
     order = byte_order(block)
     start = struct.unpack_from(order + "I", block, 4)[0]
-    image, following = places(block, start, order)
+    image, following = read_directory(block, start, order)
     data = bytearray(block)
     turned = (exif_orientation(block) or 1) >= 5
     if ORIENTATION in image:
         place = image[ORIENTATION]
-        one = whole(ORIENTATION, 1, order, place.entry.kind if place.entry.kind in (3, 4) else 3).raw
+        one = integer_entry(ORIENTATION, 1, order, place.entry.kind if place.entry.kind in (3, 4) else 3).raw
         data[place.value : place.value + len(one)] = one
     if turned:
         exif = {}
@@ -289,6 +289,6 @@ def upright(block: bytes) -> bytes:
 
 def _or_nothing(block: bytes, offset: int, order: str) -> dict[int, TagPlace]:
     try:
-        return places(block, offset, order)[0]
+        return read_directory(block, offset, order)[0]
     except ValueError:
         return {}

@@ -338,7 +338,7 @@ def repaired_jpeg(data: bytes, layout: JpegParts) -> tuple[bytes, int] | None:
     return body + EOI, min(lost * tall * wide, frame.height * frame.width)
 
 
-def breaks_off(data: bytes, layout: JpegParts, wrong: str | None) -> bool:
+def is_truncated(data: bytes, layout: JpegParts, wrong: str | None) -> bool:
     """Whether data is missing before the end marker, which some programs append to truncated files.
 
     Compares decodings at an eighth of the size. This detects nothing in progressive or arithmetic-coded files, for
@@ -347,7 +347,7 @@ def breaks_off(data: bytes, layout: JpegParts, wrong: str | None) -> bool:
     Args:
         data: the file's bytes.
         layout: its parts.
-        wrong: its :func:`complaint`.
+        wrong: its :func:`decoder_warning`.
     """
     frame = layout.frame
     if wrong == "" or frame is None or not frame.usual or frame.progressive or layout.end is None:
@@ -358,7 +358,7 @@ def breaks_off(data: bytes, layout: JpegParts, wrong: str | None) -> bool:
     return _eighth(body, _FILLERS[0]) != _eighth(body, _FILLERS[1])
 
 
-def complaint(data: bytes, layout: JpegParts) -> str | None:
+def decoder_warning(data: bytes, layout: JpegParts) -> str | None:
     """The warning of libjpeg about the coded values of a file with an end marker.
 
     Most decoders, Pillow's included, ignore such errors. A wrong bit nearly always breaks the sequence of codes, so
@@ -387,12 +387,12 @@ def complaint(data: bytes, layout: JpegParts) -> str | None:
     return "" if extra and int(extra[1]) <= padding else words
 
 
-def doubt(layout: JpegParts, wrong: str | None) -> str | None:
+def damage_note(layout: JpegParts, wrong: str | None) -> str | None:
     """The note on a file with an end marker that seems to be incomplete or damaged; None if it seems sound.
 
     Args:
         layout: the file's parts.
-        wrong: its :func:`complaint`.
+        wrong: its :func:`decoder_warning`.
     """
     if layout.frame is not None and layout.frame.progressive and not _all_scans(layout):
         return "Some of its scans are missing, as in a truncated file: fine detail may be lost."

@@ -129,7 +129,7 @@ def read_boxes(data: bytes) -> BoxContents:
     return BoxContents(bits, components, signed, others=tuple(others), alike=alike, halved=halved, coded=coded, **found)
 
 
-def spread(values: Values, found: BoxContents) -> Values:
+def rescale_to_8_bits(values: Values, found: BoxContents) -> Values:
     """Rescale values of fewer than 8 bits to 0..255; Pillow only shifts them, which leaves white below 255."""
     if found.bits >= 8 or found.signed or not found.alike:
         return values

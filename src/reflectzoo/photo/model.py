@@ -51,7 +51,7 @@ class UnreadableImage(UserError):
 
 
 @dataclass(frozen=True)
-class Origin:
+class FileMetadata:
     """The metadata of a file, kept for writing.
 
     Attributes:
@@ -108,7 +108,7 @@ class Picture:
 
     values: Values
     alpha: Values | None = None
-    origin: Origin = Origin()
+    origin: FileMetadata = FileMetadata()
     notes: tuple[str, ...] = ()
     extra: Values | None = None
 
@@ -209,7 +209,7 @@ class Picture:
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the picture atomically, in the format of the suffix.
 
-        Whatever the format cannot hold is dropped or rounded; :func:`reflectzoo.photo.write.fitted` lists it.
+        Whatever the format cannot hold is dropped or rounded; :func:`reflectzoo.photo.write.reduce_to_format` lists it.
 
         Args:
             path: the file; its suffix determines the format.

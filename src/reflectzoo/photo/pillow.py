@@ -12,8 +12,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageCms
 
-from reflectzoo.photo.guard import unguarded
-from reflectzoo.photo.model import Origin, Picture, UnreadableImage, Values
+from reflectzoo.photo.guard import without_pixel_limit
+from reflectzoo.photo.model import FileMetadata, Picture, UnreadableImage, Values
 
 _BANDS = 2**24
 #: Formats that Pillow alone decodes, by its names.
@@ -70,11 +70,11 @@ def unguarded_within(limit: Limit) -> Iterator[None]:
     if not limit.given:
         yield
         return
-    with unguarded():
+    with without_pixel_limit():
         yield
 
 
-def others() -> tuple[str, ...]:
+def pillow_formats() -> tuple[str, ...]:
     """Names of the formats that are left to Pillow; includes HEIC if pillow-heif is installed.
 
     Further formats that Pillow opens are excluded, because it decodes a preview only (Photo CD), a negative (X bitmap)
@@ -86,7 +86,7 @@ def others() -> tuple[str, ...]:
     return tuple(kind for kind in _OTHERS if kind in Image.OPEN)
 
 
-def from_pillow(image: Image.Image, name: str, origin: Origin) -> Picture:
+def from_pillow(image: Image.Image, name: str, origin: FileMetadata) -> Picture:
     """Convert a Pillow image to a picture, without applying its orientation.
 
     Args:

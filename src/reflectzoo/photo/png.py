@@ -71,7 +71,7 @@ def chunks(data: bytes, empty: bytes = b"") -> list[Chunk]:
     return found
 
 
-def behind(data: bytes, found: Iterable[Chunk]) -> int:
+def trailing_bytes(data: bytes, found: Iterable[Chunk]) -> int:
     """Number of bytes after the chunks of a file, without leading and trailing zeros, spaces and line ends."""
     return len(data[8 + sum(12 + len(chunk.body) for chunk in found) :].strip(b"\0\r\n "))
 
@@ -104,7 +104,7 @@ def text_chunk(key: str, words: str) -> Chunk:
         return Chunk(b"iTXt", name + b"\0\0\0\0\0" + words.encode("utf-8"))
 
 
-def carried(found: Iterable[Chunk]) -> tuple[tuple[Chunk, ...], tuple[str, ...]]:
+def copyable_chunks(found: Iterable[Chunk]) -> tuple[tuple[Chunk, ...], tuple[str, ...]]:
     """The chunks to copy unchanged into a processed picture, and the names of those that must be dropped.
 
     By the specification, chunks whose type ends in a lower-case letter are safe to copy. XMP, and the raw profiles that

@@ -14,13 +14,13 @@ from pathlib import Path
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from reflectzoo.core.content import what_it_is
+from reflectzoo.core.content import describe_content
 from reflectzoo.errors import UserError
 from reflectzoo.photo import bmp, ifd, jpeg2000, metadata, netpbm, png, psd, raw, tiff
-from reflectzoo.photo.files import open_regular, read_bytes, shown
+from reflectzoo.photo.files import open_regular, quoted_path, read_bytes
 from reflectzoo.photo.formats import decoded, fitting, png_metadata, refusal
-from reflectzoo.photo.model import Origin, Picture, UnreadableImage
-from reflectzoo.photo.pillow import Limit, from_pillow, others
+from reflectzoo.photo.model import FileMetadata, Picture, UnreadableImage
+from reflectzoo.photo.pillow import Limit, from_pillow, pillow_formats
 
 _OWN = ("JPEG", "PNG", "JPEG2000", "TIFF")
 #: Formats that are not supported, by signature.
@@ -73,7 +73,7 @@ def read_picture(path: str | os.PathLike[str], max_pixels: int | None = None, sh
             changed while it was read, or if it needs a package that is not installed.
     """
     file = Path(path)
-    return decode(read_bytes(file), shown(file), max_pixels, shorter)
+    return decode(read_bytes(file), quoted_path(file), max_pixels, shorter)
 
 
 def decode(
@@ -128,7 +128,7 @@ def from_pil(image: Image.Image, upright: bool = True) -> Picture:
         UnreadableImage: for a mode whose range is unknown, or a picture without pixels.
     """
     image.load()  # for a TIFF, this applies the orientation and removes the tag
-    origin = Origin(image.format or "", image.info.get("icc_profile") or None)
+    origin = FileMetadata(image.format or "", image.info.get("icc_profile") or None)
     picture = from_pillow(image, "The picture", replace(origin, exif=metadata.bare_exif(image.info.get("exif"))))
     return fitting(picture).turned(orientation_of(image) if upright else 1)
 
@@ -147,7 +147,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         UnreadableImage: as in :func:`read_picture`, as far as the header reveals it.
     """
-    name = shown(path)
+    name = quoted_path(path)
     try:
         with open_regular(path) as file:
             lead = file.read(4096)
@@ -165,7 +165,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             return packed.width, packed.height
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open_regular(path) as file, Image.open(file, formats=(*_OWN, *others())) as image:
+            with open_regular(path) as file, Image.open(file, formats=(*_OWN, *pillow_formats())) as image:
                 turned = metadata.orientation(*_told_before(image, Path(path))) >= 5
                 return (image.height, image.width) if turned else (image.width, image.height)
     except UserError:
@@ -212,10 +212,10 @@ def _no_picture(data: bytes) -> str:
         for kind, brands, missing in _BRANDS:
             if data[8:12] in brands:
                 name = f"is {'an' if kind == 'AVIF' else 'a'} {kind} picture"
-                known = {"HEIC": "HEIF"}.get(kind, kind) in others()
+                known = {"HEIC": "HEIF"}.get(kind, kind) in pillow_formats()
                 return f"{name} that is damaged or of an unsupported kind" if known else f"{name}, {missing}"
     for begin, name in _NOT_READ:
         if begin.match(data):
             return f"is {name}, which is not supported: save it as PNG or TIFF"
-    found = what_it_is(data)
+    found = describe_content(data)
     return "is not a picture that can be read" + (f", but {found}" if found else "")

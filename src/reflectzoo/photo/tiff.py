@@ -53,7 +53,7 @@ class Page(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sheet:
+class PageLayout:
     """The layout of a page's values, from its tags.
 
     Attributes:
@@ -128,7 +128,7 @@ class File:
         while offset and offset not in seen and len(seen) < 1000:
             seen.add(offset)
             try:
-                found, following = ifd.places(data, offset, order, big)
+                found, following = ifd.read_directory(data, offset, order, big)
             except ValueError:
                 if not pages:
                     raise
@@ -140,7 +140,7 @@ class File:
                     continue
                 seen.add(below)
                 try:
-                    inside, _ = ifd.places(data, below, order, big)
+                    inside, _ = ifd.read_directory(data, below, order, big)
                 except ValueError:
                     continue
                 inner.append(Page(below, {tag: place.entry for tag, place in inside.items()}))
@@ -187,7 +187,7 @@ def numbers(entry: Entry | None, order: str) -> list[int]:
     return [int(each) for each in np.frombuffer(entry.raw, order + kinds[entry.kind])]
 
 
-def read_sheet(file: File, page: Page) -> Sheet:
+def read_sheet(file: File, page: Page) -> PageLayout:
     """Read the layout of a page's values from its tags.
 
     Raises:
@@ -219,7 +219,7 @@ def read_sheet(file: File, page: Page) -> Sheet:
         counts = [len(file.data) - offsets[0]]
     if width < 1 or height < 1 or samples < 1 or 0 in tile or not offsets or len(offsets) != len(counts):
         raise ValueError("its tags contradict each other")
-    return Sheet(
+    return PageLayout(
         width=width,
         height=height,
         bits=bits[0],
@@ -267,7 +267,7 @@ def resolution(file: File, page: Page) -> tuple[float, float] | None:
 
 def exif(file: File, page: Page) -> bytes | None:
     """Exposure, place and description from the tags, as an EXIF block; None if there are none."""
-    _, exposure, gps, interop = ifd.inner(file.data, page.tags, file.order, file.big)
+    _, exposure, gps, interop = ifd.sub_directories(file.data, page.tags, file.order, file.big)
     described = {tag: entry for tag, entry in page.tags.items() if tag in DESCRIPTIVE}
     if (entry := described.get(270)) is not None and entry.raw.startswith(b'{"shape"'):
         # The array shape recorded by tifffile, which would no longer be true.

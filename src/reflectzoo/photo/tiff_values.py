@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from reflectzoo.photo import ifd, jpeg, tiff
-from reflectzoo.photo.guard import unguarded
+from reflectzoo.photo.guard import without_pixel_limit
 from reflectzoo.photo.ifd import Entry
 from reflectzoo.photo.model import Values, as_depth
 from reflectzoo.photo.netpbm import scaled
-from reflectzoo.photo.tiff import File, Page, Sheet, numbers
+from reflectzoo.photo.tiff import File, Page, PageLayout, numbers
 
 #: Compressions of plain bytes: decompression gives the values as stored.
 _BYTES = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
@@ -51,7 +51,7 @@ class TiffLayers(NamedTuple):
     notes: tuple[str, ...]
 
 
-def by_library(found: Sheet) -> bool:
+def by_library(found: PageLayout) -> bool:
     """Whether the page must be decoded as a whole by libtiff (:func:`opened`) rather than by :func:`layers`.
 
     Raises:
@@ -68,7 +68,7 @@ def by_library(found: Sheet) -> bool:
     return True
 
 
-def opened(file: File, page: Page, found: Sheet) -> Image.Image:
+def opened(file: File, page: Page, found: PageLayout) -> Image.Image:
     """Open a page with Pillow, after rewriting it as a classic TIFF without orientation.
 
     Pillow applies the orientation only in some cases, and reads only some BigTIFF files.
@@ -108,7 +108,7 @@ def _short(entry: Entry, order: str) -> Entry:
     return Entry(entry.tag, 4, len(values), struct.pack(f"{order}{len(values)}I", *values))
 
 
-def _packed(data: bytearray, found: Sheet, tags: dict[int, Entry]) -> dict[int, Entry]:
+def _packed(data: bytearray, found: PageLayout, tags: dict[int, Entry]) -> dict[int, Entry]:
     """Append Deflate-compressed copies of the pieces to the file, and return the tags that point to them."""
     offsets, lengths = [], []
     for offset, length in found.pieces:
@@ -116,7 +116,7 @@ def _packed(data: bytearray, found: Sheet, tags: dict[int, Entry]) -> dict[int, 
         offsets.append(len(data))
         lengths.append(len(piece))
         data += piece
-    new = [ifd.whole(tiff.COMPRESSION, 8, found.order)]
+    new = [ifd.integer_entry(tiff.COMPRESSION, 8, found.order)]
     where = (tiff.TILE_OFFSETS, tiff.TILE_COUNTS) if found.tiled else (tiff.OFFSETS, tiff.COUNTS)
     for tag, values in zip(where, (offsets, lengths), strict=True):
         new.append(Entry(tag, 4, len(values), struct.pack(f"{found.order}{len(values)}I", *values)))
@@ -127,7 +127,7 @@ def _packed(data: bytearray, found: Sheet, tags: dict[int, Entry]) -> dict[int, 
     return {entry.tag: entry for entry in new}
 
 
-def layers(file: File, page: Page, found: Sheet) -> TiffLayers:
+def layers(file: File, page: Page, found: PageLayout) -> TiffLayers:
     """Decode a page whose compression is one of plain bytes.
 
     Raises:
@@ -269,7 +269,7 @@ def _from_lab(stored: Values, signed: bool) -> Values:
     return out
 
 
-def _stored(found: Sheet, data: bytes) -> Values:
+def _stored(found: PageLayout, data: bytes) -> Values:
     """Assemble the stored samples of all pieces, (H, W, samples)."""
     kind = _type(found)
     wide, tall = found.tile
@@ -295,7 +295,7 @@ def _stored(found: Sheet, data: bytes) -> Values:
     return out
 
 
-def _type(found: Sheet) -> np.dtype[Any]:
+def _type(found: PageLayout) -> np.dtype[Any]:
     if found.number == "float":
         if found.bits not in (16, 32, 64):
             raise ValueError(f"its floating-point values of {found.bits} bits are not supported")
@@ -305,7 +305,7 @@ def _type(found: Sheet) -> np.dtype[Any]:
     return np.dtype(np.uint8 if found.bits <= 8 else np.uint16 if found.bits <= 16 else np.uint32)
 
 
-def _unpacked(raw: bytes, found: Sheet, row: int, rows: int) -> bytes:
+def _unpacked(raw: bytes, found: PageLayout, row: int, rows: int) -> bytes:
     name = _BYTES[found.compression]
     if name in ("none", "Deflate", "LZMA") and found.reverse:
         raw = raw.translate(_REVERSED)
@@ -343,20 +343,23 @@ def unpacked_by_libtiff(
     lead = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
 
     def whole(tag: int, value: int) -> Entry:
-        return ifd.whole(tag, value, order, 4)
+        return ifd.integer_entry(tag, value, order, 4)
 
     tags = [whole(tiff.WIDTH, row), whole(tiff.LENGTH, rows), whole(tiff.ROWS, rows), whole(tiff.COUNTS, len(raw))]
-    tags += [ifd.whole(tiff.BITS, 8, order), ifd.whole(tiff.COMPRESSION, compression, order)]
-    tags += [ifd.whole(tiff.PHOTOMETRIC, 1, order), ifd.whole(tiff.SAMPLES, 1, order)]
-    tags += [ifd.whole(tiff.FILL, 2 if reverse else 1, order), whole(tiff.OFFSETS, 0)]
+    tags += [ifd.integer_entry(tiff.BITS, 8, order), ifd.integer_entry(tiff.COMPRESSION, compression, order)]
+    tags += [ifd.integer_entry(tiff.PHOTOMETRIC, 1, order), ifd.integer_entry(tiff.SAMPLES, 1, order)]
+    tags += [ifd.integer_entry(tiff.FILL, 2 if reverse else 1, order), whole(tiff.OFFSETS, 0)]
     place = 8 + len(ifd.directory_bytes(tags, 8, order))
     tags[-1] = whole(tiff.OFFSETS, place)
     # The bytes of a long strip could exceed Pillow's limit on pixels.
-    with unguarded(), TiffImagePlugin.TiffImageFile(BytesIO(lead + ifd.directory_bytes(tags, 8, order) + raw)) as image:
+    with (
+        without_pixel_limit(),
+        TiffImagePlugin.TiffImageFile(BytesIO(lead + ifd.directory_bytes(tags, 8, order) + raw)) as image,
+    ):
         return image.tobytes()
 
 
-def _samples(raw: bytes, found: Sheet, rows: int, row: int, wide: int, per: int) -> Values:
+def _samples(raw: bytes, found: PageLayout, rows: int, row: int, wide: int, per: int) -> Values:
     """Convert the bytes of a strip or tile to samples, (rows, wide, per), undoing the predictor."""
     if found.predictor == 3 and found.number == "float":
         size = found.bits // 8

@@ -17,7 +17,7 @@ from reflectzoo.photo.tiff_values import multiplied
 
 
 @dataclass(frozen=True)
-class Beside:
+class TiffMetadata:
     """The metadata to write.
 
     Attributes:
@@ -40,7 +40,7 @@ class Beside:
 
 
 def encode_tiff(
-    values: Values, alpha: Values | None, extra: Values | None, premultiplied: bool, half: bool, beside: Beside
+    values: Values, alpha: Values | None, extra: Values | None, premultiplied: bool, half: bool, beside: TiffMetadata
 ) -> bytes:
     """Encode one picture, Deflate-compressed.
 
@@ -89,7 +89,7 @@ def encode_tiff(
     return _described(buffer.getvalue(), beside)
 
 
-def _described(data: bytes, beside: Beside) -> bytes:
+def _described(data: bytes, beside: TiffMetadata) -> bytes:
     """Replace the directory of a file by one after its values that includes the metadata.
 
     tifffile writes neither the EXIF and GPS directories nor some tags of other programs.
@@ -107,7 +107,7 @@ def _described(data: bytes, beside: Beside) -> bytes:
         return data
     big = data[2:4] == b"+\0"
     word, at = ("<Q", 8) if big else ("<I", 4)
-    places, _ = ifd.places(data, struct.unpack_from(word, data, at)[0], "<", big)
+    places, _ = ifd.read_directory(data, struct.unpack_from(word, data, at)[0], "<", big)
     main: Directory = {tag: place.entry for tag, place in places.items()} | told
     out = bytearray(data)
 
@@ -116,7 +116,7 @@ def _described(data: bytes, beside: Beside) -> bytes:
         out.extend(b"\0" * (len(out) % 2))
         offset = len(out)
         out.extend(ifd.directory_bytes(group.values(), offset, "<", big))
-        return ifd.whole(0, offset, "<", 16 if big else 4)
+        return ifd.integer_entry(0, offset, "<", 16 if big else 4)
 
     if interop:
         exif[ifd.INTEROP_IFD] = put(interop)._replace(tag=ifd.INTEROP_IFD)

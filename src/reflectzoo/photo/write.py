@@ -13,8 +13,8 @@ import numpy as np
 
 from reflectzoo.errors import UserError
 from reflectzoo.photo import avif, ifd, jpeg, jpeg2000, metadata, netpbm, png, tiff_write
-from reflectzoo.photo.files import shown, write_atomically
-from reflectzoo.photo.model import Origin, Picture, as_depth, on_white
+from reflectzoo.photo.files import quoted_path, write_atomically
+from reflectzoo.photo.model import FileMetadata, Picture, as_depth, on_white
 
 #: Format by suffix, under Pillow's name if it has one.
 FORMATS = {
@@ -51,7 +51,7 @@ def format_of(path: Path) -> str:
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(
-            f"{shown(path)} cannot be written, '{path.suffix}' is not a supported format: use one of "
+            f"{quoted_path(path)} cannot be written, '{path.suffix}' is not a supported format: use one of "
             f"{', '.join(FORMATS)}."
         )
     return kind
@@ -82,7 +82,7 @@ def _depth(picture: Picture, kind: str) -> int:
     return 8 if kind == "JPEG2000" and not jpeg2000.writes_deep(picture.values, picture.alpha) else 16
 
 
-def fitted(picture: Picture, kind: str) -> Picture:
+def reduce_to_format(picture: Picture, kind: str) -> Picture:
     """Reduce a picture to what a format can store, with a note on each loss.
 
     Args:
@@ -121,7 +121,7 @@ def fitted(picture: Picture, kind: str) -> Picture:
     return replace(picture, origin=origin).noted(*notes)
 
 
-def _holdable(origin: Origin, kind: str) -> tuple[Origin, list[str]]:
+def _holdable(origin: FileMetadata, kind: str) -> tuple[FileMetadata, list[str]]:
     """The metadata that a format can store, and the names of the rest."""
     lost: list[str] = []
 
@@ -188,13 +188,13 @@ def encode(picture: Picture, kind: str) -> bytes:
     """Encode a picture as the bytes of a file.
 
     Args:
-        picture: the picture; reduced by :func:`fitted` first.
+        picture: the picture; reduced by :func:`reduce_to_format` first.
         kind: a value of :data:`FORMATS`.
 
     Raises:
         UserError: if the encoder fails.
     """
-    picture = fitted(picture, kind)
+    picture = reduce_to_format(picture, kind)
     try:
         match kind:
             case "PNG":
@@ -280,7 +280,7 @@ def _tiff(picture: Picture) -> bytes:
         picture.extra,
         premultiplied=origin.premultiplied,
         half=origin.half and picture.depth == 32,
-        beside=tiff_write.Beside(
+        beside=tiff_write.TiffMetadata(
             origin.icc, origin.exif, origin.xmp, origin.iptc, origin.photoshop, origin.dpi, origin.tags
         ),
     )

@@ -108,7 +108,7 @@ def _distribution(entry: Any, where: str) -> BaseDistribution:
     return FloatDistribution(float(low), float(high), log=log, step=step)
 
 
-def within(space: Space, config: DictConfig) -> tuple[Space, list[str]]:
+def split_space(space: Space, config: DictConfig) -> tuple[Space, list[str]]:
     """Split a space by whether a configuration has the settings.
 
     Returns:

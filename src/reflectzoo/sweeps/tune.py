@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UserError("reflectzoo tune needs Optuna: pip install 'reflectzoo[tune]'.") from error
     from reflectzoo.sweeps.page import print_summary, write_pages
-    from reflectzoo.sweeps.space import find_space, read_space, within
+    from reflectzoo.sweeps.space import find_space, read_space, split_space
     from reflectzoo.sweeps.study import Search, StudyPlan, described
     from reflectzoo.training.run import train
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(config)
     model = str(config.model.name)
     file = find_space(arguments.space, model)
-    space, absent = within(read_space(file), config)
+    space, absent = split_space(read_space(file), config)
     if absent and arguments.space is not None:
         raise UserError(f"This configuration has no {absent[0]}, which {file} varies: remove it there.")
     if not space:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities import rank_zero_info
 
-from reflectzoo.core.ranks import started_outside
+from reflectzoo.core.ranks import external_rank
 from reflectzoo.errors import UserError
 from reflectzoo.training.module import ReflectionModule
 
@@ -66,7 +66,7 @@ def check_devices(config: DictConfig) -> None:
     strategy = str(config.trainer.get("strategy", "auto"))
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     # Under torchrun and srun all processes exist already, and each runs every job of the sweep.
-    if not multirun or count == 1 or "spawn" in strategy or "fork" in strategy or started_outside() is not None:
+    if not multirun or count == 1 or "spawn" in strategy or "fork" in strategy or external_rank() is not None:
         return
     raise UserError(
         f"A multirun with trainer.devices={count} and trainer.strategy={_short(strategy)} would start the whole sweep "
@@ -85,7 +85,7 @@ def _check_processes(count: int, nodes: int) -> None:
     Raises:
         UserError: with the settings or the command that fit.
     """
-    started = started_outside()
+    started = external_rank()
     if started is None:
         if nodes > 1:
             raise UserError(
@@ -118,7 +118,7 @@ def cluster_of() -> list[ClusterEnvironment]:
 
     Its own handler saves in the middle of a step, into a file that a job with a new folder would not find.
     """
-    if started_outside() is None or "TORCHELASTIC_RUN_ID" in os.environ:
+    if external_rank() is None or "TORCHELASTIC_RUN_ID" in os.environ:
         return []
     return [SLURMEnvironment(auto_requeue=False)]
 
@@ -127,7 +127,7 @@ def _short(strategy: str) -> str:
     return "fsdp" if "FSDP" in strategy else strategy
 
 
-def settle(config: DictConfig) -> None:
+def unify_trainer_settings(config: DictConfig) -> None:
     """Make accumulation, clipping and float16 settings work alike for all methods; changes ``config`` in place.
 
     For methods with one optimiser Lightning accumulates and clips, for the others :class:`AdversarialModule` does.

@@ -128,7 +128,7 @@ def mlflow(
     return logger
 
 
-def with_names(config: DictConfig) -> DictConfig | None:
+def with_run_names(config: DictConfig) -> DictConfig | None:
     """The loggers' configuration, with meaningful run names and groups filled in where they are missing.
 
     In a multirun, the name consists of the job's number and the overrides that not all jobs share, and the group is the

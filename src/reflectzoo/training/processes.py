@@ -25,8 +25,8 @@ from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
-from reflectzoo.core.ranks import FAREWELLS, Farewell, farewell, slurm_job
-from reflectzoo.errors import LostPeer, LostProcess, TrainingError, UserError, who_died
+from reflectzoo.core.ranks import FAREWELLS, ExitMessage, read_exit_message, slurm_job
+from reflectzoo.errors import LostPeer, LostProcess, TrainingError, UserError, lost_process_error
 
 _GLANCE = 0.5
 _GRACE = 15.0
@@ -37,7 +37,7 @@ _HEAR = 15.0
 """The same if this process failed only because it lost another one, which may still report the cause."""
 
 
-def watch(trainer: pl.Trainer, going_on: Callable[[], str]) -> None:
+def supervise_processes(trainer: pl.Trainer, going_on: Callable[[], str]) -> None:
     """Make a multi-process trainer stop all of its processes, with one clear error, when any of them fails.
 
     Args:
@@ -46,10 +46,10 @@ def watch(trainer: pl.Trainer, going_on: Callable[[], str]) -> None:
     """
     launcher = trainer.strategy.launcher
     if type(launcher) is _SubprocessScriptLauncher:
-        trainer.strategy._launcher = OtherProcesses(launcher, going_on)
+        trainer.strategy._launcher = SupervisedLauncher(launcher, going_on)
 
 
-def why_forked_ended(error: ProcessException, processes: int) -> Exception | None:
+def translate_spawn_error(error: ProcessException, processes: int) -> Exception | None:
     """Translate the failure of a ``ddp_fork`` or ``ddp_spawn`` process.
 
     Args:
@@ -70,7 +70,7 @@ def why_forked_ended(error: ProcessException, processes: int) -> Exception | Non
     for told in (UserError, LostPeer, LostProcess, TrainingError):
         if isinstance(raised, type) and issubclass(raised, told):
             return told(text)
-    return who_died(last, processes)
+    return lost_process_error(last, processes)
 
 
 def why_not_met(error: BaseException, processes: int) -> TrainingError | None:
@@ -125,7 +125,7 @@ def _killed(rank: int, processes: int, number: int) -> LostProcess:
     return LostProcess(f"Process {rank} of {processes} was killed ({name}){why}.")
 
 
-class OtherProcesses(_SubprocessScriptLauncher):
+class SupervisedLauncher(_SubprocessScriptLauncher):
     """Launches the other ranks as Lightning does, and stops all of them with one clear error when one fails.
 
     Args:
@@ -162,7 +162,9 @@ class OtherProcesses(_SubprocessScriptLauncher):
             return function(*args, **kwargs)
         except Exception as error:
             self._over.set()
-            heard = isinstance(error, LostPeer) or isinstance(who_died(str(error), self.num_processes), LostPeer)
+            heard = isinstance(error, LostPeer) or isinstance(
+                lost_process_error(str(error), self.num_processes), LostPeer
+            )
             self._end_others(_HEAR if heard else _WAIT)
             cause = self._cause(error)
             if cause is None:
@@ -187,14 +189,14 @@ class OtherProcesses(_SubprocessScriptLauncher):
         for rank, process in enumerate(self.procs, 1):
             if rank not in self._ended and process.returncode is not None and process.returncode < 0:
                 return _killed(rank, self.num_processes, -process.returncode)
-        heard = error is None or who_died(str(error), self.num_processes) is not None
+        heard = error is None or lost_process_error(str(error), self.num_processes) is not None
         failed = next((rank for rank, process in enumerate(self.procs, 1) if process.poll() and not told[rank]), None)
         if heard and failed is not None and failed not in self._ended:
             return LostProcess(f"Process {failed} of {self.num_processes} failed, as it says above.")
         return None
 
-    def _told(self, rank: int) -> Farewell | None:
-        return farewell(Path(self._folder.name), rank) if self._folder is not None else None
+    def _told(self, rank: int) -> ExitMessage | None:
+        return read_exit_message(Path(self._folder.name), rank) if self._folder is not None else None
 
     def _end_others(self, seconds: float) -> None:
         """Give the other processes ``seconds`` to exit and report their failures, then kill those still running."""

@@ -25,7 +25,7 @@ from torch.multiprocessing.spawn import ProcessException
 from reflectzoo.cli import did_you_mean, nearest
 from reflectzoo.config import build_part, build_parts, plain
 from reflectzoo.core.annotations import Seed
-from reflectzoo.core.disk import hold, remove_parts, write_text
+from reflectzoo.core.disk import lock_folder, remove_parts, write_text
 from reflectzoo.core.ranks import forget_lost, job_name, meet_anew, restarts
 from reflectzoo.core.settings import check_entries, check_tree
 from reflectzoo.errors import (
@@ -36,21 +36,27 @@ from reflectzoo.errors import (
     Preempted,
     TrainingError,
     UserError,
+    lost_process_error,
     memory_ran_out,
-    who_died,
 )
 from reflectzoo.metrics.layers import SSIM_WINDOW
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
 from reflectzoo.training.callbacks.broken import KeepBrokenBatch
 from reflectzoo.training.callbacks.interrupt import GracefulInterrupt
-from reflectzoo.training.devices import check_devices, check_strategy, cluster_of, settle, start_compiling
-from reflectzoo.training.loggers import group_choices, log_outcome, started_from, with_names
+from reflectzoo.training.devices import (
+    check_devices,
+    check_strategy,
+    cluster_of,
+    start_compiling,
+    unify_trainer_settings,
+)
+from reflectzoo.training.loggers import group_choices, log_outcome, started_from, with_run_names
 from reflectzoo.training.module import ReflectionModule
-from reflectzoo.training.processes import requeue, watch, why_forked_ended, why_not_met
+from reflectzoo.training.processes import requeue, supervise_processes, translate_spawn_error, why_not_met
 from reflectzoo.training.profiling import profiler_of
 from reflectzoo.training.saving import SafeCheckpointIO
 from reflectzoo.training.start import give_first_weights
-from reflectzoo.weights.read import LAST, PREVIOUS, read_checkpoint, resumable, what_is_wrong
+from reflectzoo.weights.read import LAST, PREVIOUS, find_damage, read_checkpoint, resumable
 
 _Kind = TypeVar("_Kind")
 
@@ -126,7 +132,7 @@ def _held(run_dir: Path) -> Iterator[None]:
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield
         return
-    with hold(run_dir, "training"):
+    with lock_folder(run_dir, "training"):
         remove_parts(run_dir / "checkpoints")
         forget_lost(run_dir)
         job = job_name()
@@ -158,7 +164,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     resume_from = _resume_path(config, run_dir)
     pl.seed_everything(config.seed, workers=True, verbose=False)
 
-    settle(config)
+    unify_trainer_settings(config)
     datamodule = build_part(config.data, "data", pl.LightningDataModule)
     model = build_part(config.model, "model", ReflectionModule)
     model.config = plain(config.model)
@@ -174,7 +180,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
     start_compiling(model, config.get("compile", False))
     _write_config(config, run_dir, model.vgg_used)
 
-    loggers = build_parts(with_names(config), "logger", Logger)  # type: ignore[type-abstract]
+    loggers = build_parts(with_run_names(config), "logger", Logger)  # type: ignore[type-abstract]
     for logger in loggers:
         logger.log_hyperparams(plain(config) | {"vgg_used": model.vgg_used, "choices": group_choices()})
     meet_anew()
@@ -189,7 +195,7 @@ def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> di
         **profiler_of(config.trainer, run_dir),
     )
 
-    watch(trainer, lambda: _how_to_go_on(trainer))
+    supervise_processes(trainer, lambda: _how_to_go_on(trainer))
 
     try:
         with _told_in_a_sentence(trainer):
@@ -243,7 +249,7 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
             ) from stop
         raise Interrupted(f"Interrupted at once. {_how_to_go_on(trainer)}.") from stop
     except ProcessException as error:
-        cause = why_forked_ended(error, trainer.world_size)
+        cause = translate_spawn_error(error, trainer.world_size)
         if cause is None:
             raise
         if isinstance(cause, LostProcess):
@@ -257,7 +263,7 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
             ) from error
         if (missed := why_not_met(error, trainer.world_size)) is not None:
             raise missed from error
-        lost = error if isinstance(error, LostProcess) else who_died(str(error), trainer.world_size)
+        lost = error if isinstance(error, LostProcess) else lost_process_error(str(error), trainer.world_size)
         if lost is None:
             raise
         told = type(lost)(f"{lost} {_how_to_go_on(trainer)}.")
@@ -385,7 +391,7 @@ def _others(folder: Path) -> str:
 
 
 def _whole(path: Path) -> bool:
-    return path.is_file() and what_is_wrong(path) is None
+    return path.is_file() and find_damage(path) is None
 
 
 def _put_first(previous: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from reflectzoo.core.disk import whole_file
+from reflectzoo.core.disk import atomic_file
 from reflectzoo.weights.read import LAST, PREVIOUS
 
 
@@ -28,7 +28,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         keep = path.with_name(PREVIOUS) if path.name == LAST else None
-        with whole_file(path, keep) as file:
+        with atomic_file(path, keep) as file:
             sink = _Sink(file)
             try:
                 torch.save(checkpoint, cast(IO[bytes], sink))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reflectzoo.core.registry import method_called
+from reflectzoo.core.registry import find_method
 from reflectzoo.errors import UserError
 from reflectzoo.inference.load import find_source, open_file
 from reflectzoo.training.module import ReflectionModule
@@ -25,7 +25,7 @@ def give_first_weights(model: ReflectionModule, weights: str | None) -> None:
         UserError: if there are no such weights, or they do not fit the configured network.
     """
     if weights is None:
-        method = method_called(model.name)
+        method = find_method(model.name)
         if method is not None:
             method.begin_training(model.net)
         return

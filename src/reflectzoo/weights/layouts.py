@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from reflectzoo.core.method import Layout, Method, Weights
 from reflectzoo.core.registry import methods
 from reflectzoo.errors import UserError
-from reflectzoo.weights.read import misfits, read_checkpoint
+from reflectzoo.weights.read import mismatched_keys, read_checkpoint
 
 #: Entries under which programs store weights; averaged ones first, since they are better.
 CONTAINERS = ("params_ema", "ema", "params", "model", "state_dict")
@@ -21,7 +21,7 @@ PREFIXES = ("module.", "_orig_mod.")
 _DEEPEST = 3
 
 
-def candidates(checkpoint: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def candidate_state_dicts(checkpoint: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The possible state dicts in a file, the likeliest first.
 
     These are the file itself; its entries under ``net.``, as in reflectzoo's checkpoints; and the content of its
@@ -33,7 +33,7 @@ def candidates(checkpoint: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
     Example:
         >>> file = {"epoch": 3, "params_ema": {"module._orig_mod.conv.weight": 0}}
-        >>> [sorted(each) for each in candidates(file)]
+        >>> [sorted(each) for each in candidate_state_dicts(file)]
         [['epoch', 'params_ema'], ['conv.weight']]
     """
     yield from _candidates(checkpoint, _DEEPEST)
@@ -66,7 +66,7 @@ def _without_prefixes(key: str) -> str:
 def recognise_file(checkpoint: Mapping[str, Any]) -> list[Layout]:
     """The models that another program's file may belong to, the likeliest first; empty if no method recognises it."""
     found: dict[Layout, None] = {}
-    for candidate in candidates(checkpoint):
+    for candidate in candidate_state_dicts(checkpoint):
         for method in methods().values():
             layout = method.recognise(candidate)
             if layout is not None:
@@ -84,18 +84,18 @@ def weights_for(checkpoint: Mapping[str, Any], method: Method, model: str, net: 
         net: the receiving network; not changed.
 
     Raises:
-        UserError: if the method rejects every candidate (see :func:`candidates`).
+        UserError: if the method rejects every candidate (see :func:`candidate_state_dicts`).
     """
     refused: UserError | None = None
     best: tuple[int, Weights] | None = None
-    for candidate in candidates(checkpoint):
+    for candidate in candidate_state_dicts(checkpoint):
         try:
             found = method.weights_for(candidate, model)
         except UserError as error:
             refused = refused or error
             continue
         state = {key: each for key, each in found.state.items() if isinstance(each, Tensor)}
-        faults = len(misfits(state, net))
+        faults = len(mismatched_keys(state, net))
         if best is None or faults < best[0]:
             best = faults, Weights(state, found.phase)
         if not faults:

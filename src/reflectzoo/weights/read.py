@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reflectzoo.core.content import what_it_is
+from reflectzoo.core.content import describe_content
 from reflectzoo.errors import UserError
 
 LAST = "last.ckpt"
@@ -36,7 +36,7 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise UserError(f"{key}={path} is {kind}: give the path of a .ckpt file.")
-    damage = what_is_wrong(path)
+    damage = find_damage(path)
     if damage is not None:
         again = "" if "download it again" in damage else "; download it again"
         raise UserError(f"{key}={path} cannot be read as a checkpoint: {damage}{again}.")
@@ -54,7 +54,7 @@ def read_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     return content
 
 
-def what_is_wrong(path: Path) -> str | None:
+def find_damage(path: Path) -> str | None:
     """The fault of a damaged or incomplete checkpoint, in words; None if all of its checksums are right.
 
     PyTorch does not compare checksums and would return damaged weights without an error. Files in the format before
@@ -66,7 +66,7 @@ def what_is_wrong(path: Path) -> str | None:
         if not start:
             return "it is empty (0 bytes)"
         if start[:2] != b"PK":
-            return None if start[:1] == b"\x80" else f"it is {what_it_is(start) or 'not a PyTorch checkpoint'}"
+            return None if start[:1] == b"\x80" else f"it is {describe_content(start) or 'not a PyTorch checkpoint'}"
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except zipfile.BadZipFile:
@@ -90,7 +90,7 @@ def resumable(folder: Path) -> tuple[Path | None, str]:
     for name in (LAST, PREVIOUS):
         path = folder / name
         if path.is_file():
-            wrong = what_is_wrong(path)
+            wrong = find_damage(path)
             if wrong is None:
                 return path, damage
             damage = damage or wrong
@@ -139,7 +139,7 @@ def find_weights(checkpoint: Mapping[str, Any], first: str, name: str, give: str
     return state
 
 
-def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def add_batch_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict with the counters of batch normalisation layers added, which old versions of PyTorch did not save.
 
     They are zero; their values matter only if ``momentum`` is None.
@@ -153,7 +153,7 @@ def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return complete
 
 
-def misfits(state: Mapping[str, Tensor], net: nn.Module) -> list[str]:
+def mismatched_keys(state: Mapping[str, Tensor], net: nn.Module) -> list[str]:
     """Sorted names of the weights that only the network or only the state dict has, or that differ in shape."""
     shapes, given = ({key: value.shape for key, value in each.items()} for each in (net.state_dict(), state))
     return sorted(key for key in shapes.keys() | given.keys() if shapes.get(key) != given.get(key))
@@ -172,7 +172,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # The error of torch.load depends on where the damage is: unpickling, zip, end-of-file, key and type errors.
     except Exception as error:
-        wrong = what_is_wrong(path) or "it is damaged, or not a file of torch.save"
+        wrong = find_damage(path) or "it is damaged, or not a file of torch.save"
         raise UserError(f"The weights file {path} cannot be read, {wrong}; delete it and download it again.") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"The weights file {path} holds no plain state dict (names and tensors): give one that does.")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from reflectzoo.core.method import Method
-from reflectzoo.core.registry import method_called, network_called
+from reflectzoo.core.registry import find_method, find_network
 from reflectzoo.core.settings import check_value, parameters_of
 from reflectzoo.errors import UserError
 from reflectzoo.weights.moved import MOVED
@@ -44,7 +44,7 @@ _NOT_STORED = (1000, 50_000_000)
 
 
 @dataclass(frozen=True)
-class Stored:
+class NetworkRecord:
     """The checked record of a weight file.
 
     Attributes:
@@ -87,7 +87,7 @@ def stored_network(model: str, net: Mapping[str, Any] | None) -> dict[str, Any]:
         those, training can be resumed from the checkpoint, but inference cannot open it.
     """
     record: dict[str, Any] = {"version": VERSION, "model": model}
-    if net is not None and (registered := network_called(str(net.get("_target_")))) is not None:
+    if net is not None and (registered := find_network(str(net.get("_target_")))) is not None:
         settings = {key: each for key, each in net.items() if key != "_target_"}
         record |= {"network": registered[1], "settings": settings}
     return record
@@ -105,7 +105,7 @@ def parse_metadata(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def understood(record: Any, source: str) -> Stored:
+def parse_record(record: Any, source: str) -> NetworkRecord:
     """Check the record of a weight file.
 
     Args:
@@ -122,12 +122,12 @@ def understood(record: Any, source: str) -> Stored:
         method, network, settings = _version_1(record) if "config" in record else _version_2(record)
         model = method.former.get((model, network), model)
         _check_plain(settings)
-        return Stored(model, method, network, settings, _phase(record, method, model), _vgg(record))
-    except Refused as error:
+        return NetworkRecord(model, method, network, settings, _phase(record, method, model), _vgg(record))
+    except InvalidRecord as error:
         raise UserError(f"{source} is not opened: {error}.") from error
 
 
-def build_stored(stored: Stored, source: str, state: Mapping[str, Any]) -> nn.Module:
+def build_stored(stored: NetworkRecord, source: str, state: Mapping[str, Any]) -> nn.Module:
     """Build the network that a record describes, without its weights, and set its training phase.
 
     The record of an untrusted file may ask for a network of any size. Construction therefore stops, before memory is
@@ -156,7 +156,7 @@ def build_stored(stored: Stored, source: str, state: Mapping[str, Any]) -> nn.Mo
 
 @contextmanager
 def _at_most(parameters: int, numbers: int) -> Iterator[None]:
-    """Raise :class:`Refused` as soon as modules built inside the context, by this thread, have more than this."""
+    """Raise :class:`InvalidRecord` as soon as modules built inside the context, by this thread, have more than this."""
     thread = threading.get_ident()
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -165,34 +165,40 @@ def _at_most(parameters: int, numbers: int) -> Iterator[None]:
             return
         parameters, numbers = parameters - 1, numbers - parameter.numel()
         if parameters < 0 or numbers < 0:
-            raise Refused("its settings describe a network with far more parameters than the file holds")
+            raise InvalidRecord("its settings describe a network with far more parameters than the file holds")
 
     handle = register_module_parameter_registration_hook(count)
     try:
         yield
     except RuntimeError as error:
         # Mostly the allocator's, which is asked before any parameter is counted.
-        raise Refused(f"its settings describe a network that cannot be built ({error})") from error
+        raise InvalidRecord(f"its settings describe a network that cannot be built ({error})") from error
     finally:
         handle.remove()
 
 
-class Refused(ValueError):
+class InvalidRecord(ValueError):
     """A fault in the record of a weight file; the message is a clause, without a full stop."""
 
 
 def _version_2(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any]]:
     if record.get("version") != VERSION:
-        raise Refused(f"its record is of version {shortened(record.get('version'))}, which this program does not know")
+        raise InvalidRecord(
+            f"its record is of version {shortened(record.get('version'))}, which this program does not know"
+        )
     model = record["model"]
-    method = method_called(model)
+    method = find_method(model)
     if method is None:
-        raise Refused(f"it holds model={shortened(model)}, which no installed method provides: install its package")
+        raise InvalidRecord(
+            f"it holds model={shortened(model)}, which no installed method provides: install its package"
+        )
     network = record.get("network")
     if network is None:
-        raise Refused(f"it holds model={shortened(model)} with a network that was not declared in METHOD.networks")
+        raise InvalidRecord(
+            f"it holds model={shortened(model)} with a network that was not declared in METHOD.networks"
+        )
     if not isinstance(network, str) or network not in method.network_targets():
-        raise Refused(f"it asks for the network {shortened(network)}, which {method.name} does not have")
+        raise InvalidRecord(f"it asks for the network {shortened(network)}, which {method.name} does not have")
     return method, network, _settings(record.get("settings"))
 
 
@@ -200,19 +206,19 @@ def _version_1(record: Mapping[str, Any]) -> tuple[Method, str, Mapping[str, Any
     config = record["config"]
     net = config.get("net") if isinstance(config, Mapping) else None
     target = net.get("_target_") if isinstance(net, Mapping) else None
-    registered = network_called(MOVED.get(target, target)) if isinstance(target, str) else None
+    registered = find_network(MOVED.get(target, target)) if isinstance(target, str) else None
     if registered is None:
-        raise Refused(f"it asks for {shortened(target)}, which is not a network of an installed method")
+        raise InvalidRecord(f"it asks for {shortened(target)}, which is not a network of an installed method")
     method, network = registered
     if record["model"] not in method.models:
-        raise Refused(f"it calls itself model={shortened(record['model'])}, but holds a network of {method.name}")
+        raise InvalidRecord(f"it calls itself model={shortened(record['model'])}, but holds a network of {method.name}")
     assert isinstance(net, Mapping)
     return method, network, _settings({key: each for key, each in net.items() if key != "_target_"})
 
 
 def _settings(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise Refused("its settings are not a dictionary")
+        raise InvalidRecord("its settings are not a dictionary")
     return value
 
 
@@ -220,7 +226,7 @@ def _phase(record: Mapping[str, Any], method: Method, model: str) -> int:
     phase = record.get("phase", 0)
     count = len(method.models[model].phases)
     if type(phase) is not int or not 0 <= phase < count:
-        raise Refused(f"it is of training phase {shortened(phase)}, and model={model} has {count}")
+        raise InvalidRecord(f"it is of training phase {shortened(phase)}, and model={model} has {count}")
     return phase
 
 
@@ -232,7 +238,7 @@ def _vgg(record: Mapping[str, Any]) -> Mapping[str, str | None] | None:
         source, fingerprint = vgg.get("source"), vgg.get("fingerprint")
         if isinstance(source, str) and (fingerprint is None or isinstance(fingerprint, str)):
             return {"source": source, "fingerprint": fingerprint}
-    raise Refused("what it says about its VGG is damaged")
+    raise InvalidRecord("what it says about its VGG is damaged")
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -249,30 +255,30 @@ def check_stored_settings(maker: Callable[..., Any], settings: Mapping[str, Any]
         settings: name -> value.
 
     Raises:
-        Refused: for the first name that is not an argument.
+        InvalidRecord: for the first name that is not an argument.
         SettingError: for a value of another type or out of range.
     """
     parameters, _ = parameters_of(maker)
     for name, value in settings.items():
         if name not in parameters:
-            raise Refused(f"its network has no setting {shortened(name)}")
+            raise InvalidRecord(f"its network has no setting {shortened(name)}")
         check_value(name, value, parameters[name].annotation)
 
 
 def _check_plain(value: Any, depth: int = 0) -> None:
-    """Raise :class:`Refused` unless a value consists of numbers, strings, booleans, None, lists and dictionaries."""
+    """Raise :class:`InvalidRecord` unless a value consists of numbers, strings, booleans, None, lists and dicts."""
     if depth > _DEEPEST:
-        raise Refused("its settings are nested too deeply")
+        raise InvalidRecord("its settings are nested too deeply")
     if isinstance(value, Mapping):
         for key, each in value.items():
             if not isinstance(key, str):
-                raise Refused(f"a setting is called {shortened(key)}, which is not a name")
+                raise InvalidRecord(f"a setting is called {shortened(key)}, which is not a name")
             _check_plain(each, depth + 1)
     elif isinstance(value, list | tuple):
         for each in value:
             _check_plain(each, depth + 1)
     elif value is not None and type(value) not in (bool, int, float, str):
-        raise Refused(f"a setting is a {type(value).__name__}, which is not a plain value")
+        raise InvalidRecord(f"a setting is a {type(value).__name__}, which is not a plain value")
 
 
 def shortened(value: Any) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reflectzoo.cli import alone
+from reflectzoo.cli import run_standalone
 
 DESCRIPTION = "Write report.html, report.md, report.csv and report.json for a finished evaluation."
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 for invalid arguments.
     """
-    return alone("report", sys.modules[__name__], argv)
+    return run_standalone("report", sys.modules[__name__], argv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

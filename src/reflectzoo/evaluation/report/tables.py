@@ -8,7 +8,7 @@ from typing import Any
 
 from reflectzoo.evaluation.measures import Measure, measures_of
 from reflectzoo.evaluation.protocol import LAYERS
-from reflectzoo.evaluation.published import Published, published_for, rules_of
+from reflectzoo.evaluation.published import Published, averaging_rules, published_for
 from reflectzoo.evaluation.results import AVERAGE
 from reflectzoo.evaluation.table import rule
 
@@ -181,7 +181,7 @@ def _published(facts: Sequence[Published], columns: Sequence[Measure], sources: 
             cells.append(cell)
         used = sorted({source for cell in cells for _, source, _ in cell.said})
         unconfirmed = not all(fact.confirmed for fact in found)
-        told = rules_of(found)
+        told = averaging_rules(found)
         lines.append(Line(method, "published", cells, sources=used, pictures=told, unconfirmed=unconfirmed))
     return lines
 

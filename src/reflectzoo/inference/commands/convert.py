@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from reflectzoo.inference.convert import convert
-from reflectzoo.photo.files import shown
+from reflectzoo.photo.files import quoted_path
 
 EPILOG = """examples:
   reflectzoo convert ytmt_uct_sirs_68_077_00595364.pt
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.file, target, arguments.model, overrides, provenance, arguments.overwrite, half=arguments.half
     )
     sys.stdout.write(
-        f"{shown(target)}: model={done.model}, {done.tensors} tensors, {done.parameters:,} numbers\n"
+        f"{quoted_path(target)}: model={done.model}, {done.tensors} tensors, {done.parameters:,} numbers\n"
         f"sha256 {done.sha256}\n"
     )
     return 0

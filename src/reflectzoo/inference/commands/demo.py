@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 
 from reflectzoo.core.settings import check_value
 from reflectzoo.errors import Interrupted, UserError
-from reflectzoo.inference.demo import Desk, import_gradio, serve
+from reflectzoo.inference.demo import DemoService, import_gradio, serve
 from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.separator import Separator, choose_device, parse_bytes
 
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         gradio = import_gradio(uploads)
         separators = _separators(arguments)
         learnt = bool(arguments.weights) or not arguments.untrained
-        desk = Desk(separators, results)
+        desk = DemoService(separators, results)
         served = serve(desk, gradio, port=arguments.port, browser=not arguments.no_browser, learnt=learnt)
         sys.stdout.write(f"{served.local_url}  (Ctrl-C to stop)\n")
         sys.stdout.flush()

@@ -9,7 +9,7 @@ from pathlib import Path
 from reflectzoo.errors import UserError
 from reflectzoo.inference.export import OPSET, export
 from reflectzoo.inference.load import default_model, load
-from reflectzoo.photo.files import shown
+from reflectzoo.photo.files import quoted_path
 
 EPILOG = """examples:
   reflectzoo export lite.onnx
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     network = load(model, arguments.weights, tuple(arguments.override), arguments.untrained)
     done = export(network, arguments.output, opset=arguments.opset, overwrite=arguments.overwrite)
     sys.stdout.write(
-        f"{shown(arguments.output)}: model={done.model}, opset {done.opset}, {done.size / 2**20:.1f} MiB, "
+        f"{quoted_path(arguments.output)}: model={done.model}, opset {done.opset}, {done.size / 2**20:.1f} MiB, "
         f"{' and '.join(done.layers)}\n"
     )
     for (height, width), difference in done.differences.items():

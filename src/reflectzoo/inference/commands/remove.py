@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import cast
 
 from reflectzoo.errors import UserError
-from reflectzoo.inference.batch import Wanted, find_tasks, run_tasks
+from reflectzoo.inference.batch import OutputOptions, find_tasks, run_tasks
 from reflectzoo.inference.load import default_model, load
 from reflectzoo.inference.pipe import STREAM, run_pipe
 from reflectzoo.inference.separator import Precision, Quality, Separator, choose_device, parse_bytes
 from reflectzoo.inference.video import is_video
-from reflectzoo.photo.files import shown
+from reflectzoo.photo.files import quoted_path
 from reflectzoo.photo.read import parse_pixels
 from reflectzoo.photo.write import FORMATS
 
@@ -162,20 +162,20 @@ def _suffix(name: str | None) -> str:
     return suffix
 
 
-def _videos(arguments: argparse.Namespace, wanted: Wanted) -> int:
+def _videos(arguments: argparse.Namespace, wanted: OutputOptions) -> int:
     from reflectzoo.inference.video import run_video
 
     if not all(is_video(word) for word in arguments.input):
         raise UserError("Give videos or photographs in one command, not both.")
     if len(arguments.input) > 1 and arguments.output is not None and not arguments.output.is_dir():
-        raise UserError(f"-o {shown(arguments.output)} must be a folder for several videos.")
+        raise UserError(f"-o {quoted_path(arguments.output)} must be a folder for several videos.")
     separator = make_separator(arguments)
     for word in arguments.input:
         run_video(word, arguments.output, separator, wanted, arguments.steady)
     return 0
 
 
-def _watch(arguments: argparse.Namespace, wanted: Wanted) -> int:
+def _watch(arguments: argparse.Namespace, wanted: OutputOptions) -> int:
     from reflectzoo.inference.watch import watch_folder
 
     separator = make_separator(arguments)
@@ -195,7 +195,7 @@ def run(arguments: argparse.Namespace) -> int:
         The exit status: 0 on success; 1 if any of several photographs failed; 2 if the only one failed.
     """
     most = None if arguments.max_pixels is None else parse_pixels(str(arguments.max_pixels))
-    wanted = Wanted(
+    wanted = OutputOptions(
         arguments.reflection,
         arguments.side_by_side,
         arguments.strength,

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.weights.read import find_weights, misfits, with_counters
+from reflectzoo.weights.read import add_batch_counters, find_weights, mismatched_keys
 
 _FIRST = "model1.model.model.0.weight"
 
@@ -39,7 +39,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         ['model1.model.model.0.weight']
     """
     give = "a file of the authors' program, or a checkpoint of model=bdn"
-    return with_counters(find_weights(checkpoint, _FIRST, "BDN", give))
+    return add_batch_counters(find_weights(checkpoint, _FIRST, "BDN", give))
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
@@ -69,7 +69,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
             f"{source} is a BDN of width {found[0]} with {found[1]} levels, but the model has width {wanted[0]} and "
             f"{wanted[1]} levels: set model.net.width and model.net.levels."
         )
-    wrong = misfits(state, net)
+    wrong = mismatched_keys(state, net)
     if wrong:
         raise UserError(
             f"{source} looks like the BDN of the model, but {len(wrong)} of its {len(state)} weights do not fit (the "

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import checked
-from reflectzoo.nets.plain import untouched
-from reflectzoo.nets.sizes import prepared
+from reflectzoo.nets.plain import must_not_overwrite
+from reflectzoo.nets.sizes import prepare_input
 
 _SLOPE = 0.2  # of the leaky ReLUs in the encoder
 _WIDEST = 8  # channels of the deep levels, as a multiple of the width
@@ -62,11 +62,11 @@ class _Level(nn.Module):
             (B, 2 outer, H, W): first the features from below, then the input.
         """
         layers = self.model
-        skip = F.leaky_relu(x, _SLOPE, inplace=not untouched())
+        skip = F.leaky_relu(x, _SLOPE, inplace=not must_not_overwrite())
         y = layers[1](skip)
         if not self.bottom:
             y = layers[3](layers[2](y))
-        y = F.relu(y, inplace=not untouched())
+        y = F.relu(y, inplace=not must_not_overwrite())
         y = layers[-1](layers[-2](y))
         return torch.cat((_fitted(y, skip), skip), 1)
 
@@ -86,7 +86,7 @@ class _Outermost(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.model[1](self.model[0](x))
-        y = F.relu(y, inplace=not untouched())
+        y = F.relu(y, inplace=not must_not_overwrite())
         # Without autocast, since the result is an image and the input of the next network.
         with torch.autocast(y.device.type, enabled=False):
             last = cast(nn.ConvTranspose2d, self.model[3])
@@ -153,7 +153,7 @@ class BDNNet(nn.Module):
             In the dtype of the weights, also under autocast.
         """
         height, width = mixture.shape[-2:]
-        image = 2 * prepared(mixture, 2, least=2 ** max(self.levels)) - 1
+        image = 2 * prepare_input(mixture, 2, least=2 ** max(self.levels)) - 1
         first = self.model1(image)
         reflection = self.model2(torch.cat((first, image), 1))
         second = self.model3(torch.cat((reflection, image), 1))

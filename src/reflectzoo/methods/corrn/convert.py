@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.weights.read import find_weights, misfits, with_counters
+from reflectzoo.weights.read import add_batch_counters, find_weights, mismatched_keys
 
 _FIRST = "convs1R.0.weight"
 _GUIDANCE = "pred1_contour.weight"
@@ -42,7 +42,7 @@ def remap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         ['convs1R.0.weight']
     """
     give = "a file of the authors' program, with an entry 'state_dict', or a checkpoint of model=corrn"
-    return with_counters(find_weights(checkpoint, _FIRST, "CoRRN", give))
+    return add_batch_counters(find_weights(checkpoint, _FIRST, "CoRRN", give))
 
 
 def recognise(checkpoint: Mapping[str, Any]) -> tuple[str, list[str]] | None:
@@ -70,7 +70,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
     found, wanted = _describe(state), _describe(ours)
     if found != wanted:
         raise UserError(f"{source} is a CoRRN {found}, but the model is one {wanted}: choose the settings that fit.")
-    wrong = misfits(state, net)
+    wrong = mismatched_keys(state, net)
     if wrong:
         raise UserError(
             f"{source} looks like the CoRRN {wanted} of the model, but {len(wrong)} of its {len(state)} weights do not "

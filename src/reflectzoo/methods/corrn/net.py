@@ -29,7 +29,7 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.corrn.encoder import STAGES, stage
-from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.sizes import pad_to_multiple
 
 _STRIDE = 32  # five poolings
 _COPIES = 3  # equal sub-layers of an upsampling step
@@ -276,7 +276,7 @@ class CoRRNNet(nn.Module):
             UserError: in training, if the deepest map is a single pixel of a single image, which batch normalisation
                 does not support.
         """
-        image = continued(mixture, _STRIDE)
+        image = pad_to_multiple(mixture, _STRIDE)
         if self.training and image.shape[0] * image[0, 0].numel() == _STRIDE**2:
             raise UserError(
                 "CoRRN normalises over the batch and cannot train on one image of 32x32 pixels or fewer: set a larger "

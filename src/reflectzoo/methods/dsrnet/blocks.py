@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.nets.plain import is_plain, untouched
+from reflectzoo.nets.plain import is_plain, must_not_overwrite
 
 StreamCount = Literal[1, 2]
 
@@ -119,7 +119,7 @@ class _Gated(nn.Module):
             x: samples of the streams, one stream after the other.
             twins: whether x is (B, C, H, W) and represents two equal streams; the result is (2 B, C, H, W).
         """
-        if untouched() or torch.compiler.is_compiling():
+        if must_not_overwrite() or torch.compiler.is_compiling():
             if twins and is_plain():
                 x, twins = torch.cat((x, x)), False
             return self._at_once(x, twins)

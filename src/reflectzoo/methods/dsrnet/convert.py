@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
-from reflectzoo.weights.read import find_weights, misfits
+from reflectzoo.weights.read import find_weights, mismatched_keys
 
 _FIRST = "intro.block_intro.1.a_l"
 _ENDING = "ending.seq.0.weight"
@@ -90,7 +90,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
     other = [f"'model.net.{key}={_written(found[key])}'" for key in found if found[key] != wanted[key]]
     if other:
         raise UserError(f"{source} is a different DSRNet from the model: set {' '.join(other)}.")
-    wrong = misfits(state, net)
+    wrong = mismatched_keys(state, net)
     if wrong:
         raise UserError(
             f"{source} is a DSRNet as the model is, but {len(wrong)} of its {len(state)} weights do not fit (the first "

@@ -27,8 +27,8 @@ from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.methods.dsrnet.blocks import MutualBlock, Shared, SingleBlock, separately
 from reflectzoo.nets.hypercolumn import LEVEL_CHANNELS, Hypercolumn
-from reflectzoo.nets.plain import is_plain, untouched
-from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.plain import is_plain, must_not_overwrite
+from reflectzoo.nets.sizes import pad_to_multiple
 from reflectzoo.nets.start import weight_of
 
 _VGG_STRIDE = 16  # four poolings before the coarsest map
@@ -199,7 +199,7 @@ class DSRNet(nn.Module):
             (-1, 1).
         """
         height, width = mixture.shape[-2:]
-        image = continued(mixture, self.stride)
+        image = pad_to_multiple(mixture, self.stride)
         if image.device.type == "cpu" and not is_plain():
             image = image.contiguous(memory_format=torch.channels_last)
         both = self.intro(image) if self.hypercolumn is None else self.intro(*self.hypercolumn(image))
@@ -221,7 +221,7 @@ class DSRNet(nn.Module):
 
 
 def _added(fresh: Tensor, skip: Tensor) -> Tensor:
-    return fresh + skip if untouched() else fresh.add_(skip)
+    return fresh + skip if must_not_overwrite() else fresh.add_(skip)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.methods.dynamics.pair import TeacherAndStudent
 from reflectzoo.methods.dynamics.teacher import DynamicsTeacher
 from reflectzoo.weights.layouts import fill, network_of
-from reflectzoo.weights.stored import Stored, build_stored, understood
+from reflectzoo.weights.stored import NetworkRecord, build_stored, parse_record
 
 
 def teacher_of(checkpoint: dict[str, Any], name: str) -> DynamicsTeacher:
@@ -37,7 +37,7 @@ def _net_of(checkpoint: dict[str, Any], name: str) -> nn.Module:
     state = checkpoint.get("state_dict")
     if not isinstance(record, dict) or not isinstance(state, dict) or "model" not in record:
         raise UserError(f"{name} was not written by reflectzoo.train, so it does not say which network it holds.")
-    stored = understood(record, name)
+    stored = parse_record(record, name)
     if stored.method.name != "dynamics":
         raise UserError(f"{name} was made by model={stored.model}, not by a model of Reflection Dynamics.")
     weights = network_of(state)
@@ -64,7 +64,7 @@ def student_checkpoint(checkpoint: dict[str, Any], name: str = "The checkpoint")
     record = checkpoint.get("reflectzoo")
     if not isinstance(record, dict) or record.get("model") != "dynamics" or "state_dict" not in checkpoint:
         raise UserError(f"{name} is not a checkpoint of model=dynamics.")
-    stored = understood(record, name)
+    stored = parse_record(record, name)
     if stored.phase == 0:
         raise UserError(f"{name} was written while the teacher was training, so its student is untrained.")
     net = _net_of(checkpoint, name)
@@ -75,7 +75,7 @@ def student_checkpoint(checkpoint: dict[str, Any], name: str = "The checkpoint")
         "representation": net.student.representation_channels,
         **(stored.settings.get("student") or {}),
     }
-    student = Stored("dynamics_student", stored.method, "DynamicsStudent", settings)
+    student = NetworkRecord("dynamics_student", stored.method, "DynamicsStudent", settings)
     return {
         "state_dict": {f"net.{key}": value for key, value in net.student.state_dict().items()},
         "reflectzoo": student.as_record(),

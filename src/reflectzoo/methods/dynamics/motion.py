@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.methods.dynamics.parts import WIDTH, convolutions, enlarging
+from reflectzoo.methods.dynamics.parts import WIDTH, convolutions, upsampling_layer
 from reflectzoo.methods.dynamics.warp import warp
 from reflectzoo.ops.checks import full_precision
 
@@ -32,7 +32,7 @@ class LayerDecoder(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(enlarging(channels, channels, 2), convolutions([channels] * 4, [1, 1, 1]))
+        self.body = nn.Sequential(upsampling_layer(channels, channels, 2), convolutions([channels] * 4, [1, 1, 1]))
         self.image = nn.Conv2d(channels, 3, 3, padding=1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

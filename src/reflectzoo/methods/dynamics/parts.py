@@ -29,7 +29,7 @@ def convolutions(channels: Sequence[int], strides: Sequence[int], last_relu: boo
     return nn.Sequential(*(layers if last_relu else layers[:-1]))
 
 
-def enlarging(before: int, after: int, factor: int) -> nn.Sequential:
+def upsampling_layer(before: int, after: int, factor: int) -> nn.Sequential:
     """Make a transposed convolution to ``factor`` (1 or 2) times the size, 3x3 for 1 and 4x4 for 2, with a ReLU."""
     layer = nn.ConvTranspose2d(before, after, 2 + factor, factor, padding=1)
     return nn.Sequential(layer, nn.ReLU())
@@ -79,9 +79,9 @@ class ImageDecoder(nn.Module):
     def __init__(self, channels: int, width: int = WIDTH, scale: int = 4, residual: bool = False) -> None:
         super().__init__()
         self.up1 = nn.Sequential(
-            enlarging(channels, width, scale // 2), convolutions([width] * 2, [1]), PyramidPooling(width)
+            upsampling_layer(channels, width, scale // 2), convolutions([width] * 2, [1]), PyramidPooling(width)
         )
-        self.up2 = nn.Sequential(enlarging(width, width, 2), convolutions([width] * 3, [1, 1]))
+        self.up2 = nn.Sequential(upsampling_layer(width, width, 2), convolutions([width] * 3, [1, 1]))
         self.image = nn.Conv2d(width, 3, 3, padding=1)
         if residual:
             nn.init.zeros_(self.image.weight)

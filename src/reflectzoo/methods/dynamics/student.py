@@ -20,7 +20,7 @@ from reflectzoo.methods.dynamics.parts import (
     convolutions,
 )
 from reflectzoo.nets.attention import ChannelAttention
-from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.sizes import pad_to_multiple
 
 
 class ResidualChannelBlock(nn.Module):
@@ -100,7 +100,7 @@ class DynamicsStudent(nn.Module):
             ``transmission`` of the same size, not clamped; ``aux["representation"]`` (B, R, h, w).
         """
         height, width = mixture.shape[-2:]
-        padded = continued(mixture, self.scale)
+        padded = pad_to_multiple(mixture, self.scale)
         seen: list[Tensor] = []
         if self.hallucination is not None:
             seen.append(self.hallucination(padded))

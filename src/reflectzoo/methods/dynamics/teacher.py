@@ -27,7 +27,7 @@ from reflectzoo.methods.dynamics.parts import (
     convolutions,
 )
 from reflectzoo.methods.dynamics.warp import enlarged_motion
-from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.sizes import pad_to_multiple
 
 
 class DynamicsTeacher(nn.Module):
@@ -114,7 +114,7 @@ class DynamicsTeacher(nn.Module):
         """
         sequence = self._sequence(frames)
         size, count, _, height, width = sequence.shape
-        padded = continued(sequence.flatten(0, 1), self.scale)
+        padded = pad_to_multiple(sequence.flatten(0, 1), self.scale)
         encoded = self.encoder(padded).unflatten(0, (size, count))
         aux: dict[str, Tensor | dict[str, Tensor]] = {}
         outputs: Outputs = {"transmission": padded}

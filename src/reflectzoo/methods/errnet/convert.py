@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
 from reflectzoo.nets.hypercolumn import HYPERCOLUMN_CHANNELS
-from reflectzoo.weights.read import find_weights, misfits
+from reflectzoo.weights.read import find_weights, mismatched_keys
 
 _FIRST = "conv1.conv2d.weight"
 _ALSO = "res_module.0.conv1.conv2d.weight"
@@ -84,7 +84,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
     other = [f"model.net.{key}={str(found[key]).lower()}" for key in found if found[key] != wanted[key]]
     if other:
         raise UserError(f"{source} is a different ERRNet from the model: set {' '.join(other)}.")
-    wrong = misfits(state, net)
+    wrong = mismatched_keys(state, net)
     if wrong:
         raise UserError(
             f"{source} is an ERRNet as the model is, but {len(wrong)} of its {len(state)} weights do not fit (the "

@@ -29,7 +29,7 @@ from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.nets import hypercolumn as hyper
 from reflectzoo.nets.hypercolumn import Hypercolumn, HypercolumnConv2d, HyperFeatures
-from reflectzoo.nets.plain import is_plain, untouched
+from reflectzoo.nets.plain import is_plain, must_not_overwrite
 from reflectzoo.nets.shared_vgg import FeatureNet
 from reflectzoo.nets.start import start_he
 from reflectzoo.nets.winograd import convolve
@@ -99,7 +99,7 @@ class _ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv2(self.conv1(x))
         factor = self.scale if self.se_layer is None else self.scale * self.se_layer(y)
-        if untouched():
+        if must_not_overwrite():
             return y * factor + x
         return y.mul_(factor).add_(x)
 
@@ -201,7 +201,7 @@ class ERRNet(nn.Module):
         With the pyramid, images smaller than 31 pixels a side give the output of the padded image.
         """
         image = mixture if self.pyramid_module is None else _grow(mixture)
-        if image.device.type == "cpu" and not untouched():
+        if image.device.type == "cpu" and not must_not_overwrite():
             image = image.contiguous(memory_format=torch.channels_last)
         x: Tensor = self.conv1(image if self.hypercolumn is None else self.hypercolumn(image))
         for part in (self.conv2, self.conv3, self.res_module, self.deconv1, self.deconv2):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
 from reflectzoo.nets.recurrent import join_gates
-from reflectzoo.weights.read import find_weights, misfits, read_checkpoint
+from reflectzoo.weights.read import find_weights, mismatched_keys, read_checkpoint
 
 GENERATORS = ("G_T", "G_R")
 _FIRST = "G_T.conv1.0.weight"
@@ -117,7 +117,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
         raise UserError(
             f"{source} is an IBCLN of width {found}, but the model has width {wanted}: set model.net.width={found}."
         )
-    wrong = misfits(state, net)
+    wrong = mismatched_keys(state, net)
     if wrong:
         raise UserError(
             f"{source} is an IBCLN of width {found} as the model is, but {len(wrong)} of its {len(state)} weights do "

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 
 from reflectzoo.methods.ibcln.net import IBCLNNet
-from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
+from reflectzoo.nets.start import init_as_copy, start_he, start_normal, weight_of
 from reflectzoo.training.adversarial import AdversarialModule
 
 _Start = Literal["normal", "copy"]
@@ -51,7 +51,7 @@ def start_as_copy(net: IBCLNNet) -> None:
     start_he(net)
     part = net.G_T
     first, up, last, output = (cast(Any, layer)[0] for layer in (part.conv1, part.deconv2, part.conv10, part.output))
-    hand_on(first, up, last, output, channel=0)
+    init_as_copy(first, up, last, output, channel=0)
     output = net.G_R.output[0]
     weight_of(output).mul_(0.1)
     nn.init.constant_(cast(Tensor, output.bias), 0.1)

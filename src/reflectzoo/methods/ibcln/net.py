@@ -28,7 +28,7 @@ from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import checked
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
 from reflectzoo.nets.recurrent import ConvLSTM, State
-from reflectzoo.nets.sizes import prepared
+from reflectzoo.nets.sizes import prepare_input
 
 _STRIDE = 4  # two convolutions of stride 2
 _FIRST_REFLECTION = 0.1  # R before the first iteration, at every pixel
@@ -149,7 +149,7 @@ class IBCLNNet(nn.Module):
             (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2), ceil(W / 2)). In the dtype of the weights,
             also under autocast.
         """
-        image = prepared(mixture, _STRIDE)
+        image = prepare_input(mixture, _STRIDE)
         height, width = mixture.shape[-2:]
         transmission, reflection = image, torch.full_like(image, _FIRST_REFLECTION)
         lists: dict[str, list[Tensor]] = {"transmission": [], "reflection": [], "quarter": [], "half": []}

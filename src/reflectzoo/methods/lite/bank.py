@@ -26,11 +26,11 @@ _SHRUNK = 0.4
 
 
 class BankPair(NamedTuple):
-    """A photograph through glass, the scene without it, (3, H, W) uint8 each, and the share of light :func:`passed`."""
+    """A photograph through glass and the scene without it, (3, H, W) uint8 each, and :func:`glass_transmittance`."""
 
     mixture: Tensor
     transmission: Tensor
-    passed: Tensor
+    transmittance: Tensor
 
 
 class Bank(NamedTuple):
@@ -72,12 +72,12 @@ def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.devic
                 sizes = " and ".join("x".join(map(str, each.shape[:0:-1])) for each in (mixture, transmission))
                 raise UserError(f"{path} and its ground truth {truth} differ in size: {sizes} pixels.")
             # Names are SCENE-N: the mixtures of a scene are grouped, so that every scene is drawn equally often.
-            pair = BankPair(mixture, transmission, passed(mixture, transmission))
+            pair = BankPair(mixture, transmission, glass_transmittance(mixture, transmission))
             scenes.setdefault((folder, path.stem.rpartition("-")[0] or path.stem), []).append(pair)
     return Bank([_bytes(path).to(device) for path in found], list(scenes.values()))
 
 
-def passed(mixture: Tensor, transmission: Tensor) -> Tensor:
+def glass_transmittance(mixture: Tensor, transmission: Tensor) -> Tensor:
     """The share of light that the glass transmits, per colour: (3, 1, 1) in [0.35, 1].
 
     Where the glass reflects nothing, the mixture is the scene times this share. It is therefore estimated as a low
@@ -147,8 +147,8 @@ class Draws:
         pair = self._any_pair()
         mixture, scene = self._crop(pair.mixture, pair.transmission, side=side)
         other = self._photo(side) if self.bank.photos and self.rng.random() < 0.5 else self._any_truth(side)
-        added = (to_linear(mixture) - pair.passed * to_linear(scene)).clamp_min(0)
-        return to_stored((pair.passed * to_linear(other) + added).clamp(0, 1)), other
+        added = (to_linear(mixture) - pair.transmittance * to_linear(scene)).clamp_min(0)
+        return to_stored((pair.transmittance * to_linear(other) + added).clamp(0, 1)), other
 
     def _exposed(self, mixture: Tensor, transmission: Tensor) -> tuple[Tensor, Tensor]:
         """Change exposure and white balance of mixture and transmission alike, with probability 1/2."""

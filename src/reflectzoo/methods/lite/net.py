@@ -18,7 +18,7 @@ from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import checked
 from reflectzoo.nets.exchange import ConcatenationHead, Streams
-from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.sizes import pad_to_multiple
 
 FOLD = 4
 """Factor of the pixel unshuffle at the input, which turns blocks of this side into channels."""
@@ -36,7 +36,7 @@ class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = silent(nn.Conv2d(channels, channels, 3, padding=1))
+        self.second = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape."""
@@ -51,7 +51,7 @@ class Exchange(nn.Module):
         self.conv_l = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_r = nn.Conv2d(channels, channels, 3, padding=1)
         self.head = ConcatenationHead(channels, negative)
-        silent(self.head.fusion_l), silent(self.head.fusion_r)
+        zero_init(self.head.fusion_l), zero_init(self.head.fusion_r)
 
     def forward(self, l: Tensor, r: Tensor) -> Streams:  # noqa: E741
         """Two maps (B, C, H, W) -> two of the same shape."""
@@ -125,8 +125,8 @@ class LiteNet(nn.Module):
             Up(come, skip, width, count, negative)
             for come, skip, width, count in zip(incoming, widths[:3], stream_widths, stream_blocks, strict=True)
         )
-        self.out_l = silent(nn.Conv2d(stream_widths[0], 3 * FOLD**2, 3, padding=1))
-        self.out_r = silent(nn.Conv2d(stream_widths[0], 3 * FOLD**2, 3, padding=1))
+        self.out_l = zero_init(nn.Conv2d(stream_widths[0], 3 * FOLD**2, 3, padding=1))
+        self.out_r = zero_init(nn.Conv2d(stream_widths[0], 3 * FOLD**2, 3, padding=1))
 
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate a mixture.
@@ -138,7 +138,7 @@ class LiteNet(nn.Module):
             ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
         """
         height, width = mixture.shape[-2:]
-        image = continued(mixture, STRIDE)
+        image = pad_to_multiple(mixture, STRIDE)
         features = self.stem(F.pixel_unshuffle(image, FOLD))
         skips = []
         for level, stage in enumerate(self.encoder):
@@ -157,7 +157,7 @@ class LiteNet(nn.Module):
         }
 
 
-def silent(conv: nn.Conv2d) -> nn.Conv2d:
+def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
     """Zero a convolution's parameters in place, and return it, so that deep networks train without normalisation."""
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:

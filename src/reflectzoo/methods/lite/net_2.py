@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import checked
-from reflectzoo.methods.lite.net import FOLD, STRIDE, Four, Residual, Three, Up, scaled_widths, silent
+from reflectzoo.methods.lite.net import FOLD, STRIDE, Four, Residual, Three, Up, scaled_widths, zero_init
 from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, OptionalFeatures, efficientnet_lite0
-from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.sizes import pad_to_multiple
 
 Head = Literal["gain", "residual"]
 BlockKind = Literal["plain", "naf"]
@@ -40,10 +40,10 @@ class GatedBlock(nn.Module):
         self.norm = _PixelNorm(channels)
         self.widen = nn.Conv2d(channels, 2 * channels, 1)
         self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
-        self.narrow = silent(nn.Conv2d(channels, channels, 1))
+        self.narrow = zero_init(nn.Conv2d(channels, channels, 1))
         self.norm_2 = _PixelNorm(channels)
         self.widen_2 = nn.Conv2d(channels, 2 * channels, 1)
-        self.narrow_2 = silent(nn.Conv2d(channels, channels, 1))
+        self.narrow_2 = zero_init(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape."""
@@ -127,11 +127,11 @@ class LiteNet2(nn.Module):
         )
         self.features = EfficientNetLite0(_LEVELS) if features != "none" else None
         self.seen = nn.ModuleList(
-            silent(nn.Conv2d(channels, wide, 1)) for channels, wide in zip(CHANNELS[1:], widths, strict=True)
+            zero_init(nn.Conv2d(channels, wide, 1)) for channels, wide in zip(CHANNELS[1:], widths, strict=True)
         ) if features != "none" else nn.ModuleList()  # fmt: skip
         out = 3 * FOLD**2
-        self.out_l = silent(nn.Conv2d(stream_widths[0], out * (2 if head == "gain" else 1), 3, padding=1))
-        self.out_r = silent(nn.Conv2d(stream_widths[0], out, 3, padding=1))
+        self.out_l = zero_init(nn.Conv2d(stream_widths[0], out * (2 if head == "gain" else 1), 3, padding=1))
+        self.out_r = zero_init(nn.Conv2d(stream_widths[0], out, 3, padding=1))
 
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate a mixture.
@@ -144,7 +144,7 @@ class LiteNet2(nn.Module):
             ``transmission`` and ``reflection``, each (B, 3, H, W), about [0, 1], not clamped.
         """
         height, width = mixture.shape[-2:]
-        mixture = continued(mixture, STRIDE)
+        mixture = pad_to_multiple(mixture, STRIDE)
         known: list[Tensor] = self.features(mixture)[1:] if self.features is not None else []
         features = self.stem(F.pixel_unshuffle(mixture, FOLD))
         skips = []

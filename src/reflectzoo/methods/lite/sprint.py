@@ -42,7 +42,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference.convert import write_network
 from reflectzoo.methods.lite.bank import Crops, Draws, load_bank
 from reflectzoo.methods.lite.net_2 import LiteNet2, begin
-from reflectzoo.weights.stored import Stored
+from reflectzoo.weights.stored import NetworkRecord
 
 _PIECE = 15 * 2**20
 _FLOOR = 1e-4
@@ -349,7 +349,7 @@ def pack(folder: Path, target: Path, settings: Mapping[str, Any], blend: tuple[P
         warm_start(earlier, read_state(blend[0]))
         state = {name: blend[1] * state[name] + (1 - blend[1]) * value for name, value in earlier.state_dict().items()}
     warm_start(net, state)
-    stored = Stored("lite", method_of("lite"), "LiteNet2", dict(settings))
+    stored = NetworkRecord("lite", method_of("lite"), "LiteNet2", dict(settings))
     made = write_network(net, stored, target, {"trained_by": "reflectzoo.methods.lite.sprint"}, True, half=True)
     print(f"{target}: {made.parameters:,} numbers, sha256 {made.sha256}")  # noqa: T201
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reflectzoo.errors import UserError
 from reflectzoo.nets.recurrent import join_gates
-from reflectzoo.weights.read import find_weights, misfits
+from reflectzoo.weights.read import find_weights, mismatched_keys
 
 _FIRST = "det_conv0.0.weight"
 
@@ -73,7 +73,7 @@ def check_layout(state: Mapping[str, Tensor], net: nn.Module, source: str = "The
             f"{source} is a Location-aware SIRR of width {found}, but the model has width {wanted}: set "
             f"model.net.width={found}."
         )
-    wrong = misfits(state, net)
+    wrong = mismatched_keys(state, net)
     if wrong:
         raise UserError(
             f"{source} is a Location-aware SIRR of width {found} as the model is, but {len(wrong)} of its {len(state)} "

@@ -18,7 +18,7 @@ from reflectzoo.losses.iterations import OverIterations
 from reflectzoo.methods.location_aware import METHOD
 from reflectzoo.methods.location_aware.metrics import ConfidenceMetrics
 from reflectzoo.methods.location_aware.net import LocationAwareNet
-from reflectzoo.nets.start import hand_on, start_he, start_normal, weight_of
+from reflectzoo.nets.start import init_as_copy, start_he, start_normal, weight_of
 from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.weights.layouts import start_from
 
@@ -181,7 +181,7 @@ def start_as_copy(net: LocationAwareNet, of_input: bool = False) -> None:
     for layer in (head[index] for head in outputs for index in (0, 2)):
         weight_of(layer).mul_(0.1)
     first, up, last, output = (layer[0] for layer in (net.conv1, net.deconv2, net.conv10, net.output))
-    hand_on(cast(Any, first), cast(Any, up), cast(Any, last), cast(Any, output), channel=0 if of_input else 3)
+    init_as_copy(cast(Any, first), cast(Any, up), cast(Any, last), cast(Any, output), channel=0 if of_input else 3)
     # The residual block adds nothing to these three channels.
     weight_of(net.cbam_block0.conv2.conv2d)[:3] = 0
     nn.init.constant_(cast(Tensor, net.det_conv_mask1[2].bias), 0.1)

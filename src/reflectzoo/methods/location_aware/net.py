@@ -33,9 +33,9 @@ from reflectzoo.core.settings import checked
 from reflectzoo.errors import UserError
 from reflectzoo.nets.contextual import Upsampling, add_skip, conv_relu, image_head
 from reflectzoo.nets.efficientnet import CHANNELS, EfficientNetLite0, OptionalFeatures, efficientnet_lite0
-from reflectzoo.nets.plain import is_plain, untouched
+from reflectzoo.nets.plain import is_plain, must_not_overwrite
 from reflectzoo.nets.recurrent import ConvLSTM, State
-from reflectzoo.nets.sizes import prepared
+from reflectzoo.nets.sizes import prepare_input
 from reflectzoo.nets.winograd import convolve
 
 _STRIDE = 8  # of the pyramid's coarsest scale
@@ -108,7 +108,7 @@ class _SEBlock(nn.Module):
         slope = self.conv1.act if self.prelu else None
         y: Tensor = self.conv2.conv2d(_activated(self.conv1.conv2d(x), slope))
         weights: Tensor = self.se_layer(y)
-        return x + _RESIDUAL * (y * weights) if untouched() else y.mul_(_RESIDUAL * weights).add_(x)
+        return x + _RESIDUAL * (y * weights) if must_not_overwrite() else y.mul_(_RESIDUAL * weights).add_(x)
 
 
 class _ChannelWeights(nn.Module):
@@ -158,9 +158,9 @@ class _CBAMBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = convolve(self.conv2.conv2d, F.relu(convolve(self.conv1.conv2d, x), inplace=True))
         channels: Tensor = self.cbam_layer.channel_layer(y)
-        y = y * channels if untouched() else y.mul_(channels)
+        y = y * channels if must_not_overwrite() else y.mul_(channels)
         pixels: Tensor = self.cbam_layer.spatial_layer(y)
-        return y * pixels + x if untouched() else y.mul_(pixels).add_(x)
+        return y * pixels + x if must_not_overwrite() else y.mul_(pixels).add_(x)
 
 
 class _Laplacian(nn.Module):
@@ -204,7 +204,7 @@ def _activated(x: Tensor, slope: nn.PReLU | None) -> Tensor:
     """Apply ReLU or a PReLU; in place where possible."""
     if slope is None:
         return F.relu(x, inplace=not is_plain())
-    if untouched() or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if must_not_overwrite() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return cast(Tensor, slope(x))
     # Equivalent for a single slope, and in place; on a GPU, reading the slope would synchronise with the device.
     return F.leaky_relu(x, float(slope.weight), inplace=True)
@@ -322,7 +322,7 @@ class LocationAwareNet(nn.Module):
             coarse transmissions ``quarter`` (B, 3, ceil(H / 4), ceil(W / 4)) and ``half`` (B, 3, ceil(H / 2),
             ceil(W / 2)). In the dtype of the weights, also under autocast.
         """
-        image = prepared(mixture, _STRIDE)
+        image = prepare_input(mixture, _STRIDE)
         height, width = mixture.shape[-2:]
         lists: dict[str, list[Tensor]] = {"transmission": [], "reflection": [], "confidence": []}
         lists |= {"quarter": [], "half": []}
@@ -357,7 +357,7 @@ class LocationAwareNet(nn.Module):
         """
         if self.detection == "none":
             raise UserError("Location-aware SIRR: with model.net.detection=none there is no confidence map.")
-        image = prepared(mixture, _STRIDE)
+        image = prepare_input(mixture, _STRIDE)
         both = torch.cat((image, image), 1)
         x = both if self.detection == "laplacian" else self._image_features(both)
         _, visibility = self._locate(x, self._known(image))

@@ -15,7 +15,7 @@ from reflectzoo.methods.ytmt.convert import remap
 from reflectzoo.methods.ytmt.two_stage import TwoStage, set_phase
 from reflectzoo.training.adversarial import AdversarialModule
 from reflectzoo.training.module import SchedulerFactory
-from reflectzoo.weights.layouts import candidates
+from reflectzoo.weights.layouts import candidate_state_dicts
 from reflectzoo.weights.read import read_checkpoint
 
 
@@ -127,7 +127,7 @@ def _initialise(net: nn.Module, gain: float) -> None:
 
 def _stage1_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The first stage's weights from a file of reflectzoo or the authors, of one or two stages; empty if none."""
-    for candidate in candidates(checkpoint):
+    for candidate in candidate_state_dicts(checkpoint):
         with contextlib.suppress(UserError):
             return remap(candidate, stages=1)
     return {}

@@ -13,7 +13,7 @@ from reflectzoo.methods.ytmt.net import YTMTPlain, YTMTUNet
 from reflectzoo.methods.ytmt.released import YTMTReleasedUNet
 from reflectzoo.methods.ytmt.two_stage import TwoStage
 from reflectzoo.nets.discriminators import DiscriminatorVGG, PatchDiscriminator
-from reflectzoo.nets.hypercolumn import HYPERCOLUMN_CHANNELS, VGG_LAYERS, Hypercolumn, dense
+from reflectzoo.nets.hypercolumn import HYPERCOLUMN_CHANNELS, VGG_LAYERS, Hypercolumn, dense_hypercolumn
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
 from reflectzoo.parity import (
@@ -178,7 +178,7 @@ class _Hypercolumns:
         def run(case: Case) -> CaseResult:
             (image,) = _images(fixture, case, None)
             tolerance = NETWORK_LIMIT
-            column = dense(hypercolumn(image))
+            column = dense_hypercolumn(hypercolumn(image))
             comparisons: list[Comparison] = []
             for spec in case["outputs"]:
                 if isinstance(spec["npz"], str):

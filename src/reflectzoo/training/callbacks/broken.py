@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from reflectzoo.core.disk import whole_file
+from reflectzoo.core.disk import atomic_file
 from reflectzoo.errors import NotFinite
 
 
@@ -44,7 +44,7 @@ class KeepBrokenBatch(pl.Callback):
             return
         rank = trainer.global_rank
         path = self.path.with_stem(f"{self.path.stem}_{rank}") if rank else self.path
-        with whole_file(path) as file:
+        with atomic_file(path) as file:
             torch.save(_on_cpu(batch), file)
         self.written = path
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.core.batch import Outputs
-from reflectzoo.nets.sizes import continued
+from reflectzoo.nets.sizes import pad_to_multiple
 
 
 class VeilNet(nn.Module):
@@ -28,7 +28,7 @@ class VeilNet(nn.Module):
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate (B, 3, H, W) in [0, 1], any size."""
         height, width = mixture.shape[-2:]
-        image = continued(mixture, 2)
+        image = pad_to_multiple(mixture, 2)
         hidden = F.relu(self.second(F.relu(self.first(image))))
         veil = F.interpolate(torch.sigmoid(self.last(hidden)), scale_factor=2, mode="nearest")
         reflection = self.strength * veil[..., :height, :width]
