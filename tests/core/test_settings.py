@@ -194,6 +194,16 @@ def test_classes_without_a_constructor_in_python() -> None:
     assert ([*names], is_open) == (["first", "second"], False)
 
 
+def test_what_a_strategy_passes_on() -> None:
+    ddp = {"_target_": "pytorch_lightning.strategies.DDPStrategy", "find_unused_parameters": True}
+    strategy = build(OmegaConf.create(ddp))
+    assert strategy._ddp_kwargs == {"find_unused_parameters": True}
+    with pytest.raises(UserError, match=r"'find_unused'; did you mean find_unused_parameters\?"):
+        check_tree(OmegaConf.create({**ddp, "find_unused": True}))
+    fsdp = {"_target_": "pytorch_lightning.strategies.FSDPStrategy", "limit_all_gathers": False}
+    check_tree(OmegaConf.create(fsdp))
+
+
 class Pair(NamedTuple):
     """Is made by ``__new__``."""
 

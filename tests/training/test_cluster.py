@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tests.conftest import TINY
 from tests.faults.children import Child, preload, started_by_srun
-from torch.distributed import DistNetworkError, DistStoreError
+from torch.distributed import DistNetworkError, DistStoreError, TCPStore  # type: ignore[attr-defined]
 
 from reflectzoo.cli import command
 from reflectzoo.config import compose_config
@@ -82,6 +82,8 @@ def test_srun_needs_no_tasks_per_node_and_sigusr1_is_ours(monkeypatch: pytest.Mo
     assert os.environ["SLURM_NTASKS_PER_NODE"] == "2"
     (plugin,) = cluster_of()
     assert not plugin.auto_requeue  # type: ignore[attr-defined]
+    monkeypatch.delenv("SLURM_STEP_ID")
+    check_devices(trainer())  # alone, in the batch script
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     within(monkeypatch, TORCHRUN)  # within SLURM
     check_devices(trainer(devices=2, num_nodes=2))
@@ -130,7 +132,7 @@ def test_a_job_that_starts_again_keeps_its_folder(monkeypatch: pytest.MonkeyPatc
 
 def test_processes_that_torchrun_starts_again_meet_at_another_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """In torchrun's own store, PyTorch 2.13 finds the addresses of the processes before."""
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
+    store = TCPStore("127.0.0.1", 0, is_master=True)
     agent = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     within(monkeypatch, TORCHRUN | agent | {"TORCHELASTIC_RESTART_COUNT": "0"})
     ranks.meet_anew()
@@ -309,8 +311,8 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path) -> None:
         ]
         words = [*launch, f"--master-port={port}", "-m", "reflectzoo.train", *WORDS, "trainer.max_epochs=40"]
         command = [sys.executable, "-m", "torch.distributed.run", *words, f"paths.output_dir={tmp_path}/outputs"]
-        with (tmp_path / f"{rank}/told").open("w") as told:
-            agents.append(subprocess.Popen(command, cwd=tmp_path / str(rank), stdout=told, stderr=told))
+        with (tmp_path / f"{rank}/told").open("w") as log:
+            agents.append(subprocess.Popen(command, cwd=tmp_path / str(rank), stdout=log, stderr=log))
     try:
         while not [*tmp_path.glob("outputs/ytmt_pcs/*/checkpoints/last.ckpt")]:
             assert agents[0].poll() is None, (tmp_path / "0/told").read_text()

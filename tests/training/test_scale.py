@@ -284,28 +284,31 @@ def test_torchrun_gives_one_folder_and_the_curve_of_one_process(tmp_path: Path) 
 # -- every method -----------------------------------------------------------------------------------------------------
 
 _GAN = "loss.terms.adversarial.discriminator.width=8"
+_SEQUENCES = ("data=sequences", "data.reflection_step=[2,4]")
 METHODS: dict[str, tuple[str, ...]] = {
-    "ytmt_uct": (_GAN, "loss.terms.adversarial.start_epoch=0"),
+    **dict.fromkeys(registry.method_of("ytmt_uct").models, (_GAN, "loss.terms.adversarial.start_epoch=0")),
     "corrn": (),
     "lite": (),
+    "lite_1": (),
     "location_aware": (_GAN, "model.detection_epochs=1", "~loss.terms.perceptual"),  # which wants larger crops
-    "dynamics": (_GAN, "data=sequences", "data.reflection_step=[2,4]"),
+    "dynamics": (_GAN, *_SEQUENCES),
+    "dynamics_teacher": (_GAN, *_SEQUENCES),
+    "dynamics_student": (),
     "errnet": (_GAN, "loss.terms.adversarial.start_epoch=1"),
     "dsrnet_l": (),
+    "dsrnet_s": (),
     "ibcln": (_GAN, "model.net.dropout=0"),  # each process draws its own
     "bdn": (_GAN,),
 }
 """Small, with a second phase or an adversary that begins in the second epoch, wherever a method has them."""
-ALONE = {"dynamics": ["model.student_batch=2"]}
+ALONE = {model: ["model.student_batch=2"] for model in ("dynamics", "dynamics_student")}
 """What one process has twice of, beside the batch: with two, the student takes steps of one sample of each."""
 FREE = {"bdn": (".bias", ".running_mean")}
 """What nothing depends on: the gradient of a bias before a normalisation is rounding, of which Adam makes steps."""
 
 
 def test_no_method_is_left_out() -> None:
-    assert {registry.method_of(model).name for model in METHODS} == {
-        method.name for method in registry.methods().values()
-    }
+    assert {*METHODS} == {model for method in registry.methods().values() for model in method.models}
 
 
 @pytest.mark.slow

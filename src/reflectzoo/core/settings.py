@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import inspect
 import numbers
 import types
@@ -239,8 +240,8 @@ def _holds_target(value: Any) -> bool:
 def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """The keyword arguments of a target, and whether it accepts arbitrary others.
 
-    If a constructor takes ``**kwargs``, the arguments of its base classes are included. Annotations are resolved to
-    types; :data:`NARROWED` overrides those of third-party classes.
+    If a constructor takes ``**kwargs``, the arguments of its base classes are included, or those of the class that
+    :data:`PASSED_ON` names. Annotations are resolved to types; :data:`NARROWED` overrides those of third-party classes.
     """
     found: dict[str, inspect.Parameter] = {}
     functions: list[Any] = [target]
@@ -262,6 +263,12 @@ def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
         is_open = any(parameter.kind is _KEYWORDS for parameter in parameters)
         if not is_open:
             break
+    taker = PASSED_ON.get(f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}")
+    if taker is not None:
+        module, _, name = taker.rpartition(".")
+        taken, _ = parameters_of(getattr(importlib.import_module(module), name))
+        # What has no default, the target itself gives.
+        found = {key: each for key, each in taken.items() if each.default is not inspect.Parameter.empty} | found
     for each in reversed(getattr(target, "__mro__", ())):
         for name, annotation in NARROWED.get(f"{each.__module__}.{each.__qualname__}", {}).items():
             if name in found:
@@ -285,6 +292,12 @@ _Precision = Literal[
     "transformer-engine-float16", "bf16", "16", "32", "64", 16, 32, 64,
 ]  # fmt: skip
 _Interval = Annotated[int | float | str, Rule("a number of batches, a share of an epoch, or a time as DD:HH:MM:SS, above 0", lambda value: isinstance(value, str) or value > 0)]  # fmt: skip  # noqa: E501
+
+#: Third-party classes that pass ``**kwargs`` on to another class than their base.
+PASSED_ON = {
+    "pytorch_lightning.strategies.ddp.DDPStrategy": "torch.nn.parallel.DistributedDataParallel",
+    "pytorch_lightning.strategies.fsdp.FSDPStrategy": "torch.distributed.fsdp.FullyShardedDataParallel",
+}
 
 #: Stricter annotations for arguments of third-party classes whose own annotations allow invalid values.
 NARROWED: Mapping[str, Mapping[str, Any]] = {

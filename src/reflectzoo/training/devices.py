@@ -97,13 +97,15 @@ def _check_processes(count: int, nodes: int) -> None:
     if processes == count * nodes == 1:
         return
     if "TORCHELASTIC_RUN_ID" not in os.environ:
+        # Lightning insists on --ntasks-per-node, which srun -n does not set.
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(count))
         if processes > 1 and "SLURM_STEP_ID" not in os.environ:
+            if count * nodes == 1:
+                return  # in the batch script itself, perhaps beside others
             raise UserError(
                 f"This SLURM job has {processes} tasks, but only one of them was started: write srun in front of the "
                 "command."
             )
-        # Lightning insists on --ntasks-per-node, which srun -n does not set.
-        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(count))
     if count * nodes != processes:
         by = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM"
         raise UserError(
