@@ -172,6 +172,8 @@ def test_a_requeued_training_resumes_what_it_has_written(monkeypatch: pytest.Mon
     os.utime(last, ns=(1, 1))
     assert start(2) == "last"
     assert start(2, job="18") is None, "another job's"
+    os.utime(last, ns=(2, 2))
+    assert start(3, job="18") == "last", "it got here for the first time when it was started again"
 
 
 def test_sigusr1_in_a_job_saves_and_the_job_is_requeued(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -199,16 +199,17 @@ def test_fsdp_is_refused_where_it_does_not_serve(train: Train) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_networks_leave_no_prefix_in_any_file(train: Train) -> None:
-    common: tuple[str, ...] = ("model=ytmt_uat", "model.net.hypercolumn=false", "model.stage1_epochs=1", *TINY)
-    common = (
-        *common,
-        "loss=pixel",
-        "data.samples_per_epoch=8",
-        "callbacks=ema",
-        "++trainer.limit_train_batches=1",
-        "test=false",
-    )
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("model=ytmt_uat", "model.net.hypercolumn=false", "model.stage1_epochs=1", "loss=pixel", "callbacks=ema"),
+        ("model=ytmt_pcs", "~loss.terms.perceptual", "~loss.terms.exclusion", *TINY_GAN),
+    ],
+    ids=["two phases", "adversarial"],
+)
+def test_compiled_networks_leave_no_prefix_in_any_file(train: Train, method: tuple[str, ...]) -> None:
+    common = (*method, *TINY, "data.samples_per_epoch=8", "++trainer.limit_train_batches=1", "test=false")
     plain = train(*common, folder="plain")
     compiled = train(*common, "compile=aot_eager", folder="compiled")
     assert plain.status == compiled.status == 0, compiled.err
@@ -292,7 +293,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "lite_1": (),
     "location_aware": (_GAN, "model.detection_epochs=1", "~loss.terms.perceptual"),  # which wants larger crops
     "dynamics": (_GAN, *_SEQUENCES),
-    "dynamics_teacher": (_GAN, *_SEQUENCES),
+    "dynamics_teacher": _SEQUENCES,
     "dynamics_student": (),
     "errnet": (_GAN, "loss.terms.adversarial.start_epoch=1"),
     "dsrnet_l": (),

@@ -136,7 +136,8 @@ def _held(run_dir: Path) -> Iterator[None]:
         remove_parts(run_dir / "checkpoints")
         forget_lost(run_dir)
         job = job_name()
-        if job is not None and restarts() == 0:
+        # A job may have been started again before it got here for the first time.
+        if job is not None and (restarts() == 0 or _recorded_job(run_dir)[0] != job):
             write_text(run_dir / _JOB, f"{job} {_written(run_dir)}")
         yield
 
@@ -151,13 +152,19 @@ def _written(run_dir: Path) -> str:
     return ",".join(str(file.stat().st_mtime_ns) for file in files if file.is_file())
 
 
-def _of_this_job(run_dir: Path) -> bool:
-    """Whether the checkpoint in a run's folder was written by this job, before SLURM or torchrun started it again."""
+def _recorded_job(run_dir: Path) -> tuple[str | None, str]:
+    """The job that trains in a run's folder, and what :func:`_written` was when it began; None if there is none."""
     try:
         job, _, before = (run_dir / _JOB).read_text(encoding="utf-8").partition(" ")
     except OSError:
-        return False
-    return job == job_name() and _written(run_dir) not in ("", before)
+        return None, ""
+    return job, before
+
+
+def _of_this_job(run_dir: Path) -> bool:
+    """Whether the checkpoint in a run's folder was written by this job, before SLURM or torchrun started it again."""
+    job, before = _recorded_job(run_dir)
+    return job is not None and job == job_name() and _written(run_dir) not in ("", before)
 
 
 def _train(config: DictConfig, run_dir: Path, further: Sequence[Callback]) -> dict[str, float]:
