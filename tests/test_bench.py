@@ -66,7 +66,7 @@ def test_every_subject_is_one() -> None:
 def test_forms_are_what_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     dense = hypercolumn.dense_hypercolumn
-    monkeypatch.setattr(hypercolumn, "dense", lambda x: built.append(1) or dense(x))
+    monkeypatch.setattr(hypercolumn, "dense_hypercolumn", lambda x: built.append(1) or dense(x))
     rows = {row.key: row for row in find_subjects()["ytmt"].comparisons(Options(shrink=32))}
     for key in ("inference_fp32", "training_fp32"):
         rows[key].fast()()

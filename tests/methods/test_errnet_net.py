@@ -97,7 +97,7 @@ def test_the_hypercolumn_is_not_built(vgg: VGG19, monkeypatch: pytest.MonkeyPatc
     with plain_form():
         net(mixture)["transmission"].square().mean().backward()
     theirs = {name: each.grad.clone() for name, each in net.named_parameters() if each.grad is not None}
-    monkeypatch.setattr(hypercolumn, "dense", lambda features: pytest.fail("the hypercolumn was built"))
+    monkeypatch.setattr(hypercolumn, "dense_hypercolumn", lambda features: pytest.fail("the hypercolumn was built"))
     with torch.no_grad():
         torch.testing.assert_close(net(mixture)["transmission"], wanted, rtol=0, atol=1e-5)
     net.zero_grad()

@@ -105,7 +105,7 @@ def test_shortcuts_of_inference_are_exact(monkeypatch: pytest.MonkeyPatch) -> No
         return not winograd._direct.get()
 
     for place in (contextual, recurrent, winograd):
-        monkeypatch.setattr(place, "pays", always)
+        monkeypatch.setattr(place, "winograd_is_faster", always)
     with torch.inference_mode():
         ours = flattened(net(mixture))  # type: ignore[arg-type]
         assert len(taken) > 50
@@ -117,7 +117,7 @@ def test_shortcuts_of_inference_are_exact(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_benchmark_compares_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(contextual, "pays", lambda *arguments: bool(asked.append(1)))
+    monkeypatch.setattr(contextual, "winograd_is_faster", lambda *arguments: bool(asked.append(1)))
     monkeypatch.setattr("reflectzoo.bench.ibcln.IBCLNNet", lambda: IBCLNNet(width=4))
     rows = {row.key: row for row in find_subjects()["ibcln"].comparisons(Options(shrink=16))}
     assert [row.bf16 for row in rows.values()] == ["bf16" in key for key in rows]

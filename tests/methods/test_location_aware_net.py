@@ -108,7 +108,7 @@ def test_shortcuts_of_inference_are_exact(band: int, fast: bool, monkeypatch: py
         return fast and not winograd._direct.get()
 
     for place in (contextual, recurrent, winograd):
-        monkeypatch.setattr(place, "pays", always)
+        monkeypatch.setattr(place, "winograd_is_faster", always)
     with torch.inference_mode():
         ours = flattened(net(mixture))  # type: ignore[arg-type]
         assert len(taken) > 50

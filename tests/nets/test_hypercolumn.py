@@ -216,7 +216,7 @@ def test_layer_takes_tensors_and_has_plain_keys() -> None:
 
 def test_plain_switch_builds_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    monkeypatch.setattr(hypercolumn, "dense", lambda x: built.append(x) or dense_hypercolumn(x))
+    monkeypatch.setattr(hypercolumn, "dense_hypercolumn", lambda x: built.append(x) or dense_hypercolumn(x))
     features = made_up((16, 16))
     weight, bias = weights(features)
     hypercolumn_conv2d(features, weight, bias)
