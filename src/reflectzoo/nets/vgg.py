@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from reflectzoo.weights.read import read_state_dict
 
 #: ImageNet weights published by torchvision (BSD-3-Clause); the name contains the first digits of the file's sha256.
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+
+#: Fingerprint of the seeded random weights, computed with the C library of Debian 12.
+RANDOM_FINGERPRINT = "17957763a7fc"
 
 # Channels of the convolutions of each block (Simonyan and Zisserman, ICLR 2015, table 1, configuration E).
 _BLOCKS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
@@ -36,7 +39,8 @@ class VGG19(nn.Module):
 
     Attributes:
         source: as given; "state dict" after a later ``load_state_dict``.
-        fingerprint: the first 12 hex digits of the sha256 of all weights in float32, in the order of their keys.
+        fingerprint: the first 12 hex digits of the sha256 of all weights in float32, in the order of their keys;
+            :data:`RANDOM_FINGERPRINT` for random ones, whose last bits depend on the machine.
     """
 
     def __init__(self, state: Mapping[str, Tensor] | None = None, source: str = "random") -> None:
@@ -115,17 +119,27 @@ def load_vgg19(weights: str = "auto") -> VGG19:
 
 
 def random_state() -> dict[str, Tensor]:
-    """He-normal kernels and zero biases, from NumPy generators seeded by the key; torch's random state is not used."""
-    state = {}
+    """He-normal kernels and zero biases, from NumPy generators seeded by the key; torch's random state is not used.
+
+    C libraries differ in the last bit of a few values, since NumPy draws the tails of the distribution with ``log1pf``.
+    """
+    return dict(_random_items())
+
+
+def _random_items() -> Iterator[tuple[str, Tensor]]:
     for key, shape in _SHAPES.items():
         if key.endswith("bias"):
-            state[key] = torch.zeros(shape)
+            yield key, torch.zeros(shape)
             continue
         generator = np.random.default_rng(zlib.crc32(f"reflectzoo vgg19 {key}".encode()))
         values = generator.standard_normal(shape, dtype=np.float32)
         values *= np.float32(np.sqrt(2.0 / np.prod(shape[1:])))
-        state[key] = torch.from_numpy(values)
-    return state
+        yield key, torch.from_numpy(values)
+
+
+def _are_random(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the weights of :func:`random_state` of any machine, that is, up to the last bits."""
+    return all(torch.allclose(state[key].cpu().float(), each, rtol=1e-6, atol=0) for key, each in _random_items())
 
 
 def _pick_features(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -166,6 +180,8 @@ def _refresh(vgg: VGG19, _: object) -> None:
     for _key, value in sorted(vgg.state_dict().items()):
         digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     vgg.fingerprint = digest.hexdigest()[:12]
+    if vgg.fingerprint != RANDOM_FINGERPRINT and _are_random(vgg.state_dict()):
+        vgg.fingerprint = RANDOM_FINGERPRINT
     vgg.source = "state dict"
 
 
