@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from reflectzoo.core.ranks import free_port
-
 
 @dataclass
 class Ended:
@@ -109,11 +107,17 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)  # its group: data workers of a process that was killed
 
 
+def _free_port() -> str:
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    return str(get_free_port())  # type: ignore[no-untyped-call]
+
+
 def started_by_torchrun(command: str, words: list[str], folder: Path, count: int = 2) -> list[Child]:
     """The processes of one command, as torchrun starts them."""
     from pytorch_lightning.utilities import rank_zero_only
 
-    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
     return [
         Child(
@@ -139,7 +143,7 @@ def started_by_srun(
     from pytorch_lightning.utilities import rank_zero_only
 
     slurm = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1"}
-    slurm |= {"SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_LOCALID": "0", "MASTER_PORT": free_port()}
+    slurm |= {"SLURM_NTASKS": "2", "SLURM_NNODES": "2", "SLURM_LOCALID": "0", "MASTER_PORT": _free_port()}
     slurm |= environment or {}
     return [
         Child(

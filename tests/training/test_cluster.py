@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from tests.conftest import TINY
 from tests.faults.children import Child, preload, started_by_srun
 from torch.distributed import DistNetworkError, DistStoreError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from reflectzoo.cli import command
 from reflectzoo.config import compose_config
@@ -300,7 +301,7 @@ def test_a_job_that_is_preempted_ends_like_one_that_is_not(monkeypatch: pytest.M
 @pytest.mark.timeout(900)
 def test_torchrun_starts_again_where_it_was(tmp_path: Path) -> None:
     """The real command on two nodes, on one of which a process is killed."""
-    port = ranks.free_port()
+    port = str(get_free_port())
     agents = []
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()

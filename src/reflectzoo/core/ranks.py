@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -111,15 +110,10 @@ def meet_anew() -> None:
     here, agents = external_rank(), "TORCHELASTIC_USE_AGENT_STORE"
     if here is None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or os.environ.get(agents) != "True":
         return
-    port = _by_store(free_port, here[0], "port")
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    port = _by_store(lambda: str(get_free_port()), here[0], "port")  # type: ignore[no-untyped-call]
     os.environ.update({"MASTER_PORT": port, agents: "False"})
-
-
-def free_port() -> str:
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return str(found.getsockname()[1])
 
 
 def _by_store(choose: Callable[[], str], rank: int, name: str) -> str:
