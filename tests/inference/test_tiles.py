@@ -16,7 +16,7 @@ from reflectzoo.errors import UserError
 from reflectzoo.inference import tiles
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.separator import Separator, difference, parse_bytes
-from reflectzoo.inference.tiles import TILE_STRIDE, bytes_per_pixel, plan_tiles, reduced, spans, tile_share
+from reflectzoo.inference.tiles import TILE_STRIDE, bytes_per_pixel, plan_tiles, size_for_statistics, spans, tile_share
 from reflectzoo.inference.whole_view import GlobalStatistics, TilePosition
 
 
@@ -91,7 +91,7 @@ NETWORKS = {
 def test_tiles_are_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides, halo, bound = NETWORKS[name]
     # Means over all pixels are exact here, so that what remains is the tiles' own doing.
-    monkeypatch.setattr(tiles.reduced, "__defaults__", (10**9, TILE_STRIDE))
+    monkeypatch.setattr(tiles, "REDUCED_PIXELS", 10**9)
     model = vivid(name, *overrides)
     mixture = photograph(128, 3 * halo + 192)
     separator = Separator(model, "cpu", halo=halo)
@@ -117,10 +117,10 @@ def test_without_the_whole_view_tiles_would_differ(monkeypatch: pytest.MonkeyPat
 
 
 def test_statistics_of_a_reduced_picture_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles.reduced, "__defaults__", (192 * 192, TILE_STRIDE))
+    monkeypatch.setattr(tiles, "REDUCED_PIXELS", 192 * 192)
     model = vivid("ytmt_ucs", "model.net.width=8", "model.net.hypercolumn=false")
     mixture = photograph(384, 448)
-    assert reduced(mixture).shape == (1, 3, 192, 192)
+    assert size_for_statistics(*mixture.shape[-2:]) == (192, 192)
     assert difference(Separator(model, "cpu", halo=64), mixture, 256)["transmission"] < 0.05
 
 

@@ -36,14 +36,20 @@ class Size:
         minimum: shorter sides are padded to this many pixels before inference.
         multiple: tiles may begin only at multiples of this many pixels, so that the network downsamples and pads a tile
             in the same way as the whole picture. The network itself accepts any size, and pads and crops internally.
+        working: photographs are resized before inference so that their shorter side has about this many pixels at most
+            and their sides are multiples of ``multiple`` (:mod:`reflectzoo.inference.working_size`). None: they are
+            separated at their own size.
     """
 
     minimum: int = 1
     multiple: int = 1
+    working: int | None = None
 
     def __post_init__(self) -> None:
         if self.minimum < 1 or self.multiple < 1:
             raise ValueError(f"Size: minimum and multiple must be at least 1, got {self.minimum} and {self.multiple}")
+        if self.working is not None and self.working < self.minimum:
+            raise ValueError(f"Size: working must be at least the minimum, {self.minimum}, got {self.working}")
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ def export(
             "smallest": max(SMALLEST, stride, module.size.minimum),
             "multiple": module.size.multiple,
             "halo": module.tiling.halo,
+            "working": module.size.working,
             "statistics": statistics,
             "bytes_per_pixel": _bytes_per_pixel(module),
             "version": reflectzoo.__version__,

@@ -20,6 +20,7 @@ from reflectzoo.core.content import describe_file
 from reflectzoo.core.method import Method, Size, Tiling
 from reflectzoo.core.registry import method_of, methods, share_layout
 from reflectzoo.errors import UserError
+from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
 from reflectzoo.photo.files import quoted_path
@@ -79,8 +80,13 @@ class LoadedModel(nn.Module):
         return cast(Outputs, self.net(mixture))
 
     def predict_batch(self, batch: Batch) -> Outputs:
-        """Separate a batch; some methods use more of it than the mixture."""
-        return self.method.predict_batch(self.net, batch)
+        """Separate a batch as ``reflectzoo remove`` does, at the model's working size.
+
+        Some methods use more of the batch than the mixture.
+        """
+        if self.method.predict or self.size.working is None:
+            return self.method.predict_batch(self.net, batch)
+        return cast(Outputs, separate_resized(self, batch["mixture"], self.size))
 
     def enter_last_phase(self) -> LoadedModel:
         """Enter the last training phase, so that untrained weights are measured in the form that is used in the end."""

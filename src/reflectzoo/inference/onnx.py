@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ FORMAT = "reflectzoo"
 """Value of ``format`` in the metadata of reflectzoo's ONNX files."""
 
 #: Required metadata: name of the model, length to which shorter sides must be padded, number of statistics over all
-#: pixels, and peak memory per pixel. Also written: ``multiple`` and ``halo`` for tiles, which are read if present, and
-#: network, settings, opset and version, for information.
+#: pixels, and peak memory per pixel. Also written: ``multiple`` and ``halo`` for tiles and ``working`` for the size of
+#: large photographs, which are read if present, and network, settings, opset and version, for information.
 FACTS: dict[str, type | tuple[type, ...]] = {
     "model": str, "smallest": int, "statistics": int, "bytes_per_pixel": (int, float),
 }  # fmt: skip
@@ -104,14 +105,28 @@ class OnnxSeparator(Separator):
         session: the network.
         memory: as in :class:`~reflectzoo.inference.separator.Separator`.
         quality: likewise.
+        working: likewise; None takes the file's.
     """
 
-    def __init__(self, session: Session, memory: int | None = None, quality: Quality = "normal") -> None:
+    def __init__(
+        self,
+        session: Session,
+        memory: int | None = None,
+        quality: Quality = "normal",
+        working: int | None = None,
+    ) -> None:
         facts = session.facts
         super().__init__(
-            session, "cpu", "32", memory, halo=facts.get("halo"), smallest=facts["smallest"], quality=quality
+            session,
+            "cpu",
+            "32",
+            memory,
+            halo=facts.get("halo"),
+            smallest=facts["smallest"],
+            quality=quality,
+            working=facts.get("working") if working is None else working,
         )
-        self.stride = int(facts.get("multiple", self.stride))
+        self.size = replace(self.size, multiple=int(facts.get("multiple", self.size.multiple)))
         self.statistics = int(facts["statistics"])
         self._per_pixel = _HELD * float(facts["bytes_per_pixel"])
 

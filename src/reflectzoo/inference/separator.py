@@ -31,9 +31,11 @@ from reflectzoo.inference.tiles import (
     in_bands,
     pad_to,
     plan_tiles,
-    reduced_rows,
+    resized_rows,
+    size_for_statistics,
 )
 from reflectzoo.inference.whole_view import GlobalStatistics
+from reflectzoo.inference.working_size import BAND, LAYERS, Change, working_size
 from reflectzoo.photo.model import Picture, Values
 
 Precision = Literal["32", "16", "bf16"]
@@ -52,7 +54,6 @@ _WHOLE = 4 * 3 * 4
 _BAND_COPIES = 5
 #: Pictures of up to this many pixels are processed whole, without measuring memory.
 _SMALL = 256 * 256
-_LAYERS = ("transmission", "reflection")
 
 
 class Separation(NamedTuple):
@@ -97,9 +98,11 @@ class Separator:
             or the default.
         smallest: shorter sides are padded to this many pixels before the network runs.
         quality: ``best`` averages over mirrored and rotated views, in eight times the time.
+        working: shorter side in pixels to which larger photographs are downsampled, see
+            :mod:`reflectzoo.inference.working_size`; None takes the method's, 0 keeps their own size.
 
     Attributes:
-        last: the tiles of the last picture; None before the first.
+        last: the tiles of the last picture, at the size at which it was separated; None before the first.
 
     Raises:
         UserError: if the device, precision or quality is not available.
@@ -115,6 +118,7 @@ class Separator:
         halo: int | None = None,
         smallest: int = 1,
         quality: Quality = "normal",
+        working: int | None = None,
     ) -> None:
         self.device = choose_device(device)
         if quality not in get_args(Quality):
@@ -130,8 +134,8 @@ class Separator:
         if isinstance(network, LoadedModel):
             size, tiling = network.size, network.tiling
         self.halo = tiling.halo if halo is None else halo
-        self.stride = size.multiple
         self.smallest = max(smallest, size.minimum)
+        self.size = size if working is None else replace(size, working=working or None)
         self.last: TileUse | None = None
         """Tiles of the last picture; None before the first."""
         self._per_pixel: float | None = None
@@ -157,8 +161,12 @@ class Separator:
         Raises:
             UserError: if the device's memory is too small, or the output is not finite.
         """
+        return self._layers(mixture, working_size(mixture.shape[-2], mixture.shape[-1], self.size), progress)
+
+    def _layers(self, mixture: Tensor, small: tuple[int, int] | None, progress: ProgressFunction | None) -> Layers:
+        """:meth:`layers`, separated at the height and width ``small``, or at the mixture's own if None."""
         height, width = mixture.shape[-2:]
-        image = pad_to(mixture, max(height, self.smallest), max(width, self.smallest))
+        image = mixture if small else pad_to(mixture, max(height, self.smallest), max(width, self.smallest))
         size = (image.shape[-2], image.shape[-1])
         layers: Layers = {}
 
@@ -171,8 +179,14 @@ class Separator:
                     layers[name] = torch.empty(layer.shape[0], *size)
                 layers[name][:, band.first : band.last] = layer
 
-        plan = self._plan(*size, held=size[0] * size[1] * _WHOLE)
-        self._separate(lambda first, last: image[:, first:last], size, plan, progress, take)
+        def rows(first: int, last: int) -> Tensor:
+            return image[:, first:last]
+
+        if small is None:
+            plan = self._plan(*size, held=size[0] * size[1] * _WHOLE)
+            self._separate(rows, size, plan, progress, take)
+        else:
+            self._separate_resized(rows, size, small, progress, take)
         # In place, to avoid copies of a large photograph.
         transmission = layers["transmission"][:, :height, :width].clamp_(0, 1)
         if "reflection" in layers:
@@ -186,7 +200,8 @@ class Separator:
     ) -> Separation:
         """Separate a picture into pictures of the same kind, size, depth, profile and metadata.
 
-        If the picture is cut into tiles, only one row of them is held in addition to the results.
+        If the picture is cut into tiles or separated at another size, only a band of its rows is held in floating
+        point in addition to the results.
 
         Args:
             picture: picture as from :func:`~reflectzoo.photo.read.read_picture`.
@@ -199,13 +214,15 @@ class Separator:
                 not finite.
         """
         size = (picture.height, picture.width)
-        names = _LAYERS if reflection else _LAYERS[:1]
-        plan = self._plan(*size, held=size[0] * size[1] * _WHOLE)
-        if plan.count > 1:
-            plan = self._plan(*size, held=len(names) * picture.values.nbytes, banded=True)
-        if plan.count == 1:
-            layers = self.blended(picture.tensor(), strength, progress)
-            return Separation(*(picture.with_values(layers[name]) if name in names else None for name in _LAYERS))
+        names = LAYERS if reflection else LAYERS[:1]
+        small = working_size(*size, self.size)
+        if small is None:
+            plan = self._plan(*size, held=size[0] * size[1] * _WHOLE)
+            if plan.count > 1:
+                plan = self._plan(*size, held=len(names) * picture.values.nbytes, banded=True)
+            if plan.count == 1:
+                layers = self.blended(picture.tensor(), strength, progress)
+                return Separation(*(picture.with_values(layers[name]) if name in names else None for name in LAYERS))
         check_strength(strength)
         values = {name: np.empty_like(picture.values) for name in names}
 
@@ -220,8 +237,11 @@ class Separator:
                 if name in values:
                     values[name][band.first : band.last] = picture.numbers(layer)
 
-        self._separate(rows, size, plan, progress, take)
-        return Separation(*(replace(picture, values=values[name]) if name in names else None for name in _LAYERS))
+        if small is None:
+            self._separate(rows, size, plan, progress, take)
+        else:
+            self._separate_resized(rows, size, small, progress, take)
+        return Separation(*(replace(picture, values=values[name]) if name in names else None for name in LAYERS))
 
     def blended(self, image: Tensor, strength: float = 1.0, progress: ProgressFunction | None = None) -> Layers:
         """Same as :meth:`layers`, also for grey (1, H, W), with the transmission ``I + strength (T - I)``.
@@ -233,6 +253,22 @@ class Separator:
         return blend(image, self.layers(image.expand(3, -1, -1), progress), strength)
 
     # -- tiles and memory ----------------------------------------------------------------------------------------------
+
+    def _separate_resized(
+        self,
+        rows: Rows,
+        size: tuple[int, int],
+        small: tuple[int, int],
+        progress: ProgressFunction | None,
+        take: Callable[[FinishedRows], None],
+    ) -> None:
+        """Separate a picture at its working size, and pass all bands of its layers at its own size to ``take``."""
+        image = resized_rows(rows, *size, small)
+        layers = self._layers(image[0], None, progress)
+        change = Change(image, {name: layer[None] for name, layer in layers.items()}, size)
+        for first in range(0, size[0], BAND):
+            last = min(first + BAND, size[0])
+            take(change.band(rows(first, last), first, last))
 
     def _separate(
         self,
@@ -252,7 +288,7 @@ class Separator:
                     return
                 except torch.OutOfMemoryError:
                     smaller = plan_tiles(
-                        plan.height, plan.width, plan.tile[0] * plan.tile[1] // 2, self.halo, self.stride
+                        plan.height, plan.width, plan.tile[0] * plan.tile[1] // 2, self.halo, self.size.multiple
                     )
                     if smaller.tile[0] * smaller.tile[1] >= plan.tile[0] * plan.tile[1]:
                         raise UserError(
@@ -276,7 +312,7 @@ class Separator:
             return
         view = GlobalStatistics()
         with view.learning():
-            self._call(reduced_rows(rows, *size, stride=self.stride).to(self.device))
+            self._call(resized_rows(rows, *size, size_for_statistics(*size, self.size.multiple)).to(self.device))
         self.last = TileUse(plan.count, plan.tile, view.statistics)
         number = 0
         for band in in_bands(self._call, rows, *size, plan, view, self.device):
@@ -302,7 +338,7 @@ class Separator:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         with torch.autocast(kind, dtype, enabled=True) if self.precision != "32" else contextlib.nullcontext():
             outputs = self.network(image)
-        return {name: outputs[name] for name in _LAYERS if outputs.get(name) is not None}
+        return {name: outputs[name] for name in LAYERS if outputs.get(name) is not None}
 
     def _plan(self, height: int, width: int, held: float = 0, banded: bool = False) -> TilePlan:
         """Choose tiles.
@@ -323,9 +359,9 @@ class Separator:
         return plan_tiles(
             height,
             width,
-            int(min(limit, 4 * (height + self.stride) * (width + self.stride))),
+            int(min(limit, 4 * (height + self.size.multiple) * (width + self.size.multiple))),
             self.halo,
-            self.stride,
+            self.size.multiple,
             side=self.tile or None,
         )
 

@@ -29,6 +29,8 @@ TILE_STRIDE = 32
 HALO = 96
 #: Maximum number of pixels of the reduced picture from which global statistics are taken.
 REDUCED_PIXELS = 512 * 512
+#: Number of pixels of a photograph that are held at a time while it is downsampled.
+_ROWS_PIXELS = 2**22
 
 
 class Span(NamedTuple):
@@ -257,26 +259,24 @@ def pad_to(image: Tensor, height: int, width: int) -> Tensor:
     return F.pad(image[None], (0, right, 0, down), mode=mode)[0]
 
 
-def reduced(mixture: Tensor, pixels: int = REDUCED_PIXELS, stride: int = TILE_STRIDE) -> Tensor:
-    """Resize (3, H, W) in [0, 1] to (1, 3, h, w) of about ``pixels`` pixels at most, sides multiples of the stride."""
-    height, width = mixture.shape[-2:]
-    factor = min(1.0, math.sqrt(pixels / (height * width)))
-    size = [max(round(side * factor / stride), 1) * stride for side in (height, width)]
-    return F.interpolate(mixture[None], size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+def size_for_statistics(height: int, width: int, stride: int = TILE_STRIDE) -> tuple[int, int]:
+    """Size of about :data:`REDUCED_PIXELS` at most, with sides that are multiples of the stride."""
+    factor = min(1.0, math.sqrt(REDUCED_PIXELS / (height * width)))
+    high, wide = (max(round(side * factor / stride), 1) * stride for side in (height, width))
+    return high, wide
 
 
-def reduced_rows(rows: Rows, height: int, width: int, most: int = 2**24, stride: int = TILE_STRIDE) -> Tensor:
-    """:func:`reduced`, from rows; a picture of more than ``most`` pixels is never held in memory as a whole."""
-    if height * width <= most:
-        return reduced(rows(0, height), stride=stride)
-    # Block means, with still about four times as many pixels as the result.
-    side = int(math.sqrt(height * width / (4 * REDUCED_PIXELS)))
-    step = max(most // (8 * width * side), 1) * side
-    means = [
-        F.avg_pool2d(rows(first, min(first + step, height))[None], side, ceil_mode=True)[0]
-        for first in range(0, height, step)
-    ]
-    return reduced(torch.cat(means, dim=1), stride=stride)
+def resized(mixture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Downsample (B, 3, H, W) in [0, 1] to (B, 3, h, w), each pixel averaged over all that it covers."""
+    return F.interpolate(mixture, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def resized_rows(rows: Rows, height: int, width: int, size: tuple[int, int]) -> Tensor:
+    """:func:`resized` of a picture from its rows, of which few are held at a time, to (1, 3, h, w)."""
+    step = max(_ROWS_PIXELS // width, 1)
+    spans = [(first, min(first + step, height)) for first in range(0, height, step)]
+    narrow = [resized(rows(first, last)[None], (last - first, size[1])) for first, last in spans]
+    return resized(torch.cat(narrow, dim=2), size)
 
 
 def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * TILE_STRIDE) -> float:

@@ -299,7 +299,12 @@ class _Video:
         status = self.source.stat()
         described = {
             "source": [str(self.source.resolve()), status.st_size, status.st_mtime_ns],
-            "settings": [self.strength, self.steady.share, _fingerprint(self.separator.network)],
+            "settings": [
+                self.strength,
+                self.steady.share,
+                self.separator.size.working,
+                _fingerprint(self.separator.network),
+            ],
             "size": [stream.width, stream.height],
         }
         note = self.parts / "run.json"

@@ -83,6 +83,15 @@ def _quality(text: str) -> int | str:
     raise argparse.ArgumentTypeError(f"must be best, or a whole number from 1 to 100, got '{text}'")
 
 
+def _working_size(text: str) -> int:
+    """Parse ``full``, returned as 0, or a number of pixels from 32."""
+    if text == "full":
+        return 0
+    if text.isdecimal() and int(text) >= 32:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be full, or a whole number of pixels from 32, got '{text}'")
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select a network and how it runs to a parser."""
     group = parser.add_argument_group("network")
@@ -102,6 +111,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--backend", default="torch", choices=["torch", "onnx"], help="onnx: --weights is an .onnx file")
     group.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 2G; larger photographs are tiled")
+    group.add_argument(
+        "--working-size",
+        type=_working_size,
+        metavar="N|full",
+        help="separate larger photographs with a shorter side of N pixels (default: the model's, 384 for lite)",
+    )
 
 
 def make_separator(arguments: argparse.Namespace) -> Separator:
@@ -122,7 +137,12 @@ def make_separator(arguments: argparse.Namespace) -> Separator:
         model = default_model()
     network = load(model, arguments.weights, tuple(arguments.override), arguments.untrained)
     return Separator(
-        network, arguments.device, cast(Precision, arguments.precision), memory, quality=_how_good(arguments)
+        network,
+        arguments.device,
+        cast(Precision, arguments.precision),
+        memory,
+        quality=_how_good(arguments),
+        working=arguments.working_size,
     )
 
 
@@ -141,7 +161,7 @@ def _onnx_separator(arguments: argparse.Namespace, memory: int | None) -> Separa
     found = session.facts["model"]
     if arguments.model not in (None, found):
         raise UserError(f"The ONNX file holds model={found}, not model={arguments.model}: leave --model out.")
-    return OnnxSeparator(session, memory, _how_good(arguments))
+    return OnnxSeparator(session, memory, _how_good(arguments), arguments.working_size)
 
 
 def _qualities(arguments: argparse.Namespace) -> list[int | str]:

@@ -11,6 +11,7 @@ METHOD = Method(
     models={
         "lite": Model(
             "our own small network with ImageNet features and packaged weights",
+            size=Size(multiple=32, working=384),
             tiling=Tiling(halo=256),  # the features have a large receptive field
         ),
         "lite_1": Model("the first version of lite, without ImageNet features"),

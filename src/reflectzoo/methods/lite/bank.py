@@ -21,8 +21,8 @@ from reflectzoo.data.synthesis.optics import to_linear, to_stored
 from reflectzoo.errors import UserError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-_SHRUNK = 0.4
-"""Probability that a crop is taken larger and downsampled."""
+_SHORTER = (256, 448)
+"""Range of the shorter side to which larger pictures are downsampled: around the working size of inference."""
 
 
 class BankPair(NamedTuple):
@@ -171,11 +171,10 @@ class Draws:
         return crop
 
     def _crop(self, *pictures: Tensor, side: int) -> tuple[Tensor, ...]:
-        """The same random crop of each picture, sometimes taken larger and resized, and mirrored at random."""
+        """The same random crop of each picture, downsampled and mirrored at random."""
         height, width = pictures[0].shape[-2:]
         reach = min(height, width)
-        taken = int(side * self.rng.uniform(1, 1.8)) if self.rng.random() < _SHRUNK else side
-        taken = min(taken, reach)
+        taken = min(int(side * max(reach / max(self.rng.uniform(*_SHORTER), side), 1)), reach)
         top, left = self.rng.integers(height - taken + 1), self.rng.integers(width - taken + 1)
         crops = [each[:, top : top + taken, left : left + taken].float().div_(255) for each in pictures]
         if taken != side:

@@ -36,10 +36,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflectzoo.config import build, compose_config
+from reflectzoo.core.batch import Outputs
 from reflectzoo.core.registry import method_of
 from reflectzoo.data.synthesis import CEILNetSynthesis, GlassSynthesis, Synthesis
 from reflectzoo.errors import UserError
 from reflectzoo.inference.convert import write_network
+from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.methods.lite.bank import Crops, Draws, load_bank
 from reflectzoo.methods.lite.net_2 import LiteNet2, begin
 from reflectzoo.weights.stored import NetworkRecord
@@ -287,11 +289,13 @@ class Validation:
 
 
 def separated(net: LiteNet2, mixture: Tensor, device: torch.device) -> Tensor:
-    """The transmission of one mixture (3, H, W), of any size, in [0, 1], on the CPU."""
-    height, width = mixture.shape[-2:]
-    padded = F.pad(mixture[None].to(device), (0, -width % 32, 0, -height % 32), mode="replicate")
-    out = net(padded.contiguous(memory_format=torch.channels_last))["transmission"]
-    return cast(Tensor, out[0, :, :height, :width].clamp(0, 1).float().cpu())
+    """The transmission of one mixture (3, H, W), of any size, as in use, in [0, 1], on the CPU."""
+
+    def run(image: Tensor) -> Outputs:
+        return cast(Outputs, net(image.contiguous(memory_format=torch.channels_last)))
+
+    out = separate_resized(run, mixture[None].to(device), method_of("lite").size_of("lite"))["transmission"]
+    return out[0].clamp(0, 1).float().cpu()
 
 
 def _psnr(one: Tensor, other: Tensor) -> float:
