@@ -48,6 +48,7 @@ def test_the_shorter_side_decides() -> None:
     assert working_size(282, 450, size) == (288, 448)
     assert working_size(400, 9000, size) == (384, 8640)
     assert working_size(127, 450, size) is None
+    assert working_size(3000, 9000, Size(multiple=128, working=32)) == (128, 128)
     assert working_size(3001, 4001, Size(multiple=32)) is None
     with pytest.raises(ValueError, match="at least the minimum"):
         Size(minimum=128, working=64)

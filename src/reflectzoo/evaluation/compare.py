@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 DESCRIPTION = (
     "Paired comparison of two results of reflectzoo evaluate, picture by picture: mean difference (second - first), "
-    "95 %% bootstrap interval, exact sign test. Give a folder twice to compare two of its entries."
+    "95 % bootstrap interval, exact sign test. Give a folder twice to compare two of its entries."
 )
 
 

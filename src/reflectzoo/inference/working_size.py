@@ -42,8 +42,8 @@ def working_size(height: int, width: int, size: Size) -> tuple[int, int] | None:
     if size.working is None or shorter < _ROUNDED_FROM * size.multiple:
         return None
     factor = min(1.0, size.working / shorter) / size.multiple
-    small = (round(height * factor) * size.multiple, round(width * factor) * size.multiple)
-    return None if small == (height, width) else small
+    high, wide = (max(round(side * factor), 1) * size.multiple for side in (height, width))
+    return None if (high, wide) == (height, width) else (high, wide)
 
 
 class Change:
