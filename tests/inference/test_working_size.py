@@ -17,7 +17,7 @@ from reflectzoo.__main__ import main
 from reflectzoo.core.method import Size
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.inference.separator import Separator
-from reflectzoo.inference.tiles import resized, resized_rows
+from reflectzoo.inference.tiles import resampled, resampled_rows
 from reflectzoo.inference.working_size import Change, separate_resized, working_size
 from reflectzoo.photo.read import from_pil
 
@@ -57,8 +57,8 @@ def test_the_shorter_side_decides() -> None:
 def test_rows_are_resized_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     mixture = noise(3, 301, 227)
     monkeypatch.setattr("reflectzoo.inference.tiles._ROWS_PIXELS", 5000)
-    found = resized_rows(lambda first, last: mixture[:, first:last], 301, 227, (97, 64))
-    assert torch.allclose(found, resized(mixture[None], (97, 64)), atol=1e-6)
+    found = resampled_rows(lambda first, last: mixture[:, first:last], 301, 227, (97, 64))
+    assert torch.allclose(found, resampled(mixture[None], (97, 64)), atol=1e-6)
 
 
 def test_enlarged_as_torch_would() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
 Layer = Literal["transmission", "reflection"]
+LAYERS: tuple[Layer, ...] = get_args(Layer)
 
 
 class _BatchRequired(TypedDict):

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from reflectzoo.cli import nearest, run_standalone
 from reflectzoo.cli.tables import Column, TextTable
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure, measures_of
-from reflectzoo.evaluation.protocol import FORMERLY, LAYERS
+from reflectzoo.evaluation.protocol import FORMERLY
 from reflectzoo.evaluation.results import read_results
 
 RESAMPLES = 10_000

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import torch
 from annotated_types import MinLen
 from torch import Tensor
 
 from reflectzoo.core.annotations import NotNegative, Weight
-from reflectzoo.core.batch import Batch, Layer
+from reflectzoo.core.batch import LAYERS, Batch, Layer
 from reflectzoo.core.settings import check_value
 from reflectzoo.data.datasets.sizes import EvalSize
 from reflectzoo.errors import UserError
 from reflectzoo.metrics.images import ImageMetric, RegionMetric
 from reflectzoo.metrics.known import metric_classes
 
-LAYERS: tuple[Layer, ...] = get_args(Layer)
 FORMERLY: Mapping[str, Any] = {"crop_border": 0}
 """Attributes missing from the protocols of older results, with their values at that time."""
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from reflectzoo.cli import run_standalone
 from reflectzoo.cli.tables import Cell, Column, Place, TextTable, escape
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import measures_of
-from reflectzoo.evaluation.protocol import FORMERLY, LAYERS
+from reflectzoo.evaluation.protocol import FORMERLY
 from reflectzoo.evaluation.results import AVERAGE, read_results
 
 FORMAT = "reflectzoo-measured/1"

@@ -64,9 +64,10 @@ from typing import Any, TypedDict, cast
 
 import torch
 
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.core.disk import write_text
 from reflectzoo.errors import UserError
-from reflectzoo.evaluation.protocol import LAYERS, Protocol
+from reflectzoo.evaluation.protocol import Protocol
 from reflectzoo.metrics.functional import decibels
 
 FORMAT = "reflectzoo-results/1"

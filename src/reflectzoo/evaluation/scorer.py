@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.batch import LAYERS, Batch, Outputs
 from reflectzoo.data.datasets.pairs import SMALLEST_SCORED
 from reflectzoo.data.images import find_images, read_rgb
 from reflectzoo.drawing.panels import to_uint8
 from reflectzoo.errors import TrainingError, UserError
 from reflectzoo.evaluation.benchmark import EvaluationSet
 from reflectzoo.evaluation.candidates import Candidate, InputCandidate, NetworkCandidate
-from reflectzoo.evaluation.protocol import LAYERS, Protocol, score_image
+from reflectzoo.evaluation.protocol import Protocol, score_image
 from reflectzoo.evaluation.results import Key, Row, RowLog
 from reflectzoo.metrics.functional import channel_errors
 from reflectzoo.metrics.images import ImageMetric

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reflectzoo.core.annotations import Share
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.core.method import Size, Tiling
 from reflectzoo.core.settings import check_value
 from reflectzoo.errors import UserError
@@ -31,11 +32,11 @@ from reflectzoo.inference.tiles import (
     in_bands,
     pad_to,
     plan_tiles,
-    resized_rows,
+    resampled_rows,
     size_for_statistics,
 )
 from reflectzoo.inference.whole_view import GlobalStatistics
-from reflectzoo.inference.working_size import BAND, LAYERS, Change, working_size
+from reflectzoo.inference.working_size import BAND, Change, working_size
 from reflectzoo.photo.model import Picture, Values
 
 Precision = Literal["32", "16", "bf16"]
@@ -263,7 +264,7 @@ class Separator:
         take: Callable[[FinishedRows], None],
     ) -> None:
         """Separate a picture at its working size, and pass all bands of its layers at its own size to ``take``."""
-        image = resized_rows(rows, *size, small)
+        image = resampled_rows(rows, *size, small)
         layers = self._layers(image[0], None, progress)
         change = Change(image, {name: layer[None] for name, layer in layers.items()}, size)
         for first in range(0, size[0], BAND):
@@ -312,7 +313,7 @@ class Separator:
             return
         view = GlobalStatistics()
         with view.learning():
-            self._call(resized_rows(rows, *size, size_for_statistics(*size, self.size.multiple)).to(self.device))
+            self._call(resampled_rows(rows, *size, size_for_statistics(*size, self.size.multiple)).to(self.device))
         self.last = TileUse(plan.count, plan.tile, view.statistics)
         number = 0
         for band in in_bands(self._call, rows, *size, plan, view, self.device):

@@ -266,17 +266,17 @@ def size_for_statistics(height: int, width: int, stride: int = TILE_STRIDE) -> t
     return high, wide
 
 
-def resized(mixture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Downsample (B, 3, H, W) in [0, 1] to (B, 3, h, w), each pixel averaged over all that it covers."""
+def resampled(mixture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, 3, H, W) in [0, 1] to (B, 3, h, w), each smaller pixel averaged over all that it covers."""
     return F.interpolate(mixture, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
-def resized_rows(rows: Rows, height: int, width: int, size: tuple[int, int]) -> Tensor:
-    """:func:`resized` of a picture from its rows, of which few are held at a time, to (1, 3, h, w)."""
+def resampled_rows(rows: Rows, height: int, width: int, size: tuple[int, int]) -> Tensor:
+    """:func:`resampled` of a picture from its rows, of which few are held at a time, to (1, 3, h, w)."""
     step = max(_ROWS_PIXELS // width, 1)
     spans = [(first, min(first + step, height)) for first in range(0, height, step)]
-    narrow = [resized(rows(first, last)[None], (last - first, size[1])) for first, last in spans]
-    return resized(torch.cat(narrow, dim=2), size)
+    narrow = [resampled(rows(first, last)[None], (last - first, size[1])) for first, last in spans]
+    return resampled(torch.cat(narrow, dim=2), size)
 
 
 def bytes_per_pixel(network: Network, device: torch.device, side: int = 4 * TILE_STRIDE) -> float:

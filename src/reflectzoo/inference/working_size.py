@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.core.method import Size
-from reflectzoo.inference.tiles import FinishedRows, Layers, resized
+from reflectzoo.inference.tiles import FinishedRows, Layers, resampled
 
-LAYERS = ("transmission", "reflection")
 BAND = 256
 """Rows of the photograph for which the change is resized at a time."""
 _ROUNDED_FROM = 4
@@ -96,7 +96,7 @@ def separate_resized(network: Callable[[Tensor], Mapping[str, Any]], mixture: Te
     """
     own = (mixture.shape[-2], mixture.shape[-1])
     small = working_size(*own, size)
-    image = mixture if small is None else resized(mixture, small)
+    image = mixture if small is None else resampled(mixture, small)
     outputs = network(image)
     layers = {name: cast(Tensor, outputs[name]) for name in LAYERS if outputs.get(name) is not None}
     if small is None:

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.evaluation.candidates import INPUT
-from reflectzoo.evaluation.protocol import LAYERS
 from reflectzoo.evaluation.report.pictures import case_pictures, choose_cases
 from reflectzoo.evaluation.report.tables import make_tables
 

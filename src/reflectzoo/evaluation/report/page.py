@@ -13,10 +13,10 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from reflectzoo.cli.tables import Cell, Column, Place, TextTable
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.drawing.error_map import ERROR_SCALE
 from reflectzoo.evaluation.candidates import INPUT
 from reflectzoo.evaluation.measures import Measure, measures_of
-from reflectzoo.evaluation.protocol import LAYERS
 from reflectzoo.evaluation.report.pictures import ReportPicture, deciding_measure, every_case
 from reflectzoo.evaluation.report.plots import Point, distribution, scatter
 from reflectzoo.evaluation.report.tables import NOTHING, Tables

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reflectzoo.core.batch import LAYERS
 from reflectzoo.evaluation.measures import Measure, measures_of
-from reflectzoo.evaluation.protocol import LAYERS
 from reflectzoo.evaluation.published import Published, averaging_rules, published_for
 from reflectzoo.evaluation.results import AVERAGE
 from reflectzoo.evaluation.table import rule
