@@ -98,7 +98,7 @@ def separate_resized(network: Callable[[Tensor], Mapping[str, Any]], mixture: Te
     small = working_size(*own, size)
     image = mixture if small is None else resampled(mixture, small)
     outputs = network(image)
-    layers = {name: cast(Tensor, outputs[name]) for name in LAYERS if outputs.get(name) is not None}
+    layers: Layers = {name: cast(Tensor, outputs[name]) for name in LAYERS if outputs.get(name) is not None}
     if small is None:
         return layers
     return Change(image, {name: layer.clamp(0, 1) for name, layer in layers.items()}, own).applied(mixture, 0, own[0])
