@@ -105,7 +105,7 @@ def test_pictures_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.array_equal(found.transmission.alpha, picture.alpha)
 
 
-def test_evaluations_see_what_remove_writes() -> None:
+def test_evaluation_and_validation_score_what_remove_writes() -> None:
     network = reflectzoo.load_model("lite", None, "model.net.width=8", "model.net.features=none", untrained=True)
     torch.nn.init.normal_(network.net.out_l.weight, std=0.02)  # type: ignore[union-attr, arg-type]
     mixture = noise(1, 3, 500, 640)
@@ -115,6 +115,12 @@ def test_evaluations_see_what_remove_writes() -> None:
     written = Separator(network, "cpu").layers(mixture[0])["transmission"]
     assert (written - mixture[0]).abs().mean() > 1e-3
     assert torch.allclose(scored[0], written, atol=1e-5)
+    trained = reflectzoo.create_model("lite", "model.net.width=8", "model.net.features=none")
+    trained.net.load_state_dict(network.net.state_dict())
+    with torch.no_grad():
+        validated = trained.predict_in_use(batch)["transmission"]
+        assert torch.allclose(validated.clamp(0, 1), scored, atol=1e-6)
+        assert not torch.allclose(trained.predict_batch(batch)["transmission"], validated, atol=1e-3)
     small = noise(1, 3, 128, 160)
     assert torch.equal(separate_resized(network, small, network.size)["transmission"], network(small)["transmission"])
 

@@ -83,17 +83,18 @@ class NetworkCandidate(Candidate):
         self.provenance = provenance
 
     def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
-        """The outputs of one forward pass."""
+        """The outputs of one forward pass, at the model's working size."""
         return self.module.predict_batch(batch)
 
     def identity(self) -> dict[str, Any]:
-        """The hash of the weights, the model and its configuration, and the VGG weights that it uses."""
+        """The hash of the weights, the model, its configuration and working size, and the VGG weights that it uses."""
         return {
             "kind": self.kind,
             "model": self.module.name,
             "sha256": self.sha256,
             "vgg": (self.module.vgg_used or {}).get("fingerprint"),
             "configuration": self.provenance.get("configuration"),
+            "working_size": self.module.size.working,
         }
 
     def record(self) -> dict[str, Any]:
@@ -105,6 +106,7 @@ class NetworkCandidate(Candidate):
             "sha256": self.sha256,
             "parameters": sum(parameter.numel() for parameter in self.module.net.parameters()),
             "vgg": self.module.vgg_used,
+            "working_size": self.module.size.working,
             "provenance": self.provenance,
         }
 

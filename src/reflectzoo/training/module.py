@@ -13,9 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from reflectzoo.core.annotations import Count
 from reflectzoo.core.batch import Batch, Outputs
+from reflectzoo.core.method import Size
+from reflectzoo.core.registry import find_method
 from reflectzoo.core.settings import checked
 from reflectzoo.data.seeding import sample_seed
 from reflectzoo.errors import NotFinite, UserError
+from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.weighted_sum import WeightedSum
 from reflectzoo.metrics.layers import LayerMetrics
@@ -79,6 +82,14 @@ class ReflectionModule(pl.LightningModule):
     def predict_batch(self, batch: Batch) -> Outputs:
         """The outputs for a batch; overridden by methods whose input is more than the mixture."""
         return cast(Outputs, self(batch["mixture"]))
+
+    def predict_in_use(self, batch: Batch) -> Outputs:
+        """The outputs as in ``reflectzoo remove``: for models with a working size, the layers from that size."""
+        method = find_method(self.name)
+        size = method.size_of(self.name) if method is not None else Size()
+        if size.working is None:
+            return self.predict_batch(batch)
+        return cast(Outputs, separate_resized(self, batch["mixture"], size))
 
     def compiled_parts(self) -> list[nn.Module]:
         """The modules that ``compile=true`` compiles, each of which is only called as a whole."""
@@ -171,7 +182,7 @@ class ReflectionModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         """Score one batch of data set ``dataloader_idx``; return the outputs for callbacks that draw them."""
-        outputs = self.predict_batch(batch)
+        outputs = self.predict_in_use(batch)
         cast(LayerMetrics, self.metrics[dataloader_idx]).update(outputs, batch)
         return outputs
 
@@ -197,7 +208,7 @@ class ReflectionModule(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The names and layers of one batch, the layers clamped to [0, 1]."""
-        outputs: Any = self.predict_batch(batch)
+        outputs: Any = self.predict_in_use(batch)
         layers = {key: outputs[key].clamp(0, 1) for key in ("transmission", "reflection") if key in outputs}
         return {"name": batch["name"], **layers}
 
