@@ -23,7 +23,7 @@ from reflectzoo.photo.read import from_pil
 
 
 def halved(mixture: Tensor) -> dict[str, Tensor]:
-    """A network that takes half of the light of a picture, and adds up how much it was shown."""
+    """A network that takes away half of the light."""
     return {"transmission": mixture * 0.5, "reflection": mixture * 0.25}
 
 
@@ -71,6 +71,16 @@ def test_enlarged_as_torch_would() -> None:
     assert torch.allclose(found["reflection"], larger[1:], atol=1e-4)
     part = change.band(image[0, :, 40:60], 40, 60).layers["transmission"]
     assert torch.allclose(part, found["transmission"][0, :, 40:60], atol=1e-6)
+
+
+def test_layers_in_mixed_precision() -> None:
+    mixture = noise(1, 3, 300, 400)
+    size = Size(multiple=32, working=128)
+    exact = separate_resized(halved, mixture, size)
+    rounded = separate_resized(lambda image: {k: v.bfloat16() for k, v in halved(image).items()}, mixture, size)
+    for name, layer in exact.items():
+        assert rounded[name].dtype == torch.float32
+        assert (rounded[name] - layer).abs().max() < 0.01
 
 
 def test_detail_stays_and_the_network_sees_the_small_picture() -> None:

@@ -57,7 +57,9 @@ class Change:
 
     def __init__(self, small: Tensor, layers: Layers, size: tuple[int, int]) -> None:
         self._size = size
-        self._maps = {name: layer - small if name == "transmission" else layer for name, layer in layers.items()}
+        # In the picture's precision: mixed precision returns layers, and would give positions, of 8 significant bits.
+        own = {name: layer.to(small) for name, layer in layers.items()}
+        self._maps = {name: layer - small if name == "transmission" else layer for name, layer in own.items()}
 
     def applied(self, image: Tensor, first: int, last: int) -> Layers:
         """The layers of rows ``first`` to ``last - 1``.
@@ -71,12 +73,12 @@ class Change:
             Layers (B, 3, last - first, W), not clamped.
         """
         height, width = self._size
+        # The pixels' centres, as F.interpolate without aligned corners places them.
+        y = (2 * torch.arange(first, last, device=image.device) + 1) / height - 1
+        x = (2 * torch.arange(width, device=image.device) + 1) / width - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).expand(len(image), -1, -1, -1)
         layers: Layers = {}
         for name, low in self._maps.items():
-            # The pixels' centres, as F.interpolate without aligned corners places them.
-            y = (2 * torch.arange(first, last, device=low.device, dtype=low.dtype) + 1) / height - 1
-            x = (2 * torch.arange(width, device=low.device, dtype=low.dtype) + 1) / width - 1
-            grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).expand(len(low), -1, -1, -1)
             found = F.grid_sample(low, grid, mode="bicubic", padding_mode="border", align_corners=False)
             layers[name] = found.add_(image) if name == "transmission" else found
         return layers
