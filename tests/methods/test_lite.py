@@ -24,6 +24,7 @@ FORMS = {
     "lite": (LiteNet2, {}),
     "naf": (LiteNet2, {"block": "naf", "features": "none"}),
     "residual": (LiteNet2, {"head": "residual"}),
+    "joint": (LiteNet2, {"joint_blocks": (2, 1, 0), "features": "none"}),
 }
 each_form = pytest.mark.parametrize("form", FORMS)
 
@@ -116,7 +117,7 @@ def test_any_size_through_the_module(size: tuple[int, int]) -> None:
     assert outputs["transmission"].shape == outputs["reflection"].shape == (1, 3, *size)
 
 
-@pytest.mark.parametrize("form", ["lite_1", "naf"])
+@pytest.mark.parametrize("form", ["lite_1", "naf", "joint"])
 def test_a_shift_by_the_stride_moves_the_result(form: str) -> None:
     """Nothing depends on the place or on the whole picture, so tiles can agree."""
     net = awake(formed(form))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.nn import functional as F
 
 from reflectzoo.data.synthesis import CEILNetSynthesis
@@ -73,6 +76,43 @@ def test_it_begins_with_lite_1_and_says_the_same(tmp_path: Path) -> None:
     with torch.no_grad():
         for layer in ("transmission", "reflection"):
             torch.testing.assert_close(new(mixture)[layer], old(mixture)[layer])
+
+
+def test_new_joint_blocks_say_the_same() -> None:
+    torch.manual_seed(0)
+    old = LiteNet2(**NARROW)
+    for parameter in old.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    new = LiteNet2(**NARROW, joint_blocks=(1, 0, 2))
+    sprint.warm_start(new, old.state_dict())
+    mixture = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected, found = old.eval()(mixture), new.eval()(mixture)
+    assert torch.equal(found["transmission"], expected["transmission"])
+    assert torch.equal(found["reflection"], expected["reflection"])
+
+
+def _member(rank: int, port: str, answers: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    team = sprint.Team(torch.device("cpu"))
+    gradients = [torch.full((2, 3), 1.0 + 2 * rank), torch.tensor([10.0 * rank])]
+    team.average(gradients)
+    answers.put((rank, [each.tolist() for each in gradients], team.same(7.0 + rank), team.any(rank == 1)))
+    team.wait()
+
+
+def test_processes_average_gradients_and_share_the_clock() -> None:
+    context = multiprocessing.get_context("fork")
+    answers, port = context.Queue(), str(get_free_port())
+    processes = [context.Process(target=_member, args=(rank, port, answers)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = sorted(answers.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(20)
+    expected = [[[2.0] * 3] * 2, [5.0]]
+    assert found == [(0, expected, 7.0, True), (1, expected, 7.0, True)]
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_pieces_are_small_and_a_missing_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ over the image, so that tiles of a large photograph give the same result as the 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflectzoo.core.annotations import Count
+from reflectzoo.core.annotations import Count, NotNegative
 from reflectzoo.core.batch import Outputs
 from reflectzoo.core.settings import checked
 from reflectzoo.methods.lite.net import FOLD, STRIDE, Four, Residual, Three, Up, scaled_widths, zero_init
@@ -24,6 +24,7 @@ from reflectzoo.nets.sizes import pad_to_multiple
 
 Head = Literal["gain", "residual"]
 BlockKind = Literal["plain", "naf"]
+Numbers = tuple[NotNegative, NotNegative, NotNegative]
 _LEVELS = 5
 """Number of feature maps, at strides 2 (not used), 4, 8, 16 and 32."""
 
@@ -87,6 +88,7 @@ class LiteNet2(nn.Module):
         blocks: numbers of blocks at these levels.
         stream_widths: channels of each stream at 1/4, 1/8 and 1/16.
         stream_blocks: numbers of exchanges at these levels.
+        joint_blocks: numbers of :class:`GatedBlock` after the exchanges at these levels, each over both streams.
         features: ``efficientnet_lite0`` adds its maps to the encoder's by 1x1 convolutions; ``none`` adds nothing.
         head: ``gain`` for T = (1 + gain) * I + offset per pixel and colour; ``residual`` for T = I + offset.
         block: block of the encoder, ``plain`` (two 3x3 convolutions) or ``naf`` (:class:`GatedBlock`).
@@ -104,6 +106,7 @@ class LiteNet2(nn.Module):
         blocks: Four = (2, 2, 4, 4),
         stream_widths: Three = (40, 64, 80),
         stream_blocks: Three = (2, 2, 2),
+        joint_blocks: Numbers = (0, 0, 0),
         features: OptionalFeatures = "efficientnet_lite0",
         head: Head = "gain",
         block: BlockKind = "plain",
@@ -124,6 +127,10 @@ class LiteNet2(nn.Module):
         self.decoder = nn.ModuleList(
             Up(come, skip, wide, count, negative)
             for come, skip, wide, count in zip(incoming, widths[:3], stream_widths, stream_blocks, strict=True)
+        )
+        self.joint = nn.ModuleList(
+            nn.Sequential(*(GatedBlock(2 * wide) for _ in range(count)))
+            for wide, count in zip(stream_widths, joint_blocks, strict=True)
         )
         self.features = EfficientNetLite0(_LEVELS) if features != "none" else None
         self.seen = nn.ModuleList(
@@ -156,8 +163,10 @@ class LiteNet2(nn.Module):
                 skips.append(features)
                 features = self.down[level](features)
         l = r = features  # noqa: E741
-        for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
+        for stage, skip, joint in zip(reversed(self.decoder), reversed(skips), reversed(self.joint), strict=True):
             l, r = stage(l, r, skip)  # noqa: E741
+            if len(cast(nn.Sequential, joint)):
+                l, r = joint(torch.cat((l, r), 1)).chunk(2, 1)  # noqa: E741
         correction = F.pixel_shuffle(self.out_l(l), FOLD)
         if self.head == "gain":
             offset, gain = correction.chunk(2, 1)

@@ -8,6 +8,10 @@ Every few minutes it writes to its folder ``last.pt`` (the state from which the 
 ``average-*.safetensors`` (the averaged weights, 16 bits, in pieces below 16 MiB) and a line of ``log.csv``. On a GPU it
 computes in bfloat16.
 
+    torchrun --nproc-per-node 2 -m reflectzoo.methods.lite.sprint …
+
+trains with several processes, each with batches of its own; their gradients are averaged.
+
     python -m reflectzoo.methods.lite.sprint outputs/lite --pack lite.safetensors
 
 writes the averaged weights to one file that ``reflectzoo remove --weights`` and the package can read; with ``--blend
@@ -25,6 +29,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +37,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from reflectzoo.config import build, compose_config
@@ -63,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--val-pairs", type=Path, help="pairs for validation")
     parser.add_argument("--val-photos", type=Path, help="photographs for validation, blended once at the start")
-    parser.add_argument("--start", type=Path, help="initial weights: a file of lite or lite_1")
+    parser.add_argument(
+        "--start", "--from", type=Path, help="initial weights: a file of lite or lite_1 (torchrun takes --from only)"
+    )
     parser.add_argument("--minutes", type=float, default=60, help="total time of this run, over all parts")
     parser.add_argument("--crop", type=int, nargs=2, default=(160, 160), metavar=("FIRST", "LAST"))
     parser.add_argument("--grow-at", type=float, default=0.7, help="share of the time after which crops have size LAST")
@@ -106,8 +113,9 @@ class _Run:
     def __init__(self, wanted: argparse.Namespace) -> None:
         self.wanted = wanted
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.team = Team(self.device)
         torch.manual_seed(wanted.seed)
-        self.rng = np.random.default_rng(wanted.seed)
+        self.rng = np.random.default_rng([wanted.seed, self.team.rank] if self.team.rank else wanted.seed)
         settings = json.loads(wanted.net)
         net = LiteNet2(**settings)
         if wanted.start is None:
@@ -144,7 +152,7 @@ class _Run:
         if self.step == 0:
             self._report(math.nan)
             begun = time.monotonic()
-        while self.spent < total and not self.stopped:
+        while self.spent < total and not self.team.any(self.stopped):
             share = self.spent / total
             warm = min((self.step + 1) / 100, 1.0)
             rate = self.wanted.lr * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
@@ -153,7 +161,7 @@ class _Run:
             side = self.wanted.crop[0] if share < self.wanted.grow_at else self.wanted.crop[1]
             batch = max(round(self.wanted.batch * (self.wanted.crop[0] / side) ** 2), 2)
             losses.append(self._learn(self.draws.batch(batch, side)))
-            self.spent = before + time.monotonic() - begun
+            self.spent = self.team.same(before + time.monotonic() - begun)
             if self.spent - reported >= self.wanted.report * 60:
                 self._report(float(torch.stack(losses).mean()))
                 # The time of validation does not count.
@@ -167,15 +175,19 @@ class _Run:
         loss = loss_of(outputs["transmission"].float(), outputs["reflection"].float(), crops)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        self.team.average([each.grad for each in self.learning if each.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.learning, 1.0, foreach=True)
         self.optimizer.step()
-        self.step, self.seen = self.step + 1, self.seen + len(mixture)
+        self.step, self.seen = self.step + 1, self.seen + len(mixture) * self.team.size
         decay = min(self.wanted.average, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [each.detach() for each in self.learning], 1 - decay)
         return loss.detach()
 
     def _report(self, loss: float) -> None:
-        """Validate the averaged weights, and write the log, the weights and the checkpoint."""
+        """Validate the averaged weights, and write the log, the weights and the checkpoint (first process only)."""
+        if self.team.rank:
+            self.team.wait()
+            return
         kept = [each.detach().clone() for each in self.learning]
         with torch.no_grad():
             for each, mean in zip(self.learning, self.average, strict=True):
@@ -206,6 +218,7 @@ class _Run:
                 "numpy": json.dumps(self.rng.bit_generator.state),
             },
         )
+        self.team.wait()
 
     def _resume(self) -> None:
         state = torch.load(self.wanted.out / "last.pt", map_location=self.device, weights_only=True)
@@ -214,7 +227,63 @@ class _Run:
             mine.copy_(theirs)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.spent, self.seen = state["counts"]
-        self.rng.bit_generator.state = json.loads(state["numpy"])
+        if self.team.rank:
+            # The state is the first process's; another one continues with numbers that no process has drawn.
+            self.rng = np.random.default_rng([self.wanted.seed, self.team.rank, self.step])
+        else:
+            self.rng.bit_generator.state = json.loads(state["numpy"])
+
+
+class Team:
+    """The processes that ``torchrun`` started for a run, or a single one; every operation is a no-op for a single one.
+
+    Args:
+        device: on which each process computes; a GPU is chosen by the local rank.
+
+    Attributes:
+        rank: index of this process.
+        size: number of processes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.size > 1:
+            if device.type == "cuda":
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
+        self._device = device
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Replace gradients in place by their mean over all processes."""
+        if self.size > 1:
+            flat = torch.cat([each.flatten() for each in gradients])
+            distributed.all_reduce(flat)
+            at = 0
+            for each in gradients:
+                each.copy_(flat[at : at + each.numel()].view_as(each)).div_(self.size)
+                at += each.numel()
+
+    def same(self, value: float) -> float:
+        """The first process's value."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self._device)
+        distributed.broadcast(shared, 0)
+        return float(shared)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.size == 1:
+            return flag
+        shared = torch.tensor([float(flag)], device=self._device)
+        distributed.all_reduce(shared)
+        return bool(shared > 0)
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            distributed.barrier()
 
 
 def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
@@ -376,7 +445,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def warm_start(net: LiteNet2, state: dict[str, Tensor]) -> None:
     """Initialise a network in place with the weights of a lite or a lite_1, whose output becomes the offset.
 
-    With those of a lite_1, the gain keeps its initial value, 0, and the frozen features are loaded from their package.
+    Joint blocks that the weights lack keep their initial values, the identity. With those of a lite_1, the gain keeps
+    its initial value, 0, and the frozen features are loaded from their package.
 
     Raises:
         UserError: if the weights belong to neither, or the frozen features are not installed.
