@@ -72,7 +72,7 @@ def test_words_that_are_no_format_or_quality(folder: Path, capsys: pytest.Captur
     assert "--format gif cannot be written: use one of jpg" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["remove", str(folder), "--quality", "200"])
-    assert "must be best, or a whole number from 1 to 100" in capsys.readouterr().err
+    assert "must be fast, normal or best, or a whole number from 1 to 100" in capsys.readouterr().err
     assert main(["remove", "-", str(folder)]) == 2
     assert "standard input" in capsys.readouterr().err
     assert main(["remove", str(folder / "a.jpg"), "--watch"]) == 2

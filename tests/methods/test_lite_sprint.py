@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.nn import functional as F
 
+from reflectzoo.config import build, compose_config
 from reflectzoo.data.synthesis import CEILNetSynthesis
 from reflectzoo.errors import UserError
 from reflectzoo.methods.lite import sprint
@@ -90,6 +91,14 @@ def test_new_joint_blocks_say_the_same() -> None:
         expected, found = old.eval()(mixture), new.eval()(mixture)
     assert torch.equal(found["transmission"], expected["transmission"])
     assert torch.equal(found["reflection"], expected["reflection"])
+
+
+def test_the_network_of_a_sprint_is_that_of_model_lite() -> None:
+    with torch.device("meta"):
+        mine = LiteNet2(**sprint.net_settings(None)).state_dict()
+        theirs = build(compose_config(["model=lite"]).model.net).state_dict()
+    assert {name: each.shape for name, each in mine.items()} == {name: each.shape for name, each in theirs.items()}
+    assert sprint.net_settings('{"blocks": [1, 1, 1, 1]}') == {"blocks": [1, 1, 1, 1]}
 
 
 def _member(rank: int, port: str, answers: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
@@ -205,7 +214,7 @@ def test_the_loss_is_zero_information_at_the_truth() -> None:
     assert sprint.loss_of(truth, reflected, crops).item() == pytest.approx(best.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("fault", ["no folder", "no truth", "another size", "other weights"])
+@pytest.mark.parametrize("fault", ["no folder", "no truth", "another size", "other weights", "no settings"])
 def test_mistakes_in_one_sentence(
     fault: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,6 +230,8 @@ def test_mistakes_in_one_sentence(
             (tmp_path / "odd" / name).mkdir(parents=True)
             Image.new("RGB", size).save(tmp_path / "odd" / name / "1.png")
         more, words = ["--pairs", str(tmp_path / "odd")], "64x64 and 64x65 pixels"
+    elif fault == "no settings":
+        more, words = ["--net", "joint_blocks=4"], "takes a JSON object"
     else:
         save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
         more, words = ["--start", str(tmp_path / "other.safetensors")], "not lite's"
@@ -240,6 +251,14 @@ def test_the_mean_of_two_runs(pictures: Path, tmp_path: Path, capsys: pytest.Cap
     both = tmp_path / "both.safetensors"
     assert sprint.main([str(tmp_path / "2"), "--pack", str(both), "--blend", str(earlier), "0.75", *net]) == 0
     torch.testing.assert_close(sprint.read_state(both)["out_l.weight"], 0.75 * two + 0.25 * one, atol=1e-3, rtol=1e-3)
+    joint = LiteNet2(**NARROW, joint_blocks=(1, 0, 0))
+    sprint.write_pieces(tmp_path / "1", {name: each + 0.5 for name, each in joint.state_dict().items()})
+    grown = ["--net", json.dumps({**NARROW, "joint_blocks": [1, 0, 0]})]
+    assert sprint.main([str(tmp_path / "1"), "--pack", str(both), "--blend", str(earlier), "0.25", *grown]) == 0
+    blended = sprint.read_state(both)
+    assert torch.equal(blended["joint.0.0.narrow.weight"], torch.full_like(blended["joint.0.0.narrow.weight"], 0.125))
+    expected = joint.state_dict()["joint.0.0.widen.weight"] + 0.5
+    torch.testing.assert_close(blended["joint.0.0.widen.weight"], expected, atol=1e-3, rtol=1e-3)
     for share in ("1.5", "nan", "half"):
         assert sprint.main([str(tmp_path / "2"), "--pack", str(both), "--blend", str(earlier), share, *net]) == 2
         assert "a number from 0 to 1" in capsys.readouterr().err

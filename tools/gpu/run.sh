@@ -30,7 +30,7 @@ export PYTHONPATH="$PWD/src:$SITE:${PYTHONPATH:-}"
 "$PYTHON" -m reflectzoo.methods.lite.sprint "$OUT" --photos "$KEPT/photos/train" \
   --pairs "$KEPT/pairs/zhang" "$KEPT/pairs/scenes" --val-pairs "$KEPT/pairs/val" --val-photos "$KEPT/photos/val" \
   --start "${START:-src/reflectzoo/weight_records/lite.safetensors}" --minutes "$minutes" --report 1 \
-  --batch "${BATCH:-192}" --crop ${CROP:-192 256} --grow-at 0.7 --lr "${LR:-6e-4}" --real 0.4 --net "${NET:-{\}}" \
+  --batch "${BATCH:-192}" --crop ${CROP:-192 256} --grow-at 0.7 --lr "${LR:-6e-4}" --real 0.4 ${NET:+--net "$NET"} \
   ${COMPILE:+--compile} 2>&1 | tee "$OUT/train.txt"
 # The checkpoint is larger than what may come back, and a later machine starts from the averaged weights.
 mv "$OUT/last.pt" "$KEPT/" 2> /dev/null

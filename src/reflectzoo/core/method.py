@@ -79,6 +79,8 @@ class Model:
         starts_from: settings that name another checkpoint to start from -> description of the checkpoint required.
         size: defaults to the method's.
         tiling: defaults to the method's.
+        mirrored: whether results are the mean over a photograph and its mirror image, in twice the time; for networks
+            that gain from it. Training and the network itself are unaffected.
     """
 
     summary: str = ""
@@ -88,6 +90,7 @@ class Model:
     starts_from: Mapping[str, str] = field(default_factory=dict)
     size: Size | None = None
     tiling: Tiling | None = None
+    mirrored: bool = False
 
 
 class Layout(NamedTuple):

@@ -83,11 +83,11 @@ class NetworkCandidate(Candidate):
         self.provenance = provenance
 
     def outputs(self, batch: Batch, dataset: str) -> Outputs | None:
-        """The outputs of one forward pass, at the model's working size."""
+        """The outputs as in ``reflectzoo remove``."""
         return self.module.predict_batch(batch)
 
     def identity(self) -> dict[str, Any]:
-        """The hash of the weights, the model, its configuration and working size, and the VGG weights that it uses."""
+        """The hash of the weights, the model, its configuration, the VGG weights that it uses, and how it is run."""
         return {
             "kind": self.kind,
             "model": self.module.name,
@@ -95,6 +95,7 @@ class NetworkCandidate(Candidate):
             "vgg": (self.module.vgg_used or {}).get("fingerprint"),
             "configuration": self.provenance.get("configuration"),
             "working_size": self.module.size.working,
+            "mirrored": self.module.mirrored,
         }
 
     def record(self) -> dict[str, Any]:
@@ -107,6 +108,7 @@ class NetworkCandidate(Candidate):
             "parameters": sum(parameter.numel() for parameter in self.module.net.parameters()),
             "vgg": self.module.vgg_used,
             "working_size": self.module.size.working,
+            "mirrored": self.module.mirrored,
             "provenance": self.provenance,
         }
 

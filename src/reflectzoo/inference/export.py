@@ -125,6 +125,7 @@ def export(
             "multiple": module.size.multiple,
             "halo": module.tiling.halo,
             "working": module.size.working,
+            "mirrored": module.mirrored,
             "statistics": statistics,
             "bytes_per_pixel": _bytes_per_pixel(module),
             "version": reflectzoo.__version__,

@@ -20,6 +20,7 @@ from reflectzoo.core.content import describe_file
 from reflectzoo.core.method import Method, Size, Tiling
 from reflectzoo.core.registry import method_of, methods, share_layout
 from reflectzoo.errors import UserError
+from reflectzoo.inference.ensemble import MIRRORED, Ensemble
 from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
@@ -75,18 +76,24 @@ class LoadedModel(nn.Module):
         """How to cut a large photograph into tiles."""
         return self.method.tiling_of(self.name)
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether results are the mean over a photograph and its mirror image."""
+        return self.method.models[self.name].mirrored
+
     def forward(self, mixture: Tensor) -> Outputs:
         """Separate (B, 3, H, W) in [0, 1]; the outputs have the same size and are not clamped."""
         return cast(Outputs, self.net(mixture))
 
     def predict_batch(self, batch: Batch) -> Outputs:
-        """Separate a batch as ``reflectzoo remove`` does, at the model's working size.
+        """Separate a batch as ``reflectzoo remove`` does: at the model's working size, mirrored if the model says so.
 
         Some methods use more of the batch than the mixture.
         """
-        if self.method.predict or self.size.working is None:
+        if self.method.predict or (self.size.working is None and not self.mirrored):
             return self.method.predict_batch(self.net, batch)
-        return cast(Outputs, separate_resized(self, batch["mixture"], self.size))
+        network = Ensemble(self.net, MIRRORED) if self.mirrored else self.net
+        return cast(Outputs, separate_resized(network, batch["mixture"], self.size))
 
     def enter_last_phase(self) -> LoadedModel:
         """Enter the last training phase, so that untrained weights are measured in the form that is used in the end."""

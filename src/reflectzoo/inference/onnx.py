@@ -20,8 +20,8 @@ FORMAT = "reflectzoo"
 """Value of ``format`` in the metadata of reflectzoo's ONNX files."""
 
 #: Required metadata: name of the model, length to which shorter sides must be padded, number of statistics over all
-#: pixels, and peak memory per pixel. Also written: ``multiple`` and ``halo`` for tiles and ``working`` for the size of
-#: large photographs, which are read if present, and network, settings, opset and version, for information.
+#: pixels, and peak memory per pixel. Read if present: ``multiple`` and ``halo`` for tiles, ``working`` for the size of
+#: large photographs, ``mirrored``. Network, settings, opset and version are for information.
 FACTS: dict[str, type | tuple[type, ...]] = {
     "model": str, "smallest": int, "statistics": int, "bytes_per_pixel": (int, float),
 }  # fmt: skip
@@ -125,6 +125,7 @@ class OnnxSeparator(Separator):
             smallest=facts["smallest"],
             quality=quality,
             working=facts.get("working") if working is None else working,
+            mirrored=facts.get("mirrored"),
         )
         self.size = replace(self.size, multiple=int(facts.get("multiple", self.size.multiple)))
         self.statistics = int(facts["statistics"])

@@ -19,7 +19,7 @@ from reflectzoo.core.batch import LAYERS
 from reflectzoo.core.method import Size, Tiling
 from reflectzoo.core.settings import check_value
 from reflectzoo.errors import UserError
-from reflectzoo.inference.ensemble import Ensemble
+from reflectzoo.inference.ensemble import MIRRORED, VIEWS, Ensemble
 from reflectzoo.inference.load import LoadedModel
 from reflectzoo.inference.tiles import (
     HALO,
@@ -40,7 +40,7 @@ from reflectzoo.inference.working_size import BAND, Change, working_size
 from reflectzoo.photo.model import Picture, Values
 
 Precision = Literal["32", "16", "bf16"]
-Quality = Literal["normal", "best"]
+Quality = Literal["fast", "normal", "best"]
 ProgressFunction = Callable[[int, int], None]
 
 #: Default memory budget: this share of the free memory, but at most so many bytes on the CPU.
@@ -98,9 +98,11 @@ class Separator:
         halo: half the overlap of tiles in pixels, see :mod:`reflectzoo.inference.tiles`; None takes the method's value,
             or the default.
         smallest: shorter sides are padded to this many pixels before the network runs.
-        quality: ``best`` averages over mirrored and rotated views, in eight times the time.
+        quality: ``fast`` separates the photograph once; ``normal`` also its mirror image, where the model says so, and
+            averages both; ``best`` averages over eight mirrored and rotated views.
         working: shorter side in pixels to which larger photographs are downsampled, see
             :mod:`reflectzoo.inference.working_size`; None takes the method's, 0 keeps their own size.
+        mirrored: see ``quality``; None takes the method's.
 
     Attributes:
         last: the tiles of the last picture, at the size at which it was separated; None before the first.
@@ -120,6 +122,7 @@ class Separator:
         smallest: int = 1,
         quality: Quality = "normal",
         working: int | None = None,
+        mirrored: bool | None = None,
     ) -> None:
         self.device = choose_device(device)
         if quality not in get_args(Quality):
@@ -134,6 +137,7 @@ class Separator:
         size, tiling = Size(multiple=TILE_STRIDE), Tiling(HALO)
         if isinstance(network, LoadedModel):
             size, tiling = network.size, network.tiling
+            mirrored = network.mirrored if mirrored is None else mirrored
         self.halo = tiling.halo if halo is None else halo
         self.smallest = max(smallest, size.minimum)
         self.size = size if working is None else replace(size, working=working or None)
@@ -141,8 +145,8 @@ class Separator:
         """Tiles of the last picture; None before the first."""
         self._per_pixel: float | None = None
         self.network = network
-        if quality == "best":
-            self.network = network = Ensemble(network)
+        if quality == "best" or (quality == "normal" and mirrored):
+            self.network = network = Ensemble(network, VIEWS if quality == "best" else MIRRORED)
         if isinstance(network, nn.Module):
             network.eval().to(self.device)
 

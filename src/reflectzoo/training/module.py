@@ -18,6 +18,7 @@ from reflectzoo.core.registry import find_method
 from reflectzoo.core.settings import checked
 from reflectzoo.data.seeding import sample_seed
 from reflectzoo.errors import NotFinite, UserError
+from reflectzoo.inference.ensemble import MIRRORED, Ensemble
 from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.weighted_sum import WeightedSum
@@ -84,12 +85,14 @@ class ReflectionModule(pl.LightningModule):
         return cast(Outputs, self(batch["mixture"]))
 
     def predict_in_use(self, batch: Batch) -> Outputs:
-        """The outputs as in ``reflectzoo remove``: for models with a working size, the layers from that size."""
+        """The outputs as in ``reflectzoo remove``: from the model's working size, mirrored if the model says so."""
         method = find_method(self.name)
         size = method.size_of(self.name) if method is not None else Size()
-        if size.working is None:
+        mirrored = method is not None and method.models[self.name].mirrored
+        if size.working is None and not mirrored:
             return self.predict_batch(batch)
-        return cast(Outputs, separate_resized(self, batch["mixture"], size))
+        network = Ensemble(self.net, MIRRORED) if mirrored else self.net
+        return cast(Outputs, separate_resized(network, batch["mixture"], size))
 
     def compiled_parts(self) -> list[nn.Module]:
         """The modules that ``compile=true`` compiles, each of which is only called as a whole."""

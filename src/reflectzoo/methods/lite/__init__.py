@@ -13,6 +13,7 @@ METHOD = Method(
             "our own small network with ImageNet features and packaged weights",
             size=Size(multiple=32, working=384),
             tiling=Tiling(halo=256),  # the features have a large receptive field
+            mirrored=True,
         ),
         "lite_1": Model("the first version of lite, without ImageNet features"),
     },

@@ -21,6 +21,7 @@ FILE 0.75``, three quarters of them plus one quarter of an earlier file's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import math
@@ -36,6 +37,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights")
     parser.add_argument("--report", type=float, default=10, help="minutes between lines of the log")
-    parser.add_argument("--net", default="{}", help="network settings as JSON")
+    parser.add_argument("--net", help="network settings as JSON (default: those of model=lite)")
     parser.add_argument("--seed", type=int, default=2018)
     parser.add_argument("--compile", action="store_true", help="compile the network for training")
     parser.add_argument(
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if wanted.pack is not None:
             blend = (Path(wanted.blend[0]), _share(wanted.blend[1])) if wanted.blend else None
-            pack(wanted.out, wanted.pack, json.loads(wanted.net), blend)
+            pack(wanted.out, wanted.pack, net_settings(wanted.net), blend)
             return 0
         if not wanted.photos:
             raise UserError("Say where the photographs are: --photos FOLDER.")
@@ -109,6 +111,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def net_settings(text: str | None) -> dict[str, Any]:
+    """The settings of a network from JSON; those of ``model=lite`` for None.
+
+    Raises:
+        UserError: if the text is not a JSON object.
+    """
+    if text is None:
+        net = cast(dict[str, Any], OmegaConf.to_container(compose_config(["model=lite"]).model.net, resolve=True))
+        return {name: value for name, value in net.items() if name != "_target_"}
+    with contextlib.suppress(ValueError):
+        if isinstance(settings := json.loads(text), dict):
+            return settings
+    raise UserError(f"--net takes a JSON object such as '{{\"joint_blocks\": [4, 4, 4]}}', got {text!r}.")
+
+
 class _Run:
     def __init__(self, wanted: argparse.Namespace) -> None:
         self.wanted = wanted
@@ -116,8 +133,7 @@ class _Run:
         self.team = Team(self.device)
         torch.manual_seed(wanted.seed)
         self.rng = np.random.default_rng([wanted.seed, self.team.rank] if self.team.rank else wanted.seed)
-        settings = json.loads(wanted.net)
-        net = LiteNet2(**settings)
+        net = LiteNet2(**net_settings(wanted.net))
         if wanted.start is None:
             begin(net)
         else:
@@ -409,7 +425,7 @@ def pack(folder: Path, target: Path, settings: Mapping[str, Any], blend: tuple[P
     Args:
         folder: the sprint's folder.
         target: output file, ending in ``.safetensors``; replaced if it exists.
-        settings: settings of the network that differ from the defaults.
+        settings: settings of the network, as in ``model.net``.
         blend: weights of an earlier run and the share of this run's; their mean is often better than either.
 
     Raises:
@@ -419,8 +435,13 @@ def pack(folder: Path, target: Path, settings: Mapping[str, Any], blend: tuple[P
     state = read_state(folder)
     if blend is not None:
         earlier = LiteNet2(**settings)
-        warm_start(earlier, read_state(blend[0]))
-        state = {name: blend[1] * state[name] + (1 - blend[1]) * value for name, value in earlier.state_dict().items()}
+        known = read_state(blend[0])
+        warm_start(earlier, known)
+        for name, value in earlier.state_dict().items():
+            if name.startswith("joint.") and name not in known:
+                # Joint blocks that the earlier weights lack add nothing there: those of this run, at their share.
+                value = torch.zeros_like(value) if ".narrow" in name else state[name]
+            state[name] = blend[1] * state[name] + (1 - blend[1]) * value
     warm_start(net, state)
     stored = NetworkRecord("lite", method_of("lite"), "LiteNet2", dict(settings))
     made = write_network(net, stored, target, {"trained_by": "reflectzoo.methods.lite.sprint"}, True, half=True)
