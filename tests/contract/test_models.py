@@ -106,7 +106,7 @@ def test_trains_resumes_and_reloads(model: str, trained: Callable[[str], Trained
     assert (found.name, found.method) == (model, method_of(model))
     assert found.stored.phase == run.module.phase == len(found.method.models[model].phases) - 1
     with torch.no_grad():
-        assert distance(found.predict_batch(batch), run.module.predict_batch(batch)) == 0
+        assert distance(found.predict_batch(batch), run.module.predict_in_use(batch)) == 0
 
 
 @each_model
