@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from reflectzoo.errors import UserError
 from reflectzoo.inference.ensemble import MIRRORED, VIEWS, Ensemble, turned, turned_back
 from reflectzoo.inference.load import load
+from reflectzoo.inference.onnx import OnnxSeparator
 from reflectzoo.inference.separator import Quality, Separator
 
 
@@ -73,7 +74,23 @@ def test_normal_quality_includes_the_mirror_image_where_the_model_says_so(
     assert torch.allclose(layer, layer.flip(-1)) == (calls > 1)
 
 
+@pytest.mark.parametrize(("noted", "calls"), [({"mirrored": True}, 2), ({"mirrored": False}, 1), ({}, 1)])
+def test_onnx_files_say_whether_the_mirror_image_is_included(noted: dict[str, bool], calls: int) -> None:
+    seen: list[Tensor] = []
+
+    class Stored:
+        facts: ClassVar[dict[str, Any]] = {"smallest": 1, "statistics": 0, "bytes_per_pixel": 100.0, **noted}
+
+        def __call__(self, mixture: Tensor) -> dict[str, Tensor]:
+            seen.append(mixture)
+            return from_the_left(mixture)
+
+    OnnxSeparator(Stored()).layers(torch.ones(3, 8, 8))  # type: ignore[arg-type]
+    assert len(seen) == calls
+
+
 def test_lite_does_not_distinguish_left_from_right_in_use_and_evaluation() -> None:
+    torch.manual_seed(0)
     network = load("lite", None, ("model.net.width=8",), untrained=True)
     for parameter in network.net.parameters():
         torch.nn.init.normal_(parameter, std=0.05)

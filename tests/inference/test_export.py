@@ -89,6 +89,7 @@ def test_the_file_says_what_it_is(small: tuple[LoadedModel, Path]) -> None:
     assert facts["model"] == "small"
     assert facts["opset"] == 20
     assert facts["statistics"] == 1
+    assert facts["mirrored"] is False
     model = onnx.load(small[1])
     assert {each.version for each in model.opset_import if not each.domain} == {20}
     sides = [each.dim_param for each in model.graph.input[0].type.tensor_type.shape.dim]

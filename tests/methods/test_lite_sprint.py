@@ -101,27 +101,35 @@ def test_the_network_of_a_sprint_is_that_of_model_lite() -> None:
     assert sprint.net_settings('{"blocks": [1, 1, 1, 1]}') == {"blocks": [1, 1, 1, 1]}
 
 
-def _member(rank: int, port: str, answers: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
+def _member(rank: int, port: str, words: list[str], answers: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
     os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    team = sprint.Team(torch.device("cpu"))
-    gradients = [torch.full((2, 3), 1.0 + 2 * rank), torch.tensor([10.0 * rank])]
-    team.average(gradients)
-    answers.put((rank, [each.tolist() for each in gradients], team.same(7.0 + rank), team.any(rank == 1)))
-    team.wait()
+    torch.set_num_threads(1)
+    run = sprint.Run(sprint.arguments().parse_args(words))
+    shared = (run.team.same(7.0 + rank), run.team.any(rank == 1), run.team.any(False))
+    drawn = float(run.draws.batch(4, 32).mixture.sum())
+    run.go()
+    answers.put((rank, shared, drawn, run.step, run.seen, run.net.out_l.weight.tolist()))
 
 
-def test_processes_average_gradients_and_share_the_clock() -> None:
+def test_processes_draw_different_crops_and_learn_the_same(pictures: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     answers, port = context.Queue(), str(get_free_port())
-    processes = [context.Process(target=_member, args=(rank, port, answers)) for rank in range(2)]
+    words = arguments(pictures, tmp_path, "--grow-at", "1")
+    processes = [context.Process(target=_member, args=(rank, port, words, answers)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = sorted(answers.get(timeout=60) for _ in processes)
+    (_, *first), (_, *second) = sorted(answers.get(timeout=60) for _ in processes)
     for process in processes:
         process.join(20)
-    expected = [[[2.0] * 3] * 2, [5.0]]
-    assert found == [(0, expected, 7.0, True), (1, expected, 7.0, True)]
     assert [process.exitcode for process in processes] == [0, 0]
+    assert first[0] == second[0] == (7.0, True, False)
+    assert first[1] != second[1]
+    assert first[2:] == second[2:]
+    step, seen = first[2:4]
+    assert step > 0
+    assert seen == 2 * 4 * step
+    assert torch.tensor(first[4]).any()
+    assert len(list(csv.DictReader((tmp_path / "log.csv").open()))) == 2
 
 
 def test_pieces_are_small_and_a_missing_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

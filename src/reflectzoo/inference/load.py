@@ -20,7 +20,6 @@ from reflectzoo.core.content import describe_file
 from reflectzoo.core.method import Method, Size, Tiling
 from reflectzoo.core.registry import method_of, methods, share_layout
 from reflectzoo.errors import UserError
-from reflectzoo.inference.ensemble import MIRRORED, Ensemble
 from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.nets.shared_vgg import attach_vgg, needs_vgg
 from reflectzoo.nets.vgg import load_vgg19
@@ -92,8 +91,7 @@ class LoadedModel(nn.Module):
         """
         if self.method.predict or (self.size.working is None and not self.mirrored):
             return self.method.predict_batch(self.net, batch)
-        network = Ensemble(self.net, MIRRORED) if self.mirrored else self.net
-        return cast(Outputs, separate_resized(network, batch["mixture"], self.size))
+        return cast(Outputs, separate_resized(self, batch["mixture"], self.size, self.mirrored))
 
     def enter_last_phase(self) -> LoadedModel:
         """Enter the last training phase, so that untrained weights are measured in the form that is used in the end."""

@@ -106,6 +106,7 @@ class Separator:
 
     Attributes:
         last: the tiles of the last picture, at the size at which it was separated; None before the first.
+        views: number of views of a photograph over which results are averaged.
 
     Raises:
         UserError: if the device, precision or quality is not available.
@@ -145,8 +146,11 @@ class Separator:
         """Tiles of the last picture; None before the first."""
         self._per_pixel: float | None = None
         self.network = network
-        if quality == "best" or (quality == "normal" and mirrored):
-            self.network = network = Ensemble(network, VIEWS if quality == "best" else MIRRORED)
+        views = VIEWS if quality == "best" else MIRRORED if quality == "normal" and mirrored else ()
+        if views:
+            self.network = network = Ensemble(network, views)
+        self.views = max(len(views), 1)
+        """Number of views of a photograph over which results are averaged."""
         if isinstance(network, nn.Module):
             network.eval().to(self.device)
 

@@ -303,7 +303,7 @@ class _Video:
                 self.strength,
                 self.steady.share,
                 self.separator.size.working,
-                len(getattr(self.separator.network, "views", (None,))),
+                self.separator.views,
                 _fingerprint(self.separator.network),
             ],
             "size": [stream.width, stream.height],

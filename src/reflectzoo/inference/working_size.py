@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from reflectzoo.core.batch import LAYERS
 from reflectzoo.core.method import Size
+from reflectzoo.inference.ensemble import MIRRORED, Ensemble
 from reflectzoo.inference.tiles import FinishedRows, Layers, resampled
 
 BAND = 256
@@ -90,8 +91,16 @@ class Change:
         )
 
 
-def separate_resized(network: Callable[[Tensor], Mapping[str, Any]], mixture: Tensor, size: Size) -> Layers:
+def separate_resized(
+    network: Callable[[Tensor], Mapping[str, Any]], mixture: Tensor, size: Size, mirrored: bool = False
+) -> Layers:
     """Separate (B, 3, H, W) in [0, 1] at its working size.
+
+    Args:
+        network: (B, 3, h, w) in [0, 1] -> its outputs by name.
+        mixture: the mixtures.
+        size: of the network.
+        mirrored: average over the mixtures and their mirror images.
 
     Returns:
         The network's layers of the size of the mixture, not clamped.
@@ -99,7 +108,7 @@ def separate_resized(network: Callable[[Tensor], Mapping[str, Any]], mixture: Te
     own = (mixture.shape[-2], mixture.shape[-1])
     small = working_size(*own, size)
     image = mixture if small is None else resampled(mixture, small)
-    outputs = network(image)
+    outputs = Ensemble(network, MIRRORED)(image) if mirrored else network(image)
     layers: Layers = {name: cast(Tensor, outputs[name]) for name in LAYERS if outputs.get(name) is not None}
     if small is None:
         return layers

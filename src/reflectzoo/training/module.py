@@ -18,7 +18,6 @@ from reflectzoo.core.registry import find_method
 from reflectzoo.core.settings import checked
 from reflectzoo.data.seeding import sample_seed
 from reflectzoo.errors import NotFinite, UserError
-from reflectzoo.inference.ensemble import MIRRORED, Ensemble
 from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.losses.adversarial import AdversarialLoss
 from reflectzoo.losses.weighted_sum import WeightedSum
@@ -91,8 +90,7 @@ class ReflectionModule(pl.LightningModule):
         mirrored = method is not None and method.models[self.name].mirrored
         if size.working is None and not mirrored:
             return self.predict_batch(batch)
-        network = Ensemble(self.net, MIRRORED) if mirrored else self.net
-        return cast(Outputs, separate_resized(network, batch["mixture"], size))
+        return cast(Outputs, separate_resized(self, batch["mixture"], size, mirrored))
 
     def compiled_parts(self) -> list[nn.Module]:
         """The modules that ``compile=true`` compiles, each of which is only called as a whole."""

@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_quality,
         default=[],
         metavar="fast|best|1…100",
-        help="fast: without lite's average over the mirrored photograph, twice as fast; best: average over flips and "
-        "quarter turns, 8 times slower than fast; a number: quality of JPEG, WebP, AVIF",
+        help="fast: without lite's average over the mirrored photograph, almost twice as fast; best: average over "
+        "flips and quarter turns, 8 times slower than fast; a number: quality of JPEG, WebP, AVIF",
     )
     group.add_argument(
         "--steady",

@@ -24,7 +24,7 @@ from reflectzoo.nets.sizes import pad_to_multiple
 
 Head = Literal["gain", "residual"]
 BlockKind = Literal["plain", "naf"]
-Numbers = tuple[NotNegative, NotNegative, NotNegative]
+JointBlocks = tuple[NotNegative, NotNegative, NotNegative]
 _LEVELS = 5
 """Number of feature maps, at strides 2 (not used), 4, 8, 16 and 32."""
 
@@ -106,7 +106,7 @@ class LiteNet2(nn.Module):
         blocks: Four = (2, 2, 4, 4),
         stream_widths: Three = (40, 64, 80),
         stream_blocks: Three = (2, 2, 2),
-        joint_blocks: Numbers = (0, 0, 0),
+        joint_blocks: JointBlocks = (0, 0, 0),
         features: OptionalFeatures = "efficientnet_lite0",
         head: Head = "gain",
         block: BlockKind = "plain",

@@ -41,6 +41,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from reflectzoo.config import build, compose_config
 from reflectzoo.core.batch import Outputs
@@ -60,6 +61,23 @@ _FLOOR = 1e-4
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or pack weights; returns exit status 0 if finished or stopped by a signal, 2 for a user's mistake."""
+    wanted = arguments().parse_args(argv)
+    try:
+        if wanted.pack is not None:
+            blend = (Path(wanted.blend[0]), _share(wanted.blend[1])) if wanted.blend else None
+            pack(wanted.out, wanted.pack, net_settings(wanted.net), blend)
+            return 0
+        if not wanted.photos:
+            raise UserError("Say where the photographs are: --photos FOLDER.")
+        Run(wanted).go()
+    except UserError as fault:
+        print(fault, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m reflectzoo.methods.lite.sprint", description=__doc__.split("\n")[0]
     )
@@ -96,19 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar=("FILE", "SHARE"),
         help="with --pack: weighted mean, SHARE of OUT and the rest of FILE",
     )
-    wanted = parser.parse_args(argv)
-    try:
-        if wanted.pack is not None:
-            blend = (Path(wanted.blend[0]), _share(wanted.blend[1])) if wanted.blend else None
-            pack(wanted.out, wanted.pack, net_settings(wanted.net), blend)
-            return 0
-        if not wanted.photos:
-            raise UserError("Say where the photographs are: --photos FOLDER.")
-        _Run(wanted).go()
-    except UserError as fault:
-        print(fault, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    return parser
 
 
 def net_settings(text: str | None) -> dict[str, Any]:
@@ -126,7 +132,16 @@ def net_settings(text: str | None) -> dict[str, Any]:
     raise UserError(f"--net takes a JSON object such as '{{\"joint_blocks\": [4, 4, 4]}}', got {text!r}.")
 
 
-class _Run:
+class Run:
+    """One training, or one process of it.
+
+    Args:
+        wanted: parsed :func:`arguments`.
+
+    Raises:
+        UserError: if data, weights or settings are missing or wrong.
+    """
+
     def __init__(self, wanted: argparse.Namespace) -> None:
         self.wanted = wanted
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,7 +156,9 @@ class _Run:
         self.net = cast(Any, net.to(self.device)).to(memory_format=torch.channels_last).train()
         if self.device.type == "cpu":
             pointwise_as_products(self.net)
-        self.trained = torch.compile(self.net) if wanted.compile else self.net
+        # Averages the gradients of all processes, and begins with the first one's parameters.
+        trained = DistributedDataParallel(self.net) if self.team.size > 1 else self.net
+        self.trained = torch.compile(trained) if wanted.compile else trained
         self.learning = [each for each in self.net.parameters() if each.requires_grad]
         self.average = [each.detach().clone() for each in self.learning]
         self.optimizer = torch.optim.AdamW(
@@ -183,6 +200,7 @@ class _Run:
                 # The time of validation does not count.
                 begun, before, reported, losses = time.monotonic(), self.spent, self.spent, []
         self._report(float(torch.stack(losses).mean()) if losses else math.nan)
+        self.team.leave()
 
     def _learn(self, crops: Crops) -> Tensor:
         mixture = crops.mixture.contiguous(memory_format=torch.channels_last)
@@ -191,7 +209,6 @@ class _Run:
         loss = loss_of(outputs["transmission"].float(), outputs["reflection"].float(), crops)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        self.team.average([each.grad for each in self.learning if each.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.learning, 1.0, foreach=True)
         self.optimizer.step()
         self.step, self.seen = self.step + 1, self.seen + len(mixture) * self.team.size
@@ -270,16 +287,6 @@ class Team:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
         self._device = device
 
-    def average(self, gradients: Sequence[Tensor]) -> None:
-        """Replace gradients in place by their mean over all processes."""
-        if self.size > 1:
-            flat = torch.cat([each.flatten() for each in gradients])
-            distributed.all_reduce(flat)
-            at = 0
-            for each in gradients:
-                each.copy_(flat[at : at + each.numel()].view_as(each)).div_(self.size)
-                at += each.numel()
-
     def same(self, value: float) -> float:
         """The first process's value."""
         if self.size == 1:
@@ -300,6 +307,11 @@ class Team:
         """Wait for all processes."""
         if self.size > 1:
             distributed.barrier()
+
+    def leave(self) -> None:
+        """End the communication with the others."""
+        if self.size > 1:
+            distributed.destroy_process_group()
 
 
 def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
