@@ -9,7 +9,7 @@ import torch
 from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.methods.lite.bank import Crops
 from reflectzoo.methods.lite.net_2 import LiteNet2
-from reflectzoo.methods.lite.sprint import loss_of, pointwise_as_products
+from reflectzoo.methods.lite.sprint import computes_fast_in_bfloat16, loss_of, pointwise_as_products
 
 TITLE = "lite, one training step of eight crops: the sprint's against the plain one"
 
@@ -34,7 +34,7 @@ def comparisons(options: Options) -> list[SpeedComparison]:
 def _step(options: Options, side: int, fast: bool) -> Prepared:
     """Prepare a step: forward, loss, backward, gradient clipping and AdamW.
 
-    ``fast``: channels-last, 1x1 convolutions as matrix products, fused optimiser.
+    ``fast``: channels-last, 1x1 convolutions as matrix products, fused optimiser, bfloat16 where the CPU has it.
     """
     torch.manual_seed(options.seed)
     net = LiteNet2().train()
@@ -47,10 +47,12 @@ def _step(options: Options, side: int, fast: bool) -> Prepared:
         pointwise_as_products(net)
         mixture = mixture.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(learning, lr=1e-5, fused=fast, foreach=False)
+    reduced = fast and computes_fast_in_bfloat16(mixture.device)
 
     def run() -> None:
-        outputs = net(mixture)
-        loss = loss_of(outputs["transmission"], outputs["reflection"], crops)
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            outputs = net(mixture)
+        loss = loss_of(outputs["transmission"].float(), outputs["reflection"].float(), crops)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(learning, 1.0, foreach=fast)

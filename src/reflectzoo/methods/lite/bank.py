@@ -23,6 +23,10 @@ from reflectzoo.errors import UserError
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _SHORTER = (256, 448)
 """Range of the shorter side to which larger pictures are downsampled: around the working size of inference."""
+_PAIR_STRENGTH = (0.3, 1.3)
+"""Range of factors for half of the real pairs: how much of what the glass changes remains, in linear light."""
+_MOVED_STRENGTH = (0.5, 1.6)
+"""Range of factors for a moved reflection, in linear light."""
 
 
 class BankPair(NamedTuple):
@@ -133,21 +137,29 @@ class Draws:
         return self.move(side) if self.rng.random() < self.moved else self.pair(side)
 
     def pair(self, side: int) -> tuple[Tensor, Tensor]:
-        """Draw a crop of a real pair: mixture and transmission, (3, S, S) each."""
+        """Draw a crop of a real pair: mixture and transmission, (3, S, S) each.
+
+        In half of them, what the glass changes is made weaker or stronger, so that there are more strengths than pairs.
+        """
         pair = self._any_pair()
         mixture, transmission = self._crop(pair.mixture, pair.transmission, side=side)
+        if self.rng.random() < 0.5:
+            scene = to_linear(transmission)
+            change = self.rng.uniform(*_PAIR_STRENGTH) * (to_linear(mixture) - scene)
+            mixture = to_stored((scene + change).clamp(0, 1))
         return mixture, transmission
 
     def move(self, side: int) -> tuple[Tensor, Tensor]:
         """Move the reflection of a real pair to another scene or photograph: mixture and transmission, (3, S, S) each.
 
         In linear light the glass transmits the share p of its scene T and adds R = I - p T, so that with another scene
-        T' the mixture is p T' + R.
+        T' the mixture is p T' + s R, with a strength s drawn at random.
         """
         pair = self._any_pair()
         mixture, scene = self._crop(pair.mixture, pair.transmission, side=side)
         other = self._photo(side) if self.bank.photos and self.rng.random() < 0.5 else self._any_truth(side)
         added = (to_linear(mixture) - pair.transmittance * to_linear(scene)).clamp_min(0)
+        added = self.rng.uniform(*_MOVED_STRENGTH) * added
         return to_stored((pair.transmittance * to_linear(other) + added).clamp(0, 1)), other
 
     def _exposed(self, mixture: Tensor, transmission: Tensor) -> tuple[Tensor, Tensor]:

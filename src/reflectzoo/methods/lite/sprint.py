@@ -5,8 +5,8 @@
 Photographs and real pairs are decoded once and stay on the device as uint8, where crops, mixtures, network, loss and
 optimiser are also computed. The learning rate follows a cosine of the remaining time, so that the run ends on schedule.
 Every few minutes it writes to its folder ``last.pt`` (the state from which the same command resumes),
-``average-*.safetensors`` (the averaged weights, 16 bits, in pieces below 16 MiB) and a line of ``log.csv``. On a GPU it
-computes in bfloat16.
+``average-*.safetensors`` (the averaged weights, 16 bits, in pieces below 16 MiB) and a line of ``log.csv``. On a GPU,
+and on a CPU with instructions for it (AVX-512 BF16, AMX), it computes in bfloat16.
 
     torchrun --nproc-per-node 2 -m reflectzoo.methods.lite.sprint …
 
@@ -158,7 +158,9 @@ class Run:
             pointwise_as_products(self.net)
         # Averages the gradients of all processes, and begins with the first one's parameters.
         trained = DistributedDataParallel(self.net) if self.team.size > 1 else self.net
-        self.trained = torch.compile(trained) if wanted.compile else trained
+        # Sizes change once or twice in a run: a compilation for each is faster than one for all.
+        self.trained = torch.compile(trained, dynamic=False) if wanted.compile else trained
+        self.reduced = computes_fast_in_bfloat16(self.device)
         self.learning = [each for each in self.net.parameters() if each.requires_grad]
         self.average = [each.detach().clone() for each in self.learning]
         self.optimizer = torch.optim.AdamW(
@@ -204,7 +206,7 @@ class Run:
 
     def _learn(self, crops: Crops) -> Tensor:
         mixture = crops.mixture.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
             outputs = self.trained(mixture)
         loss = loss_of(outputs["transmission"].float(), outputs["reflection"].float(), crops)
         self.optimizer.zero_grad(set_to_none=True)
@@ -312,6 +314,14 @@ class Team:
         """End the communication with the others."""
         if self.size > 1:
             distributed.destroy_process_group()
+
+
+def computes_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there: on a GPU, and on a CPU with instructions for it."""
+    if device.type != "cpu":
+        return True
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
