@@ -40,7 +40,7 @@ def _step(options: Options, side: int, fast: bool) -> Prepared:
     net = LiteNet2().train()
     side = max(side // options.shrink // 32 * 32, 32)
     mixture, transmission, reflection = torch.rand(3, _BATCH, 3, side, side)
-    crops = Crops(mixture, transmission, reflection, torch.ones(_BATCH, dtype=torch.bool))
+    crops = Crops(mixture, transmission, reflection)
     learning = [each for each in net.parameters() if each.requires_grad]
     if fast:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,7 +6,7 @@ glass added to one real scene, added to another one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,12 +45,14 @@ class Bank(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """One batch, (B, 3, S, S) float in [0, 1]; ``known``, (B,) bool, marks samples whose true reflection is known."""
+    """Mixtures and their layers, (B, 3, S, S) each, or those of one sample, (3, S, S); floats in [0, 1].
+
+    The reflection is the light that the glass adds; that of a real pair is an estimate.
+    """
 
     mixture: Tensor
     transmission: Tensor
     reflection: Tensor
-    known: Tensor
 
 
 def load_bank(photos: Sequence[Path], pairs: Sequence[Path], device: torch.device) -> Bank:
@@ -118,39 +120,37 @@ class Draws:
         """Draw ``count`` crops of ``side`` pixels a side, the synthesised ones first."""
         real = int(self.rng.binomial(count, self.real)) if self.bank.scenes else 0
         made = count - real
-        mixtures, truths, reflections = [], [], []
+        parts: list[Crops] = []
         if made:
             behind = torch.stack([self._photo(side) for _ in range(made)])
             ahead = torch.stack([self._photo(side) for _ in range(made)])
             seeds = self.rng.integers(2**62, size=made).tolist()
             blend = self.synthesis(behind, ahead, seeds)
-            mixtures, truths, reflections = [blend.mixture], [blend.transmission], [blend.reflection]
+            parts.append(Crops(blend.mixture, blend.transmission, blend.reflection))
         if real:
-            pairs = [self._exposed(*self._one(side)) for _ in range(real)]
-            mixtures.append(torch.stack([mixture for mixture, _ in pairs]))
-            truths.append(torch.stack([truth for _, truth in pairs]))
-            reflections.append(torch.zeros_like(truths[-1]))
-        known = torch.arange(count, device=truths[0].device) < made
-        return Crops(torch.cat(mixtures), torch.cat(truths), torch.cat(reflections), known)
+            parts.append(_joined(torch.stack, [self._exposed(self._one(side)) for _ in range(real)]))
+        return _joined(torch.cat, parts)
 
-    def _one(self, side: int) -> tuple[Tensor, Tensor]:
+    def _one(self, side: int) -> Crops:
         return self.move(side) if self.rng.random() < self.moved else self.pair(side)
 
-    def pair(self, side: int) -> tuple[Tensor, Tensor]:
-        """Draw a crop of a real pair: mixture and transmission, (3, S, S) each.
+    def pair(self, side: int) -> Crops:
+        """Draw a crop of a real pair.
 
         In half of them, what the glass changes is made weaker or stronger, so that there are more strengths than pairs.
+        In linear light, the reflection is R = I - p T, with the share p of light that the glass transmits.
         """
         pair = self._any_pair()
         mixture, transmission = self._crop(pair.mixture, pair.transmission, side=side)
-        if self.rng.random() < 0.5:
-            scene = to_linear(transmission)
-            change = self.rng.uniform(*_PAIR_STRENGTH) * (to_linear(mixture) - scene)
-            mixture = to_stored((scene + change).clamp(0, 1))
-        return mixture, transmission
+        strength = self.rng.uniform(*_PAIR_STRENGTH) if self.rng.random() < 0.5 else 1.0
+        through, scene = to_linear(mixture), to_linear(transmission)
+        added = strength * (through - pair.transmittance * scene).clamp_min(0)
+        if strength != 1:
+            mixture = to_stored((scene + strength * (through - scene)).clamp(0, 1))
+        return Crops(mixture, transmission, to_stored(added.clamp_max(1)))
 
-    def move(self, side: int) -> tuple[Tensor, Tensor]:
-        """Move the reflection of a real pair to another scene or photograph: mixture and transmission, (3, S, S) each.
+    def move(self, side: int) -> Crops:
+        """Move the reflection of a real pair to another scene or photograph.
 
         In linear light the glass transmits the share p of its scene T and adds R = I - p T, so that with another scene
         T' the mixture is p T' + s R, with a strength s drawn at random.
@@ -160,15 +160,16 @@ class Draws:
         other = self._photo(side) if self.bank.photos and self.rng.random() < 0.5 else self._any_truth(side)
         added = (to_linear(mixture) - pair.transmittance * to_linear(scene)).clamp_min(0)
         added = self.rng.uniform(*_MOVED_STRENGTH) * added
-        return to_stored((pair.transmittance * to_linear(other) + added).clamp(0, 1)), other
+        made = (pair.transmittance * to_linear(other) + added).clamp(0, 1)
+        return Crops(to_stored(made), other, to_stored(added.clamp_max(1)))
 
-    def _exposed(self, mixture: Tensor, transmission: Tensor) -> tuple[Tensor, Tensor]:
-        """Change exposure and white balance of mixture and transmission alike, with probability 1/2."""
+    def _exposed(self, crops: Crops) -> Crops:
+        """Change exposure and white balance of the mixture and its layers alike, with probability 1/2."""
         if self.rng.random() < 0.5:
-            return mixture, transmission
+            return crops
         gain = self.rng.uniform(0.7, 1.25) * self.rng.uniform(0.93, 1.07, size=(3, 1, 1))
-        by = torch.as_tensor(gain ** (1 / 2.2), dtype=mixture.dtype, device=mixture.device)
-        return (mixture * by).clamp_max(1), (transmission * by).clamp_max(1)
+        by = torch.as_tensor(gain ** (1 / 2.2), dtype=crops.mixture.dtype, device=crops.mixture.device)
+        return Crops(*((each * by).clamp_max(1) for each in crops))
 
     def _any_pair(self) -> BankPair:
         scene = self.bank.scenes[self.rng.integers(len(self.bank.scenes))]
@@ -196,6 +197,10 @@ class Draws:
         if self.rng.random() < 0.5:
             crops = [each.flip(-1) for each in crops]
         return tuple(crops)
+
+
+def _joined(join: Callable[[list[Tensor]], Tensor], parts: Sequence[Crops]) -> Crops:
+    return Crops(*(join(list(each)) for each in zip(*parts, strict=True)))
 
 
 def _pictures(folder: Path) -> list[Path]:

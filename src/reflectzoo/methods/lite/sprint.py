@@ -329,7 +329,7 @@ def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
 
     Args:
         transmission: predicted T, (B, 3, S, S), about [0, 1].
-        reflection: predicted R, same shape; its absolute error counts only where R is known.
+        reflection: predicted R, same shape.
         crops: the ground truth.
 
     Returns:
@@ -338,14 +338,12 @@ def loss_of(transmission: Tensor, reflection: Tensor, crops: Crops) -> Tensor:
     error = transmission - crops.transmission
     squares = error.square().mean((1, 2, 3))
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-    known = crops.known.float()
-    other = ((reflection - crops.reflection).abs().mean((1, 2, 3)) * known).sum() / known.sum().clamp_min(1)
     return (
         error.abs().mean()
         + 0.05 * (squares + _FLOOR).log().mean()
         + 0.5 * edges
         + 0.15 * (1 - _ssim(transmission, crops.transmission))
-        + 0.2 * other
+        + 0.2 * (reflection - crops.reflection).abs().mean()
     )
 
 
