@@ -25,8 +25,8 @@ _SHORTER = (256, 448)
 """Range of the shorter side to which larger pictures are downsampled: around the working size of inference."""
 _PAIR_STRENGTH = (0.3, 1.3)
 """Range of factors for half of the real pairs: how much of what the glass changes remains, in linear light."""
-_MOVED_STRENGTH = (0.5, 1.6)
-"""Range of factors for a moved reflection, in linear light."""
+_MOVED_STRENGTH = (0.6, 2.8)
+"""Range of factors for a moved reflection, log-uniformly distributed, in linear light."""
 
 
 class BankPair(NamedTuple):
@@ -159,7 +159,7 @@ class Draws:
         mixture, scene = self._crop(pair.mixture, pair.transmission, side=side)
         other = self._photo(side) if self.bank.photos and self.rng.random() < 0.5 else self._any_truth(side)
         added = (to_linear(mixture) - pair.transmittance * to_linear(scene)).clamp_min(0)
-        added = self.rng.uniform(*_MOVED_STRENGTH) * added
+        added = float(np.exp(self.rng.uniform(*np.log(_MOVED_STRENGTH)))) * added
         made = (pair.transmittance * to_linear(other) + added).clamp(0, 1)
         return Crops(to_stored(made), other, to_stored(added.clamp_max(1)))
 
