@@ -55,8 +55,11 @@ def removed(identity: Separator) -> Callable[[Path], Path]:
 
 
 def needs(program: str) -> str:
-    """The path of a program; the test is skipped where it is not installed."""
+    """The path of a program; the test is skipped where it is not installed, or another one has its name."""
     found = shutil.which(program)
+    if found is not None and program == "convert":
+        said = subprocess.run([found, "-version"], capture_output=True, check=False).stdout
+        found = found if b"ImageMagick" in said else None
     if found is None:
         pytest.skip(f"{program} is not installed (Debian: imagemagick, libimage-exiftool-perl)")
     return found

@@ -185,11 +185,12 @@ def test_resume_from_a_finished_epoch_gives_the_uninterrupted_run(train: Train) 
 @pytest.mark.parametrize("model", ["ytmt_uct", "ytmt_pcs"])
 def test_it_trains_with_its_discriminator_in_bf16(train: Train, model: str) -> None:
     # Without a hypercolumn: CPUs without bf16 units take minutes for VGG-19 in it. tests/nets covers that part, and
-    # tests/contract all models without a discriminator.
+    # tests/contract all models without a discriminator. Not below 32 pixels: of a 3x3 convolution with stride 2 over a
+    # single pixel, oneDNN's gradient in bf16 is uninitialised memory (torch 2.13 on CPUs with AVX-512 BF16).
     phases = method_of(model).models[model].phases
     stages = ("model.net.hypercolumn=false", "model.stage1_epochs=1", "trainer.max_epochs=2") if len(phases) > 1 else ()
     run = train(
-        *(f"model={model}", *TINY, *TINY_GAN, "~loss.terms.perceptual", "data.crop=16", "data.eval_crop=16"),
+        *(f"model={model}", *TINY, *TINY_GAN, "~loss.terms.perceptual", "data.crop=32", "data.eval_crop=32"),
         *("trainer=fast", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed", *stages),
     )
     assert run.status == 0, run.err
