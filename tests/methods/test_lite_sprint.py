@@ -233,6 +233,13 @@ def test_the_loss_is_zero_information_at_the_truth() -> None:
     )
 
 
+@pytest.mark.parametrize(("unit", "expected"), [("avx512_bf16", True), ("amx_bf16", True), ("avx512_f", False)])
+def test_bfloat16_only_where_the_processor_has_it(unit: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True})
+    assert sprint.computes_fast_in_bfloat16(torch.device("cpu")) is expected
+    assert sprint.computes_fast_in_bfloat16(torch.device("cuda"))
+
+
 @pytest.mark.parametrize("fault", ["no folder", "no truth", "another size", "other weights", "no settings"])
 def test_mistakes_in_one_sentence(
     fault: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

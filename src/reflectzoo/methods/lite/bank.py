@@ -143,10 +143,10 @@ class Draws:
         pair = self._any_pair()
         mixture, transmission = self._crop(pair.mixture, pair.transmission, side=side)
         strength = self.rng.uniform(*_PAIR_STRENGTH) if self.rng.random() < 0.5 else 1.0
-        through, scene = to_linear(mixture), to_linear(transmission)
-        added = strength * (through - pair.transmittance * scene).clamp_min(0)
+        added = strength * _added(mixture, transmission, pair.transmittance)
         if strength != 1:
-            mixture = to_stored((scene + strength * (through - scene)).clamp(0, 1))
+            scene = to_linear(transmission)
+            mixture = to_stored((scene + strength * (to_linear(mixture) - scene)).clamp(0, 1))
         return Crops(mixture, transmission, to_stored(added.clamp_max(1)))
 
     def move(self, side: int) -> Crops:
@@ -158,8 +158,8 @@ class Draws:
         pair = self._any_pair()
         mixture, scene = self._crop(pair.mixture, pair.transmission, side=side)
         other = self._photo(side) if self.bank.photos and self.rng.random() < 0.5 else self._any_truth(side)
-        added = (to_linear(mixture) - pair.transmittance * to_linear(scene)).clamp_min(0)
-        added = float(np.exp(self.rng.uniform(*np.log(_MOVED_STRENGTH)))) * added
+        strength = float(np.exp(self.rng.uniform(*np.log(_MOVED_STRENGTH))))
+        added = strength * _added(mixture, scene, pair.transmittance)
         made = (pair.transmittance * to_linear(other) + added).clamp(0, 1)
         return Crops(to_stored(made), other, to_stored(added.clamp_max(1)))
 
@@ -197,6 +197,11 @@ class Draws:
         if self.rng.random() < 0.5:
             crops = [each.flip(-1) for each in crops]
         return tuple(crops)
+
+
+def _added(mixture: Tensor, scene: Tensor, transmittance: Tensor) -> Tensor:
+    """The light that the glass adds to a scene, R = I - p T, in linear light."""
+    return (to_linear(mixture) - transmittance * to_linear(scene)).clamp_min(0)
 
 
 def _joined(join: Callable[[list[Tensor]], Tensor], parts: Sequence[Crops]) -> Crops:
