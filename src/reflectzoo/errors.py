@@ -77,6 +77,16 @@ def memory_ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _MEMORY.search(str(error)) is not None
 
 
+def no_compiler(error: BaseException) -> UserError | None:
+    """Translate what ``torch.compile`` raises on a computer without a C++ compiler; None for anything else."""
+    if not isinstance(error, RuntimeError) or "No working C++ compiler" not in str(error):
+        return None
+    return UserError(
+        "torch.compile needs a C++ compiler, and found none: install one, such as g++, or set CXX to its command, or "
+        "train without compiling."
+    )
+
+
 WORKER_DIED = (
     "A process that reads photographs was killed, most likely because memory ran out: use fewer of them with "
     "data.num_workers=1, or none with 0."

@@ -240,7 +240,49 @@ def test_bfloat16_only_where_the_processor_has_it(unit: str, expected: bool, mon
     assert sprint.computes_fast_in_bfloat16(torch.device("cuda"))
 
 
-@pytest.mark.parametrize("fault", ["no folder", "no truth", "another size", "other weights", "no settings"])
+def test_without_a_compiler_one_sentence_says_so(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}):
+        assert sprint.main(arguments(pictures, tmp_path, "--compile")) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "needs a C++ compiler, and found none" in said[0]
+
+
+def test_features_learn_from_the_chosen_block_on(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sprint.read_state(random_weights(tmp_path))
+    start = ["--start", str(tmp_path / "random.safetensors")]
+    assert sprint.main(arguments(pictures, tmp_path / "frozen", *start)) == 0
+    assert sprint.main(arguments(pictures, tmp_path / "out", *start, "--unfreeze", "11", minutes=0.02)) == 0
+    # It also resumes with them.
+    assert sprint.main(arguments(pictures, tmp_path / "out", *start, "--unfreeze", "11", minutes=0.04)) == 0
+    assert sprint.main(arguments(pictures, tmp_path / "out", *start, minutes=0.06)) == 2
+    assert "another --net or --unfreeze" in capsys.readouterr().err
+    features = [name for name in before if name.startswith("features.")]
+    frozen, after = (sprint.read_state(tmp_path / name) for name in ("frozen", "out"))
+    assert all(torch.equal(frozen[name], before[name].half().float()) for name in features)
+    changed = {name for name in features if not torch.equal(after[name], frozen[name])}
+    assert changed
+    assert {int(name.split(".")[2]) for name in changed} == set(range(11, 16))
+
+
+def random_weights(folder: Path) -> Path:
+    torch.manual_seed(5)
+    net = LiteNet2(**NARROW)
+    for each in net.seen:
+        torch.nn.init.normal_(each.weight, std=0.1)
+    path = folder / "random.safetensors"
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["no folder", "no truth", "another size", "other weights", "no settings", "no such block", "nothing to unfreeze"],
+)
 def test_mistakes_in_one_sentence(
     fault: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,6 +300,11 @@ def test_mistakes_in_one_sentence(
         more, words = ["--pairs", str(tmp_path / "odd")], "64x64 and 64x65 pixels"
     elif fault == "no settings":
         more, words = ["--net", "joint_blocks=4"], "takes a JSON object"
+    elif fault == "no such block":
+        more, words = ["--unfreeze", "16"], "have blocks 0 to 15, got 16"
+    elif fault == "nothing to unfreeze":
+        more = ["--unfreeze", "5", "--net", json.dumps({**NARROW, "features": "none"})]
+        words = "has no ImageNet features"
     else:
         save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
         more, words = ["--start", str(tmp_path / "other.safetensors")], "not lite's"

@@ -228,6 +228,14 @@ def test_compile_says_what_it_takes() -> None:
         start_compiling(part, "maybe")  # type: ignore[arg-type]
 
 
+def test_without_a_compiler_one_sentence_says_so(train: Train) -> None:
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}):
+        run = train("model=lite", "model.net.width=4", *TINY, "compile=true", "test=false")
+    assert run.status == 2
+    assert "needs a C++ compiler, and found none" in run.err
+    assert "Traceback" not in run.err
+
+
 # -- processes started by others --------------------------------------------------------------------------------------
 
 

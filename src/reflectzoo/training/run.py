@@ -38,6 +38,7 @@ from reflectzoo.errors import (
     UserError,
     lost_process_error,
     memory_ran_out,
+    no_compiler,
 )
 from reflectzoo.metrics.layers import SSIM_WINDOW
 from reflectzoo.training.callbacks.averaging import ExponentialAverage
@@ -268,6 +269,8 @@ def _told_in_a_sentence(trainer: pl.Trainer) -> Iterator[None]:
                 "Memory ran out: make data.crop, data.batch_size or the network smaller, or accumulate gradients "
                 f"over several small batches with trainer.accumulate_grad_batches. {_how_to_go_on(trainer)}."
             ) from error
+        if (uncompiled := no_compiler(error)) is not None:
+            raise uncompiled from error
         if (missed := why_not_met(error, trainer.world_size)) is not None:
             raise missed from error
         lost = error if isinstance(error, LostProcess) else lost_process_error(str(error), trainer.world_size)

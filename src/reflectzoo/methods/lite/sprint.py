@@ -47,7 +47,7 @@ from reflectzoo.config import build, compose_config
 from reflectzoo.core.batch import Outputs
 from reflectzoo.core.registry import method_of
 from reflectzoo.data.synthesis import CEILNetSynthesis, GlassSynthesis, Synthesis
-from reflectzoo.errors import UserError
+from reflectzoo.errors import UserError, no_compiler
 from reflectzoo.inference.convert import write_network
 from reflectzoo.inference.working_size import separate_resized
 from reflectzoo.methods.lite.bank import Crops, Draws, load_bank
@@ -55,6 +55,8 @@ from reflectzoo.methods.lite.net_2 import LiteNet2, begin
 from reflectzoo.weights.stored import NetworkRecord
 
 _PIECE = 15 * 2**20
+_FEATURE_RATE = 0.25
+"""Learning rate of features that are trained, relative to the rest: they begin with good values."""
 _FLOOR = 1e-4
 """Added to the mean squared error before the logarithm, since nothing is gained by exceeding 40 dB."""
 
@@ -70,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not wanted.photos:
             raise UserError("Say where the photographs are: --photos FOLDER.")
         Run(wanted).go()
-    except UserError as fault:
+    except (UserError, RuntimeError) as error:
+        fault = error if isinstance(error, UserError) else no_compiler(error)
+        if fault is None:
+            raise
         print(fault, file=sys.stderr)  # noqa: T201
         return 2
     return 0
@@ -105,6 +110,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--net", help="network settings as JSON (default: those of model=lite)")
     parser.add_argument("--seed", type=int, default=2018)
     parser.add_argument("--compile", action="store_true", help="compile the network for training")
+    parser.add_argument(
+        "--unfreeze",
+        type=int,
+        metavar="BLOCK",
+        help="also train the ImageNet features from this block on (5: at 1/16 and 1/32), at a quarter of the rate",
+    )
     parser.add_argument(
         "--pack", type=Path, metavar="FILE", help="do not train; write the averaged weights of OUT to FILE"
     )
@@ -153,6 +164,8 @@ class Run:
             begin(net)
         else:
             warm_start(net, read_state(wanted.start))
+        if wanted.unfreeze is not None:
+            unfreeze(net, wanted.unfreeze)
         self.net = cast(Any, net.to(self.device)).to(memory_format=torch.channels_last).train()
         if self.device.type == "cpu":
             pointwise_as_products(self.net)
@@ -161,11 +174,10 @@ class Run:
         # Sizes change once or twice in a run: a compilation for each is faster than one for all.
         self.trained = torch.compile(trained, dynamic=False) if wanted.compile else trained
         self.reduced = computes_fast_in_bfloat16(self.device)
-        self.learning = [each for each in self.net.parameters() if each.requires_grad]
+        groups = learning_groups(self.net)
+        self.learning = [each for group in groups for each in group["params"]]
         self.average = [each.detach().clone() for each in self.learning]
-        self.optimizer = torch.optim.AdamW(
-            self.learning, lr=wanted.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
-        )
+        self.optimizer = torch.optim.AdamW(groups, lr=wanted.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
         self.step, self.spent, self.seen = 0, 0.0, 0
         self.wanted.out.mkdir(parents=True, exist_ok=True)
         if (self.wanted.out / "last.pt").is_file():
@@ -192,7 +204,8 @@ class Run:
             warm = min((self.step + 1) / 100, 1.0)
             rate = self.wanted.lr * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                # Checkpoints of older runs have no shares.
+                group["lr"] = rate * group.get("share", 1.0)
             side = self.wanted.crop[0] if share < self.wanted.grow_at else self.wanted.crop[1]
             batch = max(round(self.wanted.batch * (self.wanted.crop[0] / side) ** 2), 2)
             losses.append(self._learn(self.draws.batch(batch, side)))
@@ -257,9 +270,13 @@ class Run:
 
     def _resume(self) -> None:
         state = torch.load(self.wanted.out / "last.pt", map_location=self.device, weights_only=True)
+        if [each.shape for each in state["average"]] != [each.shape for each in self.average]:
+            raise UserError(
+                f"{self.wanted.out} holds a run with another --net or --unfreeze: give the same, or another folder."
+            )
         self.net.load_state_dict(state["net"])
-        for mine, theirs in zip(self.average, state["average"], strict=True):
-            mine.copy_(theirs)
+        for one, other in zip(self.average, state["average"], strict=True):
+            one.copy_(other)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.spent, self.seen = state["counts"]
         if self.team.rank:
@@ -504,6 +521,33 @@ def warm_start(net: LiteNet2, state: dict[str, Tensor]) -> None:
             mine[name][: len(value)].copy_(value)
         else:
             raise UserError(f"{name} is {tuple(value.shape)} in these weights, {tuple(mine[name].shape)} here.")
+
+
+def unfreeze(net: LiteNet2, block: int) -> None:
+    """Let the ImageNet features be trained from a block on; the layers before it stay frozen.
+
+    Args:
+        net: a network with features.
+        block: index of the first block to train; those at 1/16 and 1/32 begin at 5, those at 1/32 alone at 11.
+
+    Raises:
+        UserError: if the network has no features, or no such block.
+    """
+    if net.features is None:
+        raise UserError("--unfreeze: this network has no ImageNet features (features=none).")
+    count = len(net.features.blocks)
+    if not 0 <= block < count:
+        raise UserError(f"--unfreeze: the features have blocks 0 to {count - 1}, got {block}.")
+    net.features.blocks[block:].requires_grad_(True)
+
+
+def learning_groups(net: nn.Module) -> list[dict[str, Any]]:
+    """Groups for the optimiser of the parameters that are trained, each with its ``share`` of the learning rate."""
+    learning = [(name, each) for name, each in net.named_parameters() if each.requires_grad]
+    own = [each for name, each in learning if not name.startswith("features.")]
+    features = [each for name, each in learning if name.startswith("features.")]
+    groups = [{"params": own, "share": 1.0}, {"params": features, "share": _FEATURE_RATE}]
+    return [group for group in groups if group["params"]]
 
 
 def pointwise_as_products(net: nn.Module) -> None:
