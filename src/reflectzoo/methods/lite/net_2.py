@@ -1,9 +1,10 @@
 """The current lite: ImageNet features added to the encoder, two streams with exchange, a gain and an offset per pixel.
 
 A design of reflectzoo. The first lite (:mod:`reflectzoo.methods.lite.net`) added a correction to the mixture; this one
-also multiplies, since a pane absorbs part of the light, and gets semantic features from a frozen EfficientNet-Lite0.
-Its own layers still work at a quarter of the size and below, without normalisation over positions and without pooling
-over the image, so that tiles of a large photograph give the same result as the whole.
+also multiplies, since a pane absorbs part of the light, and gets semantic features from an EfficientNet-Lite0, which is
+frozen except in a sprint with ``--unfreeze``. Its own layers still work at a quarter of the size and below, without
+normalisation over positions and without pooling over the image, so that tiles of a large photograph give the same
+result as the whole.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class _PixelNorm(nn.Module):
 
 
 def begin(net: nn.Module) -> None:
-    """Load the ImageNet weights of a new network's frozen features, if it uses any.
+    """Load the ImageNet weights of a new network's features, if it uses any.
 
     Raises:
         UserError: if they are not installed or not the published ones.

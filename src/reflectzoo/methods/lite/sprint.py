@@ -504,10 +504,10 @@ def warm_start(net: LiteNet2, state: dict[str, Tensor]) -> None:
     """Initialise a network in place with the weights of a lite or a lite_1, whose output becomes the offset.
 
     Joint blocks that the weights lack keep their initial values, the identity. With those of a lite_1, the gain keeps
-    its initial value, 0, and the frozen features are loaded from their package.
+    its initial value, 0, and the ImageNet features are loaded from their package.
 
     Raises:
-        UserError: if the weights belong to neither, or the frozen features are not installed.
+        UserError: if the weights belong to neither, or the ImageNet features are not installed.
     """
     if not any(name.startswith("features.") for name in state):
         begin(net)
