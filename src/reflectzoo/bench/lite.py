@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from functools import partial
 
 import torch
@@ -9,7 +12,12 @@ import torch
 from reflectzoo.bench.registry import Options, Prepared, SpeedComparison
 from reflectzoo.methods.lite.bank import Crops
 from reflectzoo.methods.lite.net_2 import LiteNet2
-from reflectzoo.methods.lite.sprint import computes_fast_in_bfloat16, loss_of, pointwise_as_products
+from reflectzoo.methods.lite.sprint import (
+    computes_fast_in_bfloat16,
+    loss_of,
+    net_settings,
+    pointwise_as_products,
+)
 
 TITLE = "lite, one training step of eight crops: the sprint's against the plain one"
 
@@ -34,10 +42,11 @@ def comparisons(options: Options) -> list[SpeedComparison]:
 def _step(options: Options, side: int, fast: bool) -> Prepared:
     """Prepare a step: forward, loss, backward, gradient clipping and AdamW.
 
-    ``fast``: channels-last, 1x1 convolutions as matrix products, fused optimiser, bfloat16 where the CPU has it.
+    ``fast``: channels-last, 1x1 convolutions as matrix products, fused optimiser; where the machine allows, in bfloat16
+    (the CPU has instructions for it) and compiled (there is a C++ compiler).
     """
     torch.manual_seed(options.seed)
-    net = LiteNet2().train()
+    net = LiteNet2(**net_settings(None)).train()
     side = max(side // options.shrink // 32 * 32, 32)
     mixture, transmission, reflection = torch.rand(3, _BATCH, 3, side, side)
     crops = Crops(mixture, transmission, reflection)
@@ -46,12 +55,13 @@ def _step(options: Options, side: int, fast: bool) -> Prepared:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pointwise_as_products(net)
         mixture = mixture.contiguous(memory_format=torch.channels_last)
+    trained = torch.compile(net, dynamic=False) if fast and has_compiler() else net
     optimizer = torch.optim.AdamW(learning, lr=1e-5, fused=fast, foreach=False)
     reduced = fast and computes_fast_in_bfloat16(mixture.device)
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-            outputs = net(mixture)
+            outputs = trained(mixture)
         loss = loss_of(outputs["transmission"].float(), outputs["reflection"].float(), crops)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -59,3 +69,9 @@ def _step(options: Options, side: int, fast: bool) -> Prepared:
         optimizer.step()
 
     return run
+
+
+def has_compiler() -> bool:
+    """Whether the C++ compiler is installed that ``torch.compile`` calls on a CPU."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return shutil.which(os.environ.get("CXX", usual)) is not None
